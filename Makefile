@@ -1,0 +1,73 @@
+# One word for each thing that is done here; `make` alone lists them. Each makes what it needs first, so a fresh clone
+# goes from nothing to a result with `make demo`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+# Build constraints hold the tools that packages are built with (hatchling, setuptools, Cython) to their versions as well.
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
+
+# A name may be on the path and not work (pyenv's shims), hence the trial.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+help:
+	@echo 'make setup   .venv with the tested versions of everything (another Python: make setup PYTHON=python3.12)'
+	@echo 'make demo    the main job, on embedded photographs'
+	@echo 'make test    all tests, and the examples of README and docstrings'
+	@echo 'make check   style, types, direction of imports'
+	@echo 'make bench   every script of experiments/benchmarks'
+	@echo 'make docs    the documentation, in site/'
+	@echo 'make clean   removes .venv, caches and site/; keeps runs/ and mlflow.db'
+
+setup: $(READY)
+	@echo 'Ready: . .venv/bin/activate'
+
+# The stamp comes last: an interrupted set-up is taken up again by the next `make`.
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'Python 3.11 or newer is needed, got "$(PYTHON)"; name one: make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || { \
+		echo 'learn2learn needs a C compiler; install one: sudo apt-get install build-essential' >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo 'Making .venv'; "$(PYTHON)" -m venv .venv; } || { \
+		echo '"$(PYTHON)" cannot make a virtual environment: sudo apt-get install python3-venv' >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	@echo 'Installing torch'
+	@$(INSTALL) torch
+	@echo 'Building learn2learn'
+	@$(INSTALL) --no-deps learn2learn --config-settings=--build-option=build_ext || { \
+		echo 'learn2learn needs the headers of Python too: sudo apt-get install python3-dev' >&2; exit 1; }
+	@echo 'Installing metarestore and its tools'
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/metarestore demo
+
+# Two processes; the tests that start Ray share one of them (mark: xdist_group("ray")).
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(READY)
+	@for script in $(sort $(wildcard experiments/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: .venv/.docs
+	@$(BIN)/zensical build --clean
+
+.venv/.docs: $(READY)
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+clean:
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
+	find platform tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +

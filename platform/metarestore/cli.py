@@ -1,0 +1,268 @@
+"""The command line: reads files and options, calls the package, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from metarestore.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Meta-learned restoration of real photographs from a few real pairs.",
+)
+tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions.")
+app.add_typer(tasks_app, name="tasks")
+
+console = Console()
+
+Out = Annotated[Path | None, typer.Option(help="Folder for the results; a new one under runs/ if left out.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Overrides a value of the file: --set training.steps=100")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continues the run in --out.")]
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        raise SystemExit(2) from error
+
+
+@app.command()
+def demo(out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False) -> None:
+    """Runs the main job: learns from synthetic degradations, adapts to a camera from five pairs, compares, reports."""
+    from metarestore.project import catalogue
+
+    path = catalogue() / "experiments" / "demo.yaml"
+    folder = _run(path, override, out, json_file, arms=True, resume=resume)
+    console.print("\nTo try next:", style="bold")
+    for command in (
+        "metarestore tasks preview phone_camera --out sheet.png",
+        f"metarestore restore PHOTO.jpg --model {folder / 'arms/pretrain_weighted/adapted.safetensors'} --out big.png",
+        "metarestore init my_study",
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    experiment: Path, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+) -> None:
+    """Trains the model of an experiment, adapts it to the target's shots and measures it."""
+    _run(experiment, override, out, json_file, arms=False, resume=resume)
+
+
+@app.command()
+def compare(
+    experiment: Path, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+) -> None:
+    """Trains and measures every arm of an experiment, and says which differences are beyond noise."""
+    _run(experiment, override, out, json_file, arms=True, resume=resume)
+
+
+def _run(
+    path: Path, override: Sequence[str] | None, out: Path | None, json_file: Path | None, *, arms: bool, resume: bool
+) -> Path:
+    from metarestore.config.overrides import parse_override
+    from metarestore.project import catalogue, project_root, read_experiment
+
+    overrides = [parse_override(text) for text in override or ()]
+    experiment = read_experiment(path, overrides)
+    # The catalogue is read-only: what comes out of its experiments belongs to the current folder.
+    shipped = path.resolve().is_relative_to(catalogue().resolve())
+    root = Path.cwd() if shipped and not (Path.cwd() / "tasks").is_dir() else project_root(path)
+    if resume and out is None:
+        raise UserError("--resume: say which run to continue, with --out DIR")
+    folder = out or root / "runs" / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    _check_writable(json_file)
+
+    from metarestore.reports.progress import TrainingDisplay
+    from metarestore.reports.table import result_table, statements
+    from metarestore.study import run_study, summary
+    from metarestore.training.interrupt import Interrupted
+
+    try:
+        with TrainingDisplay(console) as display:
+            result = run_study(experiment, root, folder, display, name=path.stem, arms=arms, resume=resume)
+    except Interrupted as stop:
+        console.print(f"Stopped after step {stop.step}. Go on with: --resume --out {folder}", soft_wrap=True)
+        raise SystemExit(130) from stop
+    console.print(result_table(result))
+    for statement in statements(result):
+        console.print(statement, highlight=False)
+    if json_file is not None:
+        _write_json(json_file, summary(result))
+    _say_where(folder, root)
+    return folder
+
+
+def _say_where(folder: Path, root: Path) -> None:
+    from metarestore.tracking import tracking_uri
+
+    console.print()
+    for what, where in (
+        ("Report", folder / "report.html"),
+        ("Everything", folder),
+        ("Tracking", f"mlflow ui --backend-store-uri {tracking_uri(root)}"),
+    ):
+        console.print(f"{what + ':':<12}{where}", highlight=False, soft_wrap=True)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Finds out before hours of work, not after, whether a file can be written."""
+    if path is None:
+        return
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"--json: {path} is a folder or lies in none; name a file in a folder that exists")
+
+
+def _write_json(path: Path, data: object) -> None:
+    from metarestore.models.checkpoint import write_atomically
+
+    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder of HR images.")],
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor; LR images are made by bicubic.")] = 4,
+    bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
+    model: Annotated[Path | None, typer.Option(help="Measures this network (a run's folder or its weights).")] = None,
+    json_file: Json = None,
+) -> None:
+    """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
+    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+
+    if bicubic == (model is not None):
+        raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
+    _check_writable(json_file)
+    restore = bicubic_restore(scale)
+    if model is not None:
+        network = load_model(model)
+        if network.scale != scale:
+            raise UserError(
+                f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
+            )
+        restore = image_restorer(network)
+    report = evaluate_folder(data, scale, restore)
+    for name, figures in report.images.items():
+        console.print(f"{name:<28} {figures['psnr_y']:7.2f} dB   {figures['ssim_y']:.4f}", highlight=False)
+    console.print(f"{'mean':<28} {report.psnr_y:7.2f} dB   {report.ssim_y:.4f}", style="bold", highlight=False)
+    if json_file is not None:
+        _write_json(json_file, report.to_json())
+
+
+@app.command()
+def restore(
+    photo: Path,
+    model: Annotated[Path, typer.Option(help="A run's folder, or its model.safetensors or adapted.safetensors.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+) -> None:
+    """Restores one photograph with a trained network."""
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+    from metarestore.tasks.images import read_image, write_image
+
+    network = load_model(model)
+    pixels = read_image(photo).pixels
+    restored = image_restorer(network)(pixels)
+    write_image(out, restored)
+    console.print(
+        f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False
+    )
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders; the project if left out.")] = None,
+) -> None:
+    """Checks task, graph and experiment files without running them."""
+    from metarestore.checking import check_files, project_files
+
+    files = project_files(paths or [Path.cwd()])
+    problems = check_files(files)
+    if problems:
+        raise UserError(problems)
+    console.print(f"{len(files)} files are right", highlight=False)
+
+
+@app.command()
+def schema(out: Annotated[Path, typer.Option(help="Folder for the schemas.")] = Path("schemas")) -> None:
+    """Writes JSON Schemas, by which editors complete and check the YAML files."""
+    from metarestore.checking import write_all_schemas
+
+    for path in write_all_schemas(out):
+        console.print(str(path), highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Prints versions and devices, and what is missing with the command that mends it."""
+    from metarestore.doctor import diagnose, doctor_table
+
+    findings = diagnose()
+    console.print(doctor_table(findings))
+    missing = [finding for finding in findings if finding.remedy]
+    if missing:
+        raise UserError([f"{finding.name}: {finding.value}; {finding.remedy}" for finding in missing])
+
+
+@app.command()
+def init(folder: Path) -> None:
+    """Makes a folder for an own study: a task, a graph and an experiment that run as they are."""
+    from metarestore.checking import write_all_schemas
+    from metarestore.scaffold import make_project
+
+    files = make_project(folder)
+    write_all_schemas(folder / "schemas")
+    for path in files:
+        console.print(str(path), highlight=False)
+    console.print(
+        f"\nRun it:  metarestore train {folder / 'experiments' / 'first.yaml'}", highlight=False, soft_wrap=True
+    )
+
+
+@tasks_app.command("list")
+def tasks_list() -> None:
+    """Lists the task distributions of the project and the catalogue."""
+    from metarestore.project import Project
+    from metarestore.reports.task_table import task_table
+
+    console.print(task_table(Project(Path.cwd())))
+
+
+@tasks_app.command("preview")
+def tasks_preview(
+    name: str,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Number of draws.")] = 8,
+) -> None:
+    """Draws a contact sheet: HR, LR upscaled, drawn parameters."""
+    from metarestore.project import Project, read_task
+    from metarestore.reports.contact_sheet import contact_sheet, save_png
+    from metarestore.reports.preview import preview_rows
+
+    path = Path(name) if name.endswith(".yaml") else Project(Path.cwd()).path("tasks", name)
+    rows = preview_rows(path.stem, read_task(path), seed=seed, count=count)
+    save_png(contact_sheet(rows, f"{path.stem}, seed {seed}"), out)
+    console.print(str(out), highlight=False)

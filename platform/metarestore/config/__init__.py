@@ -1,0 +1,1 @@
+"""Configuration: YAML 1.2 files to checked, typed models."""

@@ -1,0 +1,74 @@
+"""Plain data or a model -> YAML 1.2 text that reads back as the same data."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
+
+from metarestore.config.yaml_text import resolve
+
+_WIDTH = 120
+_UNMISTAKABLE = re.compile(r"(\.{0,2}/)?\w[\w./ *-]*(?<! )")
+
+
+class _Representer(SafeRepresenter):
+    """Writes lists of scalars in brackets, everything else in blocks, and never an alias."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> ScalarNode:
+        # Quoted wherever there is any doubt: the emitter itself writes "?0" in a list as if it were a key.
+        if _UNMISTAKABLE.fullmatch(text) and isinstance(resolve(text), str):
+            return self.represent_scalar("tag:yaml.org,2002:str", text)
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+    def represent_items(self, items: list[Any]) -> SequenceNode:
+        in_brackets = not any(isinstance(item, dict | list) for item in items)
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=in_brackets)
+
+    def represent_entries(self, entries: dict[str, Any]) -> MappingNode:
+        # Pairs are not sorted; a mapping would be.
+        return self.represent_mapping("tag:yaml.org,2002:map", list(entries.items()), flow_style=False)
+
+
+_Representer.add_representer(dict, _Representer.represent_entries)
+_Representer.add_representer(str, _Representer.represent_text)
+_Representer.add_representer(list, _Representer.represent_items)
+
+
+def to_yaml(content: BaseModel | Mapping[str, Any], header: str = "") -> str:
+    """Returns YAML 1.2 text; the order of keys is kept.
+
+    Args:
+        content: A model, or data that JSON can express, too (infinities and NaN included).
+        header: Lines to put above as comments.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.width = _WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    stream = io.StringIO()
+    yaml.dump(to_jsonable_python(content, by_alias=True), stream)
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    return comment + stream.getvalue()
+
+
+def dump_yaml(content: BaseModel | Mapping[str, Any], path: str | Path, header: str = "") -> None:
+    """Writes a file that `read_document` reads back as the same data.
+
+    Args:
+        content: A model, or data that JSON can express, too.
+        path: The file; its folder exists.
+        header: Lines to put above as comments.
+    """
+    Path(path).write_text(to_yaml(content, header), encoding="utf-8", newline="\n")

@@ -1,0 +1,182 @@
+"""What an experiment file may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from metarestore.config.base import Strict
+from metarestore.config.graph import GraphSpec
+
+ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class FolderData(Strict):
+    """Folders of photographs (PNG, JPEG, BMP, TIFF, WebP), of any size."""
+
+    train: Path
+    """Photographs that tasks are drawn from; a relative path starts at the project's folder."""
+    validation: Path | None = None
+    """Photographs for the validation figures during training."""
+    test: Path | None = None
+    """Photographs for the test figures; needed when the target is a synthetic distribution."""
+
+
+class FSRCNNModel(Strict):
+    """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
+
+    kind: Literal["fsrcnn"] = "fsrcnn"
+    channels: Literal["y", "rgb"] = "y"
+    d: int = Field(56, ge=1)
+    """Feature channels."""
+    s: int = Field(12, ge=1)
+    """Channels of the mapping layers."""
+    m: int = Field(4, ge=0)
+    """Number of mapping layers."""
+    residual: Literal["bicubic", "none"] = "bicubic"
+    """Whether the network adds to the bicubic upscaling; `none` is the published form."""
+
+
+class Pretrain(Strict):
+    """Learns from support and query together: the task loss is L(θ; S∪Q)."""
+
+    kind: Literal["pretrain"]
+    loss: Literal["l1", "mse"] = "l1"
+    backend: Literal["vectorised", "learn2learn"] = "vectorised"
+
+
+class MAML(Strict):
+    """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
+
+    kind: Literal["maml"]
+    inner_steps: int = Field(1, ge=1)
+    inner_lr: float = Field(1e-2, gt=0)
+    loss: Literal["l1", "mse"] = "l1"
+    backend: Literal["vectorised", "learn2learn"] = "vectorised"
+
+
+class FOMAML(Strict):
+    """First-order MAML: the inner gradients are constants of the outer one."""
+
+    kind: Literal["fomaml"]
+    inner_steps: int = Field(1, ge=1)
+    inner_lr: float = Field(1e-2, gt=0)
+    loss: Literal["l1", "mse"] = "l1"
+    backend: Literal["vectorised", "learn2learn"] = "vectorised"
+
+
+LearnerSpec = Annotated[Pretrain | MAML | FOMAML, Field(discriminator="kind")]
+
+
+class OptimizerSpec(Strict):
+    """The outer optimizer."""
+
+    kind: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """The rate over the outer steps; cosine falls to 0."""
+
+
+class Training(Strict):
+    """The outer loop."""
+
+    steps: int = Field(2000, ge=0)
+    tasks_per_step: int = Field(8, ge=1)
+    shard_size: int = Field(4, ge=1)
+    """Tasks that one worker takes in one call; part of the result's definition, unlike the number of workers."""
+    support: int = Field(5, ge=1)
+    """Support patches of a task."""
+    query: int = Field(5, ge=1)
+    """Query patches of a task."""
+    patch: int = Field(64, ge=8)
+    """Side of an HR patch, in pixels; a multiple of the scale."""
+    source: Literal["auxiliary", "target"] = "auxiliary"
+    """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    validate_every: int = Field(250, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
+
+
+class AdaptationOptimizer(Strict):
+    """One way to adapt to the shots."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    steps: int = Field(100, ge=0)
+    lr: float = Field(3e-4, gt=0)
+
+
+class Adaptation(AdaptationOptimizer):
+    """Few-shot adaptation to the target's support pairs."""
+
+    shots: int = Field(5, ge=1)
+    """Real pairs that may be learned from."""
+    shot_size: int = Field(192, ge=32)
+    """Side of a shot, in HR pixels; a multiple of the scale."""
+    alternatives: tuple[AdaptationOptimizer, ...] = ()
+    """Other ways to adapt, reported beside the main one."""
+
+
+class Evaluation(Strict):
+    """Which figures are taken on the target."""
+
+    crop: int = Field(192, ge=32)
+    """Side of an HR test crop, in pixels; a multiple of the scale."""
+    crops: int = Field(4, ge=1)
+    """Largest number of crops of one test photograph."""
+
+
+class LocalEngine(Strict):
+    """Computes in this process, on one thread."""
+
+    kind: Literal["local"]
+
+
+class RayEngine(Strict):
+    """Computes on Ray actors, one thread each."""
+
+    kind: Literal["ray"]
+    workers: int | Literal["auto"] = "auto"
+    """Number of actors; auto: one per core of the cluster, or per share of a GPU."""
+    address: str | None = None
+    """A running cluster (`auto`, `ray://host:10001`); leave it out to start a local one."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    max_restarts: int = Field(3, ge=-1)
+    """How often a lost worker is started again; -1: always."""
+
+    @model_validator(mode="after")
+    def _some_worker(self) -> Self:
+        if self.workers != "auto" and self.workers < 1:
+            raise ValueError(f"workers must be auto or at least 1, got {self.workers}")
+        return self
+
+
+EngineSpec = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]
+
+
+class Experiment(Strict):
+    """One study: what is learned, from what, and how it is measured."""
+
+    seed: int = Field(0, ge=0)
+    data: Literal["embedded"] | FolderData = "embedded"
+    graph: GraphSpec
+    model: FSRCNNModel = FSRCNNModel()
+    learner: LearnerSpec
+    training: Training = Training()
+    adaptation: Adaptation = Adaptation()
+    evaluation: Evaluation = Evaluation()
+    engine: EngineSpec = RayEngine(kind="ray")
+    arms: dict[ArmName, dict[str, Any]] = Field({})
+    """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
+    file's replaces it; every other mapping is merged key by key."""
+    search: dict[str, Any] = Field({})
+    """The search space of a parameter study."""
+
+
+class ExperimentFile(Experiment):
+    """An experiment as written: its graph may be the name of a graph file."""
+
+    graph: str | GraphSpec  # type: ignore[assignment]
+    """Name of a file in `graphs/`, or the graph itself."""

@@ -1,0 +1,40 @@
+"""JSON schemas of the YAML files, for completion and checks in editors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+
+def json_schema(model: type | TypeAdapter[Any], title: str) -> dict[str, Any]:
+    """Returns the JSON schema (draft 2020-12) of a model.
+
+    Args:
+        model: A pydantic model, any other type, or its adapter.
+        title: What an editor calls the file.
+    """
+    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **adapter.json_schema(), "title": title}
+
+
+def write_schemas(folder: str | Path, models: Mapping[str, type | TypeAdapter[Any]]) -> list[Path]:
+    """Writes `<name>.json` for each model; the same models give the same bytes.
+
+    A YAML file names its schema in its first line: `# yaml-language-server: $schema=schemas/experiment.json`.
+
+    Returns:
+        The files, in the order of `models`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, model in models.items():
+        files.append(folder / f"{name}.json")
+        text = json.dumps(json_schema(model, name), indent=2, ensure_ascii=False)
+        files[-1].write_text(text + "\n", encoding="utf-8", newline="\n")
+    return files

@@ -1,0 +1,17 @@
+"""From the engine section of an experiment to an engine."""
+
+from __future__ import annotations
+
+from metarestore.config.experiment import LocalEngine as LocalSpec
+from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.engines.engine import Engine
+from metarestore.engines.local import LocalEngine
+
+
+def build_engine(spec: LocalSpec | RaySpec) -> Engine:
+    """Builds an engine; Ray is imported only if it is asked for, since that takes seconds."""
+    if isinstance(spec, LocalSpec):
+        return LocalEngine()
+    from metarestore.engines.ray import RayEngine  # noqa: PLC0415
+
+    return RayEngine(spec)

@@ -1,0 +1,44 @@
+"""The engine that computes in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from metarestore.learners.workspace import Job, Study, Workspace, single_thread
+
+
+@dataclass(frozen=True)
+class LocalSession:
+    """Runs jobs one after the other on an opened workspace."""
+
+    workspace: Workspace
+
+    def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
+        """Runs jobs in order."""
+        return [job.run(self.workspace, flat) for job in jobs]
+
+
+class LocalEngine:
+    """Computes in this process, on one thread: the reference that every other engine must equal to the bit."""
+
+    def session(self, study: Study) -> LocalSession:
+        """Opens a workspace for the study."""
+        single_thread()
+        return LocalSession(Workspace(study))
+
+    def describe(self) -> str:
+        """Says what computes."""
+        return "this process, 1 thread"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None

@@ -1,0 +1,1 @@
+"""Figures: metrics, statistics, few-shot evaluation, standard sets."""

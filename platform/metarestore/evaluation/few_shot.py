@@ -1,0 +1,145 @@
+"""Figures on the target: adapt to the shots, measure every test crop after every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.degradations.resample import bicubic_upsample
+from metarestore.evaluation.metrics import batch_psnr, ssim
+from metarestore.evaluation.results import ArmResult, Curve
+from metarestore.evaluation.statistics import cluster_means
+from metarestore.learners.adaptation import adapt
+from metarestore.learners.learner import restore
+from metarestore.learners.workspace import Workspace
+from metarestore.models.build import restore_rgb, to_channels
+from metarestore.models.colour import rgb_to_y
+
+Floats = NDArray[np.float64]
+
+
+def evaluation_luma(y: Tensor, gray: NDArray[np.bool_]) -> Floats:
+    """Converts luma (N, 1, H, W) in limited range [0, 1] to what the field measures: 8-bit grey levels, (N, H, W).
+
+    Args:
+        y: Luma as `rgb_to_y` gives it.
+        gray: Which images are gray, (N,): such an image is its own Y, in full range.
+    """
+    levels = y[:, 0].to(torch.float64).numpy() * 255.0
+    levels = np.where(gray[:, None, None], (levels - 16.0) * (255.0 / 219.0), levels)
+    return np.asarray(np.clip(np.floor(levels + 0.5), 0, 255))
+
+
+def gray_images(rgb: Tensor) -> NDArray[np.bool_]:
+    """Tells which images (N, 3, H, W) have three equal channels."""
+    return np.asarray((rgb[:, :1] == rgb).all(dim=1).all(dim=2).all(dim=1).numpy())
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The target's test crops, ready to be measured on."""
+
+    __test__ = False  # not a pytest class
+
+    lr: Tensor
+    reference: Floats
+    gray: NDArray[np.bool_]
+    border: int
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> TestSet:
+        """Takes the test crops of a workspace's target."""
+        task = workspace.target_task
+        gray = gray_images(task.query_hr)
+        reference = evaluation_luma(rgb_to_y(task.query_hr), gray)
+        return cls(task.query_lr, reference, gray, workspace.study.scale)
+
+    def psnr(self, y: Tensor) -> Floats:
+        """Measures restored luma (N, 1, H, W), in dB: (N,)."""
+        return batch_psnr(evaluation_luma(y, self.gray), self.reference, self.border)
+
+    def ssim(self, y: Tensor) -> Floats:
+        """Measures restored luma (N, 1, H, W): (N,)."""
+        b = self.border
+        pairs = zip(evaluation_luma(y, self.gray), self.reference, strict=True)
+        return np.asarray([ssim(a[b:-b, b:-b], r[b:-b, b:-b]) for a, r in pairs])
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network adapted to the shots: its figures, and its parameters (P,) after the last step."""
+
+    curve: Curve
+    flat: Tensor
+
+
+@dataclass(frozen=True)
+class AdaptationJob:
+    """Adapts a network to the shots in one way and measures it after every step."""
+
+    how: AdaptationOptimizer
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
+        """Returns the figures of every photograph after 0..A steps."""
+        shots = workspace.for_model(workspace.shots)
+        test = TestSet.of(workspace)
+        lr = to_channels(test.lr, workspace.model.channels).to(workspace.device)
+        rows: list[Floats] = []
+        last: list[Tensor] = []
+
+        def measure(step: int, current: Tensor) -> None:
+            del step
+            with torch.no_grad():
+                restored = restore(workspace.model, workspace.layout.unflatten(current), lr).cpu()
+            last[:] = [restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
+            rows.append(test.psnr(last[0]))
+
+        adapted = adapt(
+            workspace.model,
+            flat.to(workspace.device),
+            shots.support_lr,
+            shots.support_hr,
+            optimizer=self.how.optimizer,
+            steps=self.how.steps,
+            lr=self.how.lr,
+            loss_name=workspace.experiment.learner.loss,
+            observe=measure,
+        )
+        photographs = workspace.target_draw.photographs
+        curve = Curve(
+            label=f"{self.how.optimizer} {self.how.lr:g}",
+            psnr_y=cluster_means(np.stack(rows), photographs),
+            ssim_y=cluster_means(test.ssim(last[0]), photographs),
+        )
+        return Adapted(curve, adapted.cpu())
+
+
+def unique_photographs(workspace: Workspace) -> tuple[str, ...]:
+    """Returns the names of the test photographs, in the order of the figures."""
+    return tuple(dict.fromkeys(workspace.target_draw.photographs))
+
+
+def bicubic_result(workspace: Workspace) -> ArmResult:
+    """Measures bicubic upscaling of the same test crops."""
+    test = TestSet.of(workspace)
+    y = rgb_to_y(quantised(bicubic_upsample(test.lr, workspace.study.scale)))
+    photographs = workspace.target_draw.photographs
+    curve = Curve("bicubic", cluster_means(test.psnr(y)[None], photographs), cluster_means(test.ssim(y), photographs))
+    return ArmResult("bicubic", unique_photographs(workspace), curve)
+
+
+def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
+    """Restores the test crops in colour: (N, 3, H, W) in [0, 1]."""
+    workspace.model.load_state_dict(workspace.layout.unflatten(adapted))
+    scale, channels = workspace.study.scale, workspace.model.channels
+    return restore_rgb(workspace.model, workspace.target_task.query_lr, scale=scale, channels=channels)
+
+
+def quantised(images: Tensor) -> Tensor:
+    """Rounds images to 8 bit, in [0, 1]."""
+    return (images.clamp(0, 1) * 255.0).round() / 255.0

@@ -1,0 +1,149 @@
+"""PSNR-Y and SSIM-Y on a folder of photographs by the field's protocol (Set5, Set14, BSD100, Urban100, ...)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
+from metarestore.errors import UserError
+from metarestore.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
+from metarestore.tasks.photographs import Photograph, list_photographs, read_image
+
+Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Maps an LR image, uint8 RGB (h, w, 3), to its restoration, uint8 RGB (scale·h, scale·w, 3)."""
+
+Progress = Callable[[str, int, int], None]
+"""Told after each photograph: its name, how many are done, how many there are."""
+
+PROTOCOL = (
+    "HR cut at the bottom and right to a multiple of the scale; LR = MATLAB bicubic of 8-bit RGB, rounded to 8 bit; "
+    "Y of BT.601 limited range, rounded to 8 bit (a single-channel file is its own Y); border = scale; peak 255; "
+    "SSIM of Wang et al. 2004, 11x11 Gaussian window"
+)
+
+
+class Figures(TypedDict):
+    """The figures of one photograph: PSNR-Y in dB, SSIM-Y."""
+
+    psnr_y: float
+    ssim_y: float
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """The figures of a folder.
+
+    Attributes:
+        scale: The scale that was restored.
+        images: Figures by photograph.
+    """
+
+    scale: int
+    images: Mapping[str, Figures]
+
+    @property
+    def psnr_y(self) -> float:
+        """Mean over the photographs, in dB."""
+        return float(np.mean([figures["psnr_y"] for figures in self.images.values()]))
+
+    @property
+    def ssim_y(self) -> float:
+        """Mean over the photographs."""
+        return float(np.mean([figures["ssim_y"] for figures in self.images.values()]))
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the report as plain data."""
+        return {
+            "psnr_y": self.psnr_y,
+            "ssim_y": self.ssim_y,
+            "images": {name: dict(figures) for name, figures in self.images.items()},
+            "scale": self.scale,
+            "protocol": PROTOCOL,
+        }
+
+
+def evaluate_folder(folder: Path, scale: int, restore: Restore, progress: Progress | None = None) -> FolderReport:
+    """Degrades each photograph of a folder by bicubic downsampling, restores it, and compares.
+
+    All files are checked before the first is restored.
+
+    Raises:
+        UserError: The folder is missing or empty, or holds files that are no photographs or are too small.
+        ValueError: `restore` returns another type or size.
+    """
+    files = list_photographs(folder)
+    _check(files, scale)
+    images: dict[str, Figures] = {}
+    for done, (name, path) in enumerate(files.items(), start=1):
+        images[name] = _evaluate(read_image(path), scale, restore)
+        if progress is not None:
+            progress(name, done, len(files))
+    return FolderReport(scale, images)
+
+
+def bicubic_restore(scale: int) -> Restore:
+    """Returns bicubic upsampling, the field's baseline."""
+
+    def restore(lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return _to_uint8(bicubic_upsample(_to_tensor(lr), scale))
+
+    return restore
+
+
+def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Cuts (H, W, 3) at the bottom and right to multiples of the scale."""
+    height, width = (side - side % scale for side in image.shape[:2])
+    return image[:height, :width]
+
+
+def bicubic_lr(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Returns the LR image of the protocol, uint8 (H/scale, W/scale, 3)."""
+    return _to_uint8(bicubic_downsample(_to_tensor(hr), scale))
+
+
+def _check(files: Mapping[str, Path], scale: int) -> None:
+    """Raises `UserError` naming every file that cannot be decoded or is too small to be compared."""
+    least = SSIM_WINDOW + 2 * scale
+    problems: list[str] = []
+    for path in files.values():
+        try:
+            height, width = modcrop(read_image(path).pixels, scale).shape[:2]
+        except UserError as error:
+            problems += error.problems
+            continue
+        if min(height, width) < least:
+            problems.append(
+                f"{path}: is {height}x{width} (height x width) once cut to a multiple of {scale}; "
+                f"x{scale} evaluation needs at least {least}x{least}, so remove it"
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def _evaluate(photograph: Photograph, scale: int, restore: Restore) -> Figures:
+    hr = modcrop(photograph.pixels, scale)
+    sr = restore(bicubic_lr(hr, scale))
+    if sr.dtype != np.uint8 or sr.shape != hr.shape:
+        raise ValueError(f"a restoration must be uint8 {hr.shape}, got {sr.dtype} {sr.shape}")
+    return Figures(
+        psnr_y=psnr_y(sr, hr, scale, gray=photograph.gray), ssim_y=ssim_y(sr, hr, scale, gray=photograph.gray)
+    )
+
+
+def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Maps uint8 (H, W, 3) to float64 (1, 3, H, W), still in grey levels."""
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float64))[None]
+
+
+def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """Maps (1, 3, H, W) in grey levels to uint8 (H, W, 3), rounding halves up as MATLAB does."""
+    levels = torch.floor(images[0] + 0.5).clamp(0, 255)
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy().astype(np.uint8))

@@ -1,0 +1,132 @@
+"""What a study found, as plain data: written to JSON, drawn in reports, logged to MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.graphs.relations import Relations
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class History:
+    """How a training run went; K logged steps, N auxiliary distributions.
+
+    Attributes:
+        steps: Outer steps, (K,).
+        loss: Mean task loss, (K,).
+        psnr: Training PSNR of the task's query patches in dB (after the inner steps, for meta-learners), (K,).
+        validation: (step, PSNR in dB) of the validation photographs.
+        distributions: Names of the N distributions.
+        weights: Gradient weights (mean 1), (K, N).
+        effective: Effective number of tasks 1/Σp², (K,).
+        gradient_norms: Mean norm of the task gradients of each distribution, NaN where none was drawn, (K, N).
+        shares: Share of each distribution in the sum of weighted gradient norms, (K, N).
+        seconds: Wall time of the training.
+    """
+
+    steps: NDArray[np.int64]
+    loss: Floats
+    psnr: Floats
+    validation: tuple[tuple[int, float], ...]
+    distributions: tuple[str, ...]
+    weights: Floats
+    effective: Floats
+    gradient_norms: Floats
+    shares: Floats
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One way of adapting: figures of P test photographs after 0..A adaptation steps.
+
+    Attributes:
+        label: For example "adam 3e-4".
+        psnr_y: PSNR-Y in dB after each adaptation step, mean over a photograph's crops, (A+1, P).
+        ssim_y: SSIM-Y after the last step, (P,).
+    """
+
+    label: str
+    psnr_y: Floats
+    ssim_y: Floats
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm of a study, measured on P test photographs; `bicubic` has a curve of one point and no history."""
+
+    name: str
+    photographs: tuple[str, ...]
+    main: Curve
+    alternatives: tuple[Curve, ...] = ()
+    history: History | None = None
+    relations: Relations | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    """Gradient weight of each auxiliary distribution at the end of training (empty where there are none)."""
+
+    @property
+    def psnr_y(self) -> Floats:
+        """PSNR-Y in dB after the last adaptation step, (P,)."""
+        return np.asarray(self.main.psnr_y[-1])
+
+
+@dataclass(frozen=True)
+class Example:
+    """Before and after: one test crop, uint8 RGB (H, W, 3) each.
+
+    Attributes:
+        caption: Photograph and drawn degradation, for people.
+        hr: The ground truth.
+        images: Label to image, in display order: the LR upscaled without interpolation, bicubic, the arms.
+        psnr_y: Label to PSNR-Y in dB, for the labels that have one.
+    """
+
+    caption: str
+    hr: NDArray[np.uint8]
+    images: dict[str, NDArray[np.uint8]]
+    psnr_y: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All arms of one experiment."""
+
+    name: str
+    arms: tuple[ArmResult, ...]
+    examples: tuple[Example, ...]
+    seconds: float
+    baseline: str = "bicubic"
+
+    def arm(self, name: str) -> ArmResult:
+        """Returns the arm called `name`.
+
+        Raises:
+            KeyError: There is no such arm.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise KeyError(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as JSON-able data: per arm and test photograph, with the last weights."""
+        return {
+            "name": self.name,
+            "arms": {
+                arm.name: {
+                    "photographs": list(arm.photographs),
+                    "psnr_y": arm.psnr_y.tolist(),
+                    "ssim_y": arm.main.ssim_y.tolist(),
+                    "psnr_y_by_step": arm.main.psnr_y.mean(axis=1).tolist(),
+                    "alternatives": {c.label: c.psnr_y[-1].tolist() for c in arm.alternatives},
+                }
+                for arm in self.arms
+            },
+            "seconds": self.seconds,
+        }

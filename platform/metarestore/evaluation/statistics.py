@@ -1,0 +1,118 @@
+"""Figures over photographs with honest errors: crops of one photograph are not independent, photographs are.
+
+So crops are averaged within their photograph first, and errors come from the spread between photographs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over photographs.
+
+    Attributes:
+        mean: In the unit of the values.
+        standard_error: Of the mean; inf for a single photograph, whose spread is unknown.
+        count: Number of photographs.
+    """
+
+    mean: float
+    standard_error: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences a − b over photographs.
+
+    Attributes:
+        mean: In the unit of the values.
+        standard_error: Of the mean; inf for a single photograph.
+        low: Lower end of the two-sided 95% Student-t interval.
+        high: Upper end of it.
+        count: Number of photographs.
+        beyond_noise: Whether the interval excludes zero.
+    """
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    count: int
+    beyond_noise: bool
+
+
+def cluster_means(values: ArrayLike, clusters: Sequence[str]) -> NDArray[np.float64]:
+    """Averages the crops of each photograph.
+
+    Args:
+        values: One figure per crop (..., crops).
+        clusters: The photograph of each crop.
+
+    Returns:
+        One figure per photograph (..., photographs), in the order in which `clusters` first names them.
+
+    Raises:
+        ValueError: There is not one cluster per crop, or there are none.
+
+    Example:
+        >>> cluster_means([1.0, 3.0, 5.0], ["sea", "sea", "hill"])
+        array([2., 5.])
+    """
+    crops = np.asarray(values, np.float64)
+    if not clusters or crops.shape[-1:] != (len(clusters),):
+        raise ValueError(f"one cluster per crop is needed: got {len(clusters)} for values of shape {crops.shape}")
+    labels = np.asarray(clusters)
+    return np.stack([crops[..., labels == label].mean(axis=-1) for label in dict.fromkeys(clusters)], axis=-1)
+
+
+def mean_and_error(values: ArrayLike) -> Estimate:
+    """Returns the mean of one figure per photograph, and its standard error from their spread.
+
+    Raises:
+        ValueError: There are no values, or they are not a flat list.
+    """
+    figures = np.asarray(values, np.float64)
+    if figures.ndim != 1 or figures.size == 0:
+        raise ValueError(f"values must be a flat list of at least one figure, got shape {figures.shape}")
+    count = figures.size
+    with np.errstate(invalid="ignore"):  # an infinite PSNR has an infinite mean and an undefined spread
+        error = float(figures.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return Estimate(float(figures.mean()), error, count)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
+    """Compares two methods on the same photographs.
+
+    Args:
+        a: One figure per photograph.
+        b: The other method's figures, for the same photographs in the same order.
+
+    Returns:
+        The mean of a − b with its interval. A figure that is not finite makes the interval undefined (nan), which
+        is never beyond noise.
+
+    Raises:
+        ValueError: The lists differ in length, or are empty.
+
+    Source: Student's paired t interval, two-sided, `CONFIDENCE` = 0.95.
+    """
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"figures must be paired, got shapes {first.shape} and {second.shape}")
+    with np.errstate(invalid="ignore"):
+        estimate = mean_and_error(first - second)
+    mean, error, count = estimate.mean, estimate.standard_error, estimate.count
+    reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) if count > 1 else math.inf
+    low, high = mean - reach, mean + reach
+    return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)

@@ -1,0 +1,1 @@
+"""Relations between synthetic and real distributions, and the gradient weights they give."""

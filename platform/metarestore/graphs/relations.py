@@ -1,0 +1,62 @@
+"""The result of a relation estimator, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Relations:
+    """How N auxiliary distributions relate to one target.
+
+    Attributes:
+        target: Name of the target distribution.
+        auxiliary: Names of the N auxiliary distributions.
+        values: Relation of each to the target, (N,), in −1..1.
+        standard_errors: Standard error of each value over draws and halves of the shots, (N,); NaN where not defined.
+        estimator: Kind of the estimator.
+        draws: Tasks (or halvings of the shots) behind each value.
+        reliability: Rank correlation of the values from two halves of the shots; NaN where not defined.
+        matrix: Relations among the auxiliary distributions and the target (last), (N+1, N+1), or None.
+    """
+
+    target: str
+    auxiliary: tuple[str, ...]
+    values: NDArray[np.float64]
+    standard_errors: NDArray[np.float64]
+    estimator: str
+    draws: int
+    reliability: float = float("nan")
+    matrix: NDArray[np.float64] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the relations as JSON-able data; `from_json` reads it back."""
+        return {
+            "target": self.target,
+            "auxiliary": list(self.auxiliary),
+            "values": self.values.tolist(),
+            "standard_errors": self.standard_errors.tolist(),
+            "estimator": self.estimator,
+            "draws": self.draws,
+            "reliability": self.reliability,
+            "matrix": None if self.matrix is None else self.matrix.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Relations:
+        """Reads what `to_json` wrote."""
+        matrix = data["matrix"]
+        return cls(
+            target=data["target"],
+            auxiliary=tuple(data["auxiliary"]),
+            values=np.asarray(data["values"], np.float64),
+            standard_errors=np.asarray(data["standard_errors"], np.float64),
+            estimator=data["estimator"],
+            draws=data["draws"],
+            reliability=data["reliability"],
+            matrix=None if matrix is None else np.asarray(matrix, np.float64),
+        )

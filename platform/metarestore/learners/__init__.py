@@ -1,0 +1,1 @@
+"""Learners: per-task losses, their gradients, adaptation, and what a process needs to compute them."""

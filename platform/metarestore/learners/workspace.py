@@ -1,0 +1,224 @@
+"""What a process needs to compute: images, task distributions, network and learner, opened from plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from metarestore.config.experiment import Experiment
+from metarestore.errors import UserError
+from metarestore.learners.gradients import TaskGradients, vectorised_gradients
+from metarestore.learners.learn2learn import reference_gradients
+from metarestore.learners.learner import MAMLLearner, PretrainLearner, build_learner
+from metarestore.models.build import build_model, to_channels
+from metarestore.models.fsrcnn import FSRCNN
+from metarestore.models.parameters import Layout, initial_vector
+from metarestore.seeds import derived_seed
+from metarestore.tasks.distribution import PairTasks, SyntheticTasks, TaskDistribution
+from metarestore.tasks.few_shot import (
+    FewShotDraw,
+    FewShotGeometry,
+    FewShotTarget,
+    PairsTarget,
+    ShotTasks,
+    SyntheticTarget,
+)
+from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.open import open_pairs
+from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.task import Episode, Split, Task, stack
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment with everything its names stand for: plain data that is sent to workers.
+
+    Attributes:
+        experiment: The resolved configuration.
+        auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
+        target: Specification of the target distribution.
+        images: Where the photographs of each split are.
+    """
+
+    experiment: Experiment
+    auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
+    target: SyntheticSpec | PairsSpec
+    images: Mapping[Split, ImageSource]
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the study's content: equal studies share an opened workspace."""
+        return hashlib.blake2b(pickle.dumps(self), digest_size=8).hexdigest()
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor of the target, and so of everything in the study."""
+        return self.target.scale
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """One task to be drawn and built by a worker: ids and seeds travel, images do not."""
+
+    distribution: str
+    seed: int
+    index: int
+
+
+class Job(Protocol):
+    """A unit of work and of retry: a pure function of the workspace and the parameters."""
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Any:
+        """Computes the result; running it again gives the same bytes."""
+        ...
+
+
+Runner = Callable[[Sequence[Job], Tensor], list[Any]]
+"""Runs jobs with the same parameters and returns their results in the order of the jobs."""
+
+
+class Workspace:
+    """Opens what a study names, when it is first needed.
+
+    Args:
+        study: The study.
+        device: Where the network computes; images are decoded and degraded on the CPU.
+    """
+
+    def __init__(self, study: Study, device: str = "cpu") -> None:
+        self.study = study
+        self.device = torch.device(device)
+        self._stores: dict[Split, ImageStore] = {}
+        self._distributions: dict[str, TaskDistribution] = {}
+
+    @property
+    def experiment(self) -> Experiment:
+        """The study's resolved configuration."""
+        return self.study.experiment
+
+    @cached_property
+    def model(self) -> FSRCNN:
+        """The network, with the initial weights of the experiment's seed."""
+        return self._fresh_model().to(self.device)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Names and shapes of the network's parameters."""
+        return Layout.of(self.model)
+
+    def initial(self) -> Tensor:
+        """Returns the network's initial parameters, (P,)."""
+        return initial_vector(self._fresh_model())
+
+    def _fresh_model(self) -> FSRCNN:
+        return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
+
+    @cached_property
+    def learner(self) -> PretrainLearner | MAMLLearner:
+        """The experiment's learner."""
+        return build_learner(self.experiment.learner, self.model)
+
+    @property
+    def episode(self) -> Episode:
+        """Geometry of a training task."""
+        training = self.experiment.training
+        return Episode(training.support, training.query, training.patch)
+
+    def images(self, split: Split) -> ImageStore:
+        """Opens the photographs of a split.
+
+        Raises:
+            UserError: The experiment names none.
+        """
+        if split not in self._stores:
+            if split not in self.study.images:
+                raise UserError(
+                    f"data.{split} is missing, and the target '{self.experiment.graph.target}' is synthetic; "
+                    f"name a folder of photographs, e.g. data: {{train: DIR, {split}: DIR}}"
+                )
+            self._stores[split] = ImageStore.open(self.study.images[split])
+        return self._stores[split]
+
+    def distribution(self, name: str) -> TaskDistribution:
+        """Returns an auxiliary distribution, or the shots of the target under the target's name."""
+        if name not in self._distributions:
+            self._distributions[name] = self._open(name)
+        return self._distributions[name]
+
+    def _open(self, name: str) -> TaskDistribution:
+        target = self.experiment.graph.target
+        if name == target:
+            return ShotTasks(name, self.target.content, self.shots, self.episode)
+        return self.open_tasks(name, self.study.auxiliary[name], "train")
+
+    def open_tasks(self, name: str, spec: SyntheticSpec | PairsSpec, split: Split) -> SyntheticTasks | PairTasks:
+        """Opens a distribution whose synthetic tasks take their patches from `split`."""
+        if isinstance(spec, PairsSpec):
+            return open_pairs(name, spec, self.episode)
+        splits: Mapping[Split, ImageStore] = {split: self.images(split)}
+        return SyntheticTasks(name, spec, splits, self.episode, split)
+
+    @cached_property
+    def target(self) -> FewShotTarget:
+        """The target as a few-shot problem."""
+        experiment, spec = self.experiment, self.study.target
+        geometry = FewShotGeometry(
+            experiment.adaptation.shots,
+            experiment.adaptation.shot_size,
+            experiment.evaluation.crop,
+            experiment.evaluation.crops,
+        )
+        name = experiment.graph.target
+        if isinstance(spec, PairsSpec):
+            return PairsTarget(open_pairs(name, spec, self.episode), geometry)
+        train, test = self.images("train"), self.images("test")
+        tasks = SyntheticTasks(name, spec, {"train": train, "test": test}, self.episode)
+        return SyntheticTarget(tasks, train, test, geometry)
+
+    @cached_property
+    def target_draw(self) -> FewShotDraw:
+        """The shots and test crops of this study's seed."""
+        return self.target.draw(derived_seed(self.experiment.seed, "target"))
+
+    @cached_property
+    def target_task(self) -> Task:
+        """Shots (support) and test crops (query) of the target, RGB."""
+        return self.target.build(self.target_draw)
+
+    @property
+    def shots(self) -> Task:
+        """The target's shots alone: what estimators and learners may see; its query set is empty."""
+        task = self.target_task
+        return Task(task.support_lr, task.support_hr, task.query_lr[:0], task.query_hr[:0])
+
+    def tasks(self, refs: Sequence[TaskRef]) -> Task:
+        """Draws, builds and stacks tasks, in the channels that the network works on."""
+        built = []
+        for ref in refs:
+            distribution = self.distribution(ref.distribution)
+            built.append(distribution.build(distribution.draw(ref.seed, ref.index)))
+        return self.for_model(stack(built))
+
+    def for_model(self, task: Task) -> Task:
+        """Converts a task's RGB images to what the network works on, where it works."""
+        return Task(*(to_channels(tensor.to(self.device), self.model.channels) for tensor in task))
+
+    def gradients(self, flat: Tensor, tasks: Task) -> TaskGradients:
+        """Computes the gradients of stacked tasks with the experiment's backend."""
+        flat = flat.to(self.device)
+        if self.experiment.learner.backend == "learn2learn":
+            return reference_gradients(self.learner, self.layout, flat, tasks)
+        return vectorised_gradients(self.learner, self.layout, flat, tasks)
+
+
+def single_thread() -> None:
+    """Sets one computing thread: many small operations run fastest so, and always in the same order of sums."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

@@ -1,0 +1,225 @@
+"""Names to files: a user's project first, then the catalogue that travels with the package."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from metarestore.config.document import Document, display_path, read_document, validate
+from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
+from metarestore.config.graph import GraphSpec
+from metarestore.config.keypath import format_path
+from metarestore.config.overrides import Override, apply_overrides, merge
+from metarestore.config.problems import problems_of
+from metarestore.config.shape import Shape
+from metarestore.config.suggest import did_you_mean
+from metarestore.errors import UserError
+from metarestore.learners.workspace import Study
+from metarestore.tasks.images import ImageSource
+from metarestore.tasks.spec import PairsSpec, SyntheticSpec, TaskSpec
+from metarestore.tasks.task import Split
+
+TASK_FILE: TypeAdapter[SyntheticSpec | PairsSpec] = TypeAdapter(TaskSpec)
+
+
+def catalogue() -> Path:
+    """Returns the folder of the shipped tasks, graphs and experiments: in the wheel, or the repository's own."""
+    packaged = Path(__file__).parent / "catalogue"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2]
+
+
+def project_root(file: Path) -> Path:
+    """Returns the nearest folder above a file that has a `tasks/` folder, else the current folder."""
+    for folder in file.absolute().parents:
+        if (folder / "tasks").is_dir():
+            return folder
+    return Path.cwd()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with `tasks/`, `graphs/` and `experiments/`; what it lacks comes from the catalogue.
+
+    Attributes:
+        root: The project's folder; relative paths in its files start here.
+    """
+
+    root: Path
+
+    def names(self, kind: str) -> dict[str, Path]:
+        """Returns the files of `kind` (tasks, graphs, experiments) by name; the project's own hide the catalogue's."""
+        found: dict[str, Path] = {}
+        for folder in (catalogue() / kind, self.root / kind):
+            found |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        return dict(sorted(found.items()))
+
+    def path(self, kind: str, name: str) -> Path:
+        """Returns the file of a name.
+
+        Raises:
+            UserError: There is none.
+        """
+        known = self.names(kind)
+        if name not in known:
+            raise UserError(
+                f"there is no {kind.removesuffix('s')} '{name}' in {self.root / kind} or in the catalogue"
+                f"{did_you_mean(name, known, noun=kind)}"
+            )
+        return known[name]
+
+    def task(self, name: str) -> SyntheticSpec | PairsSpec:
+        """Reads a task file; relative folders in it become absolute.
+
+        Raises:
+            UserError: The file is missing or wrong, or a folder that it names is missing.
+        """
+        return read_task(self.path("tasks", name))
+
+    def graph(self, name: str) -> GraphSpec:
+        """Reads a graph file."""
+        return validate(read_document(self.path("graphs", name)), GraphSpec)
+
+    def auxiliary(self, graph: GraphSpec) -> dict[str, SyntheticSpec | PairsSpec]:
+        """Returns the distributions that a graph's names and patterns stand for, without its target.
+
+        Raises:
+            UserError: A name or pattern stands for nothing, or the scales differ.
+        """
+        known = self.names("tasks")
+        target = self.task(graph.target)
+        specs: dict[str, SyntheticSpec | PairsSpec] = {}
+        for pattern in graph.auxiliary:
+            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != graph.target]
+            if not matches:
+                raise UserError(
+                    f"graph.auxiliary: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}"
+                )
+            specs |= {name: self.task(name) for name in matches}
+        for name, spec in specs.items():
+            if spec.scale != target.scale:
+                raise UserError(
+                    f"graph.auxiliary: '{name}' is for scale {spec.scale}, but the target '{graph.target}' is for "
+                    f"scale {target.scale}; all distributions of a graph need one scale"
+                )
+        for edge in graph.edges:
+            if edge.source not in specs:
+                hint = did_you_mean(edge.source, specs, noun="distributions")
+                raise UserError(f"graph.edges: '{edge.source}' is not among the auxiliary distributions{hint}")
+        return specs
+
+
+def read_task(path: Path) -> SyntheticSpec | PairsSpec:
+    """Reads a task file; relative folders in it start at its project's folder and become absolute.
+
+    Raises:
+        UserError: The file is missing or wrong, or a folder that it names is missing.
+    """
+    document = read_document(path)
+    spec = validate(document, TASK_FILE)
+    if isinstance(spec, SyntheticSpec):
+        return spec
+    root = project_root(path)
+    problems = []
+    for key in ("lr", "hr"):
+        folder = root / getattr(spec, key)
+        if not folder.is_dir():
+            line, column = document.locate((key,))
+            problems.append(
+                f"{display_path(path)}:{line}:{column}: {key}: there is no folder {folder}; put the images there"
+            )
+    if problems:
+        raise UserError(problems)
+    return spec.model_copy(update={"lr": root / spec.lr, "hr": root / spec.hr})
+
+
+def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experiment:
+    """Reads an experiment file, puts the graph that it names in place, applies `--set` overrides and checks its arms.
+
+    Raises:
+        UserError: The file, the graph's file, an override or an arm is wrong.
+    """
+    document = read_document(path)
+    validate(document, ExperimentFile, overrides)
+    overridden = apply_overrides(document.data, overrides)
+    graph = document.data.get("graph")
+    if isinstance(graph, str) and overridden.get("graph") != graph:
+        # An override speaks of the inside of a graph that the file only names, or names another one.
+        graph = overridden["graph"] if isinstance(overridden["graph"], str) else graph
+    if isinstance(graph, str):
+        spec = Project(project_root(path)).graph(graph)
+        inlined = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        document = replace(document, data={**document.data, "graph": inlined})
+        overrides = [override for override in overrides if override.path != ("graph",)]
+    experiment = validate(document, Experiment, overrides)
+    _check_arms(document, experiment)
+    return experiment
+
+
+def arm_experiments(experiment: Experiment) -> dict[str, Experiment]:
+    """Returns the experiment of each arm, with the arm's patch merged in.
+
+    Raises:
+        UserError: The experiment has no arms.
+    """
+    if not experiment.arms:
+        raise UserError("arms: is missing, so there is nothing to compare; name some, or use `metarestore train`")
+    return {name: Experiment.model_validate(_patched(experiment, patch)) for name, patch in experiment.arms.items()}
+
+
+def _patched(experiment: Experiment, patch: Mapping[str, Any]) -> dict[str, Any]:
+    base = experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search"}, exclude_unset=True)
+    return merge(base, patch)
+
+
+def _check_arms(document: Document, experiment: Experiment) -> None:
+    """Reports what is wrong with any arm, at the arm's place in the file."""
+    adapter = TypeAdapter(Experiment)
+    lines = []
+    for name, patch in experiment.arms.items():
+        merged = _patched(experiment, patch)
+        try:
+            adapter.validate_python(merged)
+        except ValidationError as error:
+            for problem in problems_of(error, merged, Shape(adapter, merged)):
+                line, column = document.locate(("arms", name, *problem.at), key=problem.on_key)
+                key = format_path(("arms", name, *problem.path))
+                lines.append(f"{display_path(document.path)}:{line}:{column}: {key}: {problem.text}")
+    if lines:
+        raise UserError(lines)
+
+
+def resolve(experiment: Experiment, root: Path) -> Study:
+    """Looks up everything that an experiment names and checks that it fits together.
+
+    Raises:
+        UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
+    """
+    project = Project(root)
+    target = project.task(experiment.graph.target)
+    study = Study(experiment, project.auxiliary(experiment.graph), target, _images(experiment, root))
+    sizes = {
+        "training.patch": experiment.training.patch,
+        "adaptation.shot_size": experiment.adaptation.shot_size,
+        "evaluation.crop": experiment.evaluation.crop,
+    }
+    problems = [
+        f"{key}: {size} is not a multiple of the scale {study.scale}; write {size - size % study.scale}"
+        for key, size in sizes.items()
+        if size % study.scale
+    ]
+    if problems:
+        raise UserError(problems)
+    return study
+
+
+def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    if not isinstance(experiment.data, FolderData):
+        return {split: ImageSource.embedded(split) for split in splits}
+    folders = {split: getattr(experiment.data, split) for split in splits}
+    return {split: ImageSource.folder(root / folder) for split, folder in folders.items() if folder is not None}

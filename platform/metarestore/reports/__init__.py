@@ -1,0 +1,1 @@
+"""What people look at: progress, tables, figures, contact sheets, the HTML report."""

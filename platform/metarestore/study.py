@@ -1,0 +1,250 @@
+"""A whole study: train every arm, adapt it to the shots, measure it, track it, report it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metarestore.config.experiment import Experiment
+from metarestore.engines.build import build_engine
+from metarestore.engines.engine import Engine
+from metarestore.evaluation.examples import make_examples
+from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
+from metarestore.evaluation.results import ArmResult, History, StudyResult
+from metarestore.graphs.relations import Relations
+from metarestore.graphs.weights import effective_tasks
+from metarestore.learners.workspace import Workspace
+from metarestore.models.checkpoint import save_model, write_atomically
+from metarestore.project import arm_experiments, resolve
+from metarestore.reports.contact_sheet import save_png
+from metarestore.reports.figures import study_figures
+from metarestore.reports.html import write_report
+from metarestore.reports.progress import TrainingDisplay
+from metarestore.tracking import Run, Store
+from metarestore.training.interrupt import Interrupted
+from metarestore.training.run import RunFolder, Trained, column, make_plan, train
+
+_CONTROLS = ("uniform", "random", "inverted")
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Tells the display and the tracker of every step; metrics are written when a checkpoint is."""
+
+    display: TrainingDisplay
+    run: Run
+    distributions: tuple[str, ...]
+
+    def step(self, row: dict[str, Any]) -> None:
+        """Passes on one step."""
+        self.display.step(row)
+        metrics = {key: row[key] for key in ("loss", "psnr", "effective_tasks")}
+        for name, weight, share, norm in zip(
+            self.distributions, row["weights"], row["shares"], row["norms"], strict=True
+        ):
+            metrics |= {f"weight/{name}": weight, f"share/{name}": share}
+            if norm is not None:
+                metrics[f"norm/{name}"] = norm
+        self.run.metrics(metrics, row["step"])
+
+    def validated(self, step: int, psnr: float) -> None:
+        """Passes on a validation figure."""
+        self.display.validated(step, psnr)
+        self.run.metrics({"validation_psnr": psnr}, step)
+
+    def related(self, step: int, relations: Relations) -> None:
+        """Passes on new relations."""
+        self.display.related(step, relations)
+        values = zip(relations.auxiliary, relations.values, strict=True)
+        self.run.metrics({f"relation/{name}": float(value) for name, value in values}, step)
+
+    def saved(self, step: int) -> None:
+        """Writes the metrics up to a checkpoint."""
+        self.run.flush()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm, ready to run."""
+
+    name: str
+    workspace: Workspace
+    folder: RunFolder
+    run: Run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One arm, measured, with its adapted parameters (P,)."""
+
+    arm: Arm
+    result: ArmResult
+    adapted: Tensor
+
+
+def run_study(
+    experiment: Experiment,
+    root: Path,
+    out: Path,
+    display: TrainingDisplay,
+    *,
+    name: str,
+    arms: bool,
+    resume: bool = False,
+) -> StudyResult:
+    """Trains and measures an experiment, or all of its arms, into a folder.
+
+    Args:
+        experiment: The resolved experiment.
+        root: The project's folder: names start there, and `mlflow.db` lies there.
+        out: The run's folder.
+        display: Shows progress.
+        name: Name of the MLflow experiment.
+        arms: Whether to run the experiment's arms, or the experiment itself as its only arm.
+        resume: Whether to continue what is in `out`.
+
+    Raises:
+        UserError: The configuration does not hold together, or the folder holds another run.
+        Interrupted: The user asked to stop; everything up to then is saved.
+    """
+    started = time.perf_counter()
+    experiments = arm_experiments(experiment) if arms else {experiment.learner.kind: experiment}
+    studies = {arm: resolve(single, root) for arm, single in experiments.items()}
+    baseline = Workspace(next(iter(studies.values())))
+    results = [bicubic_result(baseline)]
+    folder = RunFolder(out, experiment, resume=resume)
+    store = Store(root, name)
+    parent = _mlflow_run(store, folder, name)
+    parent.artifact(out / "config.yaml")
+    with _ended(parent), build_engine(experiment.engine) as engine:
+        display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
+        outcomes = []
+        for arm, study in studies.items():
+            place = RunFolder(out / "arms" / arm, study.experiment, resume=resume) if arms else folder
+            run = _mlflow_run(store, place, arm, parent.id) if arms else parent
+            with _ended(run) if arms else nullcontext():
+                outcomes.append(run_arm(Arm(arm, Workspace(study), place, run), engine, display))
+        results += [outcome.result for outcome in outcomes]
+        display.stage("drawing pictures")
+        examples = make_examples(baseline, _shown(outcomes))
+        result = StudyResult(name, tuple(results), examples, time.perf_counter() - started)
+        write_atomically(out / "results.json", json.dumps(summary(result), indent=1).encode())
+        publish(result, out, parent)
+    return result
+
+
+def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
+    """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
+    workspace, experiment = arm.workspace, arm.workspace.experiment
+    arm.run.params(experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search"}))
+    session = engine.session(workspace.study)
+    display.start(arm.name, experiment.training)
+    names = make_plan(workspace, session).sampler.distributions
+    trained = train(workspace, arm.folder, session, Observers(display, arm.run, names))
+    ways = (experiment.adaptation, *experiment.adaptation.alternatives)
+    adapted: list[Adapted] = session.map([AdaptationJob(way) for way in ways], trained.flat)
+    display.finish(arm.name, trained.state.seconds)
+    result = ArmResult(
+        name=arm.name,
+        photographs=unique_photographs(workspace),
+        main=adapted[0].curve,
+        alternatives=tuple(one.curve for one in adapted[1:]),
+        history=history(trained),
+        relations=trained.relations,
+        weights=trained.weights,
+    )
+    save_model(arm.folder.path / "adapted.safetensors", experiment.model, workspace.study.scale, adapted[0].flat)
+    _track_arm(arm, result)
+    return Outcome(arm, result, adapted[0].flat)
+
+
+def history(trained: Trained) -> History:
+    """Turns the log of a training into arrays."""
+    log = trained.state.log
+    shape = (len(log), len(trained.distributions))
+    return History(
+        steps=column(log, "step").astype(np.int64),
+        loss=column(log, "loss"),
+        psnr=column(log, "psnr"),
+        validation=tuple(trained.state.validation),
+        distributions=trained.distributions,
+        weights=column(log, "weights").reshape(shape),
+        effective=column(log, "effective_tasks"),
+        gradient_norms=column(log, "norms").reshape(shape),
+        shares=column(log, "shares").reshape(shape),
+        seconds=trained.state.seconds,
+    )
+
+
+def summary(result: StudyResult) -> dict[str, Any]:
+    """Returns a study's figures as JSON-able data, with the gradient weights of its first arm that has an estimate."""
+    estimated = [arm for arm in result.arms if arm.relations is not None and arm.relations.estimator not in _CONTROLS]
+    weights = estimated[0].weights if estimated else {}
+    effective = effective_tasks(list(weights.values())) if weights else None
+    relations = estimated[0].relations if estimated else None
+    return result.to_json() | {
+        "weights": weights,
+        "effective_tasks": effective,
+        "relations": relations.to_json() if relations else None,
+    }
+
+
+def publish(result: StudyResult, out: Path, parent: Run) -> None:
+    """Writes report and figures into the run's folder and stores them with the parent run."""
+    command = f"metarestore compare {result.name}"
+    write_report(result, (out / "config.yaml").read_text(), out / "report.html", command)
+    for arm in result.arms[1:]:
+        parent.metrics({f"psnr_y/{arm.name}": float(arm.psnr_y.mean())}, 0)
+    for name, figure in study_figures(result).items():
+        save_png(figure, out / "figures" / f"{name}.png")
+    for path in ("results.json", "report.html"):
+        parent.artifact(out / path)
+    parent.artifact(out / "figures")
+
+
+def _track_arm(arm: Arm, result: ArmResult) -> None:
+    for step, psnr in enumerate(result.main.psnr_y.mean(axis=1)):
+        arm.run.metrics({"adaptation_psnr_y": float(psnr)}, step)
+    arm.run.metrics({"psnr_y": float(result.psnr_y.mean()), "ssim_y": float(result.main.ssim_y.mean())}, 0)
+    arm.run.flush()
+    for name in ("config.yaml", "model.safetensors", "adapted.safetensors", "graph.json", "graph.graphml"):
+        if (arm.folder.path / name).is_file():
+            arm.run.artifact(arm.folder.path / name)
+    arm.run.artifact(arm.folder.checkpoints)
+
+
+def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor]]:
+    """Chooses what the pictures compare: learning from the target alone, and the best other arm."""
+    best = max(outcomes, key=lambda outcome: float(outcome.result.psnr_y.mean()))
+    from_target = [o for o in outcomes if o.arm.workspace.experiment.training.source == "target"]
+    return {o.arm.name: (o.arm.workspace, o.adapted) for o in [*from_target, best]}
+
+
+def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: str | None = None) -> Run:
+    """Starts an MLflow run, or takes up the one that the folder remembers."""
+    run = store.run(name, parent=parent, run_id=folder.notes.get("mlflow_run"))
+    folder.notes["mlflow_run"] = run.id
+    folder.save_notes()
+    return run
+
+
+@contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    """Gives an MLflow run its right final state, however it ends."""
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (Interrupted, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        run.end(status)

@@ -1,0 +1,1 @@
+"""Task distributions, tasks, and the images they are made of."""

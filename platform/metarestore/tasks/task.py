@@ -1,0 +1,99 @@
+"""Tasks: as drawn data (`TaskDraw`) and as tensors (`Task`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarestore.degradations import DegradationDraw
+
+Split = Literal["train", "validation", "test", "pairs", "shots"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The geometry of a task.
+
+    Attributes:
+        support: Support patches K.
+        query: Query patches Q.
+        patch: Side of an HR patch, in pixels.
+    """
+
+    support: int
+    query: int
+    patch: int
+
+
+@dataclass(frozen=True)
+class PatchRef:
+    """Where a patch is: a box in HR pixels of a named image, and how it is turned.
+
+    Attributes:
+        split: Which images the name belongs to.
+        image: Name of the image.
+        box: Top, left, height, width, in HR pixels.
+        turn: One of the 8 turns of the square: quarter turns, plus 4 if mirrored first.
+        seed: Seed of the patch's noise fields.
+    """
+
+    split: Split
+    image: str
+    box: tuple[int, int, int, int]
+    turn: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TaskDraw:
+    """One task as plain data: it can be logged, hashed, replayed and sent to another machine.
+
+    Attributes:
+        distribution: Name of the task distribution.
+        content: Hash of the distribution's content.
+        scale: Upscaling factor.
+        degradations: The fixed degradation of this task; empty for real pairs.
+        support: Patches to learn from.
+        query: Patches to be measured on.
+    """
+
+    distribution: str
+    content: str
+    scale: int
+    degradations: tuple[DegradationDraw, ...]
+    support: tuple[PatchRef, ...]
+    query: tuple[PatchRef, ...]
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns the drawn parameters as `operation.parameter`, for captions and logs."""
+        return {f"{d.op}.{key}": value for d in self.degradations for key, value in d.params.items()}
+
+
+class Task(NamedTuple):
+    """The tensors of one task, or of T stacked tasks with a leading dimension.
+
+    Attributes:
+        support_lr: (K, C, h, w) in [0, 1].
+        support_hr: (K, C, s·h, s·w) in [0, 1].
+        query_lr: (Q, C, h, w) in [0, 1].
+        query_hr: (Q, C, s·h, s·w) in [0, 1].
+    """
+
+    support_lr: Tensor
+    support_hr: Tensor
+    query_lr: Tensor
+    query_hr: Tensor
+
+
+def stack(tasks: list[Task]) -> Task:
+    """Stacks tasks of one geometry along a new leading dimension T."""
+    return Task(*(torch.stack(tensors) for tensors in zip(*tasks, strict=True)))
+
+
+def turned(images: Tensor, turn: int) -> Tensor:
+    """Turns images (..., H, W) by one of the 8 symmetries of the square; centre-aligned LR and HR stay aligned."""
+    mirrored = images.flip(-1) if turn >= 4 else images
+    return torch.rot90(mirrored, turn % 4, (-2, -1))

@@ -1,0 +1,1 @@
+"""The outer loop: sampling, update, checkpoint and resume."""

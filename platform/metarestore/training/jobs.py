@@ -1,0 +1,49 @@
+"""The jobs of the outer loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarestore.learners.gradients import TaskGradients
+from metarestore.learners.learner import psnr_of_mse, restore
+from metarestore.learners.workspace import Workspace
+from metarestore.seeds import derived_seed
+from metarestore.training.sampler import Shard
+
+
+@dataclass(frozen=True)
+class GradientJob:
+    """Computes the task gradients of one shard."""
+
+    shard: Shard
+
+    def run(self, workspace: Workspace, flat: Tensor) -> TaskGradients:
+        """Builds the shard's tasks and differentiates their losses."""
+        return workspace.gradients(flat, workspace.tasks(self.shard))
+
+
+@dataclass(frozen=True)
+class ValidationJob:
+    """Measures the network, without adaptation, on tasks of validation photographs."""
+
+    distribution: str
+    tasks: int = 2
+
+    def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float64]:
+        """Returns the PSNR in dB of each task's patches, (tasks,)."""
+        spec = workspace.study.auxiliary[self.distribution]
+        distribution = workspace.open_tasks(self.distribution, spec, "validation")
+        seed = derived_seed(workspace.experiment.seed, "validation")
+        errors = []
+        params = workspace.layout.unflatten(flat.to(workspace.device))
+        for index in range(self.tasks):
+            task = workspace.for_model(distribution.build(distribution.draw(seed, index)))
+            lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
+            with torch.no_grad():
+                errors.append(float((restore(workspace.model, params, lr) - hr).square().mean()))
+        return psnr_of_mse(errors)

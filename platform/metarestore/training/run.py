@@ -1,0 +1,147 @@
+"""Training one study into a folder: configuration, checkpoints, final weights, relation graph."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metarestore import __version__
+from metarestore.config.dump import dump_yaml
+from metarestore.config.experiment import Experiment
+from metarestore.engines.engine import Session
+from metarestore.errors import UserError
+from metarestore.graphs.estimate import estimate
+from metarestore.graphs.graph import Graph, build_graph, save_graph
+from metarestore.graphs.relations import Relations
+from metarestore.learners.workspace import Workspace
+from metarestore.models.checkpoint import save_model, write_atomically
+from metarestore.tasks.spec import SyntheticSpec
+from metarestore.training.loop import Observer, Plan, gradient_weights, run
+from metarestore.training.sampler import TaskSampler
+from metarestore.training.state import OuterOptimizer, TrainState, load_state
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        flat: Final parameters, (P,).
+        state: The last state, with the log of all steps.
+        distributions: Names of what was learned from, in the order of the weights.
+        weights: Last gradient weight of each.
+        graph: The relation graph, or None where the target's shots alone were learned from.
+    """
+
+    flat: Tensor
+    state: TrainState
+    distributions: tuple[str, ...]
+    weights: dict[str, float]
+    graph: Graph | None
+
+    @property
+    def relations(self) -> Relations | None:
+        """The last relations."""
+        return self.state.relations
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: The folder; it is made if it does not exist.
+        experiment: The resolved configuration.
+        resume: Whether to continue what is there.
+
+    Raises:
+        UserError: The folder cannot be written to, holds another run, or a run of another configuration.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment, *, resume: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._record = path / "run.json"
+        described = experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
+        if self._record.is_file():
+            before = json.loads(self._record.read_text())
+            if not resume:
+                raise UserError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
+            if before["experiment"] != described:
+                difference = _first_difference(before["experiment"], described)
+                raise UserError(
+                    f"{path}: was started with another configuration ({difference}); only engine may change on --resume"
+                )
+            self.notes: dict[str, Any] = before["notes"]
+        else:
+            self.notes = {}
+        self._described = described
+        self.save_notes()
+        dump_yaml(experiment, path / "config.yaml", header="The resolved configuration of this run.")
+
+    def save_notes(self) -> None:
+        """Writes what a resumed run needs to know, e.g. the id of the MLflow run."""
+        record = {"metarestore": __version__, "experiment": self._described, "notes": self.notes}
+        write_atomically(self._record, json.dumps(record, indent=1).encode())
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *now]:
+            if before.get(key) != now.get(key):
+                return _first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    return f"{path} was {before}, is {now}"
+
+
+def make_plan(workspace: Workspace, session: Session) -> Plan:
+    """Lays out the loop for a study."""
+    experiment, study = workspace.experiment, workspace.study
+    training = experiment.training
+    from_target = training.source == "target"
+    names = (experiment.graph.target,) if from_target else tuple(study.auxiliary)
+    checked = [] if from_target else [n for n in names if isinstance(study.auxiliary[n], SyntheticSpec)]
+    return Plan(
+        steps=training.steps,
+        sampler=TaskSampler(names, experiment.seed, training.tasks_per_step, training.shard_size),
+        weights=experiment.graph.weights,
+        relate=None if from_target else lambda step, flat: estimate(workspace, session.map, flat),
+        refresh=experiment.graph.refresh,
+        validate=tuple(checked) if "validation" in study.images else (),
+        validate_every=training.validate_every,
+        checkpoint_every=training.checkpoint_every,
+    )
+
+
+def train(workspace: Workspace, folder: RunFolder, session: Session, observer: Observer) -> Trained:
+    """Trains a study, or continues it from its last checkpoint, and writes weights and graph into its folder.
+
+    Raises:
+        Interrupted: The user asked to stop; the state is saved.
+    """
+    experiment, study = workspace.experiment, workspace.study
+    plan = make_plan(workspace, session)
+    state = TrainState(OuterOptimizer(experiment.training.optimizer, workspace.initial(), experiment.training.steps))
+    load_state(folder.checkpoints, state)
+    if plan.relate and plan.steps == 0:
+        state.relations = plan.relate(0, state.optimizer.flat.detach())
+    run(plan, state, session, observer, folder.checkpoints)
+    flat = state.optimizer.flat.detach()
+    save_model(folder.path / "model.safetensors", experiment.model, study.scale, flat)
+    names = plan.sampler.distributions
+    weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
+    graph = None
+    if state.relations is not None:
+        run_id = str(folder.notes.get("mlflow_run", ""))
+        provenance = {"seed": experiment.seed, "metarestore": __version__, "run": run_id}
+        graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance)
+        save_graph(graph, folder.path)
+    return Trained(flat, state, names, weights if graph is not None else {}, graph)
+
+
+def column(log: list[dict[str, Any]], key: str) -> np.ndarray:
+    """Returns one entry of every logged step as an array; missing values become NaN."""
+    return np.asarray([row[key] for row in log], np.float64)

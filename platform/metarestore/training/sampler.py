@@ -1,0 +1,67 @@
+"""Which tasks an outer step learns from: a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.learners.workspace import TaskRef
+from metarestore.seeds import generator
+
+Shard = tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True)
+class TaskSampler:
+    """Draws the tasks of a step from N distributions and cuts them into shards.
+
+    Args:
+        distributions: Names of the N distributions.
+        seed: Seed of the run.
+        tasks_per_step: Tasks T of one outer step.
+        shard_size: Tasks of one shard; the last one may be smaller.
+    """
+
+    distributions: tuple[str, ...]
+    seed: int
+    tasks_per_step: int
+    shard_size: int
+
+    def shards(self, step: int, probabilities: NDArray[np.float64] | None = None) -> list[Shard]:
+        """Returns the shards of a step.
+
+        Args:
+            step: Outer step, from 0.
+            probabilities: Probability of each distribution, (N,); None takes all equally often.
+        """
+        order = self._balanced(step) if probabilities is None else self._systematic(step, probabilities)
+        first = step * self.tasks_per_step
+        refs = [TaskRef(self.distributions[i], self.seed, first + k) for k, i in enumerate(order)]
+        return [tuple(refs[k : k + self.shard_size]) for k in range(0, len(refs), self.shard_size)]
+
+    def _balanced(self, step: int) -> list[int]:
+        """Deals the distributions like cards: a new shuffled deck only when the last one is used up."""
+        count = len(self.distributions)
+        first = step * self.tasks_per_step
+        order = []
+        for position in range(first, first + self.tasks_per_step):
+            deck, card = divmod(position, count)
+            order.append(int(generator(self.seed, "deck", deck).permutation(count)[card]))
+        return order
+
+    def _systematic(self, step: int, probabilities: NDArray[np.float64]) -> list[int]:
+        """Draws with probabilities, with one random offset for all tasks: least variance of the counts."""
+        rng = generator(self.seed, "systematic", step)
+        points = (np.arange(self.tasks_per_step) + rng.random()) / self.tasks_per_step
+        cumulative = np.cumsum(probabilities / probabilities.sum())
+        chosen = np.searchsorted(cumulative, points, side="right").clip(max=len(self.distributions) - 1)
+        return [int(i) for i in rng.permutation(chosen)]
+
+
+def positions(shards: Sequence[Shard], distributions: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the index of each task's distribution, (T,), in shard order."""
+    lookup = {name: i for i, name in enumerate(distributions)}
+    return np.asarray([lookup[ref.distribution] for shard in shards for ref in shard], np.int64)

@@ -1,0 +1,124 @@
+"""The state of a training run, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from metarestore.config.experiment import OptimizerSpec
+from metarestore.errors import UserError
+from metarestore.graphs.relations import Relations
+from metarestore.models.checkpoint import write_atomically
+
+_TENSORS, _DATA = "state.safetensors", "state.json"
+
+
+class OuterOptimizer:
+    """The outer optimizer on the flat parameters (P,), with its schedule as a pure function of the step.
+
+    Args:
+        spec: Kind, rate and schedule.
+        flat: Initial parameters, (P,).
+        steps: Outer steps of the whole run.
+    """
+
+    def __init__(self, spec: OptimizerSpec, flat: Tensor, steps: int) -> None:
+        self.flat = flat.detach().clone().requires_grad_()
+        self._spec = spec
+        self._steps = steps
+        kind = torch.optim.Adam if spec.kind == "adam" else torch.optim.SGD
+        self._rule: torch.optim.Optimizer = kind([self.flat], lr=spec.lr)
+
+    def rate(self, step: int) -> float:
+        """Returns the rate of a step."""
+        if self._spec.schedule == "constant":
+            return self._spec.lr
+        return self._spec.lr * 0.5 * (1.0 + math.cos(math.pi * step / self._steps))
+
+    def update(self, step: int, gradient: Tensor) -> None:
+        """Takes one step against the outer gradient (P,)."""
+        self._rule.param_groups[0]["lr"] = self.rate(step)
+        self.flat.grad = gradient
+        self._rule.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns parameters and moments by name."""
+        moments = self._rule.state_dict()["state"].get(0, {})
+        named = {f"optimizer.{key}": value for key, value in moments.items() if isinstance(value, Tensor)}
+        return {"params": self.flat.detach().clone(), **named}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes over what `tensors` returned."""
+        with torch.no_grad():
+            self.flat.copy_(tensors["params"])
+        moments = {key.removeprefix("optimizer."): t for key, t in tensors.items() if key.startswith("optimizer.")}
+        if moments:
+            state = self._rule.state_dict()
+            state["state"] = {0: moments}
+            self._rule.load_state_dict(state)
+
+
+@dataclass
+class TrainState:
+    """Everything that the next outer step depends on, and the log of the steps behind."""
+
+    optimizer: OuterOptimizer
+    step: int = 0
+    relations: Relations | None = None
+    norms: list[float] = field(default_factory=list)
+    """Running mean of each distribution's gradient norm, for `balance: ema`."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+    """One row per outer step."""
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def save_state(folder: Path, state: TrainState) -> None:
+    """Writes a checkpoint; the JSON file comes last and names the tensors, so a crash leaves the one before intact."""
+    tensors = f"{state.step:08d}.{_TENSORS}"
+    write_atomically(folder / tensors, save(state.optimizer.tensors()))
+    data = {
+        "step": state.step,
+        "tensors": tensors,
+        "relations": None if state.relations is None else state.relations.to_json(),
+        "norms": state.norms,
+        "log": state.log,
+        "validation": state.validation,
+        "seconds": state.seconds,
+    }
+    write_atomically(folder / _DATA, json.dumps(data).encode())
+    for old in folder.glob(f"*.{_TENSORS}"):
+        if old.name != tensors:
+            old.unlink()
+
+
+def load_state(folder: Path, state: TrainState) -> bool:
+    """Takes over the checkpoint in a folder; returns whether there was one.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    path = folder / _DATA
+    if not path.is_file():
+        return False
+    try:
+        data = json.loads(path.read_text())
+        tensors = load((folder / data["tensors"]).read_bytes())
+        state.optimizer.restore(tensors)
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be read ({error}); remove the folder to start again") from error
+    state.step = data["step"]
+    state.relations = None if data["relations"] is None else Relations.from_json(data["relations"])
+    state.norms = data["norms"]
+    state.log = data["log"]
+    state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
+    state.seconds = data["seconds"]
+    return True

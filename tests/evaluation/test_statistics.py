@@ -1,0 +1,103 @@
+"""Errors come from the spread between photographs, never from the number of crops."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from metarestore.evaluation.statistics import cluster_means, mean_and_error, paired_difference
+
+
+def figures(seed, count, mean=30.0):
+    return np.random.default_rng(seed).normal(mean, 2, count)
+
+
+def test_clusters_keep_the_order_in_which_they_are_first_named():
+    means = cluster_means([1.0, 10.0, 3.0, 100.0], ["sea", "hill", "sea", "apple"])
+    np.testing.assert_array_equal(means, [2, 10, 100])
+
+
+def test_clusters_are_averaged_along_the_last_axis():
+    values = np.random.default_rng(0).normal(size=(2, 3, 6))
+    means = cluster_means(values, list("aabbab"))
+    assert means.shape == (2, 3, 2)
+    np.testing.assert_allclose(means[..., 0], values[..., [0, 1, 4]].mean(-1), rtol=1e-15)
+    np.testing.assert_allclose(means[..., 1], values[..., [2, 3, 5]].mean(-1), rtol=1e-15)
+
+
+@pytest.mark.parametrize("copies", [2, 7])
+def test_duplicating_crops_does_not_shrink_the_error(copies):
+    values, clusters = figures(0, 12), [f"photo{index // 3}" for index in range(12)]
+    once = mean_and_error(cluster_means(values, clusters))
+    often = mean_and_error(cluster_means(np.repeat(values, copies), np.repeat(clusters, copies).tolist()))
+    assert (often.mean, often.standard_error) == pytest.approx((once.mean, once.standard_error), rel=1e-12)
+    assert once.count == often.count == 4
+    naive = mean_and_error(np.repeat(values, copies)).standard_error
+    assert naive < mean_and_error(values).standard_error  # what clustering protects from
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_standard_error_is_that_of_the_mean(count):
+    values = figures(1, count)
+    estimate = mean_and_error(values)
+    assert estimate.count == count
+    assert estimate.mean == pytest.approx(values.mean(), rel=1e-14)
+    assert estimate.standard_error == pytest.approx(scipy.stats.sem(values), rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+@pytest.mark.parametrize("gain", [0.0, 0.3, 3.0])
+def test_interval_is_the_paired_t_interval(count, gain):
+    b = figures(2, count)
+    a = b + gain + np.random.default_rng(count).normal(0, 0.5, count)
+    ours = paired_difference(a, b)
+    reference = scipy.stats.ttest_rel(a, b)
+    interval = reference.confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    alone = scipy.stats.ttest_1samp(a - b, 0).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((alone.low, alone.high), rel=1e-9)
+    assert ours.beyond_noise is bool(reference.pvalue < 0.05)
+    assert ours.count == count
+
+
+def test_pairing_removes_the_spread_between_photographs():
+    b = figures(3, 10)
+    wobble = np.random.default_rng(3).normal(0, 0.01, 10)
+    assert paired_difference(b + 0.1 + wobble, b).beyond_noise
+    assert not scipy.stats.ttest_ind(b + 0.1 + wobble, b).pvalue < 0.05
+
+
+def test_swapping_the_methods_turns_the_interval_round():
+    a, b = figures(4, 9), figures(5, 9)
+    forth, back = paired_difference(a, b), paired_difference(b, a)
+    assert (back.mean, back.low, back.high) == (-forth.mean, -forth.high, -forth.low)
+    assert forth.beyond_noise is back.beyond_noise
+
+
+def test_equal_methods_are_not_told_apart():
+    a = figures(6, 5)
+    difference = paired_difference(a, a)
+    assert (difference.mean, difference.low, difference.high, difference.beyond_noise) == (0, 0, 0, False)
+
+
+def test_one_photograph_says_nothing_about_noise():
+    assert mean_and_error([31.0]).standard_error == math.inf
+    difference = paired_difference([40.0], [10.0])
+    assert (difference.mean, difference.low, difference.high) == (30, -math.inf, math.inf)
+    assert difference.beyond_noise is False
+
+
+def test_infinite_figures_are_never_beyond_noise():
+    difference = paired_difference([math.inf, math.inf, 30.0], [math.inf, 29.0, 28.0])
+    assert math.isnan(difference.low)
+    assert difference.beyond_noise is False
+
+
+def test_misuse_is_named():
+    with pytest.raises(ValueError, match=r"got 3 for values of shape \(2,\)"):
+        cluster_means([1.0, 2.0], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="at least one figure"):
+        mean_and_error([])
+    with pytest.raises(ValueError, match=r"must be paired, got shapes \(1,\) and \(2,\)"):
+        paired_difference([1.0], [1.0, 2.0])
