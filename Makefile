@@ -38,11 +38,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	@echo 'Installing torch'
 	@$(INSTALL) torch
+	@echo 'Installing metarestore and its tools'
+	@$(INSTALL) --editable '.[dev]'
 	@echo 'Building learn2learn'
 	@$(INSTALL) --no-deps learn2learn --config-settings=--build-option=build_ext || { \
 		echo 'learn2learn needs the headers of Python too: sudo apt-get install python3-dev' >&2; exit 1; }
-	@echo 'Installing metarestore and its tools'
-	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)
@@ -62,12 +62,12 @@ bench: $(READY)
 	@for script in $(sort $(wildcard experiments/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/.docs
-	@$(BIN)/zensical build --clean
+	@$(BIN)/zensical build --clean --strict
 
 .venv/.docs: $(READY)
 	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 clean:
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
+	rm -rf .venv .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
 	find platform tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -51,7 +52,8 @@ def demo(out: Out = None, json_file: Json = None, override: Set = None, resume: 
     from metarestore.project import catalogue
 
     path = catalogue() / "experiments" / "demo.yaml"
-    folder = _run(path, override, out, json_file, arms=True, resume=resume)
+    # The catalogue may be read-only: what the demo writes belongs to the current folder.
+    folder = _run(path, override, out, json_file, arms=True, resume=resume, root=Path.cwd())
     console.print("\nTo try next:", style="bold")
     for command in (
         "metarestore tasks preview phone_camera --out sheet.png",
@@ -78,16 +80,21 @@ def compare(
 
 
 def _run(
-    path: Path, override: Sequence[str] | None, out: Path | None, json_file: Path | None, *, arms: bool, resume: bool
+    path: Path,
+    override: Sequence[str] | None,
+    out: Path | None,
+    json_file: Path | None,
+    *,
+    arms: bool,
+    resume: bool,
+    root: Path | None = None,
 ) -> Path:
     from metarestore.config.overrides import parse_override
-    from metarestore.project import catalogue, project_root, read_experiment
+    from metarestore.project import project_root, read_experiment
 
     overrides = [parse_override(text) for text in override or ()]
     experiment = read_experiment(path, overrides)
-    # The catalogue is read-only: what comes out of its experiments belongs to the current folder.
-    shipped = path.resolve().is_relative_to(catalogue().resolve())
-    root = Path.cwd() if shipped and not (Path.cwd() / "tasks").is_dir() else project_root(path)
+    root = root or project_root(path)
     if resume and out is None:
         raise UserError("--resume: say which run to continue, with --out DIR")
     folder = out or root / "runs" / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -100,7 +107,9 @@ def _run(
 
     try:
         with TrainingDisplay(console) as display:
-            result = run_study(experiment, root, folder, display, name=path.stem, arms=arms, resume=resume)
+            result = run_study(
+                experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
+            )
     except Interrupted as stop:
         console.print(f"Stopped after step {stop.step}. Go on with: --resume --out {folder}", soft_wrap=True)
         raise SystemExit(130) from stop
@@ -111,6 +120,11 @@ def _run(
         _write_json(json_file, summary(result))
     _say_where(folder, root)
     return folder
+
+
+def _command() -> str:
+    """Returns the command that was given, to be repeated."""
+    return shlex.join(["metarestore", *sys.argv[1:]])
 
 
 def _say_where(folder: Path, root: Path) -> None:

@@ -14,7 +14,7 @@ from metarestore.config.document import Document, display_path, read_document, v
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import format_path
-from metarestore.config.overrides import Override, apply_overrides, merge
+from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import problems_of
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
@@ -58,8 +58,13 @@ class Project:
             found |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
         return dict(sorted(found.items()))
 
-    def path(self, kind: str, name: str) -> Path:
+    def path(self, kind: str, name: str, key: str = "") -> Path:
         """Returns the file of a name.
+
+        Args:
+            kind: tasks, graphs or experiments.
+            name: Name of the file, without `.yaml`.
+            key: Key of the configuration that names it, for the message.
 
         Raises:
             UserError: There is none.
@@ -67,22 +72,22 @@ class Project:
         known = self.names(kind)
         if name not in known:
             raise UserError(
-                f"there is no {kind.removesuffix('s')} '{name}' in {self.root / kind} or in the catalogue"
+                f"{key + ': ' if key else ''}there is no {kind.removesuffix('s')} '{name}' in {self.root / kind} or in the catalogue"
                 f"{did_you_mean(name, known, noun=kind)}"
             )
         return known[name]
 
-    def task(self, name: str) -> SyntheticSpec | PairsSpec:
+    def task(self, name: str, key: str = "") -> SyntheticSpec | PairsSpec:
         """Reads a task file; relative folders in it become absolute.
 
         Raises:
             UserError: The file is missing or wrong, or a folder that it names is missing.
         """
-        return read_task(self.path("tasks", name))
+        return read_task(self.path("tasks", name, key))
 
     def graph(self, name: str) -> GraphSpec:
         """Reads a graph file."""
-        return validate(read_document(self.path("graphs", name)), GraphSpec)
+        return validate(read_document(self.path("graphs", name, "graph")), GraphSpec)
 
     def auxiliary(self, graph: GraphSpec) -> dict[str, SyntheticSpec | PairsSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
@@ -91,7 +96,7 @@ class Project:
             UserError: A name or pattern stands for nothing, or the scales differ.
         """
         known = self.names("tasks")
-        target = self.task(graph.target)
+        target = self.task(graph.target, "graph.target")
         specs: dict[str, SyntheticSpec | PairsSpec] = {}
         for pattern in graph.auxiliary:
             matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != graph.target]
@@ -144,17 +149,15 @@ def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experimen
         UserError: The file, the graph's file, an override or an arm is wrong.
     """
     document = read_document(path)
-    validate(document, ExperimentFile, overrides)
-    overridden = apply_overrides(document.data, overrides)
-    graph = document.data.get("graph")
-    if isinstance(graph, str) and overridden.get("graph") != graph:
-        # An override speaks of the inside of a graph that the file only names, or names another one.
-        graph = overridden["graph"] if isinstance(overridden["graph"], str) else graph
-    if isinstance(graph, str):
-        spec = Project(project_root(path)).graph(graph)
+    named = [override for override in overrides if override.path == ("graph",) and isinstance(override.value, str)]
+    # What is set inside a graph that the file only names can be checked once the graph is in its place.
+    outside = [override for override in overrides if override.path[0] != "graph" or override in named]
+    overrides = [override for override in overrides if override not in named]
+    written = validate(document, ExperimentFile, outside)
+    if isinstance(written.graph, str):
+        spec = Project(project_root(path)).graph(written.graph)
         inlined = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         document = replace(document, data={**document.data, "graph": inlined})
-        overrides = [override for override in overrides if override.path != ("graph",)]
     experiment = validate(document, Experiment, overrides)
     _check_arms(document, experiment)
     return experiment
@@ -200,7 +203,7 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
     project = Project(root)
-    target = project.task(experiment.graph.target)
+    target = project.task(experiment.graph.target, "graph.target")
     study = Study(experiment, project.auxiliary(experiment.graph), target, _images(experiment, root))
     sizes = {
         "training.patch": experiment.training.patch,

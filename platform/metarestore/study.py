@@ -97,6 +97,7 @@ def run_study(
     display: TrainingDisplay,
     *,
     name: str,
+    command: str,
     arms: bool,
     resume: bool = False,
 ) -> StudyResult:
@@ -108,6 +109,7 @@ def run_study(
         out: The run's folder.
         display: Shows progress.
         name: Name of the MLflow experiment.
+        command: What repeats the study, for the report.
         arms: Whether to run the experiment's arms, or the experiment itself as its only arm.
         resume: Whether to continue what is in `out`.
 
@@ -118,9 +120,9 @@ def run_study(
     started = time.perf_counter()
     experiments = arm_experiments(experiment) if arms else {experiment.learner.kind: experiment}
     studies = {arm: resolve(single, root) for arm, single in experiments.items()}
+    folder = RunFolder(out, experiment, resume=resume)
     baseline = Workspace(next(iter(studies.values())))
     results = [bicubic_result(baseline)]
-    folder = RunFolder(out, experiment, resume=resume)
     store = Store(root, name)
     parent = _mlflow_run(store, folder, name)
     parent.artifact(out / "config.yaml")
@@ -137,7 +139,7 @@ def run_study(
         examples = make_examples(baseline, _shown(outcomes))
         result = StudyResult(name, tuple(results), examples, time.perf_counter() - started)
         write_atomically(out / "results.json", json.dumps(summary(result), indent=1).encode())
-        publish(result, out, parent)
+        publish(result, out, parent, command)
     return result
 
 
@@ -197,9 +199,8 @@ def summary(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def publish(result: StudyResult, out: Path, parent: Run) -> None:
+def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
     """Writes report and figures into the run's folder and stores them with the parent run."""
-    command = f"metarestore compare {result.name}"
     write_report(result, (out / "config.yaml").read_text(), out / "report.html", command)
     for arm in result.arms[1:]:
         parent.metrics({f"psnr_y/{arm.name}": float(arm.psnr_y.mean())}, 0)

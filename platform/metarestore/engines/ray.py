@@ -164,8 +164,8 @@ def _worker_count(spec: RaySpec) -> int:
     count = room if spec.workers == "auto" else spec.workers
     if not 0 < count <= room:
         raise UserError(
-            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs and {spec.gpus_per_worker:g} GPUs do "
-            f"not fit the cluster, which has room for {room}; lower engine.workers or the shares per worker"
+            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs and {spec.gpus_per_worker:g} GPUs "
+            f"do not fit the cluster, which has room for {room}; lower engine.workers or the shares per worker"
         )
     return count
 

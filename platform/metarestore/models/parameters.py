@@ -30,7 +30,8 @@ class Layout:
 
     def flatten(self, params: Mapping[str, Tensor], batch: int = 0) -> Tensor:
         """Concatenates parameters to (P,), or with `batch` leading dimensions kept to (..., P)."""
-        return torch.cat([params[name].flatten(start_dim=batch) for name, _ in self.entries], dim=-1)
+        pieces = [params[name] for name, _ in self.entries]
+        return torch.cat([piece.reshape(*piece.shape[:batch], -1) for piece in pieces], dim=-1)
 
     def unflatten(self, flat: Tensor) -> Params:
         """Views a vector (P,) as named parameters."""

@@ -1,0 +1,83 @@
+"""All figures of a study, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from metarestore.evaluation.results import ArmResult, StudyResult
+from metarestore.reports.curves import adaptation_curves, result_bars, training_curves, weights_over_time
+from metarestore.reports.pictures import before_after
+from metarestore.reports.relation_figures import relation_bars, relation_heatmap
+from metarestore.reports.table import learned_arms
+
+__all__ = [
+    "adaptation_curves",
+    "arms_by_relations",
+    "arms_with_weights",
+    "before_after",
+    "relation_bars",
+    "relation_heatmap",
+    "result_bars",
+    "study_figures",
+    "training_curves",
+    "weights_over_time",
+]
+
+_CONTROLS = ("uniform", "random", "inverted")
+
+
+def arms_by_relations(study: StudyResult) -> tuple[tuple[ArmResult, ...], ...]:
+    """Groups the arms that share relations and weights, in the study's order; controls only where nothing else is."""
+    related = [arm for arm in study.arms if arm.relations is not None and arm.relations.auxiliary]
+    estimated = [arm for arm in related if arm.relations and arm.relations.estimator not in _CONTROLS]
+    groups: list[list[ArmResult]] = []
+    for arm in estimated or related:
+        same = next((group for group in groups if _same_relations(group[0], arm)), None)
+        groups += [[arm]] if same is None else []
+        if same is not None:
+            same.append(arm)
+    return tuple(tuple(group) for group in groups)
+
+
+def arms_with_weights(study: StudyResult) -> tuple[ArmResult, ...]:
+    """Returns the arms whose training weighed several distributions."""
+    return tuple(
+        arm for arm in study.arms if arm.history and len(arm.history.distributions) > 1 and len(arm.history.steps)
+    )
+
+
+def study_figures(study: StudyResult) -> dict[str, Figure]:
+    """Draws every figure that the study has data for, by a name that can be a file's."""
+    return dict(_figures(study))
+
+
+def _figures(study: StudyResult) -> Iterator[tuple[str, Figure]]:
+    if learned_arms(study):
+        yield "results", result_bars(study)
+        yield "adaptation", adaptation_curves(study)
+    if any(arm.history and len(arm.history.steps) for arm in study.arms):
+        yield "training", training_curves(study.arms)
+    for group in arms_by_relations(study):
+        arm = group[0]
+        if arm.relations is not None:
+            yield f"relations-{arm.name}", relation_heatmap(arm.relations)
+            yield f"relation-weights-{arm.name}", relation_bars(arm.relations, arm.weights)
+    for arm in arms_with_weights(study):
+        if arm.history is not None:
+            yield f"weights-{arm.name}", weights_over_time(arm.history)
+    for index, example in enumerate(study.examples, 1):
+        yield f"example-{index}", before_after(example)
+
+
+def _same_relations(first: ArmResult, second: ArmResult) -> bool:
+    a, b = first.relations, second.relations
+    return (
+        a is not None
+        and b is not None
+        and (a.target, a.auxiliary, a.estimator) == (b.target, b.auxiliary, b.estimator)
+        and np.array_equal(a.values, b.values, equal_nan=True)
+        and first.weights == second.weights
+    )

@@ -1,0 +1,117 @@
+"""Pictures placed to the pixel, with labels: nothing is interpolated that the reader is to judge."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from metarestore.errors import UserError
+from metarestore.evaluation.results import Example
+from metarestore.reports.style import GREY, house_style
+
+Pixels = NDArray[np.uint8]
+
+DPI = 100
+"""Pixels of an inch in figures that hold pictures."""
+_LETTER = 0.0091
+"""Width of a letter of 1 pt, in inches at the least: what a caption is wrapped by."""
+_TILE = 180
+"""Least width of a tile in pixels, so that its label fits."""
+_GAP = 8
+
+
+def pixel_figure(width: int, height: int) -> Figure:
+    """Returns an empty figure of that many pixels."""
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+
+def place_image(figure: Figure, image: Pixels, left: int, top: int, width: int, height: int) -> None:
+    """Puts an image (H, W, 3) into a box of a figure, in pixels from the top left; whole multiples stay pixelated."""
+    total_width, total_height = figure.get_size_inches() * DPI
+    box = (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
+    axes = figure.add_axes(box)
+    axes.set_axis_off()
+    enlarged = width >= image.shape[1] and height >= image.shape[0]
+    axes.imshow(image, interpolation="nearest" if enlarged else "antialiased", aspect="auto")
+
+
+def place_text(
+    figure: Figure, text: str, left: int, top: int, *, size: float = 9, bold: bool = False, grey: bool = False
+) -> None:
+    """Writes text whose top left corner is at that pixel."""
+    width, height = figure.get_size_inches() * DPI
+    weight, colour = "bold" if bold else "normal", GREY if grey else "black"
+    figure.text(left / width, 1 - top / height, text, va="top", fontsize=size, fontweight=weight, color=colour)
+
+
+def wrapped(text: str, width: int, size: float) -> list[str]:
+    """Breaks text into lines that are at most `width` pixels wide at `size` points."""
+    return textwrap.wrap(text, max(8, int(width / DPI / (_LETTER * size)))) or [""]
+
+
+@house_style
+def before_after(example: Example, zoom: int = 1) -> Figure:
+    """Draws one example as a strip: the LR, the restorations with their PSNR-Y, and the ground truth last.
+
+    Args:
+        example: The pictures.
+        zoom: Pixels on a side for each pixel of the example; small crops are enlarged further, until labels fit.
+    """
+    height, width = example.hr.shape[:2]
+    zoom = max(zoom, math.ceil(_TILE / width))
+    tiles = {**example.images, "HR": example.hr}
+    total = len(tiles) * (width * zoom + _GAP) + _GAP
+    caption = wrapped(example.caption, total - 2 * _GAP, 10)
+    top = 8 + 16 * len(caption)
+    figure = pixel_figure(total, top + 44 + height * zoom + _GAP)
+    place_text(figure, "\n".join(caption), _GAP, 6, size=10)
+    longest = max(len(label) for label in tiles)
+    size = min(9.0, width * zoom / DPI / (_LETTER * longest))
+    for index, (label, image) in enumerate(tiles.items()):
+        left = _GAP + index * (width * zoom + _GAP)
+        place_text(figure, label, left, top + 6, size=size, bold=True)
+        place_text(figure, tile_note(example, label), left, top + 24, size=8, grey=True)
+        place_image(figure, image, left, top + 44, width * zoom, height * zoom)
+    return figure
+
+
+def tile_note(example: Example, label: str) -> str:
+    """Returns what stands under a tile's label: its PSNR-Y, or what it is."""
+    if label in example.psnr_y:
+        return f"{example.psnr_y[label]:.2f} dB PSNR-Y"
+    return "ground truth" if label == "HR" else "not interpolated" if label == "LR" else ""
+
+
+def png_bytes(image: Pixels) -> bytes:
+    """Encodes an RGB image (H, W, 3) as PNG."""
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    return encoded.tobytes()
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, making its folder where needed.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
+        figure.savefig(path, format="png", dpi="figure" if figure.dpi == DPI and not _has_layout(figure) else 150)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Returns the error that says why a file cannot be written."""
+    return UserError(f"{path}: cannot be written ({error.strerror or error}); give a place where you may write")
+
+
+def _has_layout(figure: Figure) -> bool:
+    return figure.get_layout_engine() is not None

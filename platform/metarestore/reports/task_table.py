@@ -1,0 +1,47 @@
+"""The table of task distributions: what there is to learn from."""
+
+from __future__ import annotations
+
+import re
+from itertools import takewhile
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from metarestore.errors import UserError
+from metarestore.project import Project, read_task
+from metarestore.tasks.spec import SyntheticSpec
+
+
+def task_table(project: Project) -> Table:
+    """Lays out the task distributions of a project and of the catalogue.
+
+    A file with problems stands among the others with the first of them, so that it does not look as if it were lost.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "kind", "scale", "pipeline", "from", "what it is"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for name, path in project.names("tasks").items():
+        origin = "project" if path.is_relative_to(project.root) else "catalogue"
+        kind, scale, pipeline, description = _cells(path)
+        table.add_row(name, kind, scale, pipeline, origin, description)
+    return table
+
+
+def _cells(path: Path) -> tuple[str, str, Text, Text]:
+    """Returns kind, scale, pipeline and description of a task file, or its first problem."""
+    try:
+        spec = read_task(path)
+    except UserError as error:
+        return "", "", Text(), Text(error.problems[0], style="red")
+    operations = [operation.op for operation in spec.pipeline.operations] if isinstance(spec, SyntheticSpec) else ()
+    return spec.kind, f"×{spec.scale}", Text(" → ".join(operations)), Text(description(path))
+
+
+def description(path: Path) -> str:
+    """Returns the opening words of a YAML file's comment, up to a colon or full stop; the schema line is skipped."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    words = [line.lstrip("# ").rstrip() for line in comment if "yaml-language-server" not in line]
+    return re.split(r"[:.](?:\s|$)", " ".join(words), maxsplit=1)[0]

@@ -1,0 +1,101 @@
+"""A new project: the smallest study that is complete, to be changed line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from metarestore.errors import UserError
+
+_TASK = """\
+# yaml-language-server: $schema=../schemas/task.json
+# A phone at night: a soft lens, photon noise and the compression of the phone. Each line is drawn anew for every task.
+# Look:  metarestore tasks preview night_phone
+kind: synthetic
+scale: 4
+pipeline:
+  - {op: gaussian_blur, sigma: [0.8, 2.0], ratio: [1, 2], angle: [0, 180]}
+  - {op: downsample, method: bicubic}
+  - {op: poisson_noise, peak: {log_uniform: [30, 300]}}
+  - {op: jpeg, quality: [40, 90], probability: 0.7}
+"""
+
+_GRAPH = """\
+# yaml-language-server: $schema=../schemas/graph.json
+# Which distributions of the catalogue resemble the phone at night, judged by its few pairs.
+# List them:  metarestore tasks list
+target: night_phone
+auxiliary: [bicubic, blur_*, noise_*, jpeg]
+estimator: {kind: response, draws: 8}
+weights: {rule: softmax, temperature: 0.5}
+"""
+
+_EXPERIMENT = """\
+# yaml-language-server: $schema=../schemas/experiment.json
+# Learns x4 restoration from the catalogue's degradations, then adapts to five pairs of the phone at night.
+# Run:      metarestore train experiments/first.yaml
+# Compare:  metarestore compare experiments/first.yaml     (trains every arm: does the relation graph help?)
+seed: 0
+data: embedded                      # your own photographs: data: {train: photos/train, test: photos/test}
+graph: night_phone
+model: {kind: fsrcnn, channels: y, d: 32, s: 8, m: 2}
+learner: {kind: pretrain}           # or: {kind: maml, inner_steps: 1, inner_lr: 1e-2}
+training:
+  steps: 300                        # a first look; 2000 and more for figures that mean something
+  tasks_per_step: 8
+  shard_size: 4
+  patch: 64
+  optimizer: {kind: adam, lr: 1e-3, schedule: cosine}
+  validate_every: 100
+adaptation: {shots: 5, optimizer: adam, steps: 50, lr: 3e-4}
+engine: {kind: local}               # on all cores: {kind: ray, workers: auto}
+arms:
+  uniform:
+    graph: {estimator: {kind: uniform}}
+  weighted: {}
+"""
+
+_IGNORED = """\
+runs/
+mlflow.db*
+mlartifacts/
+"""
+
+FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "tasks/night_phone.yaml": _TASK,
+        "graphs/night_phone.yaml": _GRAPH,
+        "experiments/first.yaml": _EXPERIMENT,
+    }
+)
+"""The files of a new project, by their place in it."""
+
+
+def make_project(folder: Path) -> list[Path]:
+    """Writes a task distribution, a graph and an experiment that run as they are.
+
+    A `.gitignore` is added where there is none.
+
+    Args:
+        folder: The project's folder; made if it does not exist.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: Some of the files exist (nothing is written then), or the folder cannot be written.
+    """
+    files = {folder / name: text for name, text in FILES.items()}
+    if taken := [path for path in files if path.exists()]:
+        raise UserError([f"{path}: exists already; remove it or choose another folder" for path in taken])
+    ignored = folder / ".gitignore"
+    if not ignored.exists():
+        files[ignored] = _IGNORED
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    return list(files)

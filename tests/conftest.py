@@ -1,0 +1,77 @@
+"""Small studies on the embedded photographs, and a MLflow store that is migrated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metarestore.config.experiment import Experiment
+from metarestore.learners.workspace import Study, Workspace, single_thread
+from metarestore.project import resolve
+
+REPOSITORY = Path(__file__).parents[1]
+
+SMALL: dict[str, Any] = {
+    "graph": {
+        "target": "phone_camera",
+        "auxiliary": ["bicubic", "blur_iso_wide", "noise_gaussian"],
+        "estimator": {"kind": "response", "draws": 4},
+    },
+    "model": {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1},
+    "learner": {"kind": "fomaml"},
+    "training": {"steps": 4, "tasks_per_step": 4, "shard_size": 2, "support": 2, "query": 2, "patch": 32},
+    "adaptation": {"shots": 4, "shot_size": 64, "steps": 2},
+    "evaluation": {"crop": 64, "crops": 1},
+    "engine": {"kind": "local"},
+}
+
+
+def merged(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Replaces top-level sections; a mapping is merged into the section."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = {**result[key], **value} if isinstance(value, dict) and "kind" not in value else value
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    single_thread()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _image_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import os
+
+    os.environ.setdefault("METARESTORE_CACHE", str(tmp_path_factory.mktemp("images")))
+
+
+@pytest.fixture
+def small_experiment() -> Callable[..., Experiment]:
+    """Builds a small experiment; sections given as keywords change it."""
+    return lambda **changes: Experiment.model_validate(merged(SMALL, **changes))
+
+
+@pytest.fixture
+def small_study(small_experiment: Callable[..., Experiment]) -> Callable[..., Study]:
+    """Builds a small study of the catalogue's distributions."""
+    return lambda **changes: resolve(small_experiment(**changes), REPOSITORY)
+
+
+@pytest.fixture
+def workspace(small_study: Callable[..., Study]) -> Workspace:
+    """A small study, opened."""
+    return Workspace(small_study())
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite store that is migrated once for all tests: that alone takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri

@@ -1,0 +1,183 @@
+"""One contract for every relation estimator, and planted relations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarestore.degradations.resample import bicubic_downsample
+from metarestore.graphs.estimate import estimate, inverted
+from metarestore.graphs.gradient import cosine_relations
+from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
+from metarestore.graphs.relations import Relations
+from metarestore.graphs.reliability import jackknife_error, rank_correlation
+from metarestore.graphs.response import relation_matrix, response, response_relations
+from metarestore.learners.workspace import Study, Workspace
+from metarestore.project import Project
+from metarestore.tasks.spec import SyntheticSpec
+
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "response": {"draws": 4},
+    "gradient": {"draws": 4},
+    "transfer": {"steps": 2, "adaptation_steps": 2, "draws": 1},
+    "uniform": {},
+    "random": {},
+    "inverted": {"of": {"kind": "response", "draws": 4}},
+    "expert": {},
+}
+
+
+def related(small_study: Callable[..., Study], kind: str, **changes: Any) -> Relations:
+    graph: dict[str, Any] = {"estimator": {"kind": kind, **ESTIMATORS[kind]}}
+    if kind == "expert":
+        graph["edges"] = [{"from": "blur_iso_wide", "relation": 0.8}]
+    workspace = Workspace(small_study(graph=graph, **changes))
+    return estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_contract(small_study: Callable[..., Study], kind: str) -> None:
+    """Values in −1..1 for every auxiliary distribution, errors that are no negative numbers, the same twice."""
+    relations = related(small_study, kind)
+    assert relations.auxiliary == ("bicubic", "blur_iso_wide", "noise_gaussian")
+    assert relations.target == "phone_camera"
+    assert relations.estimator == kind
+    assert relations.values.shape == relations.standard_errors.shape == (3,)
+    assert np.abs(relations.values).max() <= 1 + 1e-9
+    errors = relations.standard_errors
+    assert (errors[np.isfinite(errors)] >= 0).all()
+    if kind in ("response", "gradient", "transfer"):
+        assert np.isfinite(errors).all()
+    again = related(small_study, kind)
+    np.testing.assert_array_equal(relations.values, again.values)
+    if relations.matrix is not None:
+        np.testing.assert_allclose(relations.matrix, relations.matrix.T, atol=1e-12)
+        np.testing.assert_allclose(np.diag(relations.matrix), 1, atol=1e-9)
+        np.testing.assert_allclose(relations.matrix[-1, :-1], relations.values, atol=1e-9)
+
+
+def test_controls(small_study: Callable[..., Study]) -> None:
+    response_values = related(small_study, "response").values
+    np.testing.assert_array_equal(related(small_study, "inverted").values, -response_values)
+    np.testing.assert_array_equal(related(small_study, "uniform").values, np.zeros(3))
+    np.testing.assert_array_equal(related(small_study, "expert").values, [0, 0.8, 0])
+    assert not np.array_equal(related(small_study, "random").values, related(small_study, "random", seed=1).values)
+
+
+def test_expert_edges_replace_estimates(small_study: Callable[..., Study]) -> None:
+    workspace = Workspace(small_study(graph={"edges": [{"from": "bicubic", "relation": -0.5}]}))
+    relations = estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
+    assert relations.values[0] == -0.5
+    assert relations.standard_errors[0] == 0
+    np.testing.assert_array_equal(relations.values[1:], related(small_study, "response").values[1:])
+
+
+@pytest.mark.parametrize("planted", ["blur_iso_wide", "noise_gaussian", "jpeg", "blur_noise"])
+def test_response_finds_a_planted_relation(small_study: Callable[..., Study], planted: str) -> None:
+    """A target that secretly is one of the auxiliary distributions is related to that one most, in most of 6 draws."""
+    names = ["bicubic", "blur_iso_mild", "blur_iso_wide", "noise_gaussian", "jpeg", "blur_noise"]
+    spec = Project(small_root()).task(planted)
+    assert isinstance(spec, SyntheticSpec)
+    found = []
+    for seed in range(6):
+        study = small_study(
+            seed=seed,
+            graph={"auxiliary": names, "estimator": {"kind": "response", "draws": 12}},
+            adaptation={"shots": 5, "shot_size": 128},
+        )
+        workspace = Workspace(dataclasses.replace(study, target=spec))
+        relations = estimate(
+            workspace, lambda jobs, flat, w=workspace: [j.run(w, flat) for j in jobs], workspace.initial()
+        )
+        found.append(relations.auxiliary[int(relations.values.argmax())])
+    assert found.count(planted) >= 5, found
+
+
+def small_root() -> Any:
+    from pathlib import Path
+
+    return Path(__file__).parents[2]
+
+
+def test_bicubic_has_no_response() -> None:
+    hr = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    lr = bicubic_downsample(hr, 4).clamp(0, 1)
+    np.testing.assert_allclose(response(lr, hr, 4), 0, atol=1e-5)
+
+
+def test_white_noise_raises_and_blur_lowers_the_high_frequencies() -> None:
+    rng = torch.Generator().manual_seed(0)
+    hr = torch.nn.functional.avg_pool2d(torch.rand(4, 3, 202, 202, generator=rng), 11, stride=1)
+    lr = bicubic_downsample(hr, 4)
+    noisy = response((lr + 0.02 * torch.randn(lr.shape, generator=rng)).clamp(0, 1), hr, 4)
+    blurred = response(torch.nn.functional.avg_pool2d(lr, 3, stride=1, padding=1), hr, 4)
+    assert noisy[:, -4:].mean() > 1
+    assert blurred[:, 4:8].mean() < -1
+
+
+def test_relations_of_responses() -> None:
+    """1 for the very same response, falling with the distance; a wide distribution is near if it holds the target."""
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((3, 16))
+    same = np.broadcast_to(target, (8, 3, 16))
+    near, far = same + 0.5, same + 3.0
+    wide = np.concatenate([same[:2], same[2:] + 9.0])
+    values = response_relations(target, np.stack([same, near, far, wide]))
+    assert values[0] == pytest.approx(1)
+    assert values[3] == pytest.approx(1)
+    assert values[0] > values[1] > values[2] > -1
+    matrix = relation_matrix(target, np.stack([same, near, far, wide]))
+    np.testing.assert_allclose(matrix[-1, :-1], values)
+
+
+def test_cosines() -> None:
+    target = np.asarray([1.0, 0.0])
+    draws = np.asarray([[[2.0, 0.0]], [[0.0, 3.0]], [[-1.0, 0.0]], [[1.0, 1.0]]])
+    np.testing.assert_allclose(cosine_relations(target, draws), [1, 0, -1, np.sqrt(0.5)], atol=1e-12)
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    sample = np.random.default_rng(0).standard_normal((12, 3))
+    replicates = [np.delete(sample, k, axis=0).mean(axis=0) for k in range(12)]
+    np.testing.assert_allclose(jackknife_error(replicates, 3), sample.std(axis=0, ddof=1) / np.sqrt(12))
+    assert np.isnan(jackknife_error(replicates[:1], 3)).all()
+
+
+def test_rank_correlation() -> None:
+    assert rank_correlation(np.asarray([1.0, 2, 3]), np.asarray([10.0, 20, 90])) == pytest.approx(1)
+    assert np.isnan(rank_correlation(np.zeros(3), np.asarray([1.0, 2, 3])))
+
+
+def test_inverted_turns_the_order_around() -> None:
+    relations = Relations("t", ("a", "b"), np.asarray([0.2, 0.7]), np.zeros(2), "response", 3)
+    assert inverted(relations).values.argmax() == 0
+
+
+def test_graph_round_trip(small_study: Callable[..., Study], tmp_path: Any) -> None:
+    study = small_study()
+    relations = related(small_study, "response")
+    weights = {"bicubic": 0.5, "blur_iso_wide": 2.0, "noise_gaussian": 0.5}
+    graph = build_graph(relations, weights, study.auxiliary, study.target, {"seed": 3})
+    save_graph(graph, tmp_path)
+    loaded = load_graph(tmp_path / "graph.json")
+    assert loaded.nodes["phone_camera"]["kind"] == "target"
+    assert loaded.edges["blur_iso_wide", "phone_camera"]["weight"] == 2.0
+    assert loaded.graph["seed"] == 3
+    np.testing.assert_allclose(relations_of(loaded).values, relations.values)
+    import networkx as nx
+
+    again = nx.read_graphml(tmp_path / "graph.graphml")
+    assert again.edges["blur_iso_wide", "phone_camera"]["relation"] == pytest.approx(relations.values[1])
+
+
+def test_relations_survive_json() -> None:
+    relations = Relations("t", ("a", "b"), np.asarray([0.2, 0.7]), np.zeros(2), "response", 3, 0.5, np.eye(3))
+    again = Relations.from_json(relations.to_json())
+    np.testing.assert_array_equal(again.values, relations.values)
+    np.testing.assert_array_equal(again.matrix, relations.matrix)
+    assert (again.auxiliary, again.estimator, again.draws) == (("a", "b"), "response", 3)

@@ -1,0 +1,143 @@
+"""Task gradients: analytic values, and agreement of the vectorised backend with learn2learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metarestore.config.experiment import FSRCNNModel
+from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, vectorised_gradients
+from metarestore.learners.learn2learn import maml_class, reference_gradients
+from metarestore.learners.learner import MAMLLearner, PretrainLearner, psnr_of_mse
+from metarestore.models.build import build_model
+from metarestore.models.parameters import Layout, initial_vector
+from metarestore.tasks.task import Task
+
+LEARNERS = {
+    "pretrain": PretrainLearner,
+    "maml": MAMLLearner,
+    "maml, 3 steps": lambda model: MAMLLearner(model, inner_steps=3, inner_lr=0.05),
+    "fomaml": lambda model: MAMLLearner(model, first_order=True),
+    "fomaml, 3 steps": lambda model: MAMLLearner(model, inner_steps=3, inner_lr=0.05, first_order=True),
+    "maml, squared error": lambda model: MAMLLearner(model, loss_name="mse"),
+}
+
+
+class Scalar(nn.Module):
+    """Multiplies images by one weight, so that losses are polynomials of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.w * x
+
+
+def ones_task(count: int = 1) -> Task:
+    """T tasks of one pixel: input 1, target 1, so that the squared error is (w − 1)²."""
+    return Task(*(torch.ones(count, 1, 1, 1, 1, dtype=torch.float64) for _ in range(4)))
+
+
+def random_tasks(count: int, dtype: torch.dtype) -> Task:
+    rng = torch.Generator().manual_seed(0)
+    lr, hr = (count, 3, 1, 8, 8), (count, 3, 1, 32, 32)
+    return Task(*(torch.rand(shape, generator=rng, dtype=dtype) for shape in (lr, hr, lr, hr)))
+
+
+def network(dtype: torch.dtype) -> tuple[nn.Module, Layout, torch.Tensor]:
+    model = build_model(FSRCNNModel(d=8, s=4, m=1), scale=4, seed=3).to(dtype)
+    flat = initial_vector(model)
+    # Away from the nearly linear initial network, where first and second order hardly differ.
+    return (
+        model,
+        Layout.of(model),
+        flat + 0.05 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1)).to(flat),
+    )
+
+
+def relative_error(a: TaskGradients, b: TaskGradients) -> float:
+    return float((np.linalg.norm(a.gradients - b.gradients, axis=1) / np.linalg.norm(b.gradients, axis=1)).max())
+
+
+@pytest.mark.parametrize(("first_order", "power"), [(False, 2), (True, 1)])
+@pytest.mark.parametrize("w", [0.0, 0.3, 2.0])
+def test_outer_slope_of_a_quadratic(first_order: bool, power: int, w: float) -> None:
+    """One inner step of rate a on (w − 1)² has outer slope 2(w − 1)(1 − 2a)²; first order drops one factor."""
+    rate = 0.1
+    learner = MAMLLearner(Scalar(), inner_lr=rate, first_order=first_order, loss_name="mse")
+    layout = Layout.of(learner.model)
+    found = vectorised_gradients(learner, layout, torch.tensor([w], dtype=torch.float64), ones_task())
+    assert found.gradients[0, 0] == pytest.approx(2 * (w - 1) * (1 - 2 * rate) ** power, abs=1e-12)
+    assert found.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    model, layout, flat = network(dtype)
+    tasks = random_tasks(3, dtype)
+    learner = LEARNERS[name](model)
+    ours = vectorised_gradients(learner, layout, flat, tasks)
+    reference = reference_gradients(learner, layout, flat, tasks)
+    assert relative_error(ours, reference) <= tolerance
+    np.testing.assert_allclose(ours.losses, reference.losses, rtol=10 * tolerance)
+    np.testing.assert_allclose(ours.mse, reference.mse, rtol=10 * tolerance)
+
+
+def test_second_order_differs_from_first_order() -> None:
+    model, layout, flat = network(torch.float64)
+    tasks = random_tasks(2, torch.float64)
+    first = vectorised_gradients(MAMLLearner(model, 3, 0.05, first_order=True), layout, flat, tasks)
+    second = vectorised_gradients(MAMLLearner(model, 3, 0.05), layout, flat, tasks)
+    assert relative_error(first, second) > 1e-3
+
+
+def test_a_task_gradient_does_not_depend_on_its_neighbours() -> None:
+    model, layout, flat = network(torch.float64)
+    tasks = random_tasks(3, torch.float64)
+    learner = MAMLLearner(model)
+    together = vectorised_gradients(learner, layout, flat, tasks)
+    for k in range(3):
+        alone = vectorised_gradients(learner, layout, flat, Task(*(tensor[k : k + 1] for tensor in tasks)))
+        np.testing.assert_allclose(alone.gradients[0], together.gradients[k], rtol=1e-10, atol=1e-14)
+
+
+def test_pretraining_gradient_is_the_slope_of_the_mean_loss() -> None:
+    model, layout, flat = network(torch.float64)
+    task = Task(*(tensor[0] for tensor in random_tasks(1, torch.float64)))
+    learner = PretrainLearner(model, "mse")
+    gradient = mean_loss_gradient(learner, layout, flat, task)
+    direction = torch.randn(flat.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    step = 1e-6
+
+    def value(sign: float) -> float:
+        return float(learner.loss(layout.unflatten(flat + sign * step * direction), task)[0])
+
+    assert float(gradient @ direction) == pytest.approx((value(1) - value(-1)) / (2 * step), rel=1e-5)
+
+
+def test_an_operation_without_double_backward_is_named() -> None:
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError("fused_operation has no derivative")
+
+    from metarestore.errors import UserError
+
+    learner = MAMLLearner(Fused())
+    with pytest.raises(UserError, match=r"fused_operation.*fomaml"):
+        vectorised_gradients(learner, Layout.of(learner.model), torch.ones(1, dtype=torch.float64), ones_task())
+
+
+def test_learn2learn_is_really_used() -> None:
+    assert maml_class().__module__ == "learn2learn.algorithms.maml"
+
+
+def test_psnr_of_mse() -> None:
+    np.testing.assert_allclose(psnr_of_mse([1.0, 0.1, 0.01]), [0.0, 10.0, 20.0], atol=1e-12)

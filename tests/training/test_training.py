@@ -1,0 +1,249 @@
+"""The outer loop: sampling, update, and bit-identical results for every engine and after every interruption."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarestore.config.experiment import Experiment, OptimizerSpec
+from metarestore.engines.local import LocalEngine
+from metarestore.errors import UserError
+from metarestore.graphs.relations import Relations
+from metarestore.learners.workspace import Study, Workspace
+from metarestore.training.interrupt import Interrupted, graceful_stop
+from metarestore.training.run import RunFolder, train
+from metarestore.training.sampler import TaskSampler, positions
+from metarestore.training.state import OuterOptimizer, TrainState, load_state, save_state
+
+NAMES = ("a", "b", "c")
+
+
+class Silent:
+    """Hears everything and says nothing; can ask to stop after a step."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.relations: list[tuple[int, Relations]] = []
+        self.validations: list[tuple[int, float]] = []
+        self._stop_after = stop_after
+
+    def step(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if row["step"] == self._stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def validated(self, step: int, psnr: float) -> None:
+        self.validations.append((step, psnr))
+
+    def related(self, step: int, relations: Relations) -> None:
+        self.relations.append((step, relations))
+
+    def saved(self, step: int) -> None:
+        pass
+
+
+def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silent | None = None) -> bytes:
+    workspace = Workspace(study)
+    with LocalEngine() as engine:
+        run = RunFolder(folder, study.experiment, resume=resume)
+        train(workspace, run, engine.session(study), observer or Silent())
+    return (folder / "model.safetensors").read_bytes()
+
+
+# Sampling ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tasks", "size"), [(4, 2), (5, 2), (3, 8)])
+def test_shards_cut_the_tasks_of_a_step_in_order(tasks: int, size: int) -> None:
+    sampler = TaskSampler(NAMES, 0, tasks, size)
+    shards = sampler.shards(7)
+    assert [len(shard) for shard in shards] == [size] * (tasks // size) + ([tasks % size] if tasks % size else [])
+    assert [ref.index for shard in shards for ref in shard] == list(range(7 * tasks, 8 * tasks))
+    assert shards == sampler.shards(7)
+    lookup = positions(shards, NAMES)
+    assert [NAMES[i] for i in lookup] == [ref.distribution for shard in shards for ref in shard]
+
+
+def test_uniform_sampling_takes_every_distribution_equally_often() -> None:
+    sampler = TaskSampler(NAMES, 3, 4, 2)
+    counts = Counter(ref.distribution for step in range(30) for shard in sampler.shards(step) for ref in shard)
+    assert counts == {"a": 40, "b": 40, "c": 40}
+
+
+def test_weighted_sampling_follows_its_probabilities() -> None:
+    sampler = TaskSampler(NAMES, 3, 8, 4)
+    weights = np.asarray([0.3, 2.4, 0.3])
+    drawn = [ref.distribution for step in range(200) for shard in sampler.shards(step, weights) for ref in shard]
+    expected = 1600 * weights / weights.sum()
+    for name, count in zip(NAMES, expected, strict=True):
+        # Systematic draws deviate by less than one per step, and far less on average.
+        assert drawn.count(name) == pytest.approx(count, abs=40)
+    assert not any(ref.distribution == "a" for shard in sampler.shards(0, np.asarray([0.0, 1.0, 1.0])) for ref in shard)
+
+
+# Optimizer and checkpoints -------------------------------------------------------------------------------------------
+
+
+def test_cosine_schedule() -> None:
+    optimizer = OuterOptimizer(OptimizerSpec(lr=2.0), torch.zeros(3), steps=10)
+    assert optimizer.rate(0) == 2.0
+    assert optimizer.rate(5) == pytest.approx(1.0)
+    assert optimizer.rate(10) == pytest.approx(0.0)
+    assert OuterOptimizer(OptimizerSpec(lr=2.0, schedule="constant"), torch.zeros(3), 10).rate(9) == 2.0
+
+
+def test_sgd_update() -> None:
+    optimizer = OuterOptimizer(OptimizerSpec(kind="sgd", lr=0.5, schedule="constant"), torch.ones(2), 10)
+    optimizer.update(0, torch.tensor([1.0, -2.0]))
+    assert optimizer.flat.tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_a_restored_optimizer_continues_to_the_same_bits(tmp_path: Path, kind: str) -> None:
+    def fresh() -> TrainState:
+        spec = OptimizerSpec(kind=kind, lr=0.1)  # type: ignore[arg-type]
+        return TrainState(OuterOptimizer(spec, torch.linspace(-1, 1, 5), 6))
+
+    def advance(state: TrainState, steps: int) -> None:
+        for _ in range(steps):
+            state.optimizer.update(state.step, torch.sin(state.optimizer.flat.detach() * (state.step + 1)))
+            state.step += 1
+
+    whole, first, second = fresh(), fresh(), fresh()
+    advance(whole, 6)
+    advance(first, 3)
+    save_state(tmp_path, first)
+    assert load_state(tmp_path, second)
+    advance(second, 3)
+    assert torch.equal(whole.optimizer.flat, second.optimizer.flat)
+
+
+def test_only_the_last_checkpoint_is_kept_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    state = TrainState(OuterOptimizer(OptimizerSpec(), torch.zeros(3), 4))
+    assert not load_state(tmp_path, state)
+    for step in (1, 2):
+        state.step = step
+        save_state(tmp_path, state)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read.*remove the folder"):
+        load_state(tmp_path, state)
+
+
+# Whole trainings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "fomaml"}, {"kind": "maml"}])
+def test_an_interrupted_run_continues_to_the_same_bytes(
+    small_study: Callable[..., Study], tmp_path: Path, learner: dict[str, Any]
+) -> None:
+    study = small_study(learner=learner)
+    whole = trained(study, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="after step 2"):
+        trained(study, tmp_path / "parts", observer=Silent(stop_after=2))
+    assert trained(study, tmp_path / "parts", resume=True) == whole
+
+
+def test_the_backends_train_to_nearly_the_same_weights(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    trained(small_study(learner={"kind": "maml"}), tmp_path / "ours")
+    trained(small_study(learner={"kind": "maml", "backend": "learn2learn"}), tmp_path / "reference")
+    ours, reference = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "reference"))
+    start = Workspace(small_study()).initial()
+    moved = torch.cat([t.flatten() for t in reference.values()]) - start
+    for name, tensor in reference.items():
+        assert float((ours[name] - tensor).abs().max()) < 0.05 * float(moved.abs().max())
+
+
+def test_a_finished_run_is_not_trained_again_and_not_overwritten(
+    small_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = small_study()
+    weights = trained(study, tmp_path)
+    observer = Silent()
+    assert trained(study, tmp_path, resume=True, observer=observer) == weights
+    assert observer.rows == []
+    with pytest.raises(UserError, match="holds a run already.*--resume"):
+        trained(study, tmp_path)
+    with pytest.raises(UserError, match=r"another configuration \(training.steps was 4, is 5\)"):
+        trained(small_study(training={"steps": 5}), tmp_path, resume=True)
+
+
+def test_the_log_of_a_run(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    trained(small_study(training={"validate_every": 2}), tmp_path, observer=observer)
+    assert [row["step"] for row in observer.rows] == [1, 2, 3, 4]
+    assert [step for step, _ in observer.validations] == [2, 4]
+    for row in observer.rows:
+        assert np.mean(row["weights"]) == pytest.approx(1)
+        assert sum(row["shares"]) == pytest.approx(1)
+        assert 1 <= row["effective_tasks"] <= 3
+        assert math.isfinite(row["loss"])
+    assert [step for step, _ in observer.relations] == [0]
+
+
+def test_refreshed_relations(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    graph = {"estimator": {"kind": "gradient", "draws": 2}, "refresh": 2}
+    whole = trained(small_study(graph=graph), tmp_path / "whole", observer=observer)
+    assert [step for step, _ in observer.relations] == [0, 2]
+    first, second = (relations.values for _, relations in observer.relations)
+    assert not np.array_equal(first, second)
+    with pytest.raises(Interrupted):
+        trained(small_study(graph=graph), tmp_path / "parts", observer=Silent(stop_after=2))
+    assert trained(small_study(graph=graph), tmp_path / "parts", resume=True) == whole
+
+
+@pytest.mark.parametrize("balance", ["unit", "ema"])
+@pytest.mark.parametrize("acts_on", ["gradients", "sampling"])
+def test_weights_and_balance_change_the_result(
+    small_study: Callable[..., Study], tmp_path: Path, balance: str, acts_on: str
+) -> None:
+    plain = trained(small_study(), tmp_path / "plain")
+    weights = {"temperature": 0.2, "balance": balance, "acts_on": acts_on}
+    assert trained(small_study(graph={"weights": weights}), tmp_path / "other") != plain
+
+
+def test_learning_from_the_shots_alone_needs_no_relations(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    trained(small_study(training={"source": "target"}), tmp_path, observer=observer)
+    assert observer.relations == []
+    assert observer.rows[0]["weights"] == [1.0]
+    assert not (tmp_path / "graph.json").exists()
+
+
+def test_training_lowers_the_loss(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    study = small_study(
+        learner={"kind": "pretrain"},
+        graph={"auxiliary": ["blur_iso_wide"]},
+        training={"steps": 60, "optimizer": {"kind": "adam", "lr": 3e-3}, "validate_every": 20},
+    )
+    trained(study, tmp_path, observer=observer)
+    assert observer.validations[-1][1] > observer.validations[0][1]
+
+
+def test_a_folder_that_cannot_be_written(small_experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot be written.*another folder"):
+        RunFolder(blocked / "run", small_experiment(), resume=False)
+
+
+def test_a_second_interrupt_stops_at_once() -> None:
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
