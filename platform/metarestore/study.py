@@ -24,7 +24,7 @@ from metarestore.graphs.weights import effective_tasks
 from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model, write_atomically
 from metarestore.project import arm_experiments, resolve
-from metarestore.reports.contact_sheet import save_png
+from metarestore.reports.pictures import save_png
 from metarestore.reports.figures import study_figures
 from metarestore.reports.html import write_report
 from metarestore.reports.progress import TrainingDisplay

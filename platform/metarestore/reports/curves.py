@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from metarestore.evaluation.results import ArmResult, Curve, History, StudyResult
@@ -30,14 +31,13 @@ from metarestore.reports.table import baseline_arm, learned_arms
 
 Floats = NDArray[np.float64]
 
-_SMOOTHING = 40
-"""A smoothed curve averages over a fortieth of its steps."""
+_SMOOTHING = 12
+"""A smoothed curve averages over a twelfth of its steps, as a draw of few tasks scatters widely."""
 _DEPTH = 4.0
 """How far below the lowest reference a diverging curve is followed, in dB."""
 
 
 class _Line(NamedTuple):
-    name: str
     label: str
     values: Floats
     style: LineStyle
@@ -51,9 +51,9 @@ def weights_over_time(history: History) -> Figure:
     names, steps = history.distributions, history.steps
     styles = distribution_styles(names)
     window = _window(steps)
-    _draw(weights, steps, [_Line(n, n, history.weights[:, i], styles[n]) for i, n in enumerate(names)])
+    _draw(weights, steps, [_Line(f"{n} {_at(history.weights[:, i], -1):.2f}", history.weights[:, i], styles[n]) for i, n in enumerate(names)])
     percent = 100 * smoothed(history.shares, window)
-    _draw(shares, steps, [_Line(n, n, percent[:, i], styles[n]) for i, n in enumerate(names)])
+    _draw(shares, steps, [_Line(n, percent[:, i], styles[n]) for i, n in enumerate(names)])
     weights.set_title("Gradient weight (mean 1)")
     shares.set_title(f"Share of the weighted gradient norm, % (mean over {window} logged steps)")
     effective.plot(steps, history.effective, color="#222222")
@@ -81,7 +81,7 @@ def training_curves(arms: Sequence[ArmResult]) -> Figure:
             style = styles[arm.name]
             curve = smoothed(getattr(history, values), _window(history.steps))
             axes.plot(history.steps, curve, color=style.colour, ls=style.dashes)
-            labels.append(EndLabel(arm.name, style.colour, float(history.steps[-1]), _at(curve, -1)))
+            labels.append(EndLabel(arm.name, style, float(history.steps[-1]), _at(curve, -1)))
             if values == "psnr" and history.validation:
                 axes.plot(
                     *zip(*history.validation, strict=True), ls="", marker="o", ms=4, mfc="none", color=style.colour
@@ -152,16 +152,16 @@ def _adaptation_panel(
     lines = []
     for name, curve in curves.items():
         means = curve.psnr_y.mean(axis=1)
-        lines.append(_Line(name, f"{name} {means[-1]:.2f}", means, styles[name]))
+        lines.append(_Line(f"{name} {means[-1]:.2f}", means, styles[name]))
     level = None if baseline is None else float(np.mean(baseline.psnr_y))
     extra = []
     if baseline is not None and level is not None:
         axes.axhline(level, color=GREY, lw=1.2)
         steps = max((len(line.values) for line in lines), default=1) - 1
-        extra = [EndLabel(f"{baseline.name} {level:.2f}", GREY, steps, level)]
+        extra = [EndLabel(f"{baseline.name} {level:.2f}", LineStyle(GREY, "-"), steps, level)]
     finite = [float(value) for line in lines for value in line.values if math.isfinite(value)]
-    references = ([level] if level is not None else []) + [float(line.values[0]) for line in lines]
-    if finite:
+    references = [value for value in (level, *(float(line.values[0]) for line in lines)) if value and math.isfinite(value)]
+    if finite and references:
         low = max(min(finite + references), min(references) - _DEPTH)
         high = max(finite + references)
         margin = 0.06 * max(high - low, 0.1)
@@ -176,7 +176,8 @@ def _draw(axes: Axes, steps: NDArray[np.int64] | None, lines: Sequence[_Line], e
         x = np.arange(len(line.values)) if steps is None else steps
         axes.plot(x, line.values, color=line.style.colour, ls=line.style.dashes, marker="o" if len(x) == 1 else "")
         if len(x):
-            labels.append(EndLabel(line.label, line.style.colour, float(x[-1]), _at(line.values, -1)))
+            labels.append(EndLabel(line.label, line.style, float(x[-1]), _at(line.values, -1)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     label_ends(axes, labels)
 
 

@@ -84,6 +84,7 @@ def relation_bars(relations: Relations, weights: Mapping[str, float]) -> Figure:
             textcoords="offset points",
             va="center",
             fontsize=SMALL,
+            bbox={"color": "white", "alpha": 0.85, "pad": 0.5},
         )
     for axes in (left, right):
         axes.grid(axis="y", visible=False)

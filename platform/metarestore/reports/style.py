@@ -59,7 +59,7 @@ class EndLabel:
     """What stands at the right end of a line, and the point in data units where the line ends."""
 
     text: str
-    colour: str
+    style: LineStyle
     x: float
     y: float
 
@@ -137,13 +137,21 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
         axes.annotate(
             label.text,
             xy=(label.x, end),
-            xytext=(1.035, place),
+            xytext=(1.05, place),
             textcoords="axes fraction",
-            color=label.colour,
+            color=label.style.colour,
             fontsize=SMALL,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": label.colour, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.style.colour,
+                "ls": label.style.dashes,
+                "lw": 0.9,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 1,
+            },
         )
 
 
