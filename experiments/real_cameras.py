@@ -1,7 +1,7 @@
 """Adapts to real cameras from five aligned pairs each: a project folder per camera, then `metarestore compare`.
 
-The data are not part of this repository: DATA needs train/ with photographs and real_pairs/<camera>/{lr,hr} with aligned
-x4 pairs (LR 128x128, HR 512x512), such as RealSR or DRealSR.
+The data are not part of this repository: DATA needs train/ with photographs and real_pairs/<camera>/{lr,hr} with
+aligned x4 pairs (LR 128x128, HR 512x512), such as RealSR or DRealSR.
 
 Run:     python experiments/real_cameras.py DATA --out runs/real_cameras [--camera realsr_canon5d3 ...]
 Results: experiments/results/real_cameras.md

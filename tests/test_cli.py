@@ -242,6 +242,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         ["compare", "experiments/small.yaml"],
         "experiments/small.yaml:13:28: arms.target_only.training: unknown key 'sorce'; did you mean 'source'?",
     ),
+    "arm on other images": (
+        lambda p: edit(p, "target_only: {", "target_only: {seed: 5, "),
+        ["compare", "experiments/small.yaml"],
+        "experiments/small.yaml:13:23: arms.target_only.seed: differs from the experiment's",
+    ),
     "wrong override": (
         lambda p: None,
         ["train", "experiments/small.yaml", "--set", "training.steps=many"],

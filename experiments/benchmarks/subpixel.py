@@ -53,8 +53,7 @@ def measure(what: str, run: Callable[..., None], shape: tuple[int, ...]) -> None
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(
-        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, 1 thread, {CHANNELS} channels, x{SCALE}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"torch {torch.__version__}, {machine}, 1 thread, {CHANNELS} channels, x{SCALE}")
     measure("inference, 1 x 256 x 256", inference, (1, CHANNELS, 256, 256))
     measure("forward + backward, 16 x 24 x 24", training, (16, CHANNELS, 24, 24))

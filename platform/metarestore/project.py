@@ -15,7 +15,7 @@ from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import format_path
 from metarestore.config.overrides import Override, merge
-from metarestore.config.problems import problems_of
+from metarestore.config.problems import Problem, problems_of
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
@@ -71,10 +71,10 @@ class Project:
         """
         known = self.names(kind)
         if name not in known:
-            raise UserError(
-                f"{key + ': ' if key else ''}there is no {kind.removesuffix('s')} '{name}' in {self.root / kind} or in the catalogue"
-                f"{did_you_mean(name, known, noun=kind)}"
-            )
+            place = f"{key}: " if key else ""
+            hint = did_you_mean(name, known, noun=kind)
+            missing = f"there is no {kind.removesuffix('s')} '{name}' in {self.root / kind} or in the catalogue"
+            raise UserError(f"{place}{missing}{hint}")
         return known[name]
 
     def task(self, name: str, key: str = "") -> SyntheticSpec | PairsSpec:
@@ -186,14 +186,23 @@ def _check_arms(document: Document, experiment: Experiment) -> None:
     for name, patch in experiment.arms.items():
         merged = _patched(experiment, patch)
         try:
-            adapter.validate_python(merged)
+            problems = _incomparable(experiment, adapter.validate_python(merged))
         except ValidationError as error:
-            for problem in problems_of(error, merged, Shape(adapter, merged)):
-                line, column = document.locate(("arms", name, *problem.at), key=problem.on_key)
-                key = format_path(("arms", name, *problem.path))
-                lines.append(f"{display_path(document.path)}:{line}:{column}: {key}: {problem.text}")
+            problems = problems_of(error, merged, Shape(adapter, merged))
+        for problem in problems:
+            line, column = document.locate(("arms", name, *problem.at), key=problem.on_key)
+            key = format_path(("arms", name, *problem.path))
+            lines.append(f"{display_path(document.path)}:{line}:{column}: {key}: {problem.text}")
     if lines:
         raise UserError(lines)
+
+
+def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
+    """Lists what an arm changes of the images that all arms are measured on."""
+    text = "differs from the experiment's, so this arm's figures could not be compared; set it for all arms"
+    differs = [(key,) for key in ("seed", "data", "evaluation") if getattr(arm, key) != getattr(experiment, key)]
+    target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
+    return [Problem(path, text, path) for path in (*differs, *target)]
 
 
 def resolve(experiment: Experiment, root: Path) -> Study:

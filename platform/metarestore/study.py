@@ -24,9 +24,9 @@ from metarestore.graphs.weights import effective_tasks
 from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model, write_atomically
 from metarestore.project import arm_experiments, resolve
-from metarestore.reports.pictures import save_png
 from metarestore.reports.figures import study_figures
 from metarestore.reports.html import write_report
+from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
@@ -146,14 +146,16 @@ def run_study(
 def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
-    arm.run.params(experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search"}))
+    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
+    arm.run.params(experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search", "engine"}))
+    arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
     display.start(arm.name, experiment.training)
     names = make_plan(workspace, session).sampler.distributions
     trained = train(workspace, arm.folder, session, Observers(display, arm.run, names))
     ways = (experiment.adaptation, *experiment.adaptation.alternatives)
     adapted: list[Adapted] = session.map([AdaptationJob(way) for way in ways], trained.flat)
-    display.finish(arm.name, trained.state.seconds)
+    display.finish(arm.name, trained.state.seconds, float(adapted[0].curve.psnr_y[-1].mean()))
     result = ArmResult(
         name=arm.name,
         photographs=unique_photographs(workspace),

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -61,12 +61,20 @@ class Store:
 
     def run(self, name: str, *, parent: str | None = None, run_id: str | None = None) -> Run:
         """Starts a run, nested under `parent`, or takes up the run `run_id` again."""
-        if run_id is not None:
+        if run_id is not None and self._knows(run_id):
             self.client.update_run(run_id, status="RUNNING")
             return Run(self.client, run_id)
         tags = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         created = self.client.create_run(self.experiment, run_name=name, tags=tags)
         return Run(self.client, created.info.run_id)
+
+    def _knows(self, run_id: str) -> bool:
+        """Tells whether the store still has a run: it may have been removed, or another store be in use."""
+        try:
+            self.client.get_run(run_id)
+        except MlflowException:
+            return False
+        return True
 
 
 class Run:
@@ -106,8 +114,3 @@ class Run:
         """Writes what is waiting and ends the run."""
         self.flush()
         self._client.set_terminated(self.id, status)
-
-
-def version() -> str:
-    """Returns MLflow's version."""
-    return str(mlflow.__version__)

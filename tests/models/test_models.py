@@ -145,3 +145,15 @@ def test_restoring_keeps_the_chroma_of_bicubic() -> None:
     expected = rgb_to_ycbcr(bicubic_upsample(lr, 2))[:, 1:]
     inside = ((restored > 0) & (restored < 1)).all(dim=1, keepdim=True).expand(-1, 2, -1, -1)
     torch.testing.assert_close(rgb_to_ycbcr(restored)[:, 1:][inside], expected[inside], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_strips_do_not_show(scale: int) -> None:
+    network = build_model(FSRCNNModel(d=8, s=4, m=2), scale, seed=0)
+    with torch.no_grad():
+        network.tail.weight.mul_(100)  # so that a strip's missing surroundings would show
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 20, 3), np.uint8)
+    whole = image_restorer(network)(pixels)
+    in_strips = image_restorer(network, strip=20 * 7)(pixels)
+    assert whole.shape == in_strips.shape
+    assert int(np.abs(whole.astype(int) - in_strips).max()) <= 1  # float sums may round the other way

@@ -1,6 +1,7 @@
 """A small study made of invented figures, with everything that a report can show."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ ARMS = (
 PHOTOGRAPHS = ("0801.png", "0802.png", "0803.png", "0804.png", "0805.png")
 
 
-def make_curve(label, final, *, steps=20, rng, start=-0.8):
+def make_curve(label, final, *, steps=20, start=-0.8):
     """A curve that rises to `final` (P,)."""
     rise = np.exp(-np.arange(steps + 1) / 6)[:, None]
     return Curve(label, final + start * rise, np.clip(0.6 + 0.01 * (final - 20), 0, 1))
@@ -106,8 +107,8 @@ def make_study():
             ArmResult(
                 name,
                 PHOTOGRAPHS,
-                make_curve("adam 0.0003", final, rng=rng),
-                (make_curve("sgd 0.01", final - 0.1, rng=rng, start=-0.5),),
+                make_curve("adam 0.0003", final),
+                (make_curve("sgd 0.01", final - 0.1, start=-0.5),),
                 make_history(rng, distributions, weights),
                 None if kind == "only" else related,
                 {} if kind == "only" else dict(zip(DISTRIBUTIONS, weights.tolist(), strict=True)),
@@ -119,3 +120,16 @@ def make_study():
 @pytest.fixture(scope="session")
 def study():
     return make_study()
+
+
+@pytest.fixture(scope="session")
+def invent():
+    """What else tests need to make up."""
+    return SimpleNamespace(
+        arm=make_arm,
+        relations=make_relations,
+        history=make_history,
+        example=make_example,
+        arms=ARMS,
+        distributions=DISTRIBUTIONS,
+    )

@@ -135,7 +135,7 @@ def test_only_the_last_checkpoint_is_kept_and_a_broken_one_is_named(tmp_path: Pa
         save_state(tmp_path, state)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read.*remove the folder"):
+    with pytest.raises(UserError, match=r"cannot be read.*remove the folder"):
         load_state(tmp_path, state)
 
 
@@ -173,7 +173,7 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
     observer = Silent()
     assert trained(study, tmp_path, resume=True, observer=observer) == weights
     assert observer.rows == []
-    with pytest.raises(UserError, match="holds a run already.*--resume"):
+    with pytest.raises(UserError, match=r"holds a run already.*--resume"):
         trained(study, tmp_path)
     with pytest.raises(UserError, match=r"another configuration \(training.steps was 4, is 5\)"):
         trained(small_study(training={"steps": 5}), tmp_path, resume=True)
@@ -236,7 +236,7 @@ def test_training_lowers_the_loss(small_study: Callable[..., Study], tmp_path: P
 def test_a_folder_that_cannot_be_written(small_experiment: Callable[..., Experiment], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(UserError, match="cannot be written.*another folder"):
+    with pytest.raises(UserError, match=r"cannot be written.*another folder"):
         RunFolder(blocked / "run", small_experiment(), resume=False)
 
 

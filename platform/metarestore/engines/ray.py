@@ -108,6 +108,8 @@ class RayEngine:
 
     def session(self, study: Study) -> RaySession:
         """Puts the study into the object store; actors open it when they get their first job."""
+        # What the driver itself computes, it computes as the workers and the local engine do; and it leaves them the cores.
+        single_thread()
         return RaySession(self, study.key, ray.put(study))
 
     def describe(self) -> str:
@@ -137,6 +139,7 @@ class RayEngine:
 
 
 def _connect(spec: RaySpec) -> None:
+    # Ray warns of a coming change for actors without GPUs unless this is set; ours see none either way.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = spec.address is None
     # A local cluster offers as many CPU slots as workers are asked for: tests run 3 one-thread workers on 2 cores.
@@ -164,8 +167,8 @@ def _worker_count(spec: RaySpec) -> int:
     count = room if spec.workers == "auto" else spec.workers
     if not 0 < count <= room:
         raise UserError(
-            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs and {spec.gpus_per_worker:g} GPUs "
-            f"do not fit the cluster, which has room for {room}; lower engine.workers or the shares per worker"
+            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs and {spec.gpus_per_worker:g} "
+            f"GPUs do not fit the cluster, which has room for {room}; lower engine.workers or the shares per worker"
         )
     return count
 

@@ -39,7 +39,9 @@ def build_graph(
         A directed graph. Nodes carry `kind` (auxiliary or target), `content` and `parameters`; edges from auxiliary to
         target carry `relation`, `standard_error`, `weight`, `estimator` and `draws`.
     """
-    graph: Graph = nx.DiGraph(**provenance, estimator=relations.estimator, reliability=_finite(relations.reliability))
+    graph: Graph = nx.DiGraph(
+        **provenance, estimator=relations.estimator, **_defined(reliability=relations.reliability)
+    )
     for name, spec in auxiliary.items():
         graph.add_node(name, kind="auxiliary", content=content_hash(spec), parameters=_parameters(spec))
     graph.add_node(relations.target, kind="target", content=content_hash(target), parameters=_parameters(target))
@@ -48,7 +50,7 @@ def build_graph(
             name,
             relations.target,
             relation=float(value),
-            standard_error=_finite(error),
+            **_defined(standard_error=error),
             weight=float(weights[name]),
             estimator=relations.estimator,
             draws=relations.draws,
@@ -64,10 +66,10 @@ def relations_of(graph: Graph) -> Relations:
         target=target,
         auxiliary=tuple(source for source, _ in edges),
         values=np.asarray([data["relation"] for _, data in edges]),
-        standard_errors=np.asarray([data["standard_error"] for _, data in edges]),
+        standard_errors=np.asarray([data.get("standard_error", np.nan) for _, data in edges]),
         estimator=graph.graph["estimator"],
         draws=max((data["draws"] for _, data in edges), default=0),
-        reliability=graph.graph["reliability"],
+        reliability=graph.graph.get("reliability", float("nan")),
     )
 
 
@@ -98,6 +100,6 @@ def _parameters(spec: SyntheticSpec | PairsSpec) -> str:
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True)
 
 
-def _finite(value: float) -> float:
-    """Writes an undefined value as −1, since neither strict JSON nor every GraphML reader knows NaN."""
-    return float(value) if np.isfinite(value) else -1.0
+def _defined(**values: float) -> dict[str, float]:
+    """Leaves out undefined values: neither strict JSON nor every GraphML reader knows NaN."""
+    return {key: float(value) for key, value in values.items() if np.isfinite(value)}

@@ -39,10 +39,10 @@ class Relations:
             "target": self.target,
             "auxiliary": list(self.auxiliary),
             "values": self.values.tolist(),
-            "standard_errors": self.standard_errors.tolist(),
+            "standard_errors": [_defined(error) for error in self.standard_errors],
             "estimator": self.estimator,
             "draws": self.draws,
-            "reliability": self.reliability,
+            "reliability": _defined(self.reliability),
             "matrix": None if self.matrix is None else self.matrix.tolist(),
         }
 
@@ -57,6 +57,11 @@ class Relations:
             standard_errors=np.asarray(data["standard_errors"], np.float64),
             estimator=data["estimator"],
             draws=data["draws"],
-            reliability=data["reliability"],
+            reliability=float("nan") if data["reliability"] is None else data["reliability"],
             matrix=None if matrix is None else np.asarray(matrix, np.float64),
         )
+
+
+def _defined(value: float) -> float | None:
+    """Returns a number, or None for an undefined one: JSON knows no NaN."""
+    return float(value) if np.isfinite(value) else None

@@ -50,6 +50,13 @@ class FSRCNN(nn.Module):
         self.tail = nn.ConvTranspose2d(d, planes, KERNEL, stride=scale, padding=4, output_padding=scale - 1)
         self._initialise()
 
+    @property
+    def reach(self) -> int:
+        """How far, in LR pixels, an output pixel looks around itself."""
+        convolutions = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
+        # The last layer, or the bicubic upscaling beside it, reaches at most 2 pixels.
+        return sum(layer.kernel_size[0] // 2 for layer in convolutions) + 2
+
     def _initialise(self) -> None:
         """Draws the published initialisation: He et al. for PReLU layers, N(0, 0.001) for the last one."""
         for layer in self.body:

@@ -31,7 +31,7 @@ class SheetRow:
     Attributes:
         hr: The HR crop, uint8 RGB (H, W, 3).
         lr: The LR crop, uint8 RGB (h, w, 3).
-        caption: The drawn parameters, one per line.
+        caption: The drawn parameters, one `operation.parameter value` per line, or any other text.
     """
 
     hr: NDArray[np.uint8]
@@ -41,7 +41,7 @@ class SheetRow:
 
 @house_style
 def contact_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
-    """Draws HR and LR side by side at the same size for each draw, two draws in a line, with the drawn parameters below.
+    """Draws HR and LR of each draw side by side at the same size, two draws in a line, each above its parameters.
 
     Raises:
         ValueError: There are no rows.
@@ -50,7 +50,9 @@ def contact_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
         raise ValueError("a contact sheet needs at least one draw")
     width, height = _tile(rows)
     entry = 2 * width + _GAP
-    captions = [wrapped(", ".join(row.caption.splitlines()), entry, _CAPTION_SIZE) for row in rows]
+    captions = [
+        [part for line in _by_operation(row.caption) for part in wrapped(line, entry, _CAPTION_SIZE)] for row in rows
+    ]
     depth = height + 8 + _LINE * max(len(lines) for lines in captions) + 12
     columns = min(_COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
@@ -64,8 +66,20 @@ def contact_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
     for column in range(columns):
         left = _MARGIN + column * (entry + _MARGIN)
         place_text(figure, "HR", left, _TITLE - 20, size=9, grey=True)
-        place_text(figure, "LR, pixels enlarged", left + width + _GAP, _TITLE - 20, size=9, grey=True)
+        place_text(figure, "LR", left + width + _GAP, _TITLE - 20, size=9, grey=True)
     return figure
+
+
+def _by_operation(caption: str) -> list[str]:
+    """Puts the parameters of an operation into one line: `jpeg: quality 85, subsampling 420`."""
+    groups: dict[str, list[str]] = {}
+    for line in caption.splitlines():
+        operation, _, setting = line.partition(".")
+        if operation.isidentifier() and " " in setting:
+            groups.setdefault(f"{operation}: ", []).append(setting)
+        else:
+            groups.setdefault(line, [])
+    return [operation + ", ".join(settings) for operation, settings in groups.items()]
 
 
 def _tile(rows: Sequence[SheetRow]) -> tuple[int, int]:

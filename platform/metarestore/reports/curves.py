@@ -45,13 +45,15 @@ class _Line(NamedTuple):
 
 @house_style
 def weights_over_time(history: History) -> Figure:
-    """Draws gradient weights, smoothed shares of the weighted gradient norm and effective number of tasks over the steps."""
+    """Draws gradient weights, smoothed shares of the weighted gradient norm and effective number of tasks by step."""
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     weights, shares, effective = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
     names, steps = history.distributions, history.steps
     styles = distribution_styles(names)
     window = _window(steps)
-    _draw(weights, steps, [_Line(f"{n} {_at(history.weights[:, i], -1):.2f}", history.weights[:, i], styles[n]) for i, n in enumerate(names)])
+    weights.set_ylim(0, 1.08 * float(np.nanmax(history.weights, initial=1.0)))
+    labels = [f"{name} {_at(column, -1):.2f}" for name, column in zip(names, history.weights.T, strict=True)]
+    _draw(weights, steps, [_Line(labels[i], history.weights[:, i], styles[n]) for i, n in enumerate(names)])
     percent = 100 * smoothed(history.shares, window)
     _draw(shares, steps, [_Line(n, percent[:, i], styles[n]) for i, n in enumerate(names)])
     weights.set_title("Gradient weight (mean 1)")
@@ -160,7 +162,8 @@ def _adaptation_panel(
         steps = max((len(line.values) for line in lines), default=1) - 1
         extra = [EndLabel(f"{baseline.name} {level:.2f}", LineStyle(GREY, "-"), steps, level)]
     finite = [float(value) for line in lines for value in line.values if math.isfinite(value)]
-    references = [value for value in (level, *(float(line.values[0]) for line in lines)) if value and math.isfinite(value)]
+    starts = [float(line.values[0]) for line in lines] + ([] if level is None else [level])
+    references = [value for value in starts if math.isfinite(value)]
     if finite and references:
         low = max(min(finite + references), min(references) - _DEPTH)
         high = max(finite + references)

@@ -103,7 +103,7 @@ def duration(seconds: float) -> str:
 
 def _drawing(figure: Figure, caption: str) -> Drawing:
     # Matplotlib escapes the text of its SVG.
-    return Drawing(caption, Markup(svg(figure)))  # noqa: S704
+    return Drawing(caption, Markup(svg(figure)))
 
 
 def _results(study: StudyResult) -> list[Drawing]:

@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 
 DPI = 100
 """Pixels of an inch in figures that hold pictures."""
-_LETTER = 0.0091
+_LETTER = 0.0086
 """Width of a letter of 1 pt, in inches at the least: what a caption is wrapped by."""
 _TILE = 180
 """Least width of a tile in pixels, so that its label fits."""

@@ -80,7 +80,11 @@ class TrainingDisplay:
     def saved(self, step: int) -> None:
         """Is told of a checkpoint."""
 
-    def finish(self, name: str, seconds: float) -> None:
-        """Ends an arm."""
+    def finish(self, name: str, seconds: float, psnr: float) -> None:
+        """Ends an arm that was trained for `seconds` and reaches `psnr` dB on the target's test photographs."""
+        result = f"{psnr:.2f} dB on the target"
+        if self._bar is not None:
+            self._bars.update(self._bar, figures=f"{result:<38}")
         if not self._console.is_terminal:
-            self._console.print(f"{name}: {self._figures}, {seconds:.0f} s", highlight=False)
+            figures = self._figures or "was trained already"
+            self._console.print(f"{name}: {figures}, {seconds:.0f} s; {result}", highlight=False)

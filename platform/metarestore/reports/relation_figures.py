@@ -99,11 +99,11 @@ def _nearest_first(relations: Relations) -> NDArray[np.intp]:
 def _matrix(relations: Relations, order: NDArray[np.intp]) -> Floats:
     """Returns the cells to draw, (N+1, N+1) or (N, 1)."""
     if relations.matrix is None:
-        return relations.values[order][:, None]
+        return np.asarray(relations.values[order][:, None])
     whole = np.append(order, len(order))
     matrix = relations.matrix[np.ix_(whole, whole)].copy()
     matrix[:-1, -1] = matrix[-1, :-1] = relations.values[order]
-    return matrix
+    return np.asarray(matrix)
 
 
 def _write_cells(axes: Axes, table: Floats, errors: Floats) -> None:

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers can tell apart, labels at line ends, no global state kept."""
+"""How every figure looks: colours that colour-blind readers can tell apart, labels at line ends."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def arm_styles(names: Sequence[str]) -> dict[str, LineStyle]:
-    """Gives arms of one learner the same colour and tells them apart by the line, e.g. `maml_weighted`, `maml_uniform`."""
+    """Gives the arms `<learner>_<variant>` of one learner the same colour, and tells the variants apart by the line."""
     families: dict[str, int] = {}
     styles: dict[str, LineStyle] = {}
     for name in names:
@@ -101,7 +101,7 @@ def distribution_styles(names: Sequence[str]) -> dict[str, LineStyle]:
 
 
 def smoothed(values: Floats, window: int) -> Floats:
-    """Averages values (K,) or (K, N) over a centred window of steps that is cut at the ends; NaN entries are left out."""
+    """Averages values (K,) or (K, N) over a centred window that is cut at the ends; what is not finite is left out."""
     table = values.reshape(len(values), -1)
     kernel = np.ones(2 * (window // 2) + 1)
     present = np.isfinite(table)
@@ -126,7 +126,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
-    """Writes labels to the right of the axes, none over another, each tied to the end of its line; limits must be set."""
+    """Writes labels to the right of the axes, none over another, each tied to its line's end; limits must be set."""
     low, high = axes.get_ylim()
     figure = axes.get_figure()
     assert isinstance(figure, Figure)

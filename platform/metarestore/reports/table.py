@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ FROM_TARGET = "target_only"
 """Name of the arm that learns from the few shots alone."""
 _CONTROLS = ("uniform", "inverted", "random")
 _NOTHING = "–"
+_HEADING = 16
+"""Letters in a line of a heading, so that seven arms fit a terminal of 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,17 @@ def result_table(study: StudyResult) -> Table:
     """Lays out the figures of every arm for a terminal; the best arm is bold."""
     cells = table_cells(study)
     best = best_arm(study)
-    table = Table(title=Text(study.name), caption=cells.caption, title_justify="left", caption_justify="left")
+    table = Table(
+        title=Text(study.name, style="bold"),
+        caption=Text(cells.caption),
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for column, heading in enumerate(cells.headings):
-        table.add_column(heading, justify="right" if column else "left", no_wrap=column == 0)
+        lines = "\n".join(textwrap.wrap(heading, _HEADING))
+        table.add_column(Text(lines), justify="right" if column else "left", vertical="bottom", no_wrap=True)
     for row in cells.rows:
         style = "bold" if best is not None and row[0] == best.name else ""
         table.add_row(*(Text(cell) for cell in row), style=style)
