@@ -108,7 +108,7 @@ class RayEngine:
 
     def session(self, study: Study) -> RaySession:
         """Puts the study into the object store; actors open it when they get their first job."""
-        # What the driver itself computes, it computes as the workers and the local engine do; and it leaves them the cores.
+        # What the driver itself computes, it computes as the workers do, and it leaves them the cores.
         single_thread()
         return RaySession(self, study.key, ray.put(study))
 

@@ -39,9 +39,8 @@ def build_graph(
         A directed graph. Nodes carry `kind` (auxiliary or target), `content` and `parameters`; edges from auxiliary to
         target carry `relation`, `standard_error`, `weight`, `estimator` and `draws`.
     """
-    graph: Graph = nx.DiGraph(
-        **provenance, estimator=relations.estimator, **_defined(reliability=relations.reliability)
-    )
+    graph: Graph = nx.DiGraph()
+    graph.graph |= {**provenance, "estimator": relations.estimator, **_defined(reliability=relations.reliability)}
     for name, spec in auxiliary.items():
         graph.add_node(name, kind="auxiliary", content=content_hash(spec), parameters=_parameters(spec))
     graph.add_node(relations.target, kind="target", content=content_hash(target), parameters=_parameters(target))
