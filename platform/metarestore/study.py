@@ -28,6 +28,7 @@ from metarestore.reports.figures import study_figures
 from metarestore.reports.html import write_report
 from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
+from metarestore.reports.table import markdown_table, statements
 from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
@@ -204,11 +205,13 @@ def summary(result: StudyResult) -> dict[str, Any]:
 def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
     """Writes report and figures into the run's folder and stores them with the parent run."""
     write_report(result, (out / "config.yaml").read_text(), out / "report.html", command)
+    lines = "".join(f"- {line}\n" for line in statements(result))
+    write_atomically(out / "results.md", f"`{command}`\n\n{markdown_table(result)}\n{lines}".encode())
     for arm in result.arms[1:]:
         parent.metrics({f"psnr_y/{arm.name}": float(arm.psnr_y.mean())}, 0)
     for name, figure in study_figures(result).items():
         save_png(figure, out / "figures" / f"{name}.png")
-    for path in ("results.json", "report.html"):
+    for path in ("results.json", "results.md", "report.html"):
         parent.artifact(out / path)
     parent.artifact(out / "figures")
 

@@ -103,7 +103,8 @@ def statements(study: StudyResult) -> list[str]:
     """Says which differences are beyond noise: 95% intervals of paired differences over photographs.
 
     Compared are the best learned arm with the baseline and with learning from the target alone (or, if that is the
-    best, with the runner-up), and each `<learner>_weighted` with its controls `_uniform`, `_inverted` and `_random`.
+    best, with the runner-up), and each `<learner>_<variant>`, e.g. `maml_weighted`, with the controls `<learner>_uniform`,
+    `_inverted` and `_random`.
     """
     return [_statement(first, second) for first, second in compared_pairs(study)]
 
@@ -143,8 +144,8 @@ def _best_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]:
 def _weighted_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]:
     arms = {arm.name: arm for arm in learned_arms(study)}
     for name, arm in arms.items():
-        learner = name.removesuffix("_weighted")
-        controls = [f"{learner}_{control}" for control in _CONTROLS] if learner != name else []
+        learner, _, variant = name.rpartition("_")
+        controls = [f"{learner}_{control}" for control in _CONTROLS] if learner and variant not in _CONTROLS else []
         yield from ((arm, arms[control]) for control in controls if control in arms)
 
 
