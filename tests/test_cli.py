@@ -127,6 +127,15 @@ def check_tracking(uri: str) -> None:
     assert {"report.html", "results.json", "figures"} <= {e.path for e in client.list_artifacts(parent.info.run_id)}
 
 
+def test_engines_are_chosen_by_overrides(cli: Cli, project: Path) -> None:
+    edit(project, "engine: {kind: local}", "engine: {kind: ray, workers: 2}")
+    for out, values in (("a", ["engine.kind=local"]), ("b", ["engine.kind=local", "training.shard_size=2"])):
+        code, _, err = cli("train", "experiments/small.yaml", "--out", out, "--set", *values)
+        assert (code, err) == (0, "")
+        assert "engine:\n  kind: local\n" in (project / out / "config.yaml").read_text()
+    assert (project / "a/model.safetensors").read_bytes() == (project / "b/model.safetensors").read_bytes()
+
+
 def test_resume_of_a_finished_study_repeats_its_figures(cli: Cli, project: Path) -> None:
     cli("train", "experiments/small.yaml", "--out", "run", "--json", "a.json")
     code, _, err = cli("train", "experiments/small.yaml", "--out", "run", "--json", "b.json", "--resume")

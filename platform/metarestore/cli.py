@@ -28,6 +28,7 @@ console = Console()
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the results; a new one under runs/ if left out.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Overrides a value of the file: --set training.steps=100")]
+More = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More values to override.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continues the run in --out.")]
 
@@ -47,13 +48,15 @@ def main() -> None:
 
 
 @app.command()
-def demo(out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False) -> None:
+def demo(
+    more: More = None, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+) -> None:
     """Runs the main job: learns from synthetic degradations, adapts to a camera from five pairs, compares, reports."""
     from metarestore.project import catalogue
 
     path = catalogue() / "experiments" / "demo.yaml"
     # The catalogue may be read-only: what the demo writes belongs to the current folder.
-    folder = _run(path, override, out, json_file, arms=True, resume=resume, root=Path.cwd())
+    folder = _run(path, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume, root=Path.cwd())
     console.print("\nTo try next:", style="bold")
     for command in (
         "metarestore tasks preview phone_camera --out sheet.png",
@@ -65,23 +68,33 @@ def demo(out: Out = None, json_file: Json = None, override: Set = None, resume: 
 
 @app.command()
 def train(
-    experiment: Path, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+    experiment: Path,
+    more: More = None,
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = None,
+    resume: Resume = False,
 ) -> None:
     """Trains the model of an experiment, adapts it to the target's shots and measures it."""
-    _run(experiment, override, out, json_file, arms=False, resume=resume)
+    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=False, resume=resume)
 
 
 @app.command()
 def compare(
-    experiment: Path, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+    experiment: Path,
+    more: More = None,
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = None,
+    resume: Resume = False,
 ) -> None:
     """Trains and measures every arm of an experiment, and says which differences are beyond noise."""
-    _run(experiment, override, out, json_file, arms=True, resume=resume)
+    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume)
 
 
 def _run(
     path: Path,
-    override: Sequence[str] | None,
+    override: Sequence[str],
     out: Path | None,
     json_file: Path | None,
     *,
@@ -92,7 +105,7 @@ def _run(
     from metarestore.config.overrides import parse_override
     from metarestore.project import project_root, read_experiment
 
-    overrides = [parse_override(text) for text in override or ()]
+    overrides = [parse_override(text) for text in override]
     experiment = read_experiment(path, overrides)
     root = root or project_root(path)
     if resume and out is None:

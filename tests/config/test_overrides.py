@@ -184,7 +184,6 @@ class TestOrigin:
             ("trainig.steps=3", "unknown key 'trainig'; did you mean 'training'?"),
             ("training.lr=5", "training: steps and lr are both 5; change one"),
             ("learner.kind=mam", "learner: unknown kind 'mam'; did you mean 'maml'?"),
-            ("learner.kind=plain", "learner: unknown key 'inner_steps'; known keys: kind"),
             ("sizes.1=x", "sizes[1]: must be a whole number, got 'x'"),
             ("learner={}", "learner.kind: is missing; write one of plain, maml"),
         ],
@@ -274,3 +273,11 @@ class TestMerge:
         merged["a"]["b"].append(0)
         merged["c"]["d"].append(0)
         assert (base, patch) == ({"a": {"b": [1]}}, {"c": {"d": [2]}})
+
+
+@pytest.mark.parametrize("order", [("engine.kind=ray", "engine.workers=3"), ("engine.workers=3", "engine.kind=ray")])
+def test_another_kind_drops_the_keys_of_the_old_one_but_no_override(order):
+    data = {"engine": {"kind": "cluster", "address": "here", "nodes": 4}}
+    assert apply_overrides(data, [parse_override(text) for text in order]) == {"engine": {"kind": "ray", "workers": 3}}
+    same = apply_overrides(data, [parse_override("engine.kind=cluster"), parse_override("engine.nodes=5")])
+    assert same == {"engine": {"kind": "cluster", "address": "here", "nodes": 5}}

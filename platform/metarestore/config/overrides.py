@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,12 @@ def parse_override(text: str) -> Override:
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """Returns a copy of `data` with the values set, in order; mappings that are not there yet are made.
 
+    Setting another `kind` drops the keys beside it, as `merge` does: those of one kind mean nothing to another. Keys
+    that an override sets are kept.
+
+    >>> apply_overrides({"engine": {"kind": "ray", "workers": 2}}, [parse_override("engine.kind=local")])
+    {'engine': {'kind': 'local'}}
+
     Raises:
         UserError: A path leads through a value that is neither a mapping nor a list, or to an entry that a list lacks;
             one line per such override.
@@ -70,7 +76,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[Override]) -> d
     problems = []
     for override in overrides:
         try:
-            _set(result, override)
+            _set(result, override, {other.path for other in overrides})
         except _BlockedError as blocked:
             problems.append(f"--set {override.text}: {blocked}")
     if problems:
@@ -124,7 +130,7 @@ def _value(text: str, written: str) -> Any:
     return value
 
 
-def _set(data: dict[str, Any], override: Override) -> None:
+def _set(data: dict[str, Any], override: Override, written: Collection[KeyPath]) -> None:
     here: Any = data
     *outer, last = override.path
     for depth, part in enumerate(outer):
@@ -136,7 +142,13 @@ def _set(data: dict[str, Any], override: Override) -> None:
                 raise _BlockedError(f"there is no list at {name} yet; write {name}=[...]")
             here[key] = {}
         here = here[key]
-    here[_entry(here, override.path[:-1], last)] = copy.deepcopy(override.value)
+    entry = _entry(here, override.path[:-1], last)
+    if entry == "kind" and isinstance(here, dict) and here.get("kind", override.value) != override.value:
+        beside = len(outer)
+        kept = {str(path[beside]) for path in written if path[:beside] == override.path[:beside] and path[beside:]}
+        for key in set(here) - kept:
+            del here[key]
+    here[entry] = copy.deepcopy(override.value)
 
 
 def _entry(container: object, path: KeyPath, part: Part) -> Part:

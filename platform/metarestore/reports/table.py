@@ -103,7 +103,7 @@ def statements(study: StudyResult) -> list[str]:
     """Says which differences are beyond noise: 95% intervals of paired differences over photographs.
 
     Compared are the best learned arm with the baseline and with learning from the target alone (or, if that is the
-    best, with the runner-up), and each `<learner>_<variant>`, e.g. `maml_weighted`, with the controls `<learner>_uniform`,
+    best, with the runner-up), and each `<learner>_<variant>`, e.g. `maml_weighted`, with `<learner>_uniform`,
     `_inverted` and `_random`.
     """
     return [_statement(first, second) for first, second in compared_pairs(study)]
