@@ -209,7 +209,9 @@ def fill_data(project: Path, name: str, content: bytes | None = None, size: tupl
     write_image(project / "photos/fine.png", np.zeros((*size, 3), np.uint8))
     if content is not None:
         (project / "photos" / name).write_bytes(content)
-    edit(project, "seed: 0\n", "seed: 0\ndata: {train: photos, test: photos}\n")
+    (project / "clean").mkdir()
+    write_image(project / "clean/large.png", np.zeros((100, 100, 3), np.uint8))
+    edit(project, "seed: 0\n", "seed: 0\ndata: {train: clean, test: photos}\n")
 
 
 NIGHT = "kind: synthetic\nscale: 4\npipeline:\n  - {op: downsample}\n"
@@ -256,6 +258,41 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         ["compare", "experiments/small.yaml"],
         "experiments/small.yaml:13:23: arms.target_only.seed: differs from the experiment's",
     ),
+    "engine of an arm": (
+        lambda p: edit(p, "pretrain_weighted: {", "pretrain_weighted: {engine: {kind: ray}, "),
+        ["compare", "experiments/small.yaml"],
+        "arms.pretrain_weighted.engine: differs from the experiment's",
+    ),
+    "arm with a reserved name": (
+        lambda p: edit(p, "  target_only:", "  bicubic:"),
+        ["compare", "experiments/small.yaml"],
+        "bicubic is always measured; choose another",
+    ),
+    "same photographs for training and test": (
+        lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: tasks, test: tasks}\n"),
+        ["train", "experiments/small.yaml"],
+        "is the same folder as data.",
+    ),
+    "broken link": (
+        lambda p: (fill_data(p, ""), (p / "photos/link.png").symlink_to("nowhere.png")),
+        ["train", "experiments/small.yaml"],
+        "link.png",
+    ),
+    "no Ray cluster": (
+        lambda p: edit(p, "{kind: local}", '{kind: ray, address: "127.0.0.1:9"}'),
+        ["train", "experiments/small.yaml"],
+        "engine.address: no Ray cluster answers at '127.0.0.1:9'",
+    ),
+    "too many workers": (
+        lambda p: edit(p, "{kind: local}", "{kind: ray, workers: 5000}"),
+        ["train", "experiments/small.yaml"],
+        "engine.workers: 5000 workers",
+    ),
+    "resume of nothing": (
+        lambda p: None,
+        ["train", "experiments/small.yaml", "--resume", "--out", "typo"],
+        "--resume: there is no run in typo",
+    ),
     "wrong override": (
         lambda p: None,
         ["train", "experiments/small.yaml", "--set", "training.steps=many"],
@@ -292,14 +329,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         "bad.png",
     ),
     "missing data": (
-        lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: nowhere, test: nowhere}\n"),
+        lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: nowhere, test: tasks}\n"),
         ["train", "experiments/small.yaml"],
         "nowhere",
     ),
     "no test photographs": (
         lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: tasks}\n"),
-        ["train", "experiments/small.yaml"],
-        "",
+        ["check"],
+        "data.test: is missing",
     ),
     "no arms": (
         lambda p: edit(p, EXPERIMENT[EXPERIMENT.index("arms:") :], ""),
@@ -309,7 +346,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "unwritable output": (
         lambda p: (p / "blocked").write_text(""),
         ["train", "experiments/small.yaml", "--out", "blocked/run"],
-        "choose another folder with --out",
+        "choose another place",
     ),
     "unwritable figures": (
         lambda p: None,
@@ -345,6 +382,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(cli: Cli, project: Path, name: st
     assert "Traceback" not in err
     assert expected in err
     assert len(err.strip().splitlines()) == 1, err
+
+
+def test_a_wrong_tracking_store(cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    code, _, err = cli("train", "experiments/small.yaml")
+    assert code == 2
+    assert err.startswith("MLflow: no store answers at foo://bar")
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_mistake_does_not_lock_the_folder(cli: Cli, project: Path) -> None:
+    out = ["train", "experiments/small.yaml", "--out", "run", "--set", "training.steps=1"]
+    assert cli(*out, "--set", "training.patch=1024")[0] == 2
+    assert not (project / "run").exists()
+    assert cli(*out)[0] == 0
 
 
 def test_all_problems_of_all_files_at_once(cli: Cli, project: Path) -> None:

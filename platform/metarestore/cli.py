@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -123,8 +124,9 @@ def _run(
             result = run_study(
                 experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
             )
-    except Interrupted as stop:
-        console.print(f"Stopped after step {stop.step}. Go on with: --resume --out {folder}", soft_wrap=True)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        what = str(stop) or "stopped"
+        console.print(f"{what.capitalize()}. Go on with: --resume --out {folder}", soft_wrap=True, highlight=False)
         raise SystemExit(130) from stop
     console.print(result_table(result))
     for statement in statements(result):
@@ -156,14 +158,16 @@ def _check_writable(path: Path | None) -> None:
     """Finds out before hours of work, not after, whether a file can be written."""
     if path is None:
         return
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(f"--json: {path} is a folder or lies in none; name a file in a folder that exists")
+    parent = path.absolute().parent
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--json: {path} cannot be written; name a file in a folder that exists and is yours")
 
 
 def _write_json(path: Path, data: object) -> None:
+    from metarestore.evaluation.results import strict_json
     from metarestore.models.checkpoint import write_atomically
 
-    write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(strict_json(data), indent=1, allow_nan=False) + "\n").encode())
 
 
 @app.command()

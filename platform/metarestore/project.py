@@ -106,6 +106,11 @@ class Project:
                 )
             specs |= {name: self.task(name) for name in matches}
         for name, spec in specs.items():
+            if isinstance(spec, PairsSpec) and isinstance(target, PairsSpec) and spec.hr.samefile(target.hr):
+                raise UserError(
+                    f"graph.auxiliary: '{name}' has the same pairs as the target '{graph.target}', so its test pairs "
+                    "could be learned from; leave it out"
+                )
             if spec.scale != target.scale:
                 raise UserError(
                     f"graph.auxiliary: '{name}' is for scale {spec.scale}, but the target '{graph.target}' is for "
@@ -198,11 +203,13 @@ def _check_arms(document: Document, experiment: Experiment) -> None:
 
 
 def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
-    """Lists what an arm changes of the images that all arms are measured on."""
-    text = "differs from the experiment's, so this arm's figures could not be compared; set it for all arms"
-    differs = [(key,) for key in ("seed", "data", "evaluation") if getattr(arm, key) != getattr(experiment, key)]
+    """Lists what an arm changes although all arms share it."""
+    text = "differs from the experiment's, but all arms are run and measured alike; set it for the whole experiment"
+    keys = ("seed", "data", "evaluation", "engine")
+    differs = [(key,) for key in keys if getattr(arm, key) != getattr(experiment, key)]
     target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
-    return [Problem(path, text, path) for path in (*differs, *target)]
+    nested = [(key,) for key in ("arms", "search") if getattr(arm, key)]
+    return [Problem(path, text, path) for path in (*differs, *target, *nested)]
 
 
 def resolve(experiment: Experiment, root: Path) -> Study:
@@ -224,6 +231,11 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         for key, size in sizes.items()
         if size % study.scale
     ]
+    if isinstance(target, SyntheticSpec) and "test" not in study.images:
+        problems.append(
+            f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
+            "name a folder of photographs, e.g. data: {train: DIR, test: DIR}"
+        )
     if problems:
         raise UserError(problems)
     return study
@@ -234,4 +246,11 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    return {split: ImageSource.folder(root / folder) for split, folder in folders.items() if folder is not None}
+    named: dict[Split, Path] = {split: (root / folder).resolve() for split, folder in folders.items() if folder}
+    for split, folder in named.items():
+        twin = next((other for other in named if other != split and named[other] == folder), None)
+        if twin:
+            raise UserError(
+                f"data.{twin}: is the same folder as data.{split}; photographs must not be learned and tested on"
+            )
+    return {split: ImageSource.folder(folder) for split, folder in named.items()}

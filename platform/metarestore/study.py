@@ -14,11 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from metarestore.config.experiment import Experiment
+from metarestore.config.graph import CONTROLS
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
+from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.results import ArmResult, History, StudyResult
+from metarestore.evaluation.results import ArmResult, History, StudyResult, strict_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.learners.workspace import Workspace
@@ -32,8 +34,6 @@ from metarestore.reports.table import markdown_table, statements
 from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
-
-_CONTROLS = ("uniform", "random", "inverted")
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,13 @@ def run_study(
     started = time.perf_counter()
     experiments = arm_experiments(experiment) if arms else {experiment.learner.kind: experiment}
     studies = {arm: resolve(single, root) for arm, single in experiments.items()}
-    folder = RunFolder(out, experiment, resume=resume)
-    baseline = Workspace(next(iter(studies.values())))
+    if resume and not (out / "run.json").is_file():
+        raise UserError(f"--resume: there is no run in {out}; leave --resume out to start one")
+    workspaces = {arm: Workspace(study) for arm, study in studies.items()}
+    for workspace in workspaces.values():
+        workspace.open_all()
+    folder = RunFolder(out, resolve(experiment, root), resume=resume)
+    baseline = next(iter(workspaces.values()))
     results = [bicubic_result(baseline)]
     store = Store(root, name)
     parent = _mlflow_run(store, folder, name)
@@ -130,16 +135,16 @@ def run_study(
     with _ended(parent), build_engine(experiment.engine) as engine:
         display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
         outcomes = []
-        for arm, study in studies.items():
-            place = RunFolder(out / "arms" / arm, study.experiment, resume=resume) if arms else folder
+        for arm, workspace in workspaces.items():
+            place = RunFolder(out / "arms" / arm, workspace.study, resume=resume) if arms else folder
             run = _mlflow_run(store, place, arm, parent.id) if arms else parent
             with _ended(run) if arms else nullcontext():
-                outcomes.append(run_arm(Arm(arm, Workspace(study), place, run), engine, display))
+                outcomes.append(run_arm(Arm(arm, workspace, place, run), engine, display))
         results += [outcome.result for outcome in outcomes]
         display.stage("drawing pictures")
         examples = make_examples(baseline, _shown(outcomes))
         result = StudyResult(name, tuple(results), examples, time.perf_counter() - started)
-        write_atomically(out / "results.json", json.dumps(summary(result), indent=1).encode())
+        write_atomically(out / "results.json", json.dumps(strict_json(summary(result)), indent=1).encode())
         publish(result, out, parent, command)
     return result
 
@@ -191,7 +196,7 @@ def history(trained: Trained) -> History:
 
 def summary(result: StudyResult) -> dict[str, Any]:
     """Returns a study's figures as JSON-able data, with the gradient weights of its first arm that has an estimate."""
-    estimated = [arm for arm in result.arms if arm.relations is not None and arm.relations.estimator not in _CONTROLS]
+    estimated = [arm for arm in result.arms if arm.relations is not None and arm.relations.estimator not in CONTROLS]
     weights = estimated[0].weights if estimated else {}
     effective = effective_tasks(list(weights.values())) if weights else None
     relations = estimated[0].relations if estimated else None

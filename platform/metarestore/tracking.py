@@ -18,6 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from metarestore.errors import UserError
+
 _BATCH = 1000
 """Metrics that MLflow takes in one call."""
 _PARAMS = 100
@@ -54,10 +56,17 @@ class Store:
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.uri = tracking_uri(root)
-        self.client = MlflowClient(tracking_uri=self.uri)
-        found = self.client.get_experiment_by_name(name)
         artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (root.absolute() / "mlartifacts").as_uri()
-        self.experiment = found.experiment_id if found else self.client.create_experiment(name, artifacts)
+        try:
+            self.client = MlflowClient(tracking_uri=self.uri)
+            found = self.client.get_experiment_by_name(name)
+            self.experiment = found.experiment_id if found else self.client.create_experiment(name, artifacts)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"MLflow: no store answers at {self.uri} ({reason}); "
+                "correct MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the project"
+            ) from error
 
     def run(self, name: str, *, parent: str | None = None, run_id: str | None = None) -> Run:
         """Starts a run, nested under `parent`, or takes up the run `run_id` again."""
@@ -111,6 +120,7 @@ class Run:
         self._client.set_tag(self.id, key, value)
 
     def end(self, status: str = "FINISHED") -> None:
-        """Writes what is waiting and ends the run."""
-        self.flush()
+        """Ends the run; what waits is written only if it finished, since a resumed run will find it again."""
+        if status == "FINISHED":
+            self.flush()
         self._client.set_terminated(self.id, status)

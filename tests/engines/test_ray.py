@@ -51,7 +51,7 @@ def cluster() -> Iterator[None]:
 
 
 def weights(study: Study, folder: Path, engine: LocalEngine | RayEngine, observer: Quiet | None = None) -> bytes:
-    run = RunFolder(folder, study.experiment, resume=False)
+    run = RunFolder(folder, study, resume=False)
     train(Workspace(study), run, engine.session(study), observer or Quiet())
     return (folder / "model.safetensors").read_bytes()
 

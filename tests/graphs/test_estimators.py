@@ -15,7 +15,7 @@ from metarestore.graphs.estimate import estimate, inverted
 from metarestore.graphs.gradient import cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.reliability import jackknife_error, rank_correlation
+from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.graphs.response import relation_matrix, response, response_relations
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
@@ -75,6 +75,37 @@ def test_expert_edges_replace_estimates(small_study: Callable[..., Study]) -> No
     assert relations.values[0] == -0.5
     assert relations.standard_errors[0] == 0
     np.testing.assert_array_equal(relations.values[1:], related(small_study, "response").values[1:])
+
+
+def test_edges_leave_the_controls_alone(small_study: Callable[..., Study]) -> None:
+    edges = [{"from": "bicubic", "relation": 1.0}]
+
+    def values(estimator: dict[str, Any]) -> np.ndarray:
+        workspace = Workspace(small_study(graph={"edges": edges, "estimator": estimator}))
+        run = lambda jobs, flat: [job.run(workspace, flat) for job in jobs]  # noqa: E731
+        return estimate(workspace, run, workspace.initial()).values
+
+    np.testing.assert_array_equal(values({"kind": "uniform"}), np.zeros(3))
+    assert values({"kind": "random"})[0] != 1.0
+    plain = values({"kind": "response", "draws": 4})
+    np.testing.assert_array_equal(values({"kind": "inverted", "of": {"kind": "response", "draws": 4}}), -plain)
+
+
+def test_one_shot_has_no_split_half_reliability(small_study: Callable[..., Study]) -> None:
+    for kind in ("response", "gradient"):
+        relations = related(small_study, kind, adaptation={"shots": 1})
+        assert np.isnan(relations.reliability)
+        assert np.isfinite(relations.standard_errors).all()
+    from metarestore.errors import UserError
+
+    with pytest.raises(UserError, match="at least 2 shots"):
+        related(small_study, "transfer", adaptation={"shots": 1})
+
+
+def test_bootstrap_of_a_mean_is_its_standard_error() -> None:
+    sample = np.random.default_rng(0).standard_normal((400, 3))
+    found = bootstrap_error(lambda drawn: sample[drawn].mean(axis=0), 400, seed=0)
+    np.testing.assert_allclose(found, sample.std(axis=0, ddof=1) / 20, rtol=0.3)
 
 
 @pytest.mark.parametrize("planted", ["blur_iso_wide", "noise_gaussian", "jpeg", "blur_noise"])

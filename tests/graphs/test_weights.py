@@ -77,3 +77,9 @@ def test_balancing_by_own_norms_makes_all_norms_their_mean() -> None:
     np.testing.assert_allclose(
         np.linalg.norm(balanced(gradients.astype(np.float32), norms), axis=1), norms.mean(), rtol=1e-5
     )
+
+
+def test_weights_too_small_for_single_precision_still_make_a_mean() -> None:
+    gradients = np.ones((2, 3), np.float32)
+    np.testing.assert_allclose(combined(gradients, [1e-200, 3e-200]), 1.0)
+    np.testing.assert_array_equal(combined(gradients, [0.0, 0.0]), 0.0)

@@ -130,6 +130,15 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
         load_model(tmp_path / "other.safetensors")
 
 
+def test_a_network_of_another_shape_is_named(tmp_path: Path) -> None:
+    model = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    metadata = {"metarestore": '{"model": {"kind": "fsrcnn", "d": 9, "s": 4, "m": 1}, "scale": 2}'}
+    for name, description in (("a", metadata), ("b", {"metarestore": "{"}), ("c", {"metarestore": "{}"})):
+        save_file(dict(model.state_dict()), tmp_path / f"{name}.safetensors", description)
+        with pytest.raises(UserError, match=f"{name}.safetensors: its weights do not fit its description"):
+            load_model(tmp_path / f"{name}.safetensors")
+
+
 def test_a_gray_photograph_stays_gray() -> None:
     network = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
     gray = np.repeat(np.random.default_rng(0).integers(0, 256, (9, 13, 1), np.uint8), 3, axis=2)

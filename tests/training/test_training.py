@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.experiment import Experiment, OptimizerSpec
+from metarestore.config.experiment import OptimizerSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
@@ -54,7 +54,7 @@ class Silent:
 def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silent | None = None) -> bytes:
     workspace = Workspace(study)
     with LocalEngine() as engine:
-        run = RunFolder(folder, study.experiment, resume=resume)
+        run = RunFolder(folder, study, resume=resume)
         train(workspace, run, engine.session(study), observer or Silent())
     return (folder / "model.safetensors").read_bytes()
 
@@ -204,14 +204,51 @@ def test_refreshed_relations(small_study: Callable[..., Study], tmp_path: Path) 
     assert trained(small_study(graph=graph), tmp_path / "parts", resume=True) == whole
 
 
-@pytest.mark.parametrize("balance", ["unit", "ema"])
-@pytest.mark.parametrize("acts_on", ["gradients", "sampling"])
-def test_weights_and_balance_change_the_result(
-    small_study: Callable[..., Study], tmp_path: Path, balance: str, acts_on: str
+@pytest.mark.parametrize(
+    "switch", [{"balance": "unit"}, {"balance": "ema"}, {"acts_on": "sampling"}, {"temperature": 0.2}]
+)
+def test_each_switch_of_the_weights_acts(
+    small_study: Callable[..., Study], tmp_path: Path, switch: dict[str, Any]
 ) -> None:
     plain = trained(small_study(), tmp_path / "plain")
-    weights = {"temperature": 0.2, "balance": balance, "acts_on": acts_on}
-    assert trained(small_study(graph={"weights": weights}), tmp_path / "other") != plain
+    assert trained(small_study(graph={"weights": switch}), tmp_path / "other") != plain
+
+
+def test_a_vanishing_temperature_does_not_break_the_network(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    """Steps that draw only tasks of weight 0 change nothing, instead of dividing 0 by 0."""
+    from safetensors.torch import load_file
+
+    study = small_study(graph={"weights": {"temperature": 1e-4}}, training={"tasks_per_step": 1, "shard_size": 1})
+    trained(study, tmp_path)
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "model.safetensors").values())
+
+
+def test_a_diverging_run_is_stopped_and_named(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    study = small_study(training={"optimizer": {"kind": "sgd", "lr": 1e30}})
+    with pytest.raises(UserError, match=r"step \d+: the loss .* not finite; lower training.optimizer.lr"):
+        trained(study, tmp_path)
+
+
+def test_a_changed_task_file_is_noticed_on_resume(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    import dataclasses
+
+    study = small_study()
+    trained(study, tmp_path)
+    changed = dataclasses.replace(study, target=study.auxiliary["blur_iso_wide"])
+    with pytest.raises(UserError, match=r"another configuration \(tasks.phone_camera"):
+        trained(changed, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"step": 3}'])
+def test_broken_records_are_named(small_study: Callable[..., Study], tmp_path: Path, content: str) -> None:
+    study = small_study()
+    trained(study, tmp_path)
+    (tmp_path / "checkpoints/state.json").write_text(content)
+    with pytest.raises(UserError, match=r"checkpoints: cannot be read"):
+        trained(study, tmp_path, resume=True)
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json: (cannot be read|is not the record)"):
+        trained(study, tmp_path, resume=True)
 
 
 def test_learning_from_the_shots_alone_needs_no_relations(small_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -233,11 +270,11 @@ def test_training_lowers_the_loss(small_study: Callable[..., Study], tmp_path: P
     assert observer.validations[-1][1] > observer.validations[0][1]
 
 
-def test_a_folder_that_cannot_be_written(small_experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(small_study: Callable[..., Study], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(UserError, match=r"cannot be written.*another folder"):
-        RunFolder(blocked / "run", small_experiment(), resume=False)
+    with pytest.raises(UserError, match=r"cannot be written.*another place"):
+        RunFolder(blocked / "run", small_study(), resume=False)
 
 
 def test_a_second_interrupt_stops_at_once() -> None:

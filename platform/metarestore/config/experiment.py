@@ -140,7 +140,7 @@ class RayEngine(Strict):
     workers: int | Literal["auto"] = "auto"
     """Number of actors; auto: one per core of the cluster, or per share of a GPU."""
     address: str | None = None
-    """A running cluster (`auto`, `ray://host:10001`); leave it out to start a local one."""
+    """A running cluster (`auto` or `host:6379`); leave it out to start a local one."""
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     max_restarts: int = Field(3, ge=-1)
@@ -172,7 +172,17 @@ class Experiment(Strict):
     """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
     file's replaces it; every other mapping is merged key by key."""
     search: dict[str, Any] = Field({})
-    """The search space of a parameter study."""
+    """Reserved for the search space of a parameter study; training does not read it."""
+
+    @model_validator(mode="after")
+    def _arms_have_names_of_their_own(self) -> Self:
+        folded = [name.casefold() for name in self.arms]
+        for name, low in zip(self.arms, folded, strict=True):
+            if low == "bicubic":
+                raise ValueError(f"the arm '{name}' cannot have this name: bicubic is always measured; choose another")
+            if folded.count(low) > 1:
+                raise ValueError(f"the arm '{name}' differs from another only in upper and lower case; rename it")
+        return self
 
 
 class ExperimentFile(Experiment):

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from metarestore.config.base import Strict
 
+CONTROLS = ("uniform", "random", "inverted")
+"""Kinds of estimators that estimate nothing: what a real estimate is compared with."""
+
 RelationValue = Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
@@ -26,7 +29,7 @@ class TransferEstimator(Strict):
     steps: int = Field(150, ge=1)
     """Outer steps of the short training on each source."""
     adaptation_steps: int = Field(20, ge=0)
-    """Adam steps on one half of the shots."""
+    """Steps on one half of the shots, taken as `adaptation` says."""
     draws: int = Field(2, ge=1)
     """Ways in which the shots are halved; each half is scored once."""
 
@@ -87,7 +90,8 @@ class Weights(Strict):
     acts_on: Literal["gradients", "sampling"] = "gradients"
     """Whether a weight scales its task's gradient or the probability of drawing the task (cheaper)."""
     balance: Literal["none", "unit", "ema"] = "none"
-    """Gradient norms as they are, scaled to 1 per task, or divided by a running mean per distribution."""
+    """Gradient norms as they are; all scaled to the step's mean norm; or each divided by a running mean of its
+    distribution's norms. Balancing keeps the scale of the step."""
 
 
 class Edge(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from torch import Tensor
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Job, Study, Workspace, single_thread
+
+_START_SECONDS = 120
+"""How long workers may take to start: they import torch, and a cluster may have to make room."""
+
+_REMEDY = "start one with `ray start --head`, or leave the address out"
 
 _CACHED_WORKSPACES = 4
 """Arms of a study take turns, so a worker keeps the last few workspaces open."""
@@ -100,11 +106,22 @@ class RayEngine:
     """
 
     def __init__(self, spec: RaySpec) -> None:
+        self.workers: list[Any] = []
         self._owns_cluster = not ray.is_initialized()
-        if self._owns_cluster:
-            _connect(spec)
-        self.workers = [_start_worker(spec) for _ in range(_worker_count(spec))]
-        ray.get([worker.ready.remote() for worker in self.workers])
+        try:
+            if self._owns_cluster:
+                _connect(spec)
+            self.workers = [_start_worker(spec) for _ in range(_worker_count(spec))]
+            ray.get([worker.ready.remote() for worker in self.workers], timeout=_START_SECONDS)
+        except GetTimeoutError as error:
+            self.close()
+            raise UserError(
+                f"engine.workers: {spec.workers} workers did not start within {_START_SECONDS} s; "
+                "the cluster may be busy: lower engine.workers, or try again later"
+            ) from error
+        except UserError:
+            self.close()
+            raise
 
     def session(self, study: Study) -> RaySession:
         """Puts the study into the object store; actors open it when they get their first job."""
@@ -125,37 +142,60 @@ class RayEngine:
         """Drops an actor that does not come back."""
         self.workers = [other for other in self.workers if other is not worker]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the actors, and the cluster if it was started here."""
         for worker in self.workers:
             ray.kill(worker)
         self.workers = []
         if self._owns_cluster:
             ray.shutdown()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
 
 def _connect(spec: RaySpec) -> None:
     # Ray warns of a coming change for actors without GPUs unless this is set; ours see none either way.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = spec.address is None
+    cores = os.cpu_count() or 1
     # A local cluster offers as many CPU slots as workers are asked for: tests run 3 one-thread workers on 2 cores.
     wanted = 0 if spec.workers == "auto" else math.ceil(spec.workers * spec.cpus_per_worker)
+    if local and wanted > max(4 * cores, 4):
+        raise UserError(
+            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs are too many for the {cores} "
+            f"cores of this machine; write auto, or at most {max(4 * cores, 4)}"
+        )
+    if spec.address not in (None, "auto", "local"):
+        _check_reachable(spec.address)
     try:
         ray.init(
             address="local" if local else spec.address,
-            num_cpus=max(wanted, os.cpu_count() or 1) if local else None,
+            num_cpus=max(wanted, cores) if local else None,
             include_dashboard=False if local else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}") from error
+
+
+def _check_reachable(address: str | None) -> None:
+    """Asks for a connection first, because Ray itself waits for minutes for a cluster that is not there."""
+    host, _, port = str(address).rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"engine.address: '{address}' is not auto or host:port; {_REMEDY}")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
         raise UserError(
-            f"engine.address: no Ray cluster answers at '{spec.address}' ({error}); "
-            "start one with `ray start --head`, or leave the address out"
+            f"engine.address: no Ray cluster answers at '{address}' ({error.strerror}); {_REMEDY}"
         ) from error
 
 

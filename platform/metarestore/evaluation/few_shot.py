@@ -35,11 +35,6 @@ def evaluation_luma(y: Tensor, gray: NDArray[np.bool_]) -> Floats:
     return np.asarray(np.clip(np.floor(levels + 0.5), 0, 255))
 
 
-def gray_images(rgb: Tensor) -> NDArray[np.bool_]:
-    """Tells which images (N, 3, H, W) have three equal channels."""
-    return np.asarray((rgb[:, :1] == rgb).all(dim=1).all(dim=2).all(dim=1).numpy())
-
-
 @dataclass(frozen=True)
 class TestSet:
     """The target's test crops, ready to be measured on."""
@@ -55,7 +50,8 @@ class TestSet:
     def of(cls, workspace: Workspace) -> TestSet:
         """Takes the test crops of a workspace's target."""
         task = workspace.target_task
-        gray = gray_images(task.query_hr)
+        names = workspace.target_draw.photographs
+        gray = np.asarray([workspace.target.is_gray(name) for name in names])
         reference = evaluation_luma(rgb_to_y(task.query_hr), gray)
         return cls(task.query_lr, reference, gray, workspace.study.scale)
 
@@ -127,7 +123,7 @@ def unique_photographs(workspace: Workspace) -> tuple[str, ...]:
 def bicubic_result(workspace: Workspace) -> ArmResult:
     """Measures bicubic upscaling of the same test crops."""
     test = TestSet.of(workspace)
-    y = rgb_to_y(quantised(bicubic_upsample(test.lr, workspace.study.scale)))
+    y = rgb_to_y(bicubic_upsample(test.lr, workspace.study.scale).clamp(0, 1))
     photographs = workspace.target_draw.photographs
     curve = Curve("bicubic", cluster_means(test.psnr(y)[None], photographs), cluster_means(test.ssim(y), photographs))
     return ArmResult("bicubic", unique_photographs(workspace), curve)
@@ -138,8 +134,3 @@ def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
     workspace.model.load_state_dict(workspace.layout.unflatten(adapted))
     scale, channels = workspace.study.scale, workspace.model.channels
     return restore_rgb(workspace.model, workspace.target_task.query_lr, scale=scale, channels=channels)
-
-
-def quantised(images: Tensor) -> Tensor:
-    """Rounds images to 8 bit, in [0, 1]."""
-    return (images.clamp(0, 1) * 255.0).round() / 255.0

@@ -130,3 +130,12 @@ class StudyResult:
             },
             "seconds": self.seconds,
         }
+
+
+def strict_json(data: Any) -> Any:
+    """Replaces numbers that JSON does not know (NaN, infinity) by null, in nested dicts and lists."""
+    if isinstance(data, dict):
+        return {key: strict_json(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [strict_json(value) for value in data]
+    return None if isinstance(data, float) and not np.isfinite(data) else data

@@ -19,33 +19,37 @@ from metarestore.seeds import generator
 def estimate(workspace: Workspace, run: Runner, flat: Tensor) -> Relations:
     """Estimates the relations that a study's graph asks for; expert edges replace the estimates they speak of.
 
+    The controls stay controls: edges do not touch `uniform` and `random`, and `inverted` turns them around too.
+
     Args:
         workspace: The study, opened in this process.
         run: Runs jobs, here or on workers.
         flat: Parameters (P,) that gradients are taken at and that short trainings start from.
     """
     estimator = workspace.experiment.graph.estimator
-    relations = dataclasses.replace(_estimate(estimator, workspace, run, flat), estimator=estimator.kind)
-    return with_expert_edges(relations, workspace.experiment.graph.edges)
+    return dataclasses.replace(_estimate(estimator, workspace, run, flat), estimator=estimator.kind)
 
 
 def _estimate(estimator: spec.Estimator, workspace: Workspace, run: Runner, flat: Tensor) -> Relations:
+    edges = workspace.experiment.graph.edges
     match estimator:
         case spec.ResponseEstimator():
-            return estimate_response(workspace, run, flat, estimator.draws)
+            return with_expert_edges(estimate_response(workspace, run, flat, estimator.draws), edges)
         case spec.TransferEstimator():
-            return estimate_transfer(workspace, run, flat, estimator)
+            return with_expert_edges(estimate_transfer(workspace, run, flat, estimator), edges)
         case spec.GradientEstimator():
-            return estimate_gradient(workspace, run, flat, estimator.draws)
+            return with_expert_edges(estimate_gradient(workspace, run, flat, estimator.draws), edges)
         case spec.InvertedControl():
             return inverted(_estimate(estimator.of, workspace, run, flat))
-        case spec.RandomControl():
-            values = generator(workspace.experiment.seed, "random relations").uniform(
-                -1, 1, len(workspace.study.auxiliary)
-            )
-            return _stated(workspace, values, "random")
-        case spec.UniformControl() | spec.ExpertEstimator():
-            return _stated(workspace, np.zeros(len(workspace.study.auxiliary)), estimator.kind)
+        case spec.ExpertEstimator():
+            return with_expert_edges(_stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert"), edges)
+        case spec.RandomControl() | spec.UniformControl():
+            return _control(workspace, estimator.kind)
+
+
+def _control(workspace: Workspace, kind: str) -> Relations:
+    rng, count = generator(workspace.experiment.seed, "random relations"), len(workspace.study.auxiliary)
+    return _stated(workspace, rng.uniform(-1, 1, count) if kind == "random" else np.zeros(count), kind)
 
 
 def inverted(relations: Relations) -> Relations:

@@ -85,11 +85,14 @@ def estimate_gradient(workspace: Workspace, run: Runner, flat: Tensor, draws: in
     found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
     target, auxiliary = found[0][0], np.stack(found[1:])
     whole = auxiliary.mean(axis=2)
-    groups = np.array_split(np.arange(draws), min(10, draws))
-    replicates = [cosine_relations(target.mean(axis=0), np.delete(whole, group, axis=1)) for group in groups]
-    # The two halves share the clean images within a half only, so their agreement tells the noise of the shots.
+    error = jackknife_error(
+        [cosine_relations(target.mean(axis=0), np.delete(whole, k, axis=1)) for k in range(draws)], len(names)
+    )
+    # The two halves have no clean image in common, so their agreement tells the noise of the shots.
     halves = [cosine_relations(target[k], auxiliary[:, :, k]) for k in (0, 1)]
-    error = np.hypot(jackknife_error(replicates, len(names)), np.abs(halves[0] - halves[1]) / 2)
+    halved = len(workspace.shots.support_lr) > 1
+    if halved:
+        error = np.hypot(error, np.abs(halves[0] - halves[1]) / 2)
     return Relations(
         target=workspace.experiment.graph.target,
         auxiliary=names,
@@ -97,7 +100,7 @@ def estimate_gradient(workspace: Workspace, run: Runner, flat: Tensor, draws: in
         standard_errors=error,
         estimator="gradient",
         draws=draws,
-        reliability=rank_correlation(halves[0], halves[1]),
+        reliability=rank_correlation(halves[0], halves[1]) if halved else float("nan"),
         matrix=_matrix(target.mean(axis=0), whole.mean(axis=1)),
     )
 

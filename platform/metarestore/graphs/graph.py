@@ -37,7 +37,8 @@ def build_graph(
 
     Returns:
         A directed graph. Nodes carry `kind` (auxiliary or target), `content` and `parameters`; edges from auxiliary to
-        target carry `relation`, `standard_error`, `weight`, `estimator` and `draws`.
+        target carry `relation`, `standard_error`, `weight`, `estimator` and `draws`; edges among auxiliary
+        distributions carry `relation` and `estimator`, if the estimator relates them.
     """
     graph: Graph = nx.DiGraph()
     graph.graph |= {**provenance, "estimator": relations.estimator, **_defined(reliability=relations.reliability)}
@@ -54,6 +55,12 @@ def build_graph(
             estimator=relations.estimator,
             draws=relations.draws,
         )
+    if relations.matrix is not None:
+        for i, name in enumerate(relations.auxiliary):
+            for j, other in enumerate(relations.auxiliary):
+                if i != j:
+                    value = float(relations.matrix[i, j])
+                    graph.add_edge(name, other, relation=value, estimator=relations.estimator)
     return graph
 
 

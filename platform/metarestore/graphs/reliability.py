@@ -1,14 +1,19 @@
-"""How sure an estimate is: jackknife errors and split-half reliability."""
+"""How sure an estimate is: standard errors by resampling, and split-half reliability."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from metarestore.seeds import generator
+
 Floats = NDArray[np.float64]
+
+_RESAMPLES = 100
+"""Enough for a standard error that is itself known to a tenth."""
 
 
 def jackknife_error(replicates: Sequence[Floats], count: int) -> Floats:
@@ -25,6 +30,21 @@ def jackknife_error(replicates: Sequence[Floats], count: int) -> Floats:
         return np.full(count, np.nan)
     stacked = np.stack(replicates)
     return np.asarray(np.sqrt((groups - 1) / groups * np.square(stacked - stacked.mean(axis=0)).sum(axis=0)))
+
+
+def bootstrap_error(estimate: Callable[[NDArray[np.int64]], Floats], draws: int, seed: int) -> Floats:
+    """Returns the bootstrap standard error (N,) of an estimate over draws; fit for estimates that are not smooth.
+
+    Args:
+        estimate: Maps indices of draws (draws,), with repetitions, to an estimate (N,).
+        draws: Number of draws.
+        seed: Seed of the resampling.
+
+    Source: Efron, Bootstrap methods: another look at the jackknife (1979).
+    """
+    rng = generator(seed, "bootstrap")
+    replicates = [estimate(rng.integers(0, draws, draws)) for _ in range(_RESAMPLES)]
+    return np.asarray(np.std(replicates, axis=0, ddof=1))
 
 
 def rank_correlation(a: Floats, b: Floats) -> float:

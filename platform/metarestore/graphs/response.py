@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metarestore.degradations.resample import bicubic_downsample
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.reliability import jackknife_error, rank_correlation
+from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.colour import rgb_to_y
 from metarestore.seeds import derived_seed
@@ -104,7 +104,7 @@ def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, draws: in
         target=workspace.experiment.graph.target,
         auxiliary=names,
         values=values,
-        standard_errors=_standard_errors(target, auxiliary),
+        standard_errors=_standard_errors(target, auxiliary, workspace.experiment.seed),
         estimator="response",
         draws=draws,
         reliability=_split_half(target, auxiliary),
@@ -165,20 +165,17 @@ def _to_relation(distance: Floats, scale: float) -> Floats:
     return np.asarray((scale - distance) / (scale + distance + 1e-12))
 
 
-def _standard_errors(target: Floats, auxiliary: Floats) -> Floats:
-    """Combines the jackknife errors over shots and over draws."""
-    shots = range(len(target))
-    over_shots = [
-        response_relations(np.delete(target, k, axis=0), np.delete(auxiliary, k, axis=2))
-        for k in shots
-        if len(target) > 1
-    ]
-    draws = auxiliary.shape[1]
-    groups = np.array_split(np.arange(draws), min(10, draws))
-    over_draws = [response_relations(target, np.delete(auxiliary, group, axis=1)) for group in groups]
-    return np.asarray(
-        np.hypot(jackknife_error(over_shots, len(auxiliary)), jackknife_error(over_draws, len(auxiliary)))
+def _standard_errors(target: Floats, auxiliary: Floats, seed: int) -> Floats:
+    """Combines the jackknife error over shots (where there are several) and the bootstrap error over draws."""
+    over_draws = bootstrap_error(
+        lambda drawn: response_relations(target, auxiliary[:, drawn]), auxiliary.shape[1], seed
     )
+    if len(target) < 2:
+        return over_draws
+    without = [
+        response_relations(np.delete(target, k, axis=0), np.delete(auxiliary, k, axis=2)) for k in range(len(target))
+    ]
+    return np.asarray(np.hypot(jackknife_error(without, len(auxiliary)), over_draws))
 
 
 def _split_half(target: Floats, auxiliary: Floats) -> float:

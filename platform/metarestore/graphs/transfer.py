@@ -52,8 +52,8 @@ class TransferJob:
 
 
 def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tensor:
-    """Pre-trains on one source for a few steps with the experiment's outer optimizer, one task a step."""
-    learner = PretrainLearner(workspace.model)
+    """Pre-trains on one source for a few steps, one task a step, with Adam at the experiment's outer rate."""
+    learner = PretrainLearner(workspace.model, workspace.experiment.learner.loss)
     current = flat.detach().clone().requires_grad_()
     rule = torch.optim.Adam([current], lr=workspace.experiment.training.optimizer.lr)
     seed = derived_seed(workspace.experiment.seed, "transfer")
@@ -74,16 +74,17 @@ def _score(
     options: TransferEstimator,
 ) -> float:
     """Adapts to the shots `learn` and returns the mean PSNR in dB on the shots `test`."""
-    lr = workspace.experiment.adaptation.lr
+    how = workspace.experiment.adaptation
     lr_images, hr_images = shots.support_lr, shots.support_hr
     adapted = adapt(
         workspace.model,
         flat,
         lr_images[learn],
         hr_images[learn],
-        optimizer="adam",
+        optimizer=how.optimizer,
         steps=options.adaptation_steps,
-        lr=lr,
+        lr=how.lr,
+        loss_name=workspace.experiment.learner.loss,
     )
     with torch.no_grad():
         restored = restore(workspace.model, workspace.layout.unflatten(adapted), lr_images[test])
@@ -106,8 +107,8 @@ def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: 
     gains = np.stack(scores[1:]) - scores[0][None]
     flat_gains = gains.reshape(len(names), -1)
     values = np.tanh(flat_gains.mean(axis=1))
-    # The halves of one halving are scored on different shots; errors of tanh follow by its slope 1 − tanh².
-    error = flat_gains.std(axis=1, ddof=1) / np.sqrt(flat_gains.shape[1]) * (1 - values**2)
+    # Only two halves are ever independent, however often the shots are halved; the error of tanh follows by its slope.
+    error = flat_gains.std(axis=1, ddof=1) / np.sqrt(2) * (1 - values**2)
     return Relations(
         target=workspace.experiment.graph.target,
         auxiliary=names,

@@ -56,11 +56,14 @@ def balanced(gradients: NDArray[np.float32], norms: ArrayLike) -> NDArray[np.flo
 def combined(gradients: NDArray[np.float32], weights: ArrayLike) -> NDArray[np.float32]:
     """Computes the outer gradient Σ wᵢ gᵢ / Σ wᵢ of task gradients (T, P), summed in the order of the tasks.
 
-    The order is fixed, so the result does not depend on who computed which gradient, or when.
+    The order is fixed, so the result does not depend on who computed which gradient, or when. If all weights are 0 so
+    is the result.
     """
-    array = np.asarray(weights, np.float32)
+    array = np.asarray(weights, np.float64)
+    # Shares of the largest weight, so that weights too small for float32 still make a mean and not 0/0.
+    relative = array / array.max() if array.max() > 0 else array
+    shares = (relative / max(relative.sum(), 1.0)).astype(np.float32)
     total: NDArray[np.float32] = np.zeros(gradients.shape[1], np.float32)
-    for weight, gradient in zip(array, gradients, strict=True):
-        total += weight * gradient
-    total /= array.sum(dtype=np.float32)
+    for share, gradient in zip(shares, gradients, strict=True):
+        total += share * gradient
     return total

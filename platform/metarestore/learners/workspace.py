@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from metarestore.config.experiment import Experiment
-from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner, build_learner
@@ -132,17 +131,8 @@ class Workspace:
         return Episode(training.support, training.query, training.patch)
 
     def images(self, split: Split) -> ImageStore:
-        """Opens the photographs of a split.
-
-        Raises:
-            UserError: The experiment names none.
-        """
+        """Opens the photographs of a split."""
         if split not in self._stores:
-            if split not in self.study.images:
-                raise UserError(
-                    f"data.{split} is missing, and the target '{self.experiment.graph.target}' is synthetic; "
-                    f"name a folder of photographs, e.g. data: {{train: DIR, {split}: DIR}}"
-                )
             self._stores[split] = ImageStore.open(self.study.images[split])
         return self._stores[split]
 
@@ -164,6 +154,16 @@ class Workspace:
             return open_pairs(name, spec, self.episode)
         splits: Mapping[Split, ImageStore] = {split: self.images(split)}
         return SyntheticTasks(name, spec, splits, self.episode, split)
+
+    def open_all(self) -> None:
+        """Opens every distribution and builds the target, to find mistakes before anything is written.
+
+        Raises:
+            UserError: A folder holds no photographs, or an image is smaller than a patch, shot or crop.
+        """
+        for name in self.study.auxiliary:
+            self.distribution(name)
+        _ = self.target_task
 
     @cached_property
     def target(self) -> FewShotTarget:

@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def save_model(path: Path, spec: FSRCNNModel, scale: int, flat: Tensor) -> None:
@@ -63,7 +63,11 @@ def load_model(path: Path) -> FSRCNN:
         raise UserError(f"{file}: not a safetensors file ({error})") from error
     if _KEY not in metadata:
         raise UserError(f"{file}: was not written by metarestore; its metadata has no '{_KEY}' entry")
-    description = json.loads(metadata[_KEY])
-    model = build_model(FSRCNNModel.model_validate(description["model"]), description["scale"], seed=0)
-    model.load_state_dict(tensors)
+    try:
+        description = json.loads(metadata[_KEY])
+        model = build_model(FSRCNNModel.model_validate(description["model"]), description["scale"], seed=0)
+        model.load_state_dict(tensors)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: its weights do not fit its description ({reason}); take another file") from error
     return model.eval()

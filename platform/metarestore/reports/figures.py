@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
+from metarestore.config.graph import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.reports.curves import adaptation_curves, result_bars, training_curves, weights_over_time
 from metarestore.reports.pictures import before_after
@@ -26,13 +27,11 @@ __all__ = [
     "weights_over_time",
 ]
 
-_CONTROLS = ("uniform", "random", "inverted")
-
 
 def arms_by_relations(study: StudyResult) -> tuple[tuple[ArmResult, ...], ...]:
     """Groups the arms that share relations and weights, in the study's order; controls only where nothing else is."""
     related = [arm for arm in study.arms if arm.relations is not None and arm.relations.auxiliary]
-    estimated = [arm for arm in related if arm.relations and arm.relations.estimator not in _CONTROLS]
+    estimated = [arm for arm in related if arm.relations and arm.relations.estimator not in CONTROLS]
     groups: list[list[ArmResult]] = []
     for arm in estimated or related:
         same = next((group for group in groups if _same_relations(group[0], arm)), None)
@@ -46,7 +45,7 @@ def arms_with_weights(study: StudyResult) -> tuple[ArmResult, ...]:
     """Returns the arms whose training weighed several distributions, those with estimated relations first."""
     trained = [arm for arm in study.arms if arm.history and len(arm.history.steps)]
     weighed = [arm for arm in trained if arm.history and len(arm.history.distributions) > 1]
-    return tuple(sorted(weighed, key=lambda arm: arm.relations is None or arm.relations.estimator in _CONTROLS))
+    return tuple(sorted(weighed, key=lambda arm: arm.relations is None or arm.relations.estimator in CONTROLS))
 
 
 def study_figures(study: StudyResult) -> dict[str, Figure]:

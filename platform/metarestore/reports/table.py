@@ -11,13 +11,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from metarestore.config.graph import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.evaluation.statistics import Difference, Estimate, mean_and_error, paired_difference
 from metarestore.reports.style import signed
 
 FROM_TARGET = "target_only"
 """Name of the arm that learns from the few shots alone."""
-_CONTROLS = ("uniform", "inverted", "random")
 _NOTHING = "–"
 _HEADING = 16
 """Letters in a line of a heading, so that seven arms fit a terminal of 80 columns."""
@@ -145,7 +145,7 @@ def _weighted_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]
     arms = {arm.name: arm for arm in learned_arms(study)}
     for name, arm in arms.items():
         learner, _, variant = name.rpartition("_")
-        controls = [f"{learner}_{control}" for control in _CONTROLS] if learner and variant not in _CONTROLS else []
+        controls = [f"{learner}_{control}" for control in CONTROLS] if learner and variant not in CONTROLS else []
         yield from ((arm, arms[control]) for control in controls if control in arms)
 
 

@@ -66,6 +66,10 @@ class FewShotTarget(Protocol):
         """Makes the tensors: the support set is the shots, the query set is the test crops."""
         ...
 
+    def is_gray(self, photograph: str) -> bool:
+        """Tells whether a test photograph is stored with a single channel."""
+        ...
+
 
 Box = tuple[int, int, int, int]
 
@@ -122,6 +126,10 @@ class SyntheticTarget:
         test = [self._tasks.build_support(one) for one in draw.test]
         return joined(shots, test)
 
+    def is_gray(self, photograph: str) -> bool:
+        """Tells whether a test photograph is stored with a single channel."""
+        return self._test.is_gray(photograph)
+
     def _shots(self, seed: int) -> Iterator[tuple[int, PatchRef]]:
         rng = generator(seed, "shots")
         order = rng.permutation(len(self._large))
@@ -169,6 +177,10 @@ class PairsTarget:
         shots = [self._tasks.build_support(one) for one in draw.shots]
         test = [self._tasks.build_support(one) for one in draw.test]
         return joined(shots, test)
+
+    def is_gray(self, photograph: str) -> bool:
+        """Tells whether a test pair's HR image is stored with a single channel."""
+        return self._tasks.hr.is_gray(photograph)
 
     def _pair(self, crop: tuple[str, Box]) -> TaskDraw:
         name, (top, left, height, width) = crop

@@ -237,7 +237,10 @@ def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
         parts += [importlib.metadata.version("scikit-image"), *files]
     else:
         for path in files.values():
-            real, state = path.resolve(), path.stat()
+            try:
+                real, state = path.resolve(), path.stat()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); remove it or mend the link") from error
             parts.append((str(real), state.st_size, state.st_mtime_ns))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 

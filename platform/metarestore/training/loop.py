@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from metarestore.config.graph import Weights
 from metarestore.engines.engine import Session
+from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balanced, combined, effective_tasks, softmax_weights
 from metarestore.learners.gradients import TaskGradients
@@ -131,6 +132,11 @@ def _update(
 ) -> Row:
     """Applies θ ← Opt(θ, Σ wᵢ gᵢ / Σ wᵢ) and returns the step's row of the log."""
     norms = np.linalg.norm(found.gradients, axis=1).astype(np.float64)
+    if not (np.isfinite(norms).all() and np.isfinite(found.losses).all()):
+        raise UserError(
+            f"step {state.step + 1}: the loss or its gradient is not finite; lower training.optimizer.lr or "
+            "learner.inner_lr (the last checkpoint is as it was)"
+        )
     _remember_norms(state, norms, which, len(plan.sampler.distributions))
     gradients = found.gradients
     if plan.weights.balance == "unit":
@@ -148,7 +154,7 @@ def _update(
         "weights": weights.tolist(),
         "effective_tasks": effective_tasks(weights),
         "norms": _mean_by(norms, which, len(weights)),
-        "shares": (np.bincount(which, effects, len(weights)) / effects.sum()).tolist(),
+        "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),
     }
     state.log.append(row)
     return row

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from metarestore import __version__
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import Experiment
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Workspace
+from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import save_model, write_atomically
 from metarestore.tasks.spec import SyntheticSpec
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
@@ -55,24 +54,24 @@ class RunFolder:
 
     Args:
         path: The folder; it is made if it does not exist.
-        experiment: The resolved configuration.
+        study: The resolved configuration, and the task files that it names.
         resume: Whether to continue what is there.
 
     Raises:
         UserError: The folder cannot be written to, holds another run, or a run of another configuration.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, *, resume: bool) -> None:
+    def __init__(self, path: Path, study: Study, *, resume: bool) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._record = path / "run.json"
-        described = experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
+        described = _described(study)
         if self._record.is_file():
-            before = json.loads(self._record.read_text())
+            before = self._read()
             if not resume:
                 raise UserError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-            if before["experiment"] != described:
-                difference = _first_difference(before["experiment"], described)
+            if before["study"] != described:
+                difference = _first_difference(before["study"], described)
                 raise UserError(
                     f"{path}: was started with another configuration ({difference}); only engine may change on --resume"
                 )
@@ -81,12 +80,30 @@ class RunFolder:
             self.notes = {}
         self._described = described
         self.save_notes()
-        dump_yaml(experiment, path / "config.yaml", header="The resolved configuration of this run.")
+        dump_yaml(study.experiment, path / "config.yaml", header="The resolved configuration of this run.")
 
     def save_notes(self) -> None:
         """Writes what a resumed run needs to know, e.g. the id of the MLflow run."""
-        record = {"metarestore": __version__, "experiment": self._described, "notes": self.notes}
+        record = {"metarestore": __version__, "study": self._described, "notes": self.notes}
         write_atomically(self._record, json.dumps(record, indent=1).encode())
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self._record.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._record}: cannot be read ({error}); choose another --out") from error
+        if not isinstance(record, dict) or not {"study", "notes"} <= set(record):
+            raise UserError(f"{self._record}: is not the record of a run; choose another --out")
+        return record
+
+
+def _described(study: Study) -> dict[str, Any]:
+    """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
+    tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
+    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
+    described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
+    described["images"] = {split: str(source) for split, source in study.images.items()}
+    return described
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> str:

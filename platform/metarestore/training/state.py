@@ -111,14 +111,13 @@ def load_state(folder: Path, state: TrainState) -> bool:
         return False
     try:
         data = json.loads(path.read_text())
-        tensors = load((folder / data["tensors"]).read_bytes())
-        state.optimizer.restore(tensors)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be read ({error}); remove the folder to start again") from error
-    state.step = data["step"]
-    state.relations = None if data["relations"] is None else Relations.from_json(data["relations"])
-    state.norms = data["norms"]
-    state.log = data["log"]
-    state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
-    state.seconds = data["seconds"]
+        state.optimizer.restore(load((folder / data["tensors"]).read_bytes()))
+        state.step = data["step"]
+        state.relations = None if data["relations"] is None else Relations.from_json(data["relations"])
+        state.norms = data["norms"]
+        state.log = data["log"]
+        state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
+        state.seconds = data["seconds"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be read ({error!r}); remove the folder to start again") from error
     return True
