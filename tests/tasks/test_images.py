@@ -1,10 +1,11 @@
 """Photographs: what is read, what is refused, and that the cache is never wrong."""
 
-import multiprocessing
 import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from itertools import combinations
 
 import cv2
@@ -370,24 +371,29 @@ def test_a_build_inside_a_build_leaves_one_whole_cache(folder, cache, monkeypatc
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".u8"]
 
 
-def open_together(barrier, source, answers):
-    barrier.wait(60)
-    store = ImageStore.open(source)
-    answers.put((store.content, int(store.image("photo7").sum())))
+OPEN_TOGETHER = """
+import sys
+from metarestore.tasks.images import ImageSource, ImageStore
+print("ready", flush=True)
+sys.stdin.readline()
+store = ImageStore.open(ImageSource.folder(sys.argv[1]))
+print(store.content, int(store.image(store.names[-1]).sum()))
+"""
 
 
 def test_two_processes_build_at_once(folder, cache):
     source = fill(folder, 8)
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=open_together, args=(barrier, source, answers)) for _ in range(2)]
+    command = [sys.executable, "-c", OPEN_TOGETHER, str(folder)]
+    pipe = subprocess.PIPE
+    workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for worker in workers:
-        worker.start()
-    first, second = (answers.get(timeout=60) for _ in workers)
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    assert first == second == (ImageStore.open(source).content, int(noise(7).sum()))
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    first, second = (worker.communicate(timeout=60)[0].split() for worker in workers)
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert first == second == [ImageStore.open(source).content, str(int(noise(7).sum()))]
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".u8"]
 
 
