@@ -131,8 +131,8 @@ def run_study(
     results = [bicubic_result(baseline)]
     store = Store(root, name)
     parent = _mlflow_run(store, folder, name)
-    parent.artifact(out / "config.yaml")
     with _ended(parent), build_engine(experiment.engine) as engine:
+        parent.artifact(out / "config.yaml")
         display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
         outcomes = []
         for arm, workspace in workspaces.items():

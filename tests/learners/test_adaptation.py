@@ -14,21 +14,9 @@ from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
 
 
-class Scalar(nn.Module):
-    """Multiplies images by one weight: the squared error on ones is (w − 1)²."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(0.0))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w * x
-
-
-def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor() -> None:
-    model = Scalar()
+def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor(scalar: nn.Module) -> None:
     image = torch.ones(1, 1, 1, 1)
-    adapted = adapt(model, torch.tensor([3.0]), image, image, optimizer="sgd", steps=4, lr=0.1, loss_name="mse")
+    adapted = adapt(scalar, torch.tensor([3.0]), image, image, optimizer="sgd", steps=4, lr=0.1, loss_name="mse")
     assert float(adapted[0]) - 1 == pytest.approx(2.0 * 0.8**4, rel=1e-5)
 
 

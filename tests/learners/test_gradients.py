@@ -25,17 +25,6 @@ LEARNERS = {
 }
 
 
-class Scalar(nn.Module):
-    """Multiplies images by one weight, so that losses are polynomials of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(0.0))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w * x
-
-
 def ones_task(count: int = 1) -> Task:
     """T tasks of one pixel: input 1, target 1, so that the squared error is (w − 1)²."""
     return Task(*(torch.ones(count, 1, 1, 1, 1, dtype=torch.float64) for _ in range(4)))
@@ -64,10 +53,10 @@ def relative_error(a: TaskGradients, b: TaskGradients) -> float:
 
 @pytest.mark.parametrize(("first_order", "power"), [(False, 2), (True, 1)])
 @pytest.mark.parametrize("w", [0.0, 0.3, 2.0])
-def test_outer_slope_of_a_quadratic(first_order: bool, power: int, w: float) -> None:
+def test_outer_slope_of_a_quadratic(scalar: nn.Module, first_order: bool, power: int, w: float) -> None:
     """One inner step of rate a on (w − 1)² has outer slope 2(w − 1)(1 − 2a)²; first order drops one factor."""
     rate = 0.1
-    learner = MAMLLearner(Scalar(), inner_lr=rate, first_order=first_order, loss_name="mse")
+    learner = MAMLLearner(scalar, inner_lr=rate, first_order=first_order, loss_name="mse")
     layout = Layout.of(learner.model)
     found = vectorised_gradients(learner, layout, torch.tensor([w], dtype=torch.float64), ones_task())
     assert found.gradients[0, 0] == pytest.approx(2 * (w - 1) * (1 - 2 * rate) ** power, abs=1e-12)

@@ -1,0 +1,90 @@
+"""Few-shot figures: the field's metric on every test crop, after every adaptation step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.degradations.resample import bicubic_upsample
+from metarestore.evaluation.examples import make_examples
+from metarestore.evaluation.few_shot import AdaptationJob, bicubic_result, evaluation_luma, unique_photographs
+from metarestore.evaluation.metrics import luma, psnr, psnr_y, ssim_y
+from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.build import restore_rgb
+from metarestore.models.colour import rgb_to_y
+
+
+def eight_bit(images: torch.Tensor) -> np.ndarray:
+    """(N, 3, H, W) in [0, 1] to uint8 (N, H, W, 3)."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_luma_is_that_of_the_metrics(gray: bool) -> None:
+    """On 8-bit images both ways to the luma agree; a gray image is its own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 3), np.uint8)
+    if gray:
+        pixels = np.repeat(pixels[..., :1], 3, axis=3)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float64) / 255
+    found = evaluation_luma(rgb_to_y(images), np.asarray([gray, gray]))
+    for k in range(2):
+        np.testing.assert_allclose(found[k], luma(pixels[k], gray=gray), atol=1e-9)
+        if gray:
+            np.testing.assert_allclose(found[k], pixels[k, ..., 0], atol=1e-9)
+
+
+def test_bicubic_figures_are_those_of_the_metrics_averaged_by_photograph(workspace: Workspace) -> None:
+    """The same figures from 8-bit RGB images, crop by crop; rounding RGB first moves them by hundredths of a dB."""
+    task, draw = workspace.target_task, workspace.target_draw
+    restored, hr = eight_bit(bicubic_upsample(task.query_lr, 4)), eight_bit(task.query_hr)
+    gray = [name == "camera" for name in draw.photographs]
+    crops = [psnr_y(a, b, 4, gray=g) for a, b, g in zip(restored, hr, gray, strict=True)]
+    similar = [ssim_y(a, b, 4, gray=g) for a, b, g in zip(restored, hr, gray, strict=True)]
+    result = bicubic_result(workspace)
+    assert result.photographs == unique_photographs(workspace) == ("astronaut", "camera", "chelsea", "coffee", "rocket")
+    for k, name in enumerate(result.photographs):
+        own = [i for i, photograph in enumerate(draw.photographs) if photograph == name]
+        assert result.psnr_y[k] == pytest.approx(np.mean([crops[i] for i in own]), abs=0.03)
+        assert result.main.ssim_y[k] == pytest.approx(np.mean([similar[i] for i in own]), abs=1e-3)
+
+
+@pytest.mark.parametrize("channels", ["y", "rgb"])
+def test_curve_starts_at_the_network_and_ends_at_the_adapted_one(
+    small_study: Callable[..., Study], channels: str
+) -> None:
+    workspace = Workspace(small_study(model={"kind": "fsrcnn", "d": 8, "s": 4, "m": 1, "channels": channels}))
+    start = workspace.initial()
+    how = AdaptationOptimizer(optimizer="adam", steps=3, lr=1e-3)
+    found = AdaptationJob(how).run(workspace, start)
+    assert found.curve.psnr_y.shape == (4, 5)
+    for step, flat in ((0, start), (3, found.flat)):
+        workspace.model.load_state_dict(workspace.layout.unflatten(flat))
+        task = workspace.target_task
+        restored = restore_rgb(workspace.model, task.query_lr, scale=4, channels=workspace.model.channels)
+        gray = np.asarray([workspace.target.is_gray(name) for name in workspace.target_draw.photographs])
+        ours, truth = (evaluation_luma(rgb_to_y(images), gray) for images in (restored, task.query_hr))
+        expected = np.mean([psnr(a[4:-4, 4:-4], b[4:-4, 4:-4]) for a, b in zip(ours, truth, strict=True)])
+        assert found.curve.psnr_y[step].mean() == pytest.approx(expected, abs=0.02)
+    assert not np.array_equal(found.curve.psnr_y[0], found.curve.psnr_y[-1])
+
+
+def test_adaptation_never_sees_the_test_crops(workspace: Workspace) -> None:
+    how = AdaptationOptimizer(steps=2)
+    before = AdaptationJob(how).run(workspace, workspace.initial()).flat
+    task = workspace.target_task
+    workspace.target_task = task._replace(query_lr=task.query_lr.flip(0), query_hr=1 - task.query_hr)
+    assert torch.equal(AdaptationJob(how).run(workspace, workspace.initial()).flat, before)
+
+
+def test_examples_show_one_crop_of_each_photograph(workspace: Workspace) -> None:
+    examples = make_examples(workspace, {"ours": (workspace, workspace.initial())}, count=2)
+    assert [example.caption.partition(":")[0] for example in examples] == ["astronaut", "camera"]
+    for example in examples:
+        assert list(example.images) == ["LR", "bicubic", "ours"]
+        assert {image.shape for image in (example.hr, *example.images.values())} == {(64, 64, 3)}
+        assert set(example.psnr_y) == {"bicubic", "ours"}
+    np.testing.assert_array_equal(examples[0].hr, eight_bit(workspace.target_task.query_hr)[0])
