@@ -91,6 +91,29 @@ def test_edges_leave_the_controls_alone(small_study: Callable[..., Study]) -> No
     np.testing.assert_array_equal(values({"kind": "inverted", "of": {"kind": "response", "draws": 4}}), -plain)
 
 
+def test_transfer_scores_on_shots_that_it_did_not_learn_from(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every halving splits the shots in two, and each half is learned from once and scored once."""
+    from metarestore.config.graph import TransferEstimator
+    from metarestore.graphs import transfer
+
+    halves: list[tuple[set[int], set[int]]] = []
+
+    def score(workspace: Any, flat: Any, shots: Any, learn: np.ndarray, test: np.ndarray, options: Any) -> float:
+        halves.append((set(learn.tolist()), set(test.tolist())))
+        return 0.0
+
+    monkeypatch.setattr(transfer, "_score", score)
+    options = TransferEstimator(kind="transfer", steps=1, draws=3)
+    assert transfer.TransferJob(None, options).run(workspace, workspace.initial()).shape == (3, 2)
+    assert len(halves) == 6
+    for learn, test in halves:
+        assert learn | test == {0, 1, 2, 3}
+        assert not learn & test
+    assert all(halves[k] == halves[k + 1][::-1] for k in (0, 2, 4))
+
+
 def test_one_shot_has_no_split_half_reliability(small_study: Callable[..., Study]) -> None:
     for kind in ("response", "gradient"):
         relations = related(small_study, kind, adaptation={"shots": 1})
