@@ -61,7 +61,10 @@ check: $(READY)
 bench: $(READY)
 	@for script in $(sort $(wildcard experiments/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
+# The gallery is drawn anew, so that it shows the catalogue as it is.
 docs: .venv/.docs
+	@rm -rf docs/gallery
+	@$(BIN)/metarestore tasks gallery --out docs/gallery
 	@$(BIN)/zensical build --clean --strict
 
 .venv/.docs: $(READY)

@@ -33,7 +33,8 @@ seed: {seed}
 data: {{train: {train}}}
 graph:
   target: {camera}
-  auxiliary: [bicubic, blur_*, noise_*, jpeg]
+  auxiliary: [bicubic, blur_aniso, blur_iso_mild, blur_iso_wide, blur_jpeg, blur_noise, jpeg, noise_gaussian,
+    noise_jpeg, noise_poisson]
   estimator: {{kind: response, draws: 20}}
   weights: {{rule: softmax, temperature: 0.5, acts_on: sampling}}
 model: {{kind: fsrcnn, channels: y, d: 56, s: 12, m: 4}}

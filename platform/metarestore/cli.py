@@ -6,15 +6,19 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.tasks_cli import tasks_app
+
+if TYPE_CHECKING:
+    from metarestore.tasks.spec import Scale
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Meta-learned restoration of real photographs from a few real pairs.",
 )
-tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions.")
 app.add_typer(tasks_app, name="tasks")
 
 console = Console()
@@ -173,15 +176,20 @@ def _write_json(path: Path, data: object) -> None:
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of HR images.")],
-    scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor; LR images are made by bicubic.")] = 4,
+    scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
+    protocol: Annotated[
+        str | None, typer.Option(help="Makes LR images by every case of this protocol (gaussian8), not by bicubic.")
+    ] = None,
     bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
     model: Annotated[Path | None, typer.Option(help="Measures this network (a run's folder or its weights).")] = None,
     json_file: Json = None,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
     from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
+    from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
+    from metarestore.project import Project
 
     if bicubic == (model is not None):
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
@@ -194,12 +202,25 @@ def evaluate(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network)
-    report = evaluate_folder(data, scale, restore)
-    for name, figures in report.images.items():
-        console.print(f"{name:<28} {figures['psnr_y']:7.2f} dB   {figures['ssim_y']:.4f}", highlight=False)
-    console.print(f"{'mean':<28} {report.psnr_y:7.2f} dB   {report.ssim_y:.4f}", style="bold", highlight=False)
+    if protocol is None:
+        report = evaluate_folder(data, scale, restore)
+        rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
+        _print_figures(rows, report.psnr_y, report.ssim_y)
+        result = report.to_json()
+    else:
+        cases = evaluate_protocol(protocol, Project(Path.cwd()).protocol(protocol, cast("Scale", scale)), data, restore)
+        rows = {label: (case.psnr_y, case.ssim_y) for label, case in cases.cases.items()}
+        _print_figures(rows, cases.psnr_y, cases.ssim_y)
+        result = cases.to_json()
     if json_file is not None:
-        _write_json(json_file, report.to_json())
+        _write_json(json_file, result)
+
+
+def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: float) -> None:
+    width = max(28, *map(len, rows))
+    for name, (psnr_y, ssim_y) in rows.items():
+        console.print(f"{name:<{width}} {psnr_y:7.2f} dB   {ssim_y:.4f}", highlight=False, soft_wrap=True)
+    console.print(f"{'mean':<{width}} {psnr:7.2f} dB   {ssim:.4f}", style="bold", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -270,30 +291,3 @@ def init(folder: Path) -> None:
     console.print(
         f"\nRun it:  metarestore train {folder / 'experiments' / 'first.yaml'}", highlight=False, soft_wrap=True
     )
-
-
-@tasks_app.command("list")
-def tasks_list() -> None:
-    """Lists the task distributions of the project and the catalogue."""
-    from metarestore.project import Project
-    from metarestore.reports.task_table import task_table
-
-    console.print(task_table(Project(Path.cwd())))
-
-
-@tasks_app.command("preview")
-def tasks_preview(
-    name: str,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
-    count: Annotated[int, typer.Option(min=1, max=64, help="Number of draws.")] = 8,
-) -> None:
-    """Draws a contact sheet: HR, LR upscaled, drawn parameters."""
-    from metarestore.project import Project, read_task
-    from metarestore.reports.contact_sheet import contact_sheet, save_png
-    from metarestore.reports.preview import preview_rows
-
-    path = Path(name) if name.endswith(".yaml") else Project(Path.cwd()).path("tasks", name)
-    rows = preview_rows(path.stem, read_task(path), seed=seed, count=count)
-    save_png(contact_sheet(rows, f"{path.stem}, seed {seed}"), out)
-    console.print(str(out), highlight=False)

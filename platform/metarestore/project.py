@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from metarestore.config.document import Document, display_path, read_document, validate
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
-from metarestore.config.keypath import format_path
+from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.shape import Shape
@@ -21,7 +21,7 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study
 from metarestore.tasks.images import ImageSource
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, TaskSpec
+from metarestore.tasks.spec import PairsSpec, ProtocolSpec, Scale, SyntheticSpec, TaskSpec
 from metarestore.tasks.task import Split
 
 TASK_FILE: TypeAdapter[SyntheticSpec | PairsSpec] = TypeAdapter(TaskSpec)
@@ -77,34 +77,59 @@ class Project:
             raise UserError(f"{place}{missing}{hint}")
         return known[name]
 
-    def task(self, name: str, key: str = "") -> SyntheticSpec | PairsSpec:
-        """Reads a task file; relative folders in it become absolute.
+    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+        """Reads a task file; relative paths in it become absolute.
+
+        Args:
+            name: Name of the file, without `.yaml`.
+            key: Key of the configuration that names it, for the message.
+            scale: Factor that the distribution is wanted for, if not that of its file.
 
         Raises:
-            UserError: The file is missing or wrong, or a folder that it names is missing.
+            UserError: The file is missing or wrong, or something that it names is missing, or it is not for this scale.
         """
-        return read_task(self.path("tasks", name, key))
+        return read_task(self.path("tasks", name, key), scale)
+
+    def protocol(self, name: str, scale: Scale) -> ProtocolSpec:
+        """Reads a task file that is an evaluation protocol.
+
+        Raises:
+            UserError: The file is missing or wrong, or it is no protocol, or not for this scale.
+        """
+        spec = self.task(name, "--protocol", scale)
+        if not isinstance(spec, ProtocolSpec):
+            raise UserError(f"--protocol: '{name}' is of kind {spec.kind}; name a task file of kind protocol")
+        return spec
 
     def graph(self, name: str) -> GraphSpec:
         """Reads a graph file."""
         return validate(read_document(self.path("graphs", name, "graph")), GraphSpec)
 
-    def auxiliary(self, graph: GraphSpec) -> dict[str, SyntheticSpec | PairsSpec]:
+    def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, SyntheticSpec | PairsSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
+
+        Args:
+            graph: The graph.
+            scale: Factor that synthetic distributions are wanted for, if not that of their files.
 
         Raises:
             UserError: A name or pattern stands for nothing, or the scales differ.
         """
         known = self.names("tasks")
-        target = self.task(graph.target, "graph.target")
+        target = self.task(graph.target, "graph.target", scale)
+        if isinstance(target, ProtocolSpec):
+            raise UserError(f"graph.target: '{graph.target}' is an evaluation protocol; name a task distribution")
         specs: dict[str, SyntheticSpec | PairsSpec] = {}
         for pattern in graph.auxiliary:
             matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != graph.target]
+            found = {name: self.task(name, "graph.auxiliary", scale) for name in matches}
+            if pattern in found and isinstance(found[pattern], ProtocolSpec):
+                raise UserError(f"graph.auxiliary: '{pattern}' is an evaluation protocol; name a task distribution")
             if not matches:
                 raise UserError(
                     f"graph.auxiliary: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}"
                 )
-            specs |= {name: self.task(name) for name in matches}
+            specs |= {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
         for name, spec in specs.items():
             if isinstance(spec, PairsSpec) and isinstance(target, PairsSpec) and spec.hr.samefile(target.hr):
                 raise UserError(
@@ -123,28 +148,56 @@ class Project:
         return specs
 
 
-def read_task(path: Path) -> SyntheticSpec | PairsSpec:
-    """Reads a task file; relative folders in it start at its project's folder and become absolute.
+def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+    """Reads a task file; relative paths in it start at its project's folder and become absolute.
+
+    Args:
+        path: The file.
+        scale: Factor that the distribution is wanted for, if not that of its file.
 
     Raises:
-        UserError: The file is missing or wrong, or a folder that it names is missing.
+        UserError: The file is missing or wrong, or something that it names is missing, or it is not for this scale.
     """
     document = read_document(path)
     spec = validate(document, TASK_FILE)
-    if isinstance(spec, SyntheticSpec):
-        return spec
     root = project_root(path)
-    problems = []
-    for key in ("lr", "hr"):
-        folder = root / getattr(spec, key)
-        if not folder.is_dir():
-            line, column = document.locate((key,))
-            problems.append(
-                f"{display_path(path)}:{line}:{column}: {key}: there is no folder {folder}; put the images there"
-            )
-    if problems:
-        raise UserError(problems)
-    return spec.model_copy(update={"lr": root / spec.lr, "hr": root / spec.hr})
+    rooted = _rooted_pairs(spec, root) if isinstance(spec, PairsSpec) else _rooted_pipeline(spec, root)
+    if problems := rooted[1]:
+        places = [(document.locate(at), format_path(at), text) for at, text in problems]
+        raise UserError([f"{display_path(path)}:{line}:{col}: {key}: {text}" for (line, col), key, text in places])
+    if scale is None or scale == spec.scale:
+        return rooted[0]
+    if isinstance(rooted[0], PairsSpec):
+        raise UserError(f"{display_path(path)}: the pairs are for scale {spec.scale}, not for {scale}; leave out scale")
+    try:
+        return rooted[0].at_scale(scale)
+    except ValueError as error:
+        raise UserError(f"{display_path(path)}: {error}") from error
+
+
+Problems = list[tuple[KeyPath, str]]
+
+
+def _rooted_pairs(spec: PairsSpec, root: Path) -> tuple[PairsSpec, Problems]:
+    folders = {key: root / getattr(spec, key) for key in ("lr", "hr")}
+    problems: Problems = [
+        ((key,), f"there is no folder {folder}; put the images there")
+        for key, folder in folders.items()
+        if not folder.is_dir()
+    ]
+    return spec.model_copy(update=folders), problems
+
+
+def _rooted_pipeline(spec: SyntheticSpec, root: Path) -> tuple[SyntheticSpec, Problems]:
+    rooted = spec.model_copy(update={"pipeline": spec.pipeline.rooted(root)})
+    problems: Problems = []
+    for at, step in rooted.pipeline.entries():
+        if not step.inner:
+            try:
+                step.content()
+            except ValueError as error:
+                problems.append((("pipeline", *at, "path"), str(error)))
+    return rooted, problems
 
 
 def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experiment:
@@ -205,7 +258,7 @@ def _check_arms(document: Document, experiment: Experiment) -> None:
 def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
     """Lists what an arm changes although all arms share it."""
     text = "differs from the experiment's, but all arms are run and measured alike; set it for the whole experiment"
-    keys = ("seed", "data", "evaluation", "engine")
+    keys = ("seed", "scale", "data", "evaluation", "engine")
     differs = [(key,) for key in keys if getattr(arm, key) != getattr(experiment, key)]
     target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
     nested = [(key,) for key in ("arms", "search") if getattr(arm, key)]
@@ -219,8 +272,8 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
     project = Project(root)
-    target = project.task(experiment.graph.target, "graph.target")
-    study = Study(experiment, project.auxiliary(experiment.graph), target, _images(experiment, root))
+    target = project.task(experiment.graph.target, "graph.target", experiment.scale)
+    study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))
     sizes = {
         "training.patch": experiment.training.patch,
         "adaptation.shot_size": experiment.adaptation.shot_size,

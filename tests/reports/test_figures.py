@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from metarestore.errors import UserError
 from metarestore.evaluation.results import Curve, StudyResult
-from metarestore.reports.contact_sheet import SheetRow, contact_sheet, save_png
+from metarestore.reports.contact_sheet import Section, SheetRow, contact_sheet, save_png
 from metarestore.reports.figures import arms_by_relations, before_after, study_figures
 from metarestore.reports.relation_figures import relation_bars, relation_heatmap
 from metarestore.reports.style import arm_styles, smoothed, spread
@@ -206,7 +206,7 @@ def test_before_and_after_shows_every_pixel_as_it_is(invent, zoom, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_contact_sheet_shows_all_draws(rows, count):
-    figure = contact_sheet(rows[:count], "night, seed 0")
+    figure = contact_sheet([Section("night, seed 0", rows[:count])])
     shown = "\n".join(text.get_text() for text in texts(figure))
     assert len(figure.axes) == 2 * count
     assert all(f"sigma {index}.5" in shown for index in range(count))
@@ -214,37 +214,33 @@ def test_a_contact_sheet_shows_all_draws(rows, count):
     assert overlaps(figure) == []
 
 
-@pytest.mark.parametrize(
-    ("caption", "shown"),
-    [
-        (
-            "jpeg.quality 85\njpeg.subsampling 420\nnoise.sigma 0.5",
-            "jpeg: quality 85, subsampling 420\nnoise: sigma 0.5",
-        ),
-        ("astronaut.png", "astronaut.png"),
-        ("night at sea. f/2.8", "night at sea. f/2.8"),
-    ],
-)
-def test_a_caption_has_one_line_for_each_operation(rows, caption, shown):
-    figure = contact_sheet([dataclasses.replace(rows[0], caption=caption)], "x")
-    assert shown in [text.get_text() for text in texts(figure)]
+def test_a_contact_sheet_has_a_section_for_each_task(rows):
+    figure = contact_sheet([Section("night, seed 0", rows[:3]), Section("day, seed 0", rows[:2])])
+    assert len(figure.axes) == 2 * (3 + 2)
+    assert {"night, seed 0", "day, seed 0"} <= {text.get_text() for text in texts(figure)}
+    assert overlaps(figure) == []
+
+
+def test_a_contact_sheet_that_cannot_be_drawn_is_the_users_error(rows):
+    with pytest.raises(UserError, match="lower --count"):
+        contact_sheet([Section("night", rows)] * 100)
 
 
 def test_a_contact_sheet_needs_a_draw():
     with pytest.raises(ValueError, match="at least one"):
-        contact_sheet([], "nothing")
+        contact_sheet([Section("nothing", [])])
 
 
 def test_a_long_caption_stays_under_its_pictures(rows):
     caption = "\n".join(f"some_operation.parameter_{index} {index}.123" for index in range(14))
-    figure = contact_sheet([dataclasses.replace(row, caption=caption) for row in rows], "long")
+    figure = contact_sheet([Section("long", [dataclasses.replace(row, caption=caption) for row in rows])])
     assert overlaps(figure) == []
 
 
 def test_a_file_that_cannot_be_written_is_the_users_error(rows, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        save_png(contact_sheet(rows[:1], "x"), tmp_path / "file" / "sheet.png")
+        save_png(contact_sheet([Section("x", rows[:1])]), tmp_path / "file" / "sheet.png")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0, 0.08))

@@ -160,6 +160,8 @@ class Experiment(Strict):
     """One study: what is learned, from what, and how it is measured."""
 
     seed: int = Field(0, ge=0)
+    scale: Literal[2, 3, 4] | None = None
+    """Upscaling factor of all synthetic distributions, in place of the one in each task file."""
     data: Literal["embedded"] | FolderData = "embedded"
     graph: GraphSpec
     model: FSRCNNModel = FSRCNNModel()

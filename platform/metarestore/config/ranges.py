@@ -5,8 +5,10 @@ A range is written as one of
 * `4`: always this value;
 * `[1, 4]`: uniform;
 * `{log_uniform: [1, 4]}`: uniform in the logarithm;
+* `{square_uniform: [1, 4]}`: uniform in the square, for widths whose variance is uniform;
 * `{choice: [1, 2, 4], weights: [2, 1, 1]}`: one of the values (equally likely without `weights`);
-* `{normal: [2, 1], clip: [1, 4]}`: mean and standard deviation, clipped.
+* `{normal: [2, 1], clip: [1, 4]}`: mean and standard deviation, clipped;
+* `{per_scale: {2: [1, 2], 4: [1, 4]}}`: one of the above for each scale that a task may have.
 """
 
 from __future__ import annotations
@@ -20,14 +22,23 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, SchemaSerializer, core_schema
+from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
-Plain = float | list[float] | dict[str, list[float]]
-"""What a range looks like in YAML or JSON."""
-
-_FORMS = (
-    "write a number, [low, high], {log_uniform: [low, high]}, {choice: [...]} or {normal: [mean, std], clip: [...]}"
+from metarestore.config.range_numbers import (
+    FORMS,
+    listing,
+    plain,
+    problem,
+    read_ends,
+    read_number,
+    read_numbers,
+    read_pair,
+    shown,
 )
+from metarestore.config.range_schema import range_schema
+
+Plain = float | list[float] | dict[str, Any]
+"""What a range looks like in YAML or JSON."""
 
 _AS_PLAIN = core_schema.plain_serializer_function_ser_schema(lambda value: value.plain())
 
@@ -64,6 +75,18 @@ class Range(ABC):
         """The largest value that can be drawn."""
         return self.extremes()[1]
 
+    def at(self, scale: int) -> Range:
+        """Returns the range for tasks of one scale: itself, unless it was written per scale.
+
+        Raises:
+            PydanticCustomError: There is none for this scale; it is a `ValueError`.
+        """
+        return self
+
+    def unit(self, value: float) -> float:
+        """Returns where in the range a value lies, from 0 (low) to 1 (high); 0 if the range is one value."""
+        return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
+
     def draw(self, rng: np.random.Generator) -> float:
         """Draws one value in [low, high] from `rng`; a Python int where the range is of whole numbers."""
         value = min(max(self._sample(rng), self.low), self.high)
@@ -77,7 +100,7 @@ class Range(ABC):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describes the forms to editors."""
-        return _json_schema({"type": "number"})
+        return range_schema({"type": "number"})
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,7 @@ class Uniform(Range):
 
     def plain(self) -> Plain:
         """Returns `[low, high]`, or the value itself if both are equal."""
-        ends = _plain(self.ends)
+        ends = plain(self.ends)
         return ends[0] if ends[0] == ends[1] else ends
 
     def extremes(self) -> tuple[float, float]:
@@ -109,14 +132,36 @@ class LogUniform(Range):
 
     def plain(self) -> Plain:
         """Returns `{log_uniform: [low, high]}`."""
-        return {"log_uniform": _plain(self.ends)}
+        return {"log_uniform": plain(self.ends)}
+
+    def extremes(self) -> tuple[float, float]:
+        """Returns the two ends."""
+        return self.ends
+
+    def unit(self, value: float) -> float:
+        """Returns where in the range the logarithm of a value lies, from 0 to 1."""
+        return math.log(value / self.low) / math.log(self.high / self.low) if self.high > self.low else 0.0
+
+    def _sample(self, rng: np.random.Generator) -> float:
+        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+
+
+@dataclass(frozen=True)
+class SquareUniform(Range):
+    """Draws a value whose square is uniform: a width whose variance is, as much of the literature has it."""
+
+    ends: tuple[float, float]
+
+    def plain(self) -> Plain:
+        """Returns `{square_uniform: [low, high]}`."""
+        return {"square_uniform": plain(self.ends)}
 
     def extremes(self) -> tuple[float, float]:
         """Returns the two ends."""
         return self.ends
 
     def _sample(self, rng: np.random.Generator) -> float:
-        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        return math.sqrt(rng.uniform(self.low**2, self.high**2))
 
 
 @dataclass(frozen=True)
@@ -128,8 +173,8 @@ class Choice(Range):
 
     def plain(self) -> Plain:
         """Returns `{choice: [...]}`, with `weights` if there are any."""
-        written = {"choice": _plain(self.values)}
-        return written | {"weights": _plain(self.weights)} if self.weights else written
+        written = {"choice": plain(self.values)}
+        return written | {"weights": plain(self.weights)} if self.weights else written
 
     def extremes(self) -> tuple[float, float]:
         """Returns the smallest and the largest value."""
@@ -150,7 +195,7 @@ class Normal(Range):
 
     def plain(self) -> Plain:
         """Returns `{normal: [mean, std], clip: [low, high]}`."""
-        return {"normal": _plain((self.mean, self.std)), "clip": _plain(self.clip)}
+        return {"normal": plain((self.mean, self.std)), "clip": plain(self.clip)}
 
     def extremes(self) -> tuple[float, float]:
         """Returns the ends of `clip`."""
@@ -158,6 +203,31 @@ class Normal(Range):
 
     def _sample(self, rng: np.random.Generator) -> float:
         return rng.normal(self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class PerScale(Range):
+    """A range for each scale, so that one task file serves several."""
+
+    ranges: tuple[tuple[int, Range], ...]
+
+    def plain(self) -> Plain:
+        """Returns `{per_scale: {scale: range, ...}}`."""
+        return {"per_scale": {scale: inner.plain() for scale, inner in self.ranges}}
+
+    def extremes(self) -> tuple[float, float]:
+        """Returns the extremes over all scales."""
+        return min(inner.low for _, inner in self.ranges), max(inner.high for _, inner in self.ranges)
+
+    def at(self, scale: int) -> Range:
+        """Returns the range of one scale."""
+        known = dict(self.ranges)
+        if scale not in known:
+            raise problem(f"per_scale has nothing for scale {scale}, only for {', '.join(map(str, known))}; add it")
+        return known[scale]
+
+    def _sample(self, rng: np.random.Generator) -> float:
+        raise TypeError("a range per scale is drawn from by at(scale).draw(rng)")
 
 
 @dataclass(frozen=True)
@@ -180,22 +250,24 @@ class Bounds:
 
     def check(self, value: Range) -> Range:
         """Returns `value`, drawing whole numbers if asked to; raises what pydantic reports if it is out of bounds."""
+        if isinstance(value, PerScale):
+            return replace(value, ranges=tuple((scale, self.check(inner)) for scale, inner in value.ranges))
         for number in _written(value):
             self._check_number(number)
         return replace(value, integer=True) if self.integer else value
 
     def _check_number(self, number: float) -> None:
-        text = _text(number)
+        text = shown(number)
         if self.integer and not float(number).is_integer():
-            raise _problem(f"{text} is not a whole number")
+            raise problem(f"{text} is not a whole number")
         if self.ge is not None and number < self.ge:
-            raise _problem(f"{text} is below {_text(self.ge)}")
+            raise problem(f"{text} is below {shown(self.ge)}")
         if self.le is not None and number > self.le:
-            raise _problem(f"{text} is above {_text(self.le)}")
+            raise problem(f"{text} is above {shown(self.le)}")
         if self.gt is not None and number <= self.gt:
-            raise _problem(f"{text} is too small; it must be above {_text(self.gt)}")
+            raise problem(f"{text} is too small; it must be above {shown(self.gt)}")
         if self.lt is not None and number >= self.lt:
-            raise _problem(f"{text} is too large; it must be below {_text(self.lt)}")
+            raise problem(f"{text} is too large; it must be below {shown(self.lt)}")
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Adds the check to the field's own."""
@@ -205,7 +277,7 @@ class Bounds:
         """Describes the forms and the bounds to editors."""
         keywords = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le, "exclusiveMaximum": self.lt}
         limits = {name: limit for name, limit in keywords.items() if limit is not None}
-        return _json_schema({"type": "integer" if self.integer else "number", **limits})
+        return range_schema({"type": "integer" if self.integer else "number", **limits})
 
 
 def parse(written: object) -> Range:
@@ -217,10 +289,10 @@ def parse(written: object) -> Range:
     if isinstance(written, Range):
         return written
     if isinstance(written, list | tuple):
-        return Uniform(_ends(written, "[low, high]"))
+        return Uniform(read_ends(written, "[low, high]"))
     if isinstance(written, Mapping):
         return _parse_mapping(written)
-    number = _number(written)
+    number = read_number(written)
     return Uniform((number, number))
 
 
@@ -229,128 +301,70 @@ def _parse_mapping(written: Mapping[Any, Any]) -> Range:
         if key in written:
             for other in written:
                 if other not in (key, *others):
-                    raise _problem(f"{other!r} does not go with {key!r}; {_FORMS}")
+                    raise problem(f"{other!r} does not go with {key!r}; {FORMS}")
             return build(written)
-    raise _problem(f"{dict(written)!r} is not a range; {_FORMS}")
+    raise problem(f"{dict(written)!r} is not a range; {FORMS}")
 
 
 def _log_uniform(written: Mapping[Any, Any]) -> Range:
-    ends = _ends(written["log_uniform"], "log_uniform: [low, high]")
+    ends = read_ends(written["log_uniform"], "log_uniform: [low, high]")
     if ends[0] <= 0:
-        raise _problem(f"log_uniform must start above 0, got {_text(ends[0])}")
+        raise problem(f"log_uniform must start above 0, got {shown(ends[0])}")
     return LogUniform(ends)
 
 
+def _square_uniform(written: Mapping[Any, Any]) -> Range:
+    ends = read_ends(written["square_uniform"], "square_uniform: [low, high]")
+    if ends[0] < 0:
+        raise problem(f"square_uniform must not start below 0, got {shown(ends[0])}")
+    return SquareUniform(ends)
+
+
 def _choice(written: Mapping[Any, Any]) -> Range:
-    values = _numbers(written["choice"], "choice: [a, b, ...]")
+    values = read_numbers(written["choice"], "choice: [a, b, ...]")
     if not values:
-        raise _problem("choice is empty; write choice: [a, b, ...]")
+        raise problem("choice is empty; write choice: [a, b, ...]")
     if "weights" not in written:
         return Choice(values)
-    weights = _numbers(written["weights"], "weights: [a, b, ...]")
+    weights = read_numbers(written["weights"], "weights: [a, b, ...]")
     if len(weights) != len(values):
-        raise _problem(f"{len(weights)} weights for {len(values)} values; write one weight per value")
+        raise problem(f"{len(weights)} weights for {len(values)} values; write one weight per value")
     if min(weights) < 0 or sum(weights) <= 0:
-        raise _problem(f"weights must be 0 or more, and not all 0, got {_listing(weights)}")
+        raise problem(f"weights must be 0 or more, and not all 0, got {listing(weights)}")
     return Choice(values, weights)
 
 
 def _normal(written: Mapping[Any, Any]) -> Range:
-    mean, std = _pair(written["normal"], "normal: [mean, std]")
+    mean, std = read_pair(written["normal"], "normal: [mean, std]")
     if std < 0:
-        raise _problem(f"the standard deviation of normal must be 0 or more, got {_text(std)}")
+        raise problem(f"the standard deviation of normal must be 0 or more, got {shown(std)}")
     if "clip" not in written:
-        raise _problem("normal needs a clip; write {normal: [mean, std], clip: [low, high]}")
-    return Normal(mean, std, _ends(written["clip"], "clip: [low, high]"))
+        raise problem("normal needs a clip; write {normal: [mean, std], clip: [low, high]}")
+    return Normal(mean, std, read_ends(written["clip"], "clip: [low, high]"))
+
+
+def _per_scale(written: Mapping[Any, Any]) -> Range:
+    ranges = written["per_scale"]
+    form = "write {per_scale: {2: ..., 4: ...}}"
+    if not isinstance(ranges, Mapping) or not ranges:
+        raise problem(f"per_scale must be a mapping from scales to ranges, got {ranges!r}; {form}")
+    # JSON knows no numbers as keys.
+    scales = {str(scale): parse(inner) for scale, inner in ranges.items()}
+    for scale, inner in scales.items():
+        if scale not in ("1", "2", "3", "4") or isinstance(inner, PerScale):
+            raise problem(f"per_scale has the scale {scale!r}; scales are 1, 2, 3 and 4, each with a range; {form}")
+    return PerScale(tuple((int(scale), scales[scale]) for scale in sorted(scales)))
 
 
 _KINDS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[Any, Any]], Range]]] = {
     "log_uniform": ((), _log_uniform),
+    "square_uniform": ((), _square_uniform),
     "choice": (("weights",), _choice),
     "normal": (("clip",), _normal),
+    "per_scale": ((), _per_scale),
 }
-
-
-def _number(written: object) -> float:
-    # YAML's true and false are ints to Python.
-    if isinstance(written, bool) or not isinstance(written, int | float):
-        raise _problem(f"{written!r} is not a range; {_FORMS}")
-    if not math.isfinite(written):
-        raise _problem(f"{written} is not a finite number")
-    return float(written)
-
-
-def _numbers(written: object, form: str) -> tuple[float, ...]:
-    if not isinstance(written, list | tuple):
-        raise _problem(f"expected a list, got {written!r}; write {form}")
-    return tuple(_number(item) for item in written)
-
-
-def _pair(written: object, form: str) -> tuple[float, float]:
-    numbers = _numbers(written, form)
-    if len(numbers) != 2:
-        raise _problem(f"expected two numbers, got {_listing(numbers)}; write {form}")
-    return numbers[0], numbers[1]
-
-
-def _ends(written: object, form: str) -> tuple[float, float]:
-    low, high = _pair(written, form)
-    if low > high:
-        raise _problem(f"range is upside down: {_listing((low, high))}; write {_listing((high, low))}")
-    return low, high
 
 
 def _written(value: Range) -> Sequence[float]:
     """Returns the numbers to hold against the bounds."""
     return value.values if isinstance(value, Choice) else (value.low, value.high)
-
-
-def _problem(message: str) -> PydanticCustomError:
-    # The message is passed as data: pydantic would read its braces as places to fill.
-    return PydanticCustomError("range", "{problem}", {"problem": message})
-
-
-def _plain(numbers: Sequence[float]) -> list[float]:
-    """Writes 4.0 as 4, so that both spellings have one serialisation (and one content hash)."""
-    return [int(number) if float(number).is_integer() and abs(number) < 1e15 else number for number in numbers]
-
-
-def _text(number: float) -> str:
-    return f"{number:.12g}"
-
-
-def _listing(numbers: Sequence[float]) -> str:
-    return f"[{', '.join(_text(number) for number in numbers)}]"
-
-
-def _json_schema(number: JsonSchemaValue) -> JsonSchemaValue:
-    """Returns the `anyOf` of all forms, where each value that can be drawn satisfies `number`."""
-
-    def pair(items: JsonSchemaValue) -> JsonSchemaValue:
-        return {"type": "array", "items": items, "minItems": 2, "maxItems": 2}
-
-    def form(description: str, required: list[str], **properties: JsonSchemaValue) -> JsonSchemaValue:
-        return {
-            "type": "object",
-            "description": description,
-            "properties": properties,
-            "required": required,
-            "additionalProperties": False,
-        }
-
-    weights = {"type": "array", "items": {"type": "number", "minimum": 0}}
-    values = {"type": "array", "items": number, "minItems": 1}
-    return {
-        "anyOf": [
-            {**number, "description": "A fixed value."},
-            {**pair(number), "description": "[low, high]: uniform."},
-            form("Uniform in the logarithm; both ends above 0.", ["log_uniform"], log_uniform=pair(number)),
-            form("One of several values, with optional weights.", ["choice"], choice=values, weights=weights),
-            form(
-                "[mean, std], clipped to [low, high].",
-                ["normal", "clip"],
-                normal=pair({"type": "number"}),
-                clip=pair(number),
-            ),
-        ]
-    }

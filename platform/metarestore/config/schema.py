@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+_LONG = 400
+
 
 def json_schema(model: type | TypeAdapter[Any], title: str) -> dict[str, Any]:
     """Returns the JSON schema (draft 2020-12) of a model.
@@ -19,7 +21,29 @@ def json_schema(model: type | TypeAdapter[Any], title: str) -> dict[str, Any]:
         title: What an editor calls the file.
     """
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **adapter.json_schema(), "title": title}
+    return {"$schema": GenerateJsonSchema.schema_dialect, **_shared(adapter.json_schema()), "title": title}
+
+
+def _shared(schema: dict[str, Any]) -> dict[str, Any]:
+    """Moves alternatives that are long and stand at many places, such as the forms of a range, to `$defs`."""
+    shared: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [moved(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        part = {key: moved(value) for key, value in part.items()}
+        text = json.dumps(part.get("anyOf"))
+        if len(text) < _LONG:
+            return part
+        name = names.setdefault(text, f"AnyOf{len(names)}")
+        shared[name] = {"anyOf": part.pop("anyOf")}
+        return {"$ref": f"#/$defs/{name}", **part}
+
+    whole: dict[str, Any] = moved(schema)
+    return {**whole, "$defs": {**whole.get("$defs", {}), **shared}} if shared else whole
 
 
 def write_schemas(folder: str | Path, models: Mapping[str, type | TypeAdapter[Any]]) -> list[Path]:

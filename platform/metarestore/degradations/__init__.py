@@ -1,15 +1,16 @@
 """Degradations: operations drawn from ranges, and the pipelines they form.
 
-A new operation is one registered class in a family's file; a new family is also imported by `pipeline`.
+A new operation is one registered class in one file of this package.
 """
 
-from metarestore.degradations.base import OPERATIONS, Degradation, DegradationDraw, Params, register
-from metarestore.degradations.pipeline import AnyDegradation, Pipeline, replay
+from metarestore.degradations.base import OPERATIONS, Backend, Context, Degradation, DegradationDraw, Params, register
+from metarestore.degradations.pipeline import Pipeline, replay, replay_each
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 
 __all__ = [
     "OPERATIONS",
-    "AnyDegradation",
+    "Backend",
+    "Context",
     "Degradation",
     "DegradationDraw",
     "Params",
@@ -18,4 +19,5 @@ __all__ = [
     "bicubic_upsample",
     "register",
     "replay",
+    "replay_each",
 ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from metarestore.config.base import Strict
-from metarestore.config.ranges import Range
+from metarestore.config.ranges import Choice, Range, Uniform
+from metarestore.seeds import generator
 
 Parameter = float | int | str | list[float]
 Params = Mapping[str, Parameter]
@@ -23,66 +27,45 @@ Params = Mapping[str, Parameter]
 Image = npt.NDArray[np.float32]
 """One RGB image (H, W, 3), in [0, 1]: the layout of OpenCV."""
 
+Backend = Literal["opencv", "torch"]
+"""opencv: image by image on the CPU, the same bits whatever the batch; torch: on any device, differentiable."""
 
-def _require_op(schema: dict[str, Any]) -> None:
-    schema["required"] = ["op", *schema.get("required", [])]
+SeedPath = Sequence[int | str]
+"""Name of a stream of random numbers, e.g. `(content, seed, "degradation", index)`."""
 
 
-class Degradation(Strict, ABC):
-    """One operation of a pipeline: its YAML keys are fields, of which those of type `Range` are drawn once per task."""
+@dataclass(frozen=True)
+class Context:
+    """What an operation may know besides the pixels and its parameters.
 
-    model_config = ConfigDict(json_schema_extra=_require_op)
+    Attributes:
+        seeds: One seed per image: noise fields differ, the degradation is the same.
+        size: Height and width of the LR images that the pipeline ends at.
+        backend: How to compute.
+    """
 
-    stochastic: ClassVar[bool] = False
-    """Whether `apply` draws a field of its own for each image."""
-
-    op: str
-    """The operation."""
-
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """How often a task has this operation at all, in [0, 1]."""
-
-    def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws the parameters of one task.
-
-        Args:
-            rng: Source of the ranges' values, taken in the order of the fields.
-            scale: The task's factor between HR and LR.
-        """
-        fields = ((name, value) for name, value in self if name not in {"op", "probability"})
-        return {name: value.draw(rng) if isinstance(value, Range) else value for name, value in fields}
-
-    @staticmethod
-    @abstractmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Degrades `images` (N, 3, H, W), float32 in [0, 1], on the CPU.
-
-        Image i of the result depends on image i and seed i alone, bit for bit. It may leave [0, 1]; `replay` clamps.
-
-        Args:
-            images: RGB images (N, 3, H, W).
-            params: What `draw` returned, or its copy out of JSON.
-            seeds: One seed per image: noise fields differ, the degradation is the same.
-        """
+    seeds: Sequence[int]
+    size: tuple[int, int]
+    backend: Backend = "opencv"
 
 
 @dataclass(frozen=True)
 class DegradationDraw:
     """One drawn operation, as plain data.
 
-    Args:
+    Attributes:
         op: Name of the operation.
-        position: Its place in the pipeline, which also names its random numbers.
+        position: Its place in the pipeline, one number per level of nesting; it also names its random numbers.
         params: Its drawn parameters.
     """
 
     op: str
-    position: int
+    position: tuple[int, ...]
     params: Params
 
     def to_json(self) -> dict[str, object]:
         """Returns the draw as JSON data."""
-        return {"op": self.op, "position": self.position, "params": dict(self.params)}
+        return {"op": self.op, "position": list(self.position), "params": dict(self.params)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DegradationDraw:
@@ -93,7 +76,170 @@ class DegradationDraw:
         """
         if data["op"] not in OPERATIONS:
             raise ValueError(f"unknown operation {data['op']!r}; known are {', '.join(sorted(OPERATIONS))}")
-        return cls(data["op"], int(data["position"]), dict(data["params"]))
+        return cls(data["op"], tuple(data["position"]), dict(data["params"]))
+
+
+MOST_CASES = 1000
+"""Largest number of cases of a protocol."""
+
+Drawn = tuple[DegradationDraw, ...]
+"""The degradation of one task: operations in the order in which they act."""
+
+
+def _require_op(schema: dict[str, Any]) -> None:
+    schema["required"] = ["op", *schema.get("required", [])]
+
+
+class Step(Strict, ABC):
+    """An entry of a pipeline: an operation, or a structure of other entries."""
+
+    model_config = ConfigDict(json_schema_extra=_require_op)
+
+    op: str
+    """The operation or structure."""
+
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """How often a task has this entry at all, in [0, 1]."""
+
+    @property
+    def inner(self) -> tuple[Step, ...]:
+        """The entries inside this one: empty for an operation."""
+        return ()
+
+    def draws(self, path: SeedPath, position: tuple[int, ...], scale: int) -> Iterator[DegradationDraw]:
+        """Draws the operations of one task that this entry stands for, in the order in which they act.
+
+        Each position has random numbers of its own: changing one entry does not change what the others draw.
+
+        Args:
+            path: Name of the task's random numbers.
+            position: Place of this entry.
+            scale: The task's factor between HR and LR.
+        """
+        rng = generator(*path, "operation", *position)
+        if rng.random() < self.probability:
+            yield from self.acting(rng, path, position, scale)
+
+    @abstractmethod
+    def acting(
+        self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
+    ) -> Iterator[DegradationDraw]:
+        """Draws as `draws` does, for a task that has this entry; `rng` is this position's own."""
+
+    def sure_cases(self, position: tuple[int, ...], scale: int) -> list[Drawn]:
+        """Returns every draw that this entry can make, for a protocol that measures all of them.
+
+        Args:
+            position: Place of this entry.
+            scale: The factor between HR and LR.
+
+        Raises:
+            PydanticCustomError: The entry leaves something to chance that cannot be listed; it is a `ValueError`.
+        """
+        if self.probability != 1:
+            text = "a protocol lists all its cases, so {op} cannot have a probability; use one_of"
+            raise PydanticCustomError("protocol", text, {"op": self.op})
+        # One more than allowed is enough to refuse; all combinations of a few long choices would take for ever.
+        return list(itertools.islice(self.cases(position, scale), MOST_CASES + 1))
+
+    @abstractmethod
+    def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
+        """Yields what `sure_cases` returns, for an entry that always acts."""
+
+    def check_scale(self, scale: int) -> None:
+        """Makes sure that every range is there for tasks of this scale.
+
+        Raises:
+            PydanticCustomError: One is not; it is a `ValueError`.
+        """
+        for name, value in self:
+            if isinstance(value, Range):
+                try:
+                    value.at(scale)
+                except PydanticCustomError as error:
+                    message = f"{self.op}.{name}: {error.message()}"
+                    raise PydanticCustomError("range", "{problem}", {"problem": message}) from error
+
+    def rooted(self, root: Path) -> Self:
+        """Returns the entry with the relative paths in it starting at `root`, the project's folder."""
+        return self
+
+    @abstractmethod
+    def downsamples(self) -> tuple[int, int]:
+        """Returns how often, at least and at most, this entry shrinks the image to the LR size."""
+
+    def content(self) -> dict[str, Any]:
+        """Returns what decides the draws, as JSON data.
+
+        Keys at their defaults are left out, so that a key which an operation gains leaves old draws as they were.
+
+        Raises:
+            ValueError: A file that the entry names cannot be read.
+        """
+        return {"op": self.op, **self.model_dump(mode="json", exclude_defaults=True, exclude={"op"})}
+
+
+class Degradation(Step):
+    """One operation of a pipeline: its YAML keys are fields, of which those of type `Range` are drawn once per task.
+
+    A new operation is one registered class in one file of this package; tests, documentation, schemas and previews
+    find it there.
+    """
+
+    stochastic: ClassVar[bool] = False
+    """Whether `apply` draws a field of its own for each image."""
+
+    examples: ClassVar[tuple[Mapping[str, object], ...]]
+    """Typical entries without `op`, as in YAML: the contract tests and the gallery apply them."""
+
+    def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
+        """Draws the parameters of one task.
+
+        Args:
+            rng: Source of the ranges' values, taken in the order of the fields.
+            scale: The task's factor between HR and LR.
+        """
+        fields = ((name, value) for name, value in self if name not in {"op", "probability"})
+        return {name: value.at(scale).draw(rng) if isinstance(value, Range) else value for name, value in fields}
+
+    def acting(
+        self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
+    ) -> Iterator[DegradationDraw]:
+        """Draws the operation itself."""
+        yield DegradationDraw(self.op, position, self.draw(rng, scale))
+
+    def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
+        """Yields every combination of the values of `choice`; all other parameters must be fixed."""
+        ranges = {name: value.at(scale) for name, value in self if isinstance(value, Range)}
+        for name, value in ranges.items():
+            if not isinstance(value, Choice) and value.low != value.high:
+                text = "a protocol lists all its cases, so {op}.{name} must be a number or a choice"
+                raise PydanticCustomError("protocol", text, {"op": self.op, "name": name})
+        listed = [value.values if isinstance(value, Choice) else (value.low,) for value in ranges.values()]
+        for values in itertools.product(*listed):
+            fixed = {
+                name: Uniform((value, value), integer=ranges[name].integer)
+                for name, value in zip(ranges, values, strict=True)
+            }
+            yield (DegradationDraw(self.op, position, self.model_copy(update=fixed).draw(generator("fixed"), scale)),)
+
+    def downsamples(self) -> tuple[int, int]:
+        """Returns that the operation does not shrink to the LR size; only `downsample` does."""
+        return 0, 0
+
+    @staticmethod
+    @abstractmethod
+    def apply(images: Tensor, params: Params, context: Context) -> Tensor:
+        """Degrades `images` (N, 3, H, W), float32 in [0, 1].
+
+        With the backend `opencv`, image i of the result depends on image i and seed i alone, bit for bit. The result
+        may leave [0, 1]; `replay` clamps.
+
+        Args:
+            images: RGB images (N, 3, H, W).
+            params: What `draw` returned, or its copy out of JSON.
+            context: Seeds, LR size and backend.
+        """
 
 
 OPERATIONS: dict[str, type[Degradation]] = {}
@@ -124,15 +270,16 @@ def number(params: Params, name: str) -> float:
 
 
 def per_image(images: Tensor, change: Callable[[Image, int], Image]) -> Tensor:
-    """Applies `change(image, index)` to each of `images` (N, 3, H, W).
+    """Applies `change(image, index)` to each of `images` (N, 3, H, W), on the CPU.
 
     One image at a time is what makes results independent of the batch: vectorised kernels treat the last few elements
     of an array by other instructions, and convolutions choose their algorithm by the batch. It is also the fastest on
     the small images of tasks (OpenCV's separable filter needs 0.2 ms for ten patches of 64x64, conv2d 2 ms).
 
     Returns:
-        The results (N, 3, H', W') in channels-last memory, which the next call reads without a copy.
+        The results (N, 3, H', W') on the images' device, in channels-last memory, which the next call reads without a
+        copy.
     """
     arrays = images.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
     changed = [np.asarray(change(image, index), dtype=np.float32) for index, image in enumerate(arrays)]
-    return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(images.device)

@@ -1,118 +1,282 @@
-"""Blurs: convolution with a kernel that sums to 1, over a symmetric border (the edge pixel is repeated)."""
+"""Blurs: every pixel becomes a weighted mean of its surroundings, by a kernel that is drawn once per task.
+
+The kernel's weights say how much of what lies right of and below a pixel enters it: out[p] = Σ_d k[d] · in[p + d].
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from abc import abstractmethod
+from functools import lru_cache
+from typing import Annotated, ClassVar, Literal, Self
 
-import cv2
 import numpy as np
-import numpy.typing as npt
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from metarestore.config.ranges import Bounds, Range, Uniform
-from metarestore.degradations.base import Degradation, Image, Params, number, per_image, register
-
-# Beyond 5 standard deviations lies less than 1e-6 of a Gaussian: below what float32 images can show.
-_TRUNCATE = 5.0
-# A Gaussian this narrow is a single pixel: sigma 0 means no blur.
-_SMALLEST_SIGMA = 1e-3
-
-
-def gaussian_line(sigma: float) -> Image:
-    """Returns a sampled Gaussian of standard deviation `sigma` pixels, which sums to 1."""
-    sigma = max(sigma, _SMALLEST_SIGMA)
-    radius = max(1, math.ceil(_TRUNCATE * sigma))
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
+from metarestore.degradations.base import Context, Degradation, Parameter, Params, number, per_image, register
+from metarestore.degradations.filtering import Filter, filter_batch, filter_image, prepare
+from metarestore.degradations.kernels import (
+    Kernel,
+    disc_kernel,
+    gaussian_kernel,
+    gaussian_line,
+    generalised_kernel,
+    motion_kernel,
+    plateau_kernel,
+    sinc_kernel,
+)
 
 
-def gaussian_kernel(sigma: float, ratio: float, angle: float) -> Image:
-    """Returns a sampled anisotropic Gaussian (K, K), which sums to 1.
+class KernelBlur(Degradation):
+    """An operation that filters by a kernel; a subclass says which."""
 
-    Args:
-        sigma: Standard deviation along the short axis, in pixels.
-        ratio: Long axis over short axis, 1 or more.
-        angle: Direction of the long axis in degrees, counter-clockwise from the horizontal.
-    """
-    short = max(sigma, _SMALLEST_SIGMA)
-    long = short * ratio
-    y, x = _grid(math.ceil(_TRUNCATE * long))
-    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    along, across = cosine * x - sine * y, sine * x + cosine * y  # rows count downwards
-    weights = np.exp(-0.5 * ((along / long) ** 2 + (across / short) ** 2))
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
+    centre: Literal["pixel", "block"] = "pixel"
+    """Where the kernel's centre lies. block: at even scales half a pixel further right and down, so that LR lies
+    centred on HR if `downsample` with method nearest follows."""
 
+    def shift(self, scale: int) -> float:
+        """Returns how far right and down the kernel's centre lies from a pixel's, in pixels."""
+        return 0.5 if self.centre == "block" and scale % 2 == 0 else 0.0
 
-def disc_kernel(radius: float) -> Image:
-    """Returns a disc (K, K) of `radius` pixels that sums to 1; its edge falls linearly over one pixel.
+    def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
+        """Draws the parameters; `shift` takes the place of `centre`, and keys that are not there are left out."""
+        drawn = {name: value for name, value in super().draw(rng, scale).items() if value is not None}
+        del drawn["centre"]
+        return {**drawn, "shift": self.shift(scale)}
 
-    Below a radius of 2, the pixel grid is coarse against the disc: the size is then accurate to about a tenth.
-    """
-    y, x = _grid(math.ceil(radius + 0.5))
-    weights = np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
+    @staticmethod
+    @abstractmethod
+    def kernel(params: Params) -> Kernel:
+        """Returns the kernel of drawn parameters: (h, w), or (K,) for the product of a line with itself.
 
+        The output pixel sits at the kernel's pixel (h − 1) // 2, (w − 1) // 2.
+        """
 
-def blur_isotropic(image: Image, line: Image) -> Image:
-    """Convolves one image (H, W, 3) with `line` along both axes."""
-    return np.asarray(cv2.sepFilter2D(image, -1, line, line, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
-
-
-def blur_plane(image: Image, kernel: Image) -> Image:
-    """Convolves one image (H, W, 3) with a point-symmetric `kernel` (K, K)."""
-    return np.asarray(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
+    @classmethod
+    def apply(cls, images: Tensor, params: Params, context: Context) -> Tensor:
+        """Filters `images` (N, 3, H, W)."""
+        ready = _ready(cls, tuple((name, _frozen(value)) for name, value in params.items()))
+        if context.backend == "torch":
+            return filter_batch(images, ready)
+        return per_image(images, lambda image, _: filter_image(image, ready))
 
 
-def _grid(radius: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns the vertical and the horizontal distance from the centre of a kernel."""
-    offsets = np.arange(-radius, radius + 1, dtype=np.float64)
-    y, x = np.meshgrid(offsets, offsets, indexing="ij")
-    return y, x
+_Frozen = float | int | str | tuple[float, ...]
+
+
+def _frozen(value: Parameter) -> _Frozen:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# One task applies its kernel to its images one after the other.
+@lru_cache(maxsize=32)
+def _ready(operation: type[KernelBlur], params: tuple[tuple[str, _Frozen], ...]) -> Filter:
+    return prepare(
+        operation.kernel({name: list(value) if isinstance(value, tuple) else value for name, value in params})
+    )
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise PydanticCustomError("kernel", "{size} is even; write an odd number", {"size": size})
+    return size
+
+
+Size = Annotated[int, Field(ge=3, le=101), AfterValidator(_odd)]
+Beta = Annotated[Range, Bounds(ge=0.25, le=16)]
+
+
+class _Elliptic(KernelBlur):
+    """A kernel whose lines of equal weight are ellipses."""
+
+    sigma: Annotated[Range, Bounds(ge=0, le=32)]
+    """Width along the short axis, in pixels of the image it acts on (HR pixels before `downsample`); of a Gaussian,
+    the standard deviation."""
+    ratio: Annotated[Range, Bounds(ge=1, le=16)] = Uniform((1.0, 1.0))
+    """Long axis over short axis: 1 is round."""
+    angle: Annotated[Range, Bounds(ge=0, le=180)] = Uniform((0.0, 0.0))
+    """Direction of the long axis in degrees, counter-clockwise from the horizontal."""
+    across: Annotated[Range, Bounds(ge=0, le=32)] | None = None
+    """Width across the direction of `angle`, in pixels, drawn by itself instead of `ratio`; `sigma` is then the width
+    along that direction, be it the longer or the shorter one."""
+
+    @model_validator(mode="after")
+    def _one_way_to_elongate(self) -> Self:
+        if self.across is not None and self.ratio != Uniform((1.0, 1.0)):
+            raise PydanticCustomError("kernel", "across and ratio both say how long the kernel is; remove one of them")
+        return self
+
+    def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
+        """Draws the parameters, with `ratio` or with `across`."""
+        drawn = super().draw(rng, scale)
+        if self.across is not None:
+            del drawn["ratio"]
+        return drawn
+
+
+def _ellipse(params: Params) -> tuple[float, float, float]:
+    """Returns the width across `angle`, the width along it over that, and `angle`."""
+    sigma, angle = number(params, "sigma"), number(params, "angle")
+    if "across" not in params:
+        return sigma, number(params, "ratio"), angle
+    # A width of 0 stands for one that cannot be seen.
+    along, across = max(sigma, 1e-3), max(number(params, "across"), 1e-3)
+    return across, along / across, angle
 
 
 @register
-class GaussianBlur(Degradation):
+class GaussianBlur(_Elliptic):
     """Blurs with a Gaussian, round or elongated.
 
     Source: the anisotropic Gaussian kernels of Zhang et al., Learning a Single Convolutional Super-Resolution Network
     for Multiple Degradations (2018), section 3.2.
     """
 
+    examples: ClassVar = (
+        {"sigma": [0.5, 2]},
+        {"sigma": [0.5, 1], "ratio": [2, 3], "angle": [0, 180]},
+        {"sigma": [0.2, 3], "across": [0.2, 3], "angle": [0, 180], "size": 21, "centre": "block"},
+        {"sigma": 0},
+    )
+
     op: Literal["gaussian_blur"] = "gaussian_blur"
-    sigma: Annotated[Range, Bounds(ge=0, le=32)]
-    """Standard deviation along the short axis, in pixels of the image it acts on (HR pixels before `downsample`)."""
-    ratio: Annotated[Range, Bounds(ge=1, le=16)] = Uniform((1.0, 1.0))
-    """Long axis over short axis: 1 is round."""
-    angle: Annotated[Range, Bounds(ge=0, le=180)] = Uniform((0.0, 0.0))
-    """Direction of the long axis in degrees, counter-clockwise from the horizontal."""
+    size: Size | None = None
+    """Pixels along an edge of the kernel, odd, after which it is cut; by default after 5 standard deviations, or 256
+    pixels from the centre."""
 
     @staticmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Blurs `images` (N, 3, H, W); the noise seeds are not used."""
-        sigma, ratio = number(params, "sigma"), number(params, "ratio")
+    def kernel(params: Params) -> Kernel:
+        """Returns the Gaussian; a round one as a line."""
+        sigma, ratio, angle = _ellipse(params)
+        shift, size = number(params, "shift"), int(number(params, "size")) if "size" in params else None
         if ratio == 1:
-            line = gaussian_line(sigma)
-            return per_image(images, lambda image, _: blur_isotropic(image, line))
-        kernel = gaussian_kernel(sigma, ratio, number(params, "angle"))
-        return per_image(images, lambda image, _: blur_plane(image, kernel))
+            return gaussian_line(sigma, shift, size)
+        return gaussian_kernel(sigma, ratio, angle, shift, size)
 
 
 @register
-class DefocusBlur(Degradation):
+class GeneralisedBlur(_Elliptic):
+    """Blurs with a generalised Gaussian: exp(−d^(2·beta) / 2) at d widths from the centre.
+
+    Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
+    section 3.1; Liu et al., Estimating Generalized Gaussian Blur Kernels for Out-of-Focus Image Deblurring (2020).
+    """
+
+    examples: ClassVar = (
+        {"sigma": [0.5, 2], "beta": [0.5, 4]},
+        {"sigma": [0.5, 1], "ratio": [2, 3], "angle": [0, 180], "beta": {"log_uniform": [0.5, 4]}, "size": 13},
+        {"sigma": 0, "across": [0.2, 3], "beta": 2},
+    )
+
+    op: Literal["generalised_blur"] = "generalised_blur"
+    beta: Beta
+    """Shape: 1 is a Gaussian, less has a sharper peak and longer tails, more comes to a disc."""
+    size: Size = 21
+    """Pixels along an edge of the kernel, odd: it is cut there."""
+
+    @staticmethod
+    def kernel(params: Params) -> Kernel:
+        """Returns the generalised Gaussian."""
+        beta, size = number(params, "beta"), int(number(params, "size"))
+        return generalised_kernel(*_ellipse(params), beta, size, number(params, "shift"))
+
+
+@register
+class PlateauBlur(_Elliptic):
+    """Blurs with a plateau: 1 / (1 + d^(2·beta)) at d widths from the centre.
+
+    Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
+    section 3.1.
+    """
+
+    examples: ClassVar = (
+        {"sigma": [0.5, 2], "beta": [1, 2]},
+        {"sigma": [0.5, 1], "ratio": [2, 3], "angle": [0, 180], "beta": {"log_uniform": [1, 2]}, "size": 13},
+        {"sigma": 0, "across": [0.2, 3], "beta": 2},
+    )
+
+    op: Literal["plateau_blur"] = "plateau_blur"
+    beta: Beta
+    """Steepness of the slope around the plateau; below 2, the tails are long."""
+    size: Size = 21
+    """Pixels along an edge of the kernel, odd: it is cut there."""
+
+    @staticmethod
+    def kernel(params: Params) -> Kernel:
+        """Returns the plateau."""
+        beta, size = number(params, "beta"), int(number(params, "size"))
+        return plateau_kernel(*_ellipse(params), beta, size, number(params, "shift"))
+
+
+@register
+class MotionBlur(KernelBlur):
+    """Blurs along the path of a camera that moves while the shutter is open: an arc, at constant speed.
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 5.6: blur as an integral over the exposure.
+    """
+
+    examples: ClassVar = (
+        {"length": [1, 12], "angle": [0, 180]},
+        {"length": [6, 20], "angle": [0, 180], "curvature": [-1, 1]},
+        {"length": 0},
+    )
+
+    op: Literal["motion_blur"] = "motion_blur"
+    length: Annotated[Range, Bounds(ge=0, le=128)]
+    """Length of the path, in pixels of the image it acts on (HR pixels before `downsample`)."""
+    angle: Annotated[Range, Bounds(ge=0, le=180)] = Uniform((0.0, 0.0))
+    """Direction half-way along the path in degrees, counter-clockwise from the horizontal."""
+    curvature: Annotated[Range, Bounds(ge=-2, le=2)] = Uniform((0.0, 0.0))
+    """How far the path turns from end to end, in half circles, counter-clockwise: 0 is straight, 1 half a circle."""
+
+    @staticmethod
+    def kernel(params: Params) -> Kernel:
+        """Returns the arc."""
+        return motion_kernel(*(number(params, name) for name in ("length", "angle", "curvature", "shift")))
+
+
+@register
+class DefocusBlur(KernelBlur):
     """Blurs with a disc, as a lens out of focus does in geometrical optics.
 
     Source: Goodman, Introduction to Fourier Optics (2005), section 6.4: the point spread of a large focusing error is
     the image of the round aperture.
     """
 
+    examples: ClassVar = ({"radius": [0.5, 3]}, {"radius": [1, 6], "edge": [0, 3]}, {"radius": 0})
+
     op: Literal["defocus_blur"] = "defocus_blur"
     radius: Annotated[Range, Bounds(ge=0, le=32)]
     """Radius of the disc, in pixels of the image it acts on (HR pixels before `downsample`)."""
+    edge: Annotated[Range, Bounds(ge=0, le=16)] = Uniform((1.0, 1.0))
+    """Width over which the edge of the disc falls from full to nothing, in pixels."""
 
     @staticmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Blurs `images` (N, 3, H, W); the noise seeds are not used."""
-        kernel = disc_kernel(number(params, "radius"))
-        return per_image(images, lambda image, _: blur_plane(image, kernel))
+    def kernel(params: Params) -> Kernel:
+        """Returns the disc."""
+        return disc_kernel(*(number(params, name) for name in ("radius", "edge", "shift")))
+
+
+@register
+class SincBlur(KernelBlur):
+    """Removes all frequencies above a cutoff, which leaves ringing and overshoot along edges.
+
+    Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
+    section 3.3.
+    """
+
+    examples: ClassVar = ({"cutoff": [1.05, 3.14]}, {"cutoff": [0.6, 2], "size": 13})
+
+    op: Literal["sinc_blur"] = "sinc_blur"
+    cutoff: Annotated[Range, Bounds(gt=0, le=math.pi)]
+    """Greatest frequency that passes, in radians per pixel."""
+    size: Size = 21
+    """Pixels along an edge of the kernel, odd: it is cut there."""
+
+    @staticmethod
+    def kernel(params: Params) -> Kernel:
+        """Returns the low pass."""
+        return sinc_kernel(number(params, "cutoff"), int(number(params, "size")), number(params, "shift"))

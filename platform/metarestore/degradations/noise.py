@@ -1,63 +1,157 @@
-"""Noise on the encoded image: the same statistics in every pixel value's own scale, no camera model."""
+"""Noise: fields that are drawn anew for each image, of a law that depends on the pixel's value alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-from torch import Tensor
+from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.degradations.base import Params, number, register
+from metarestore.degradations.colour import to_linear, to_srgb
+from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, channel_sum, clipped, constant, root
 
-from metarestore.config.ranges import Bounds, Range
-from metarestore.degradations.base import Degradation, Image, Params, number, per_image, register
-from metarestore.seeds import generator
+Correlation = Annotated[Range, Bounds(ge=0, le=1)]
+
+_NONE = Uniform((0.0, 0.0))
+# The luma of ITU-R BT.601, with which the field converts colours to gray.
+_LUMA = [0.299, 0.587, 0.114]
+
+
+def normal_field(image: Pixels, correlation: float, fields: Fields[Pixels]) -> Pixels:
+    """Draws normal values of variance 1 whose channels correlate: covariance (1 − ρ) I + ρ 1 1ᵀ.
+
+    Returns:
+        (..., H, W, 3); (..., H, W, 1) if the channels are equal.
+    """
+    if correlation == 0:
+        return fields.normal(image)
+    shared = fields.normal(image, 1)
+    if correlation == 1:
+        return shared
+    return math.sqrt(1 - correlation) * fields.normal(image) + math.sqrt(correlation) * shared
 
 
 @register
-class GaussianNoise(Degradation):
-    """Adds white Gaussian noise, of the same strength everywhere."""
+class GaussianNoise(Pointwise):
+    """Adds white Gaussian noise, of the same strength everywhere.
+
+    Channels i and j have the covariance sigma² · ((1 − correlation) · [i = j] + correlation).
+
+    Source: Zhang et al., Designing a Practical Degradation Model for Deep Blind Image Super-Resolution (2021),
+    section 3.3, whose general noise has a covariance of the channels, here with one parameter.
+    """
 
     stochastic: ClassVar[bool] = True
+    examples: ClassVar = (
+        {"sigma": [5, 25]},
+        {"sigma": 10, "correlation": 1},
+        {"sigma": {"log_uniform": [2, 30]}, "correlation": [0.2, 0.8]},
+    )
 
     op: Literal["gaussian_noise"] = "gaussian_noise"
     sigma: Annotated[Range, Bounds(ge=0, le=255)]
     """Standard deviation, in grey levels of 0..255."""
-    gray: bool = False
-    """Whether the three channels share one field, so that the noise has no colour."""
+    correlation: Correlation = _NONE
+    """Correlation of the channels' fields: 0 is colour noise, 1 gray noise."""
 
     @staticmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Adds a field of its own to each of `images` (N, 3, H, W)."""
-        sigma = np.float32(number(params, "sigma") / 255)
-        channels = 1 if params["gray"] else 3
-
-        def add(image: Image, index: int) -> Image:
-            shape = (*image.shape[:2], channels)
-            return image + sigma * generator(seeds[index]).standard_normal(shape, dtype=np.float32)
-
-        return per_image(images, add)
+    def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
+        """Adds the field."""
+        return image + number(params, "sigma") / 255 * normal_field(image, number(params, "correlation"), fields)
 
 
 @register
-class PoissonNoise(Degradation):
+class PoissonNoise(Pointwise):
     """Counts photons: the mean is kept, the variance is value / peak.
 
-    Source: Hasinoff, Photon, Poisson Noise, in Computer Vision: A Reference Guide (2014).
+    With a correlation ρ, the error is √(1 − ρ) times the channel's own plus √ρ times that of counting the luma. The
+    error of a pixel depends on nothing but its values, so a patch is degraded as the whole image would be.
+
+    Source: Hasinoff, Photon, Poisson Noise, in Computer Vision: A Reference Guide (2014); Wang et al., Real-ESRGAN
+    (2021), section 3.1, for `strength` and gray noise.
     """
 
     stochastic: ClassVar[bool] = True
+    examples: ClassVar = (
+        {"peak": {"log_uniform": [30, 300]}},
+        {"peak": 256, "strength": [1, 3], "correlation": 1},
+        {"peak": [4, 40], "strength": 0.5, "correlation": [0.2, 0.8]},
+    )
 
     op: Literal["poisson_noise"] = "poisson_noise"
     peak: Annotated[Range, Bounds(gt=0, le=1e6)]
     """Photons that white stands for: fewer are noisier."""
+    strength: Annotated[Range, Bounds(ge=0, le=16)] = Uniform((1.0, 1.0))
+    """Factor of the error of counting: 1 is a true count."""
+    correlation: Correlation = _NONE
+    """Share of the variance that the channels have in common: 0 is colour noise, 1 gray noise."""
 
     @staticmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Draws the photons of each of `images` (N, 3, H, W), which lie in [0, 1]."""
-        peak = number(params, "peak")
+    def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
+        """Adds the error of counting."""
+        peak, correlation = number(params, "peak"), number(params, "correlation")
+        scale = number(params, "strength") / peak
+        noisy = image
+        if correlation > 0:
+            luma = channel_sum(image, constant(_LUMA, image))
+            noisy = noisy + scale * math.sqrt(correlation) * fields.count_error(luma * peak)
+        if correlation < 1:
+            noisy = noisy + scale * math.sqrt(1 - correlation) * fields.count_error(image * peak)
+        return noisy
 
-        def count(image: Image, index: int) -> Image:
-            photons = generator(seeds[index]).poisson(image.astype(np.float64) * peak)
-            return (photons / peak).astype(np.float32)
 
-        return per_image(images, count)
+@register
+class SpeckleNoise(Pointwise):
+    """Multiplies each value by 1 plus Gaussian noise: the standard deviation grows with the value.
+
+    Source: Jain, Fundamentals of Digital Image Processing (1989), chapter 8 (speckle noise).
+    """
+
+    stochastic: ClassVar[bool] = True
+    examples: ClassVar = ({"sigma": [5, 25]}, {"sigma": 20, "correlation": 1}, {"sigma": 12, "correlation": [0.2, 0.8]})
+
+    op: Literal["speckle_noise"] = "speckle_noise"
+    sigma: Annotated[Range, Bounds(ge=0, le=255)]
+    """Standard deviation at white, in grey levels of 0..255; at a value v it is v times that."""
+    correlation: Correlation = _NONE
+    """Correlation of the channels' fields: 0 is colour noise, 1 gray noise."""
+
+    @staticmethod
+    def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
+        """Adds the field times the image."""
+        field = normal_field(image, number(params, "correlation"), fields)
+        return image + image * (number(params, "sigma") / 255 * field)
+
+
+@register
+class SensorNoise(Pointwise):
+    """Adds the noise of an image sensor in linear light: variance = shot · light + read².
+
+    Source: Foi et al., Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image Raw-Data (2008),
+    eq. 3, in its Gaussian approximation; applied to unprocessed light as in Brooks et al., Unprocessing Images for
+    Learned Raw Denoising (2019), section 3.1.
+    """
+
+    stochastic: ClassVar[bool] = True
+    examples: ClassVar = (
+        {"shot": [1e-3, 1e-2], "read": {"choice": [1e-3, 2e-3]}},
+        {"shot": 0, "read": [5e-3, 2e-2]},
+        {"shot": 5e-3, "read": 0},
+    )
+
+    op: Literal["sensor_noise"] = "sensor_noise"
+    shot: Annotated[Range, Bounds(ge=0, le=1)]
+    """Variance per unit of light, i.e. 1 / (photoelectrons at white); phones lie in 1e-4 .. 1e-2."""
+    read: Annotated[Range, Bounds(ge=0, le=1)]
+    """Standard deviation in the dark, as a fraction of white."""
+
+    @staticmethod
+    def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
+        """Adds the field to the light of an sRGB image."""
+        return to_srgb(expose(to_linear(image), params, fields))
+
+
+def expose(light: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
+    """Adds the noise of `shot` and `read` to linear light (..., H, W, C)."""
+    variance = number(params, "shot") * clipped(light, 0) + number(params, "read") ** 2
+    return light + root(variance) * fields.normal(light, light.shape[-1])

@@ -2,103 +2,194 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import importlib
+import itertools
+import math
+import pkgutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, GetCoreSchemaHandler, RootModel
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import ConfigDict, RootModel
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-# Importing a family registers its operations; the union below is made of all of them.
-from metarestore.degradations import blur, camera, compression, noise, resample  # noqa: F401
-from metarestore.degradations.base import OPERATIONS, Degradation, DegradationDraw
-from metarestore.seeds import derived_seed, generator
+from metarestore.degradations.base import (
+    MOST_CASES,
+    OPERATIONS,
+    Backend,
+    Context,
+    Degradation,
+    DegradationDraw,
+    Drawn,
+    SeedPath,
+    Step,
+)
+
+# Importing a file registers its operations; the model below is made of all of them.
+for _file in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    if _file.name not in {"pipeline", "structure"}:
+        importlib.import_module(f"metarestore.degradations.{_file.name}")
+
+from metarestore.degradations.resample import resampled  # noqa: E402
+from metarestore.degradations.structure import AnyStep, Structure  # noqa: E402
+from metarestore.seeds import derived_seed  # noqa: E402
 
 
-class _ByOperation:
-    """Tells pydantic to choose among `OPERATIONS` by the key `op`."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices = {name: handler.generate_schema(operation) for name, operation in OPERATIONS.items()}
-        return core_schema.tagged_union_schema(choices, discriminator="op")
-
-
-AnyDegradation = Annotated[Degradation, _ByOperation()]
-"""A field of this type is read as the operation that its `op` names."""
-
-
-class Pipeline(RootModel[tuple[AnyDegradation, ...]]):
+class Pipeline(RootModel[tuple[AnyStep, ...]]):
     """Ordered degradations; in YAML a list."""
 
     model_config = ConfigDict(frozen=True)
 
     @property
-    def operations(self) -> tuple[Degradation, ...]:
-        """The degradations, in the order in which they act."""
+    def steps(self) -> tuple[Step, ...]:
+        """The entries, in the order in which they act."""
         return self.root
 
+    @property
+    def operations(self) -> tuple[Degradation, ...]:
+        """All operations, also those inside structures, in the order of the file."""
+        return tuple(entry for _, entry in self.entries() if isinstance(entry, Degradation))
+
+    def entries(self) -> Iterator[tuple[tuple[str | int, ...], Step]]:
+        """Yields all entries, also those inside structures, in the order of the file, each after its key path."""
+        for index, step in enumerate(self.root):
+            yield from _walk(step, (index,))
+
+    def rooted(self, root: Path) -> Pipeline:
+        """Returns the pipeline with the relative paths in it starting at `root`, the project's folder."""
+        return Pipeline(tuple(step.rooted(root) for step in self.root))
+
     def check_scale(self, scale: int) -> None:
-        """Makes sure that the pipeline shrinks by `scale`; for the validator of the model that knows both.
+        """Makes sure that every draw shrinks by `scale`; for the validator of the model that knows both.
 
         Raises:
-            PydanticCustomError: There is not exactly one downsample (none at scale 1); it is a `ValueError`.
+            PydanticCustomError: Some draw does not have exactly one downsample (none at scale 1), or a parameter has
+                no range for this scale; it is a `ValueError`.
         """
-        found = sum(operation.op == "downsample" for operation in self.operations)
-        if found == (scale != 1):
-            return
-        if scale == 1:
+        counts = [step.downsamples() for step in self.root]
+        least, most = sum(low for low, _ in counts), sum(high for _, high in counts)
+        if scale == 1 and most > 0:
             raise PydanticCustomError("pipeline", "pipeline has a downsample, but scale is 1; remove it or set scale")
-        raise PydanticCustomError(
-            "pipeline",
-            "pipeline must have exactly one downsample at scale {scale}, got {found}",
-            {"scale": scale, "found": found},
-        )
+        if scale != 1 and not least == most == 1:
+            raise PydanticCustomError(
+                "pipeline",
+                "pipeline must have exactly one downsample at scale {scale}, got {found}",
+                {"scale": scale, "found": least if least == most else f"{least} to {most}"},
+            )
+        for _, entry in self.entries():
+            entry.check_scale(scale)
 
-    def draw(self, path: Sequence[int | str], scale: int) -> tuple[DegradationDraw, ...]:
+    def content(self) -> list[dict[str, Any]]:
+        """Returns what decides the draws, as JSON data."""
+        return [step.content() for step in self.root]
+
+    def cases(self, scale: int) -> tuple[Drawn, ...]:
+        """Returns every degradation that a protocol measures: each combination of its choices.
+
+        Raises:
+            PydanticCustomError: Something is left to chance that cannot be listed, or the cases are more than 1000; it
+                is a `ValueError`.
+        """
+        places = [step.sure_cases((place,), scale) for place, step in enumerate(self.root)]
+        if (count := math.prod(map(len, places))) > MOST_CASES:
+            text = "a protocol may have at most {most} cases, got {count}"
+            raise PydanticCustomError("protocol", text, {"most": MOST_CASES, "count": count})
+        return tuple(tuple(itertools.chain.from_iterable(case)) for case in itertools.product(*places))
+
+    def draw(self, path: SeedPath, scale: int) -> tuple[DegradationDraw, ...]:
         """Draws the degradation of one task.
 
-        Each position has random numbers of its own: changing one operation does not change what the others draw.
-
         Args:
-            path: Name of the seed, e.g. `(seed, "degradation", index)`.
+            path: Name of the task's random numbers, e.g. `(content, seed, "degradation", index)`.
             scale: The task's factor between HR and LR.
 
         Returns:
-            The drawn operations in order, without those that their probability leaves out.
+            The drawn operations in the order in which they act, without those that their probability leaves out.
         """
-        draws = []
-        for position, operation in enumerate(self.operations):
-            rng = generator(*path, "operation", position)
-            if rng.random() < operation.probability:
-                draws.append(DegradationDraw(operation.op, position, operation.draw(rng, scale)))
-        return tuple(draws)
+        return tuple(draw for place, step in enumerate(self.root) for draw in step.draws(path, (place,), scale))
 
 
-def replay(images: Tensor, draws: Sequence[DegradationDraw], seeds: Sequence[int]) -> Tensor:
-    """Degrades HR images as drawn. Values are clamped to [0, 1] after each operation.
+def _walk(step: Step, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Step]]:
+    yield path, step
+    if isinstance(step, Structure):
+        for index, inner in enumerate(step.inner):
+            yield from _walk(inner, (*path, step.key, index))
+
+
+def replay(
+    images: Tensor, draws: Sequence[DegradationDraw], seeds: Sequence[int], backend: Backend | None = None
+) -> Tensor:
+    """Degrades HR images as drawn, all by the same draw. Values are clamped to [0, 1] after each operation.
+
+    Should the last operation leave another size than that of LR (a resize after the downsample), bicubic mends it.
 
     Args:
         images: HR images (N, 3, H, W), RGB in [0, 1]; H and W are multiples of the scale.
         draws: What `Pipeline.draw` returned.
         seeds: One seed per image, for its noise fields.
+        backend: `opencv` computes image by image on the CPU; `torch` on the images' own device, differentiably (the
+            rounding passes gradients straight through), with noise fields of its own. The default is the device's:
+            `opencv` on the CPU, `torch` elsewhere.
 
     Returns:
-        LR images (N, 3, H/scale, W/scale), float32 on the CPU, rounded to 8 bit as LR files are. Image i depends on
-        image i and seed i alone, bit for bit.
+        LR images (N, 3, H/scale, W/scale), float32 on the images' device, rounded to 8 bit as LR files are. With
+        `opencv`, image i depends on image i and seed i alone, bit for bit.
 
     Raises:
         ValueError: The number of seeds is not the number of images.
     """
     if len(seeds) != len(images):
         raise ValueError(f"replay needs one seed per image, got {len(seeds)} seeds for {len(images)} images")
-    images = images.detach().to("cpu", torch.float32)
+    chosen: Backend = backend or ("opencv" if images.device.type == "cpu" else "torch")
+    size = _lr_size(images, draws)
+    images = images.to(torch.float32) if chosen == "torch" else images.detach().to("cpu", torch.float32)
     for draw in draws:
         operation = OPERATIONS[draw.op]
-        images = operation.apply(images, draw.params, _field_seeds(operation, draw, seeds)).clamp(0, 1)
-    return (images * 255).round().div(255).contiguous()
+        context = Context(_field_seeds(operation, draw, seeds), size, chosen)
+        images = operation.apply(images, draw.params, context).clamp(0, 1)
+    if tuple(images.shape[-2:]) != size:  # a resize came after the downsample
+        images = resampled(images, size, "bicubic", antialias=True, backend=chosen).clamp(0, 1)
+    levels = (images.detach() * 255).round().div(255)
+    return (images + (levels - images).detach() if images.requires_grad else levels).contiguous()
+
+
+def replay_each(
+    images: Tensor,
+    draws: Sequence[Sequence[DegradationDraw]],
+    seeds: Sequence[int],
+    backend: Backend | None = None,
+) -> Tensor:
+    """Degrades each HR image by a draw of its own, as `replay` does.
+
+    Args:
+        images: HR images (N, 3, H, W).
+        draws: One draw per image.
+        seeds: One seed per image.
+        backend: As for `replay`.
+
+    Raises:
+        ValueError: There is not one draw and one seed per image.
+    """
+    if not len(draws) == len(seeds) == len(images):
+        raise ValueError(
+            f"replay_each needs one draw and one seed per image, got {len(draws)} draws and {len(seeds)} seeds "
+            f"for {len(images)} images"
+        )
+    single = (replay(images[k : k + 1], draws[k], seeds[k : k + 1], backend) for k in range(len(images)))
+    return torch.cat(list(single))
+
+
+def _lr_size(images: Tensor, draws: Sequence[DegradationDraw]) -> tuple[int, int]:
+    """Returns the size at which the draws end: HR over the scale that `downsample` recorded."""
+    scale = next((int(draw.params["scale"]) for draw in draws if draw.op == "downsample"), 1)  # type: ignore[arg-type]
+    height, width = images.shape[-2:]
+    if height % scale or width % scale:
+        raise ValueError(f"image size must be a multiple of scale {scale}, got {height}x{width}; crop it first")
+    return height // scale, width // scale
 
 
 def _field_seeds(operation: type[Degradation], draw: DegradationDraw, seeds: Sequence[int]) -> Sequence[int]:
     """Returns seeds of this position's own, so that two noises of a pipeline are independent."""
-    return [derived_seed(seed, "operation", draw.position) for seed in seeds] if operation.stochastic else seeds
+    return [derived_seed(seed, "operation", *draw.position) for seed in seeds] if operation.stochastic else seeds

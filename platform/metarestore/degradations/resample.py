@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from metarestore.degradations.base import Degradation, Parameter, Params, number, register
+from metarestore.config.ranges import Bounds, Range
+from metarestore.degradations.base import (
+    Backend,
+    Context,
+    Degradation,
+    Drawn,
+    Parameter,
+    Params,
+    number,
+    per_image,
+    register,
+)
+from metarestore.degradations.interpolation import Method, resample_batch, resample_image
 
 # Bicubic reaches 2 LR pixels from a centre, so none of the pixels that are kept sees the end of this border.
 _BORDER_LR = 2
@@ -26,28 +38,20 @@ def _symmetric_index(length: int, border: int, device: torch.device) -> Tensor:
 
 def pad_symmetric(images: Tensor, border: int) -> Tensor:
     """Pads (N, C, H, W) by `border` pixels on all sides, mirrored with the edge pixel repeated."""
-    height, width = images.shape[-2:]
-    rows = _symmetric_index(height, border, images.device)
-    columns = _symmetric_index(width, border, images.device)
-    return images.index_select(-2, rows).index_select(-1, columns)
+    for axis in (-1, -2):
+        if border <= images.shape[axis]:  # the same as below, several times faster
+            first, last = (images.narrow(axis, start, border) for start in (0, images.shape[axis] - border))
+            images = torch.cat([first.flip(axis), images, last.flip(axis)], axis)
+        else:
+            images = images.index_select(axis, _symmetric_index(images.shape[axis], border, images.device))
+    return images
 
 
-def _antialiased(images: Tensor, size: tuple[int, int], mode: str, border: int) -> Tensor:
+def _antialiased(images: Tensor, size: tuple[int, int], border: int) -> Tensor:
     """Resamples padded `images` to `size` and crops `border` pixels of the result."""
     # The result of F.interpolate differs in the last bit between memory layouts.
-    resampled = F.interpolate(images.contiguous(), size=size, mode=mode, antialias=True)
+    resampled = F.interpolate(images.contiguous(), size=size, mode="bicubic", antialias=True)
     return resampled[..., border:-border, border:-border]
-
-
-def _downsample(images: Tensor, scale: int, mode: str) -> Tensor:
-    height, width = images.shape[-2:]
-    if height % scale or width % scale:
-        raise ValueError(f"image size must be a multiple of scale {scale}, got {height}x{width}; crop it first")
-    if scale == 1:
-        return images
-    padded = pad_symmetric(images, _BORDER_LR * scale)
-    size = (padded.shape[-2] // scale, padded.shape[-1] // scale)
-    return _antialiased(padded, size, mode, _BORDER_LR)
 
 
 def bicubic_downsample(images: Tensor, scale: int) -> Tensor:
@@ -66,7 +70,14 @@ def bicubic_downsample(images: Tensor, scale: int) -> Tensor:
     Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 15 (a = −0.5), stretched by
     `scale` against aliasing, over a symmetric border.
     """
-    return _downsample(images, scale, "bicubic")
+    height, width = images.shape[-2:]
+    if height % scale or width % scale:
+        raise ValueError(f"image size must be a multiple of scale {scale}, got {height}x{width}; crop it first")
+    if scale == 1:
+        return images
+    padded = pad_symmetric(images, _BORDER_LR * scale)
+    size = (padded.shape[-2] // scale, padded.shape[-1] // scale)
+    return _antialiased(padded, size, _BORDER_LR)
 
 
 def bicubic_upsample(images: Tensor, scale: int) -> Tensor:
@@ -86,31 +97,91 @@ def bicubic_upsample(images: Tensor, scale: int) -> Tensor:
     padded = pad_symmetric(images, _BORDER_LR)
     size = (padded.shape[-2] * scale, padded.shape[-1] * scale)
     # antialias does nothing when enlarging, except that it chooses a = −0.5 (it is −0.75 without).
-    return _antialiased(padded, size, "bicubic", _BORDER_LR * scale)
+    return _antialiased(padded, size, _BORDER_LR * scale)
 
 
-def area_downsample(images: Tensor, scale: int) -> Tensor:
-    """Averages blocks of scale×scale pixels (N, C, H, W), as the pixels of a sensor do.
+Several = Annotated[tuple[Method, ...], Field(min_length=1)]
 
-    Raises:
-        ValueError: H or W is not a multiple of `scale`.
-    """
-    height, width = images.shape[-2:]
-    if height % scale or width % scale:
-        raise ValueError(f"image size must be a multiple of scale {scale}, got {height}x{width}; crop it first")
-    return F.avg_pool2d(images.contiguous(), scale)
+
+def resampled(images: Tensor, size: tuple[int, int], method: Method, *, antialias: bool, backend: Backend) -> Tensor:
+    """Resamples images (N, 3, H, W) to `size` (height, width); to their own size, it does nothing."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    if backend == "torch":
+        return resample_batch(images, size, method, antialias)
+    return per_image(images, lambda image, _: resample_image(image, size, method, antialias))
+
+
+class _Resampling(Degradation):
+    """What `resize` and `downsample` share: how pixels are weighed."""
+
+    method: Method | Several = "bicubic"
+    """bicubic, bilinear, area (the mean of what a pixel covers), nearest or lanczos; of a list, one is drawn."""
+    antialias: bool = True
+    """Whether shrinking widens the kernel, as MATLAB's imresize does; without, as OpenCV's and PyTorch's resize."""
+
+    def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
+        """Draws the parameters, and the method from a list."""
+        drawn = super().draw(rng, scale)
+        if isinstance(self.method, tuple):
+            drawn["method"] = self.method[int(rng.integers(len(self.method)))]
+        return drawn
+
+    @staticmethod
+    def _to(images: Tensor, size: tuple[int, int], params: Params, context: Context) -> Tensor:
+        method, antialias = cast(Method, params["method"]), bool(params["antialias"])
+        return resampled(images, size, method, antialias=antialias, backend=context.backend)
+
+    def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
+        """Yields every combination of methods and factors."""
+        for method in (self.method,) if isinstance(self.method, str) else self.method:
+            yield from Degradation.cases(self.model_copy(update={"method": method}), position, scale)
 
 
 @register
-class Downsample(Degradation):
-    """Shrinks the image by the task's scale; every pipeline has exactly one, unless its scale is 1.
+class Resize(_Resampling):
+    """Resamples the image by a factor, up or down; `downsample` later brings it to the LR size, wherever it is then.
 
-    There is no `nearest`: at an even scale it takes a pixel beside the centre, which shifts LR against HR.
+    Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
+    section 3.1.
     """
 
+    examples: ClassVar = (
+        {"factor": [0.4, 1.5], "method": ["area", "bilinear", "bicubic"]},
+        {"factor": {"log_uniform": [0.5, 1.5]}, "of": "lr", "antialias": False},
+    )
+
+    op: Literal["resize"] = "resize"
+    factor: Annotated[Range, Bounds(gt=0, le=8)]
+    """New size over the size named by `of`, on both axes; sizes are rounded, to at least 4 pixels."""
+    of: Literal["image", "lr"] = "image"
+    """What the factor multiplies: the image as it is, or the LR size."""
+
+    @classmethod
+    def apply(cls, images: Tensor, params: Params, context: Context) -> Tensor:
+        """Resamples `images` (N, 3, H, W) to (N, 3, H', W')."""
+        height, width = context.size if params["of"] == "lr" else images.shape[-2:]
+        factor = number(params, "factor")
+        size = (max(4, round(height * factor)), max(4, round(width * factor)))
+        return cls._to(images, size, params, context)
+
+
+@register
+class Downsample(_Resampling):
+    """Shrinks the image to the LR size, 1/scale of HR; every draw of a pipeline has exactly one.
+
+    `nearest` keeps one pixel of each block, at even scales half a pixel before its centre: blur with a kernel of
+    `centre: block` just before it, or LR lies shifted against HR.
+    """
+
+    examples: ClassVar = (
+        {"method": "bicubic"},
+        {"method": ["bilinear", "area", "lanczos"]},
+        {"method": "nearest"},
+        {"method": "bicubic", "antialias": False},
+    )
+
     op: Literal["downsample"] = "downsample"
-    method: Literal["bicubic", "bilinear", "area"] = "bicubic"
-    """bicubic: MATLAB's imresize; bilinear: a triangle stretched by the scale; area: the mean of each block."""
 
     @field_validator("probability")
     @classmethod
@@ -120,13 +191,19 @@ class Downsample(Degradation):
         return probability
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Records the task's scale with the method."""
-        return {"method": self.method, "scale": scale}
+        """Draws the method and records the task's scale with it."""
+        return {**super().draw(rng, scale), "scale": scale}
 
-    @staticmethod
-    def apply(images: Tensor, params: Params, seeds: Sequence[int]) -> Tensor:
-        """Shrinks `images` (N, 3, H, W) to (N, 3, H/s, W/s); the noise seeds are not used."""
+    def downsamples(self) -> tuple[int, int]:
+        """Returns that this is the operation that shrinks to the LR size."""
+        return 1, 1
+
+    @classmethod
+    def apply(cls, images: Tensor, params: Params, context: Context) -> Tensor:
+        """Shrinks `images` (N, 3, H, W) to the LR size."""
         scale = int(number(params, "scale"))
-        if params["method"] == "area":
-            return area_downsample(images, scale)
-        return _downsample(images, scale, str(params["method"]))
+        height, width = context.size
+        whole = tuple(images.shape[-2:]) == (height * scale, width * scale)
+        if whole and params["method"] == "bicubic" and params["antialias"]:
+            return bicubic_downsample(images, scale)  # the very function that `evaluate` makes LR images with
+        return cls._to(images, context.size, params, context)

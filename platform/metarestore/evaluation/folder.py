@@ -15,10 +15,13 @@ from torch import Tensor
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.errors import UserError
 from metarestore.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
-from metarestore.tasks.photographs import Photograph, list_photographs, read_image
+from metarestore.tasks.photographs import list_photographs, read_image
 
 Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Maps an LR image, uint8 RGB (h, w, 3), to its restoration, uint8 RGB (scale·h, scale·w, 3)."""
+
+Degrade = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
+"""Maps a photograph's name and its HR image, uint8 RGB (H, W, 3), to an LR image, uint8 RGB (H/scale, W/scale, 3)."""
 
 Progress = Callable[[str, int, int], None]
 """Told after each photograph: its name, how many are done, how many there are."""
@@ -70,10 +73,17 @@ class FolderReport:
         }
 
 
-def evaluate_folder(folder: Path, scale: int, restore: Restore, progress: Progress | None = None) -> FolderReport:
-    """Degrades each photograph of a folder by bicubic downsampling, restores it, and compares.
+def evaluate_folder(
+    folder: Path, scale: int, restore: Restore, progress: Progress | None = None, degrade: Degrade | None = None
+) -> FolderReport:
+    """Degrades each photograph of a folder, restores it, and compares; all files are checked before the first.
 
-    All files are checked before the first is restored.
+    Args:
+        folder: Folder of HR photographs.
+        scale: Upscaling factor.
+        restore: What is measured.
+        progress: Told after each photograph.
+        degrade: Makes the LR images; bicubic downsampling if left out.
 
     Raises:
         UserError: The folder is missing or empty, or holds files that are no photographs or are too small.
@@ -83,7 +93,10 @@ def evaluate_folder(folder: Path, scale: int, restore: Restore, progress: Progre
     _check(files, scale)
     images: dict[str, Figures] = {}
     for done, (name, path) in enumerate(files.items(), start=1):
-        images[name] = _evaluate(read_image(path), scale, restore)
+        photograph = read_image(path)
+        hr = modcrop(photograph.pixels, scale)
+        lr = bicubic_lr(hr, scale) if degrade is None else degrade(name, hr)
+        images[name] = _compare(restore(lr), hr, scale, gray=photograph.gray)
         if progress is not None:
             progress(name, done, len(files))
     return FolderReport(scale, images)
@@ -128,14 +141,10 @@ def _check(files: Mapping[str, Path], scale: int) -> None:
         raise UserError(problems)
 
 
-def _evaluate(photograph: Photograph, scale: int, restore: Restore) -> Figures:
-    hr = modcrop(photograph.pixels, scale)
-    sr = restore(bicubic_lr(hr, scale))
+def _compare(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool) -> Figures:
     if sr.dtype != np.uint8 or sr.shape != hr.shape:
         raise ValueError(f"a restoration must be uint8 {hr.shape}, got {sr.dtype} {sr.shape}")
-    return Figures(
-        psnr_y=psnr_y(sr, hr, scale, gray=photograph.gray), ssim_y=ssim_y(sr, hr, scale, gray=photograph.gray)
-    )
+    return Figures(psnr_y=psnr_y(sr, hr, scale, gray=gray), ssim_y=ssim_y(sr, hr, scale, gray=gray))
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -1,18 +1,20 @@
-"""The contact sheet of a task distribution: what its draws do to photographs."""
+"""The contact sheet of task distributions: what their draws do to photographs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from metarestore.errors import UserError
 from metarestore.reports.pictures import pixel_figure, place_image, place_text, save_png, wrapped
 from metarestore.reports.style import house_style
 
-__all__ = ["SheetRow", "contact_sheet", "save_png"]
+__all__ = ["Section", "SheetRow", "contact_sheet", "require_drawable", "save_png"]
 
 _COLUMNS = 2
 _GAP = 6
@@ -22,6 +24,8 @@ _LINE = 16
 _CAPTION_SIZE = 8.5
 _LEAST, _MOST = 200, 320
 """Least and largest side of a tile, in pixels."""
+_TALLEST = 2**16 - 1
+"""Most pixels that matplotlib draws on one side."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class SheetRow:
     Attributes:
         hr: The HR crop, uint8 RGB (H, W, 3).
         lr: The LR crop, uint8 RGB (h, w, 3).
-        caption: The drawn parameters, one `operation.parameter value` per line, or any other text.
+        caption: What stands below: the drawn parameters, a line for each operation, or any other text.
     """
 
     hr: NDArray[np.uint8]
@@ -39,52 +43,114 @@ class SheetRow:
     caption: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """Draws of one task distribution.
+
+    Attributes:
+        title: What stands above them.
+        rows: The draws.
+    """
+
+    title: str
+    rows: Sequence[SheetRow]
+
+
 @house_style
-def contact_sheet(rows: Sequence[SheetRow], title: str) -> Figure:
-    """Draws HR and LR of each draw side by side at the same size, two draws in a line, each above its parameters.
+def contact_sheet(sections: Sequence[Section]) -> Figure:
+    """Draws sections below each other: HR and LR side by side at the same size, two draws in a line.
 
     Raises:
-        ValueError: There are no rows.
+        ValueError: A section has no draws.
+        UserError: The sheet would be too tall to be drawn.
     """
-    if not rows:
+    if not sections or not all(section.rows for section in sections):
         raise ValueError("a contact sheet needs at least one draw")
-    width, height = _tile(rows)
-    entry = 2 * width + _GAP
-    captions = [
-        [part for line in _by_operation(row.caption) for part in wrapped(line, entry, _CAPTION_SIZE)] for row in rows
-    ]
-    depth = height + 8 + _LINE * max(len(lines) for lines in captions) + 12
-    columns = min(_COLUMNS, len(rows))
-    lines = -(-len(rows) // columns)
-    figure = pixel_figure(_MARGIN + columns * (entry + _MARGIN), _TITLE + lines * depth + 4)
-    place_text(figure, title, _MARGIN, 10, size=12, bold=True)
-    for index, (row, caption) in enumerate(zip(rows, captions, strict=True)):
-        left, top = _MARGIN + index % columns * (entry + _MARGIN), _TITLE + index // columns * depth
-        place_image(figure, row.hr, left, top, width, height)
-        place_image(figure, row.lr, left + width + _GAP, top, width, height)
-        place_text(figure, "\n".join(caption), left, top + height + 6, size=_CAPTION_SIZE)
-    for column in range(columns):
-        left = _MARGIN + column * (entry + _MARGIN)
-        place_text(figure, "HR", left, _TITLE - 20, size=9, grey=True)
-        place_text(figure, "LR", left + width + _GAP, _TITLE - 20, size=9, grey=True)
+    blocks = [_Block.of(section) for section in sections]
+    height = sum(block.height for block in blocks) + 4
+    require_drawable(height)
+    figure = pixel_figure(max(block.width for block in blocks), height)
+    top = 0
+    for block in blocks:
+        block.draw(figure, top)
+        top += block.height
     return figure
 
 
-def _by_operation(caption: str) -> list[str]:
-    """Puts the parameters of an operation into one line: `jpeg: quality 85, subsampling 420`."""
-    groups: dict[str, list[str]] = {}
-    for line in caption.splitlines():
-        operation, _, setting = line.partition(".")
-        if operation.isidentifier() and " " in setting:
-            groups.setdefault(f"{operation}: ", []).append(setting)
-        else:
-            groups.setdefault(line, [])
-    return [operation + ", ".join(settings) for operation, settings in groups.items()]
+def require_drawable(height: int) -> None:
+    """Makes sure that a figure of that many pixels can be drawn.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if height > _TALLEST:
+        raise UserError(f"the sheet would be {height} pixels tall, {_TALLEST} is the most; lower --count or name fewer")
 
 
-def _tile(rows: Sequence[SheetRow]) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Block:
+    """A section that is laid out, in pixels.
+
+    Attributes:
+        section: What it shows.
+        captions: The lines below each draw.
+        tile: Width and height of a picture.
+    """
+
+    section: Section
+    captions: Sequence[Sequence[str]]
+    tile: tuple[int, int]
+
+    @classmethod
+    def of(cls, section: Section) -> _Block:
+        tile = _tile(section.rows)
+        return cls(section, [_wrapped_lines(row.caption, 2 * tile[0] + _GAP) for row in section.rows], tile)
+
+    @property
+    def columns(self) -> int:
+        return min(_COLUMNS, len(self.section.rows))
+
+    @property
+    def entry(self) -> int:
+        """Width of the two pictures of a draw."""
+        return 2 * self.tile[0] + _GAP
+
+    @property
+    def width(self) -> int:
+        return _MARGIN + self.columns * (self.entry + _MARGIN)
+
+    @property
+    def depth(self) -> int:
+        """Height of a line of draws."""
+        return self.tile[1] + 8 + _LINE * max(len(lines) for lines in self.captions) + 12
+
+    @property
+    def height(self) -> int:
+        return _TITLE + math.ceil(len(self.section.rows) / self.columns) * self.depth
+
+    def draw(self, figure: Figure, top: int) -> None:
+        """Puts the section at that height of a figure."""
+        place_text(figure, self.section.title, _MARGIN, top + 10, size=12, bold=True)
+        for column in range(self.columns):
+            left = _MARGIN + column * (self.entry + _MARGIN)
+            place_text(figure, "HR", left, top + _TITLE - 20, size=9, grey=True)
+            place_text(figure, "LR", left + self.tile[0] + _GAP, top + _TITLE - 20, size=9, grey=True)
+        for index, (row, caption) in enumerate(zip(self.section.rows, self.captions, strict=True)):
+            left = _MARGIN + index % self.columns * (self.entry + _MARGIN)
+            above = top + _TITLE + index // self.columns * self.depth
+            place_image(figure, row.hr, left, above, *self.tile)
+            place_image(figure, row.lr, left + self.tile[0] + _GAP, above, *self.tile)
+            place_text(figure, "\n".join(caption), left, above + self.tile[1] + 6, size=_CAPTION_SIZE)
+
+
+def _wrapped_lines(text: str, width: int) -> list[str]:
+    return [part for line in text.splitlines() for part in wrapped(line, width, _CAPTION_SIZE)]
+
+
+def _tile(rows: Iterable[SheetRow]) -> tuple[int, int]:
     """Returns width and height of a tile: the largest crop at a whole multiple, unless that would be too large."""
-    height, width = (max(row.hr.shape[axis] for row in rows) for axis in (0, 1))
+    shapes = [row.hr.shape for row in rows]
+    height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
     zoom: float = max(1, round(_LEAST / max(height, width)))
     if zoom * max(height, width) > _MOST:
         zoom = _MOST / max(height, width)

@@ -95,7 +95,7 @@ class SyntheticTasks:
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
         """Draws the degradation of task `index` for patches that are given."""
-        degradations = self.spec.pipeline.draw((self.content, seed, "degradation", index), self.scale)
+        degradations = self.spec.degradation(self.content, seed, index)
         return TaskDraw(self.name, self.content, self.scale, degradations, tuple(support), tuple(query))
 
     def build(self, draw: TaskDraw) -> Task:

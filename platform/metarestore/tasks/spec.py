@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from metarestore.config.base import Strict
 from metarestore.degradations import Pipeline
+from metarestore.degradations.base import Drawn
 
 Scale = Literal[2, 3, 4]
 
@@ -20,7 +22,7 @@ class SyntheticSpec(Strict):
 
     kind: Literal["synthetic"]
     scale: Scale
-    """Upscaling factor that the distribution is for."""
+    """Upscaling factor that the distribution is for, unless an experiment or a command asks for another."""
     pipeline: Pipeline
     """Degradations, applied in order to HR images."""
 
@@ -28,6 +30,43 @@ class SyntheticSpec(Strict):
     def _fits_scale(self) -> Self:
         self.pipeline.check_scale(self.scale)
         return self
+
+    def degradation(self, content: str, seed: int, index: int) -> Drawn:
+        """Draws the degradation of task `index`; `content` is the `content_hash` of this specification."""
+        return self.pipeline.draw((content, seed, "degradation", index), self.scale)
+
+    def at_scale(self, scale: Scale) -> SyntheticSpec:
+        """Returns the same degradation type for another scale.
+
+        Raises:
+            ValueError: A parameter is written per scale, and there is nothing for this one.
+        """
+        self.pipeline.check_scale(scale)
+        return self.model_copy(update={"scale": scale})
+
+
+class ProtocolSpec(SyntheticSpec):
+    """An evaluation protocol: a pipeline whose every case is measured, instead of being drawn by chance.
+
+    Parameters are numbers or `{choice: [...]}`, structures are `one_of`, `group` and `repeat`; the cases are all
+    combinations. Task number i is case number i, over and over.
+    """
+
+    kind: Literal["protocol"]  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _can_be_listed(self) -> Self:
+        self.pipeline.cases(self.scale)
+        return self
+
+    @cached_property
+    def cases(self) -> tuple[Drawn, ...]:
+        """The degradations to measure, in the order of the file."""
+        return self.pipeline.cases(self.scale)
+
+    def degradation(self, content: str, seed: int, index: int) -> Drawn:
+        """Returns case `index`; the seed does not matter."""
+        return self.cases[index % len(self.cases)]
 
 
 class PairsSpec(Strict):
@@ -44,10 +83,13 @@ class PairsSpec(Strict):
     """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
 
 
-TaskSpec = Annotated[SyntheticSpec | PairsSpec, Field(discriminator="kind")]
+TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminator="kind")]
 
 
 def content_hash(spec: SyntheticSpec | PairsSpec) -> str:
     """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout."""
-    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline"})
+    if isinstance(spec, SyntheticSpec):
+        written["pipeline"] = spec.pipeline.content()
+    canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -69,7 +71,21 @@ class TaskDraw:
 
     def parameters(self) -> dict[str, Any]:
         """Returns the drawn parameters as `operation.parameter`, for captions and logs."""
-        return {f"{d.op}.{key}": value for d in self.degradations for key, value in d.params.items()}
+        return drawn_parameters(self.degradations)
+
+
+def drawn_parameters(draws: Sequence[DegradationDraw]) -> dict[str, Any]:
+    """Returns drawn parameters as `operation.parameter`, for captions and logs.
+
+    An operation that acts again is told apart by a number: `jpeg_2.quality`. Lists, such as kernels, are left out.
+    """
+    found: dict[str, Any] = {}
+    seen: Counter[str] = Counter()
+    for drawn in draws:
+        seen[drawn.op] += 1
+        name = drawn.op if seen[drawn.op] == 1 else f"{drawn.op}_{seen[drawn.op]}"
+        found |= {f"{name}.{key}": value for key, value in drawn.params.items() if not isinstance(value, list)}
+    return found
 
 
 class Task(NamedTuple):

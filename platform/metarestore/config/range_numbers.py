@@ -1,0 +1,67 @@
+"""The numbers of a range: read from YAML with one-line problems, and written back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pydantic_core import PydanticCustomError
+
+FORMS = (
+    "write a number, [low, high], {log_uniform: [low, high]}, {square_uniform: [low, high]}, {choice: [...]}, "
+    "{normal: [mean, std], clip: [...]} or {per_scale: {2: ..., 4: ...}}"
+)
+
+
+def problem(message: str) -> PydanticCustomError:
+    """Returns the error that pydantic reports as `message`; it is a `ValueError`."""
+    # The message is passed as data: pydantic would read its braces as places to fill.
+    return PydanticCustomError("range", "{problem}", {"problem": message})
+
+
+def read_number(written: object) -> float:
+    """Returns a number as it was written; raises `problem` for everything else."""
+    # YAML's true and false are ints to Python.
+    if isinstance(written, bool) or not isinstance(written, int | float):
+        raise problem(f"{written!r} is not a range; {FORMS}")
+    if not abs(written) <= sys.float_info.max:  # also of whole numbers that no float can hold, and of nan
+        raise problem(f"{str(written)[:20]} is not a finite number")
+    return float(written)
+
+
+def read_numbers(written: object, form: str) -> tuple[float, ...]:
+    """Returns a list of numbers; `form` says in a problem what to write instead."""
+    if not isinstance(written, list | tuple):
+        raise problem(f"expected a list, got {written!r}; write {form}")
+    return tuple(read_number(item) for item in written)
+
+
+def read_pair(written: object, form: str) -> tuple[float, float]:
+    """Returns a list of two numbers."""
+    numbers = read_numbers(written, form)
+    if len(numbers) != 2:
+        raise problem(f"expected two numbers, got {listing(numbers)}; write {form}")
+    return numbers[0], numbers[1]
+
+
+def read_ends(written: object, form: str) -> tuple[float, float]:
+    """Returns two numbers of which the second is not the smaller."""
+    low, high = read_pair(written, form)
+    if low > high:
+        raise problem(f"range is upside down: {listing((low, high))}; write {listing((high, low))}")
+    return low, high
+
+
+def plain(numbers: Sequence[float]) -> list[float]:
+    """Writes 4.0 as 4, so that both spellings have one serialisation (and one content hash)."""
+    return [int(number) if float(number).is_integer() and abs(number) < 1e15 else number for number in numbers]
+
+
+def shown(number: float) -> str:
+    """Writes a number for a message."""
+    return f"{number:.12g}"
+
+
+def listing(numbers: Sequence[float]) -> str:
+    """Writes numbers as YAML's list."""
+    return f"[{', '.join(shown(number) for number in numbers)}]"

@@ -1,0 +1,7 @@
+"""Fitting: what a camera does to a photograph, estimated from a few aligned pairs, as a task distribution."""
+
+from metarestore.fitting.camera import CameraFit, PairFit, fit_camera, fit_pair
+from metarestore.fitting.kernel import synthesise
+from metarestore.fitting.write import write_task
+
+__all__ = ["CameraFit", "PairFit", "fit_camera", "fit_pair", "synthesise", "write_task"]

@@ -1,0 +1,161 @@
+"""The equations of a blur kernel: sums over the LR pixels of aligned pairs.
+
+LR pixel n of channel c is modelled as
+
+    lr[n, c] = gain[c] · sum_d k[d] · hr[s·n + (s − 1)/2 + d, c] + offset[c],   sum_d k[d] = 1,
+
+so that a kernel whose mass centre is 0 means centre-aligned images. At an even scale the LR pixel sits between HR
+pixels, and so does the centre of the kernel, whose side is even then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarestore.errors import UserError
+from metarestore.fitting.pairs import Floats, Pair
+from metarestore.seeds import generator
+
+KERNEL_SIDE = 6
+"""Side of a kernel in LR pixels: real cameras spread a point over about 0.6 LR pixels (standard deviation)."""
+
+_MOST_PIXELS = 20_000
+"""LR pixels that take part: 35 for each of the 576 values at x4."""
+_CHUNK = 2_048
+_SATURATED = (1.0, 254.0)
+_BAND = 6
+"""Rows of a band; every fourth band is held out."""
+_LEAST_CONTRAST = 1.0
+"""Standard deviation of an image in grey levels, below which there is nothing to fit a kernel to."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal equations of a kernel of K·K values; those of several pairs add up.
+
+    Attributes:
+        gram: (K², K²).
+        moment: (K²,).
+        energy: Sum of the squares of what is to be explained.
+    """
+
+    gram: Floats
+    moment: Floats
+    energy: float
+
+    def __add__(self, other: Normal) -> Normal:
+        return Normal(self.gram + other.gram, self.moment + other.moment, self.energy + other.energy)
+
+    def error(self, kernel: Floats) -> float:
+        """Returns the sum of squared residuals of a kernel (K²,)."""
+        return float(self.energy - 2 * kernel @ self.moment + kernel @ self.gram @ kernel)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the LR pixels of one pair, about the channels' means.
+
+    Attributes:
+        grams: (3, K², K²), of the HR windows.
+        moments: (3, K²), of HR windows and LR values.
+        energies: (3,), of the LR values.
+    """
+
+    grams: Floats
+    moments: Floats
+    energies: Floats
+
+    def normal(self, gains: Floats) -> Normal:
+        """Joins the channels, given their gains (3,)."""
+        gram = np.tensordot(gains**2, self.grams, axes=1)
+        return Normal(gram, gains @ self.moments, float(self.energies.sum()))
+
+    def gains(self, kernel: Floats) -> Floats:
+        """Returns the channels' best gains (3,) for a kernel (K²,) of sum 1."""
+        power = np.einsum("i,cij,j->c", kernel, self.grams, kernel)
+        return np.asarray(self.moments @ kernel / np.maximum(power, 1e-9))
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.grams + other.grams, self.moments + other.moments, self.energies + other.energies)
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """The equations of a pair: those to fit with, and those of the held-out bands of rows."""
+
+    fitted: Sums
+    held: Sums
+
+    @property
+    def joined(self) -> Sums:
+        """All of them."""
+        return self.fitted + self.held
+
+
+def kernel_size(scale: int) -> int:
+    """Returns the side K of a kernel in HR pixels: even where the scale is even, so that its centre is exact."""
+    side = KERNEL_SIDE * scale
+    return side + (side - scale) % 2
+
+
+def pair_sums(pair: Pair) -> PairSums:
+    """Collects the equations of a pair; saturated pixels and those near the border do not take part.
+
+    Raises:
+        UserError: The LR image is flat or saturated.
+    """
+    rows, columns = _usable_pixels(pair)
+    contrast = pair.lr[rows, columns].std(axis=0).mean() if len(rows) else 0.0
+    if len(rows) < kernel_size(pair.scale) ** 2 or contrast < _LEAST_CONTRAST:
+        raise UserError(
+            f"pair '{pair.name}': LR is flat or saturated nearly everywhere; remove it, or take another crop"
+        )
+    held = rows // _BAND % 4 == 3
+    return PairSums(_sums(pair, rows[~held], columns[~held]), _sums(pair, rows[held], columns[held]))
+
+
+def border(scale: int) -> int:
+    """Returns how many LR pixels from the edge a kernel reaches beyond the HR image."""
+    return -(-(kernel_size(scale) - scale) // (2 * scale))
+
+
+def _usable_pixels(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and columns of the LR pixels that take part."""
+    edge = border(pair.scale)
+    low, high = _SATURATED
+    inside = pair.lr[edge:-edge, edge:-edge]
+    rows, columns = np.nonzero(np.all((inside > low) & (inside < high), axis=-1))
+    rows, columns = rows + edge, columns + edge
+    if len(rows) > _MOST_PIXELS:
+        chosen = np.sort(generator("fitting").choice(len(rows), _MOST_PIXELS, replace=False))
+        rows, columns = rows[chosen], columns[chosen]
+    return rows, columns
+
+
+def _sums(pair: Pair, rows: np.ndarray, columns: np.ndarray) -> Sums:
+    """Sums over the given LR pixels."""
+    side = kernel_size(pair.scale)
+    first = (pair.scale - side) // 2
+    tops, lefts = pair.scale * rows + first, pair.scale * columns + first
+    grams = np.zeros((3, side**2, side**2))
+    moments = np.zeros((3, side**2))
+    targets = pair.lr[rows, columns] - pair.lr[rows, columns].mean(axis=0)
+    for channel in range(3):
+        windows = np.lib.stride_tricks.sliding_window_view(pair.hr[..., channel], (side, side))
+        # About the mean: the sums of squares of raw grey levels would cost half of the digits.
+        level = pair.hr[..., channel].mean()
+        total = np.zeros(side**2)
+        for part in _chunks(len(rows)):
+            values = windows[tops[part], lefts[part]].reshape(-1, side**2) - level
+            grams[channel] += values.T @ values
+            moments[channel] += targets[part, channel] @ values
+            total += values.sum(axis=0)
+        grams[channel] -= np.outer(total, total) / max(len(rows), 1)
+    return Sums(grams, moments, (targets**2).sum(axis=0))
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, start + _CHUNK) for start in range(0, count, _CHUNK))

@@ -1,0 +1,190 @@
+"""A fitted camera as a task distribution: a commented YAML file, with the kernels beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from metarestore.errors import UserError
+from metarestore.fitting.camera import CameraFit, PairFit
+from metarestore.fitting.spread import Spread, spread
+from metarestore.models.checkpoint import write_atomically
+
+_WIDTH = 118
+_QUIET = 0.3
+"""Standard deviation of noise in grey levels that rounding to 8 bit (0.29) hides."""
+_COLOURS = ("red", "green", "blue")
+
+
+def write_task(fit: CameraFit, out: Path) -> list[Path]:
+    """Writes a fitted camera as a task distribution; equal fits give equal bytes.
+
+    Args:
+        fit: The fit.
+        out: The task file, ending in .yaml. `kernels.npy` and `fit.json` (all that was estimated) go into a folder of
+            its name beside it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: The name does not end in .yaml, or a file cannot be written.
+    """
+    if out.suffix != ".yaml":
+        raise UserError(f"{out}: a task file ends in .yaml; choose such a name")
+    folder = out.with_suffix("")
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([pair.kernel for pair in fit.kept]))
+    # The task last: whoever sees it finds its kernels. Its folder, which the first line makes, may be what makes a
+    # project.
+    write_atomically(folder / "kernels.npy", buffer.getvalue())
+    write_atomically(folder / "fit.json", (json.dumps(fit.to_json(), ensure_ascii=False) + "\n").encode())
+    write_atomically(out, _task_text(fit, out, _project_root(out)).encode())
+    return [out, folder / "kernels.npy", folder / "fit.json"]
+
+
+def _project_root(out: Path) -> Path:
+    """Returns the folder from which paths in the task file start, by the rule of `metarestore.project`."""
+    above = (folder for folder in out.absolute().parents if (folder / "tasks").is_dir())
+    return next(above, Path.cwd())
+
+
+def _task_text(fit: CameraFit, out: Path, root: Path) -> str:
+    kernels = Path(os.path.relpath(out.with_suffix("") / "kernels.npy", root)).as_posix()
+    schema = Path(os.path.relpath(root / "schemas" / "task.json", out.absolute().parent)).as_posix()
+    lines = [f"# yaml-language-server: $schema={schema}", *_opening(fit, out)]
+    lines += ["kind: synthetic", f"scale: {fit.scale}", "pipeline:"]
+    for section in (_blur(fit, kernels), _colour(fit), _noise(fit), _jpeg(fit)):
+        lines += [f"  {line}" for line in section]
+    return "\n".join(lines) + "\n"
+
+
+def _opening(fit: CameraFit, out: Path) -> Iterator[str]:
+    bicubic, fitted = mean(pair.psnr_bicubic for pair in fit.pairs), mean(pair.psnr_fitted for pair in fit.pairs)
+    yield from _comment(
+        f"The camera of {_pairs(len(fit.pairs))} in {fit.source}, fitted at x{fit.scale}: its blur, its colours "
+        f"against HR, its noise and its compression. HR blurred and recoloured like this, each pair by its own kernel, "
+        f"has a PSNR (RGB) of {fitted:.1f} dB against the camera's LR; bicubic downsampling has {bicubic:.1f} dB."
+    )
+    yield f"# Made:  metarestore tasks fit --pairs {fit.source} --out {out.as_posix()}"
+    yield f"# Look:  metarestore tasks preview {out.stem}"
+
+
+def _blur(fit: CameraFit, kernels: str) -> Iterator[str]:
+    kept = fit.kept
+    sigma, ratio = (spread([getattr(pair.gaussian, name) for pair in kept]) for name in ("sigma", "ratio"))
+    away = spread([float(np.hypot(*pair.gaussian.centre)) for pair in kept])
+    yield from _comment(
+        f"{len(kept)} blur kernels, one per pair, in HR pixels. They resemble Gaussians of sigma {_figures(sigma, 2)}, "
+        f"axis ratio {_figures(ratio, 2)}; a generic stand-in would be gaussian_blur, sigma "
+        f"[{sigma.low:.2g}, {sigma.high:.2g}]. Centres lie {_figures(away, 2)} from that of the LR pixel: what is left "
+        "of the misalignment of the pairs."
+    )
+    if strays := [pair.name for pair in fit.pairs if pair not in kept]:
+        yield from _comment(f"Left out, their blur stands apart: {', '.join(strays)}.")
+    yield f"- {{op: kernel_file, path: {_plain(kernels)}, recentre: false}}"
+    yield from _comment("The kernels hold the blur of the pixel as well; nearest takes the pixel that they are about.")
+    yield "- {op: downsample, method: nearest}"
+
+
+def _colour(fit: CameraFit) -> Iterator[str]:
+    def parts(of: Callable[[PairFit], tuple[float, float, float]], decimals: int) -> str:
+        figures = (spread([of(pair)[channel] for pair in fit.pairs]) for channel in range(3))
+        return ", ".join(f"{name} {_plus_minus(each, decimals)}" for name, each in zip(_COLOURS, figures, strict=True))
+
+    yield from _comment(
+        f"Colours: gains {parts(lambda pair: pair.colour.gains, 3)}; offsets in grey levels "
+        f"{parts(lambda pair: pair.colour.offsets, 1)}. Gain and offset of a pair belong together (a greater gain "
+        "comes with a smaller offset), so the lines of the pairs are drawn as they are."
+    )
+    lines = [_levels(pair) for pair in fit.pairs]
+    if len(lines) == 1:
+        yield f"- {lines[0]}"
+        return
+    yield "- op: one_of"
+    yield "  choices:"
+    yield from (f"    - {line}" for line in lines)
+
+
+def _levels(pair: PairFit) -> str:
+    gains = [f"gain_{name}: {gain:.3f}" for name, gain in zip(_COLOURS, pair.colour.gains, strict=True)]
+    offsets = [f"offset_{name}: {offset:.1f}" for name, offset in zip(_COLOURS, pair.colour.offsets, strict=True)]
+    return f"{{op: levels, {', '.join(gains + offsets)}}}"
+
+
+def _noise(fit: CameraFit) -> Iterator[str]:
+    total = fit.figure(lambda pair: pair.noise.sigma)
+    growing = mean(pair.noise.growing for pair in fit.pairs)
+    yield from _comment(
+        f"Noise of LR: standard deviation {_figures(total, 2)} grey levels at the mean level; {growing:.0%} of the "
+        f"variance grows with the level. Edges that the kernel misses are not counted; on photographs without smooth "
+        "parts this is an upper bound."
+    )
+    if total.high < _QUIET:
+        yield from _comment("Below what rounding to 8 bit hides, so none is added.")
+        return
+    within = fit.figure(lambda pair: min(max(pair.noise.correlation, 0.0), 1.0))
+    correlation = f", correlation: {_range(within, 2)}" if within.high >= 0.1 else ""
+    if growing <= 0.5:
+        yield f"- {{op: gaussian_noise, sigma: {_range(total, 2)}{correlation}}}"
+        return
+    constant = fit.figure(lambda pair: pair.noise.constant**0.5)
+    if constant.high >= _QUIET:
+        yield f"- {{op: gaussian_noise, sigma: {_range(constant, 2)}{correlation}}}"
+    peaks = spread([255 / pair.noise.per_level for pair in fit.pairs if pair.noise.per_level > 0])
+    low, high = max(peaks.low, 1.0), min(peaks.high, 1e6)
+    yield f"- {{op: poisson_noise, peak: {{log_uniform: [{low:.4g}, {high:.4g}]}}{correlation}}}"
+
+
+def _jpeg(fit: CameraFit) -> Iterator[str]:
+    found = [pair.jpeg for pair in fit.pairs if pair.jpeg.quality is not None]
+    share = len(found) / len(fit.pairs)
+    if share < 0.5:
+        yield from _comment(f"JPEG: no sign of it in {len(fit.pairs) - len(found)} of {_pairs(len(fit.pairs))}.")
+        return
+    quality = spread([float(each.quality or 0) for each in found])
+    yield from _comment(
+        f"JPEG in {len(found)} of {_pairs(len(fit.pairs))}: quality {_figures(quality, 0)}, "
+        f"confidence {mean(each.confidence for each in found):.0%}."
+    )
+    samplings = [each.subsampling for each in found if each.subsampling is not None]
+    sampling = f", subsampling: {samplings[0]}" if samplings and set(samplings) != {420} else ""
+    chance = f", probability: {share:.2f}" if share < 1 else ""
+    yield f"- {{op: jpeg, quality: {_range(quality, 0)}{sampling}{chance}}}"
+
+
+def _comment(text: str) -> Iterator[str]:
+    return (f"# {line}" for line in textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
+
+
+def _figures(found: Spread, decimals: int) -> str:
+    """Writes mean, spread, range and number of pairs."""
+    limits = f"{found.low:.{decimals}f} to {found.high:.{decimals}f}, " if found.count > 1 else ""
+    apart = f", {found.left_out} apart" if found.left_out else ""
+    return f"{_plus_minus(found, decimals)} ({limits}n = {found.count}{apart})"
+
+
+def _plus_minus(found: Spread, decimals: int) -> str:
+    return f"{found.mean:.{decimals}f}" + (f" ± {found.std:.{decimals}f}" if found.count > 1 else "")
+
+
+def _range(found: Spread, decimals: int) -> str:
+    low, high = f"{found.low:.{decimals}f}", f"{found.high:.{decimals}f}"
+    return low if low == high else f"[{low}, {high}]"
+
+
+def _plain(path: str) -> str:
+    """Writes a path as YAML: in quotes where it has anything but letters, digits and the usual signs."""
+    return path if re.fullmatch(r"[\w./-]+", path, re.ASCII) else json.dumps(path, ensure_ascii=False)
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' if count != 1 else ''}"

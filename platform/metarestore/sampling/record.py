@@ -1,0 +1,162 @@
+"""The file of parameters, `params.jsonl`: a header, then a line for each pair of images."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+
+import metarestore
+from metarestore.config.base import Strict
+from metarestore.degradations import DegradationDraw
+from metarestore.errors import UserError
+from metarestore.tasks.images import ImageSource
+from metarestore.tasks.spec import TaskSpec
+from metarestore.tasks.task import PatchRef, Split, TaskDraw
+
+FILE = "params.jsonl"
+"""Name of the file of parameters in a folder of samples."""
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 of an image's pixels: uint8 RGB, row by row, without the file's format around them."""
+
+
+class Header(Strict):
+    """The first line: everything that the pairs have in common, complete in itself."""
+
+    format: Literal["metarestore samples"] = "metarestore samples"
+    version: Literal[1] = 1
+    """Raised whenever the meaning of a key changes."""
+    task: str
+    """Name of the task distribution."""
+    spec: TaskSpec
+    """The whole task file, at the scale that was asked for."""
+    content: str
+    """Hash of what decides the draws."""
+    seed: int
+    scale: int
+    """HR side over LR side."""
+    patch: int
+    """Side of the HR images, in pixels."""
+    data: ImageSource | None
+    """Where the photographs are; null for real pairs, whose task names their folders."""
+    columns: tuple[str, ...]
+    """Names of the columns of every `vector`."""
+    versions: dict[str, str]
+    """Versions that the pixels may depend on."""
+
+
+class DrawnOperation(Strict):
+    """A drawn operation, with the names of `metarestore.degradations.DegradationDraw`."""
+
+    op: str
+    """Name of the operation."""
+    position: tuple[int, ...]
+    """Its place in the pipeline, one number per level of nesting."""
+    params: dict[str, Any]
+    """Its drawn parameters."""
+
+
+class Record(Strict):
+    """One line: a pair of images, and all that it takes to make it again."""
+
+    index: int
+    """Number of the draw; the files are named after it."""
+    image: str
+    """Name of the photograph."""
+    image_sha256: Sha256
+    box: tuple[int, int, int, int]
+    """Top, left, height, width of the HR image in the photograph, in pixels."""
+    turn: int
+    """One of the 8 turns of the square: quarter turns, plus 4 if mirrored first."""
+    noise_seed: int
+    """Seed of the noise fields."""
+    degradations: tuple[DrawnOperation, ...]
+    """The drawn operations, in the order in which they act; none for real pairs."""
+    vector: tuple[float | None, ...]
+    """The drawn parameters in [0, 1], null where an operation is absent; see `metarestore.tasks.vectors`."""
+    lr_sha256: Sha256
+    hr_sha256: Sha256
+
+    @property
+    def name(self) -> str:
+        """Name of both files, without `.png`."""
+        return f"{self.index:06d}"
+
+    def task_draw(self, header: Header) -> TaskDraw:
+        """Returns the draw of this pair.
+
+        Raises:
+            UserError: This version of metarestore lacks an operation.
+        """
+        split: Split = "test" if header.data else "pairs"
+        try:
+            degradations = tuple(DegradationDraw.from_json(one.model_dump()) for one in self.degradations)
+        except ValueError as error:
+            raise UserError(f"{error}; take metarestore {header.versions.get('metarestore')}") from error
+        patch = PatchRef(split, self.image, self.box, self.turn, self.noise_seed)
+        return TaskDraw(header.task, header.content, header.scale, degradations, (patch,), ())
+
+
+def current_versions() -> dict[str, str]:
+    """Returns the versions of everything that pixels may depend on, the processor included."""
+    return {
+        "metarestore": metarestore.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "torch": torch.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def version_changes(then: Mapping[str, str]) -> str:
+    """Returns what differs from the versions of a header, e.g. `opencv 4.10.0 then, 4.12.0 now`; empty if nothing."""
+    now = current_versions()
+    changed = [name for name in now if then.get(name) != now[name]]
+    return ", ".join(f"{name} {then.get(name, 'unknown')} then, {now[name]} now" for name in changed)
+
+
+def to_line(entry: Header | Record) -> str:
+    """Returns an entry as one line of JSON; every number reads back as the same number."""
+    return json.dumps(entry.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_samples(path: Path) -> tuple[Header, tuple[Record, ...]]:
+    """Reads a file of parameters; a folder stands for the `params.jsonl` in it.
+
+    Raises:
+        UserError: The file is missing, or a line is not what it should be.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UserError(f"{file}: cannot be read ({reason}); name the {FILE} of a folder of samples") from error
+    if len(lines) < 2:
+        raise UserError(f"{file}: holds no samples; name the {FILE} of a folder of samples")
+    header = _parsed(Header, lines[0], f"{file}:1")
+    return header, tuple(_parsed(Record, line, f"{file}:{n}") for n, line in enumerate(lines[1:], start=2))
+
+
+Entry = TypeVar("Entry", Header, Record)
+
+
+def _parsed(kind: type[Entry], line: str, place: str) -> Entry:
+    # By Python's own parser, whose numbers are exact.
+    try:
+        return kind.model_validate(json.loads(line))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        doubt = f"was it written by another version of metarestore than {metarestore.__version__}?"
+        raise UserError(f"{place}: {key}: {first['msg']}; {doubt}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: is not JSON ({error.msg}); take the file as `tasks sample` wrote it") from error

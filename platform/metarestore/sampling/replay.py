@@ -1,0 +1,81 @@
+"""Making pairs again from their parameters, and saying which came out differently and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from metarestore.errors import UserError
+from metarestore.sampling.record import Header, Record, current_versions, read_samples, version_changes
+from metarestore.sampling.sample import Sample, Sampler
+from metarestore.tasks.images import ImageSource
+from metarestore.tasks.spec import PairsSpec
+
+_NAMED = 8
+"""Most pairs that a message names."""
+
+
+class Replay:
+    """Makes the pairs of a file of parameters again.
+
+    Args:
+        path: The file, or its folder.
+        data: Folder of the photographs, if they are not where the file says; of real pairs, the folder of `lr/` and
+            `hr/`.
+
+    Raises:
+        UserError: The file is not one of parameters, or the photographs are missing or too small.
+    """
+
+    def __init__(self, path: Path, data: Path | None = None) -> None:
+        self._path = path
+        self._then, self.records = read_samples(path)
+        self.header = _moved(self._then, data).model_copy(update={"versions": current_versions()})
+        self._sampler = Sampler(self.header)
+        self._different: dict[str, list[Record]] = defaultdict(list)
+
+    def samples(self) -> Iterator[Sample]:
+        """Makes the pairs, but for those whose photograph is not there."""
+        self._different.clear()
+        for record in self.records:
+            try:
+                made = self._sampler.make(record.index, record.task_draw(self.header), record.vector)
+            except (UserError, ValueError) as error:
+                self._different[str(error)].append(record)
+                continue
+            if (made.record.lr_sha256, made.record.hr_sha256) != (record.lr_sha256, record.hr_sha256):
+                self._different[self._reason(record, made.record)].append(record)
+            yield made
+
+    def problems(self) -> list[str]:
+        """Returns one line for each reason why pairs that were made differ from those of the file."""
+        total = len(self.records)
+        return [
+            f"{self._path}: {len(records)} of {total} pairs differ ({_named(records)}): {reason}"
+            for reason, records in self._different.items()
+        ]
+
+    def _reason(self, then: Record, now: Record) -> str:
+        changes = version_changes(self._then.versions)
+        if now.image_sha256 != then.image_sha256:
+            decoded = f", or is decoded differently ({changes})" if changes else ""
+            return f"photograph '{now.image}' of {self._sampler.images.source} has changed{decoded}"
+        if not then.degradations:
+            return f"LR photograph '{now.image}' has changed"
+        return changes or "all versions are the same, so a file that the task names may have changed"
+
+
+def _moved(header: Header, data: Path | None) -> Header:
+    """Returns the header with its photographs in another folder."""
+    if data is None:
+        return header
+    if isinstance(header.spec, PairsSpec):
+        folders = {side: (data / side).absolute() for side in ("lr", "hr")}
+        return header.model_copy(update={"spec": header.spec.model_copy(update=folders)})
+    return header.model_copy(update={"data": ImageSource.folder(data)})
+
+
+def _named(records: list[Record]) -> str:
+    names = ", ".join(record.name for record in records[:_NAMED])
+    return f"{names} and {len(records) - _NAMED} more" if len(records) > _NAMED else names

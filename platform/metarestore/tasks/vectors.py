@@ -1,0 +1,217 @@
+"""Draws as vectors of numbers in [0, 1]: the ground truth of studies of descriptors and relations.
+
+All draws of a task distribution have the same columns, in the order of its file:
+
+* `0.gaussian_blur.sigma`: where in its range the parameter was drawn; `0.gaussian_blur` stands at position 0 of the
+  pipeline, `2.0.1.jpeg` inside the structure at position 2. Parameters of a single value have no column.
+* `0.resize.method=area`: 1 if this word was drawn from a list of words, else 0.
+* `2.0.1.jpeg`: 1 if the operation acts, else 0, for an operation that may be absent. An operation that is absent has
+  NaN in its other columns.
+
+An entry of a `repeat` has columns for each time, up to the most. The order that a `shuffle` draws has no columns, nor
+has the kernel that is drawn from a file; both stand in the draw itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.config.ranges import Range
+from metarestore.degradations.base import Degradation, DegradationDraw, Parameter, Step
+from metarestore.degradations.pipeline import Pipeline
+from metarestore.degradations.structure import OneOf, Repeat
+from metarestore.tasks.spec import SyntheticSpec
+
+Vector = NDArray[np.float64]
+
+_LENIENCE = 1e-9
+"""How far rounding may take a number out of [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An operation at one position of a pipeline, and what may differ there from draw to draw.
+
+    Attributes:
+        position: The position that its draws have.
+        op: Name of the operation.
+        optional: Whether a draw may be without it.
+        ranges: Its parameters of more than one value, by name, for the scale of the task.
+        words: Its parameters that are drawn from a list of words, by name.
+    """
+
+    position: tuple[int, ...]
+    op: str
+    optional: bool
+    ranges: Mapping[str, Range]
+    words: Mapping[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        """Position and operation, e.g. `2.0.1.jpeg`."""
+        return ".".join([*map(str, self.position), self.op])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns: presence, numbers, words."""
+        presence = [self.name] if self.optional else []
+        numbers = [f"{self.name}.{parameter}" for parameter in self.ranges]
+        words = [f"{self.name}.{parameter}={word}" for parameter, known in self.words.items() for word in known]
+        return (*presence, *numbers, *words)
+
+    def values(self, draw: DegradationDraw | None) -> list[float]:
+        """Returns a number for each column; `draw` is None where the operation is absent.
+
+        Raises:
+            ValueError: The draw is not from this place.
+        """
+        if draw is None:
+            if not self.optional:
+                raise ValueError(f"{self.name} is missing; the draws are from another task distribution")
+            return [0.0] + [math.nan] * (len(self.columns) - 1)
+        presence = [1.0] if self.optional else []
+        numbers = [self._unit(parameter, draw.params.get(parameter)) for parameter in self.ranges]
+        words = [float(draw.params[parameter] == word) for parameter, known in self.words.items() for word in known]
+        return presence + numbers + words
+
+    def _unit(self, parameter: str, value: Parameter | None) -> float:
+        if not isinstance(value, int | float):
+            raise ValueError(f"{self.name}.{parameter} must be a number, got {value!r}")
+        unit = self.ranges[parameter].unit(value)
+        if not -_LENIENCE <= unit <= 1 + _LENIENCE:
+            raise ValueError(f"{self.name}.{parameter}: {value:g} is outside the range that it is drawn from")
+        return min(max(unit, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class DrawVector:
+    """One draw as numbers.
+
+    Attributes:
+        names: Names of the columns (D), the same for all draws of a task distribution.
+        values: Numbers in [0, 1], NaN where the operation is absent (D).
+    """
+
+    names: tuple[str, ...]
+    values: Vector
+
+    def to_json(self) -> list[float | None]:
+        """Returns the numbers as JSON data, in which NaN is null."""
+        return [None if math.isnan(value) else value for value in self.values.tolist()]
+
+
+@dataclass(frozen=True)
+class DrawSpace:
+    """What may differ between the draws of a task distribution.
+
+    Attributes:
+        places: Every place at which an operation may act, in the order of the file.
+
+    Example:
+        >>> from metarestore.degradations import Pipeline
+        >>> pipeline = Pipeline.model_validate([{"op": "downsample"}, {"op": "jpeg", "quality": [40, 80]}])
+        >>> space = DrawSpace.of(pipeline, scale=4)
+        >>> space.names
+        ('1.jpeg.quality',)
+        >>> all(0 <= space.vector(pipeline.draw(("a name",), scale=4)).values)
+        True
+    """
+
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, scale: int) -> DrawSpace:
+        """Returns the space of a pipeline's draws for tasks of one scale."""
+        steps = enumerate(pipeline.steps)
+        return cls(tuple(place for index, step in steps for place in _places(step, (index,), False, scale)))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns (D)."""
+        return tuple(name for place in self.places for name in place.columns)
+
+    def vector(self, draws: Sequence[DegradationDraw]) -> DrawVector:
+        """Returns one draw as numbers.
+
+        Raises:
+            ValueError: The draw is from another task distribution.
+        """
+        acting = {(draw.position, draw.op): draw for draw in draws}
+        found = [acting.pop((place.position, place.op), None) for place in self.places]
+        values = [number for place, draw in zip(self.places, found, strict=True) for number in place.values(draw)]
+        if acting:
+            position, op = next(iter(acting))
+            raise ValueError(f"the pipeline has no {op} at position {'.'.join(map(str, position))}")
+        return DrawVector(self.names, np.asarray(values, dtype=np.float64))
+
+
+def draw_vector(spec: SyntheticSpec | Pipeline, draws: Sequence[DegradationDraw], scale: int) -> DrawVector:
+    """Returns one draw as numbers; for many draws of one distribution `draw_matrix` is faster.
+
+    Args:
+        spec: The task distribution, or its pipeline.
+        draws: The operations of one task, as drawn.
+        scale: The task's factor between HR and LR.
+
+    Raises:
+        ValueError: The draw is from another task distribution.
+    """
+    return DrawSpace.of(spec if isinstance(spec, Pipeline) else spec.pipeline, scale).vector(draws)
+
+
+def draw_matrix(
+    spec: SyntheticSpec, draws: Sequence[Sequence[DegradationDraw]], scale: int | None = None
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Returns many draws of one task distribution as a table.
+
+    Args:
+        spec: The task distribution.
+        draws: The operations of N tasks, e.g. the `degradations` of `TaskDraw`s.
+        scale: Their factor between HR and LR, if not that of the distribution.
+
+    Returns:
+        Names of the columns (D), and numbers in [0, 1] (N, D) with NaN where an operation is absent.
+
+    Raises:
+        ValueError: A draw is from another task distribution.
+    """
+    space = DrawSpace.of(spec.pipeline, scale or spec.scale)
+    matrix = np.empty((len(draws), len(space.names)))
+    for row, one in zip(matrix, draws, strict=True):
+        row[:] = space.vector(one).values
+    return space.names, matrix
+
+
+def _places(step: Step, position: tuple[int, ...], optional: bool, scale: int) -> Iterator[Place]:
+    """Yields the places that an entry stands for; `optional` says whether the entries around it may be absent."""
+    if step.probability == 0:
+        return
+    optional = optional or step.probability < 1
+    if isinstance(step, Degradation):
+        yield _place(step, position, optional, scale)
+    elif isinstance(step, OneOf):
+        chosen = [index for index, weight in enumerate(step.weights or [1.0] * len(step.choices)) if weight > 0]
+        for index in chosen:
+            yield from _places(step.choices[index], (*position, index), optional or len(chosen) > 1, scale)
+    elif isinstance(step, Repeat):
+        times = step.times.at(scale)
+        for turn in range(int(times.high)):
+            for index, inner in enumerate(step.steps):
+                yield from _places(inner, (*position, turn, index), optional or turn >= times.low, scale)
+    else:
+        for index, inner in enumerate(step.inner):
+            yield from _places(inner, (*position, index), optional, scale)
+
+
+def _place(operation: Degradation, position: tuple[int, ...], optional: bool, scale: int) -> Place:
+    here = {name: value.at(scale) for name, value in operation if isinstance(value, Range)}
+    ranges = {name: value for name, value in here.items() if value.high > value.low}
+    lists = {name: tuple(dict.fromkeys(value)) for name, value in operation if isinstance(value, tuple)}
+    words = {name: known for name, known in lists.items() if len(known) > 1 and isinstance(known[0], str)}
+    return Place(position, operation.op, optional, ranges, words)
