@@ -1,5 +1,7 @@
 """Laws of ranges: what is drawn, what is refused and with which words, how they are written back."""
 
+import json
+import math
 from typing import Annotated
 
 import jsonschema
@@ -8,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from metarestore.config.base import Strict
-from metarestore.config.ranges import Bounds, Choice, LogUniform, Normal, Range, Uniform
+from metarestore.config.ranges import Bounds, Choice, LogUniform, Normal, Range, Uniform, parse
 from metarestore.seeds import generator
 
 
@@ -162,3 +164,58 @@ def test_json_schema_refuses_what_the_model_refuses(written):
 def test_ranges_cannot_be_changed():
     with pytest.raises(AttributeError):
         Uniform((0.0, 1.0)).ends = (0.0, 2.0)
+
+
+def test_square_uniform_is_uniform_in_the_square():
+    drawn = parse({"square_uniform": [1, 3]})
+    rng = np.random.default_rng(0)
+    squares = np.array([drawn.draw(rng) for _ in range(4000)]) ** 2
+    assert abs(squares.mean() - 5) < 3 * 8 / math.sqrt(12 * 4000)
+    assert 1 <= squares.min() <= squares.max() <= 9
+
+
+@pytest.mark.parametrize(
+    ("written", "middle"),
+    [
+        ([1, 3], 2),
+        ({"log_uniform": [1, 100]}, 10),
+        ({"square_uniform": [0, 4]}, 2),
+        ({"choice": [1, 2, 5]}, 3),
+        ({"normal": [0, 1], "clip": [-2, 4]}, 1),
+    ],
+)
+def test_unit_is_the_place_within_the_range(written, middle):
+    found = parse(written)
+    assert [found.unit(value) for value in (found.low, middle, found.high)] == pytest.approx([0, 0.5, 1])
+    assert parse(4).unit(4) == 0
+
+
+def test_per_scale_is_a_range_for_each_scale():
+    found = parse({"per_scale": {2: [0, 1], 4: {"log_uniform": [1, 4]}}})
+    assert found.at(2) == parse([0, 1])
+    assert found.at(4) == parse({"log_uniform": [1, 4]})
+    assert (found.low, found.high) == (0, 4)
+    assert parse(json.loads(json.dumps(found.plain()))) == found
+    assert parse([1, 2]).at(3) == parse([1, 2])
+    with pytest.raises(ValueError, match="nothing for scale 3, only for 2, 4"):
+        found.at(3)
+    with pytest.raises(TypeError):
+        found.draw(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"per_scale": {}}, "must be a mapping"),
+        ({"per_scale": [1, 2]}, "must be a mapping"),
+        ({"per_scale": {5: 1}}, "has the scale '5'"),
+        ({"per_scale": {2: {"per_scale": {2: 1}}}}, "has the scale '2'"),
+        ({"per_scale": {2: [2, 1]}}, "upside down"),
+        ({"square_uniform": [-1, 1]}, "must not start below 0"),
+        (10**400, "not a finite number"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_forms_of_new_ranges(written, message):
+    with pytest.raises(ValueError, match=message):
+        parse(written)
