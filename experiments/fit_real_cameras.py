@@ -202,8 +202,8 @@ camera's pairs foretell of the next photograph.
 
 ## Drawn from the written task file
 
-The YAML fitted to the first pairs by name ({shots}, or half of them), drawn from {draws} times and applied to the HR of
-all other pairs. A drawn LR has the blur and the misalignment of one pair, the colours of another, and noise of its own,
+The YAML fitted to the first pairs by name ({shots}, or half of them); {draws} draws of it are applied to the HR of each
+other pair. A drawn LR has the blur and the misalignment of one pair, the colours of another, and noise of its own,
 so its PSNR is below that of a fitted kernel. *Own colours*: with the gains and offsets of the tested pair instead of
 the drawn ones. *Blur alone*: without noise besides.
 
