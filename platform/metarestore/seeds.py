@@ -7,22 +7,24 @@ import hashlib
 import numpy as np
 
 
-def _word(part: int | str) -> int:
-    """Maps one part of a seed's name to a non-negative integer that is the same in every process."""
-    if isinstance(part, str):
-        return int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
+def seed_sequence(*path: int | str) -> np.random.SeedSequence:
+    """Returns the seed sequence named by `path`; different paths give independent streams.
+
+    Raises:
+        ValueError: A number of the path is negative.
+    """
+    parts = tuple(part if isinstance(part, str) else _natural(part) for part in path)
+    # One spawn key for the whole path: with a key for each part, making a generator takes twice as long. The
+    # written form of a tuple tells (1, "a") from ("1", "a"), and is the same in every process.
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+    return np.random.SeedSequence(entropy=0x6D657461, spawn_key=(int.from_bytes(digest, "little"),))
+
+
+def _natural(part: int) -> int:
+    """Returns a plain integer, also from one of NumPy's."""
     if part < 0:
         raise ValueError(f"a seed must not be negative, got {part}")
-    return part
-
-
-def seed_sequence(*path: int | str) -> np.random.SeedSequence:
-    """Returns the seed sequence named by `path`; different paths give independent streams."""
-    # Numbers and names are told apart by the parity of a prefix word, so that (1, "a") and ("1", "a") differ.
-    words: list[int] = []
-    for part in path:
-        words += [int(isinstance(part, str)), _word(part)]
-    return np.random.SeedSequence(entropy=0x6D657461, spawn_key=tuple(words))
+    return int(part)
 
 
 def generator(*path: int | str) -> np.random.Generator:
