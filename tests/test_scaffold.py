@@ -3,9 +3,9 @@
 import pytest
 
 from metarestore.checking import check_files, project_files, write_all_schemas
-from metarestore.config.document import read_document
+from metarestore.config.document import project_root, read_document
 from metarestore.errors import UserError
-from metarestore.project import arm_experiments, project_root, read_experiment
+from metarestore.project import arm_experiments, read_experiment
 from metarestore.scaffold import FILES, make_project
 
 

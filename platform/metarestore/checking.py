@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarestore.config.document import read_document, validate
+from metarestore.config.document import project_root, read_document, validate
 from metarestore.config.experiment import ExperimentFile
 from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
 from metarestore.errors import UserError
-from metarestore.project import TASK_FILE, Project, arm_experiments, project_root, read_experiment, read_task, resolve
+from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
 
 KINDS = ("tasks", "graphs", "experiments")
 

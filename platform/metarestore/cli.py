@@ -106,8 +106,9 @@ def _run(
     resume: bool,
     root: Path | None = None,
 ) -> Path:
+    from metarestore.config.document import project_root
     from metarestore.config.overrides import parse_override
-    from metarestore.project import project_root, read_experiment
+    from metarestore.project import read_experiment
 
     overrides = [parse_override(text) for text in override]
     experiment = read_experiment(path, overrides)

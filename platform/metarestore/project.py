@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from metarestore.config.document import Document, display_path, read_document, validate
+from metarestore.config.document import Document, display_path, project_root, read_document, validate
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import KeyPath, format_path
@@ -31,14 +31,6 @@ def catalogue() -> Path:
     """Returns the folder of the shipped tasks, graphs and experiments: in the wheel, or the repository's own."""
     packaged = Path(__file__).parent / "catalogue"
     return packaged if packaged.is_dir() else Path(__file__).parents[2]
-
-
-def project_root(file: Path) -> Path:
-    """Returns the nearest folder above a file that has a `tasks/` folder, else the current folder."""
-    for folder in file.absolute().parents:
-        if (folder / "tasks").is_dir():
-            return folder
-    return Path.cwd()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,12 @@ from metarestore.errors import UserError
 T = TypeVar("T")
 
 
+def project_root(file: Path) -> Path:
+    """Returns the nearest folder above a file that has a `tasks/` folder, else the current folder."""
+    above = (folder for folder in file.absolute().parents if (folder / "tasks").is_dir())
+    return next(above, Path.cwd())
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file as plain data (dict, list, str, int, float, bool, None; keys are text) that knows where it stands.

@@ -13,6 +13,7 @@ from statistics import mean
 
 import numpy as np
 
+from metarestore.config.document import project_root
 from metarestore.errors import UserError
 from metarestore.fitting.camera import CameraFit, PairFit
 from metarestore.fitting.spread import Spread, spread
@@ -47,14 +48,8 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
     # project.
     write_atomically(folder / "kernels.npy", buffer.getvalue())
     write_atomically(folder / "fit.json", (json.dumps(fit.to_json(), ensure_ascii=False) + "\n").encode())
-    write_atomically(out, _task_text(fit, out, _project_root(out)).encode())
+    write_atomically(out, _task_text(fit, out, project_root(out)).encode())
     return [out, folder / "kernels.npy", folder / "fit.json"]
-
-
-def _project_root(out: Path) -> Path:
-    """Returns the folder from which paths in the task file start, by the rule of `metarestore.project`."""
-    above = (folder for folder in out.absolute().parents if (folder / "tasks").is_dir())
-    return next(above, Path.cwd())
 
 
 def _task_text(fit: CameraFit, out: Path, root: Path) -> str:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from metarestore.degradations import OPERATIONS, Degradation, Pipeline, replay
 from metarestore.project import read_task
 from metarestore.reports.operation_reference import default_text, docstring
+from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import png_bytes, unwritable
 from metarestore.reports.preview import drawn_lines, opened, space_of, to_pixels
 from metarestore.tasks.distribution import to_tensor
@@ -195,13 +195,7 @@ def _flow(value: object) -> str:
 
 
 def _render(tasks: Sequence[TaskCard], families: Mapping[str, Sequence[OperationCard]]) -> str:
-    environment = Environment(
-        loader=PackageLoader("metarestore", "reports/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters["code"] = _code
     shared = next((task.tiles for task in tasks if task.kind != "pairs"), ())
     return environment.get_template("gallery.html.j2").render(tasks=tasks, families=families, shared=shared)

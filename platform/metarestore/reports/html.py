@@ -6,7 +6,6 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -21,6 +20,7 @@ from metarestore.reports.figures import (
     training_curves,
     weights_over_time,
 )
+from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import Pixels, png_bytes, tile_note, unwritable
 from metarestore.reports.style import svg
 from metarestore.reports.table import best_arm, learned_arms, statements, summary_text, table_cells
@@ -65,13 +65,7 @@ def write_report(study: StudyResult, configuration_yaml: str, path: Path, comman
 
 def render_report(study: StudyResult, configuration_yaml: str, command: str) -> str:
     """Returns the report of a study as HTML."""
-    environment = Environment(
-        loader=PackageLoader("metarestore", "reports/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     best = best_arm(study)
     return environment.get_template("report.html.j2").render(
         study=study,
