@@ -35,7 +35,7 @@ HOSTILE = [
     *("{normal: [0, 1]}", "{per_scale: {4: [0, 1]}}", "{per_scale: {4: {per_scale: {4: 1}}}}"),
     *("{square_uniform: [-1, 1]}", "op", "kind", "scale", "pipeline", "steps", "choices", "probability", "times: 16"),
     *("one_of", "shuffle", "repeat", "protocol", "pairs"),
-    "{op: repeat, times: 16, steps: [{op: repeat, times: 16, steps: [{op: gamma, exponent: 1}]}]}",
+    "{op: repeat, times: 16, steps: [" * 7 + "{op: gamma, exponent: 1}" + "]}" * 7,
 ]
 PLACE = re.compile(r"[^\n]+:\d+:\d+: [^\n]+")
 HOMES = [str(Path(place).resolve()) for place in {*sysconfig.get_paths().values(), Path(metarestore.__file__).parent}]

@@ -301,7 +301,7 @@ def test_an_operation_that_is_not_known_is_named(tmp_path: Path) -> None:
     change(tmp_path / "out", 1, degradations=[{"op": "jpeg_xl", "position": [0], "params": {}}])
     [problem] = replayed(tmp_path / "out", tmp_path / "again")
     assert "unknown operation 'jpeg_xl'" in problem
-    assert "take metarestore" in problem
+    assert "needs metarestore" in problem
 
 
 @pytest.mark.parametrize(

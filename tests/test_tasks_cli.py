@@ -122,3 +122,34 @@ def test_a_mistake_is_one_line_and_exit_code_2(cli: Cli, tmp_path: Path, name: s
     assert expected in err
     assert len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"quality":', '"qualty":', "quality is missing"),
+        ('"subsampling":420', '"subsampling":411', "jpeg.subsampling"),
+        ('"op":"jpeg"', '"op":"jpg"', "unknown operation 'jpg'"),
+        ('"turn":', '"turn":9', "turn"),
+        ('"index":0', '"index":-1', "index"),
+        ('"scale":4,"patch"', '"scale":0,"patch"', "scale"),
+    ],
+)
+def test_an_edited_file_of_parameters_is_explained(cli: Cli, tmp_path: Path, old: str, new: str, message: str) -> None:
+    cli("sample", "jpeg", "--count", 1, "--patch", 32, "--out", "pairs")
+    path = tmp_path / "pairs/params.jsonl"
+    header, record = path.read_text().splitlines()
+    edited = (
+        (header.replace(old, new), record) if old in header and "scale" in old else (header, record.replace(old, new))
+    )
+    assert edited != (header, record)
+    path.write_text("\n".join(edited) + "\n")
+    code, _, err = cli("sample", "--replay", "pairs/params.jsonl", "--out", "again")
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_picture_of_another_kind_is_refused(cli: Cli) -> None:
+    code, _, err = cli("preview", "jpeg", "--out", "sheet.jpg")
+    assert (code, err) == (2, "sheet.jpg: pictures are written as PNG; end the name in .png\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from metarestore.config.ranges import Bounds, Range
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range
 from metarestore.degradations.base import Params, number, register
 from metarestore.degradations.pointwise import Fields, Pixels, Pointwise
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
@@ -163,8 +164,10 @@ def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSp
         raise UserError(f"{display_path(path)}: the pairs are for scale {spec.scale}, not for {scale}; leave out scale")
     try:
         return rooted[0].at_scale(scale)
-    except ValueError as error:
-        raise UserError(f"{display_path(path)}: {error}") from error
+    except PydanticCustomError as error:
+        at = (error.context or {}).get("at", ())
+        line, column = document.locate(at)
+        raise UserError(f"{display_path(path)}:{line}:{column}: {format_path(at)}: {error.message()}") from error
 
 
 Problems = list[tuple[KeyPath, str]]

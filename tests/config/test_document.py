@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import Field, InstanceOf, StringConstraints, TypeAdapter, field_validator, model_validator
 
 from metarestore.config.base import Strict
+from metarestore.config.bounds import Bounds
 from metarestore.config.document import Document, read_document, validate
 from metarestore.config.overrides import merge
-from metarestore.config.ranges import Bounds, Range
+from metarestore.config.ranges import Range
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 

@@ -8,9 +8,11 @@ import jsonschema
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.stats import kstest
 
 from metarestore.config.base import Strict
-from metarestore.config.ranges import Bounds, Choice, LogUniform, Normal, Range, Uniform, parse
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Choice, LogUniform, Normal, Range, Uniform, parse
 from metarestore.seeds import generator
 
 
@@ -166,6 +168,14 @@ def test_ranges_cannot_be_changed():
         Uniform((0.0, 1.0)).ends = (0.0, 2.0)
 
 
+@pytest.mark.parametrize(
+    "written", [[1, 3], {"log_uniform": [1, 9]}, {"square_uniform": [1, 3]}, {"inverse_uniform": [1, 8]}]
+)
+def test_the_place_within_the_range_is_uniform(written):
+    drawn, rng = parse(written), np.random.default_rng(0)
+    assert kstest([drawn.unit(drawn.draw(rng)) for _ in range(2000)], "uniform").pvalue > 1e-3
+
+
 def test_square_uniform_is_uniform_in_the_square():
     drawn = parse({"square_uniform": [1, 3]})
     rng = np.random.default_rng(0)
@@ -179,7 +189,8 @@ def test_square_uniform_is_uniform_in_the_square():
     [
         ([1, 3], 2),
         ({"log_uniform": [1, 100]}, 10),
-        ({"square_uniform": [0, 4]}, 2),
+        ({"square_uniform": [0, 4]}, 8**0.5),
+        ({"inverse_uniform": [1, 3]}, 0.5),
         ({"choice": [1, 2, 5]}, 3),
         ({"normal": [0, 1], "clip": [-2, 4]}, 1),
     ],
@@ -212,6 +223,7 @@ def test_per_scale_is_a_range_for_each_scale():
         ({"per_scale": {2: {"per_scale": {2: 1}}}}, "has the scale '2'"),
         ({"per_scale": {2: [2, 1]}}, "upside down"),
         ({"square_uniform": [-1, 1]}, "must not start below 0"),
+        ({"inverse_uniform": [0, 1]}, "must start above 0"),
         (10**400, "not a finite number"),
     ],
     ids=lambda value: str(value)[:40],

@@ -74,7 +74,7 @@ def specs() -> Iterator[tuple[str, SyntheticSpec]]:
     for path in CATALOGUE:
         spec = read_task(path)
         if isinstance(spec, SyntheticSpec):
-            for scale in (2, 3, 4):
+            for scale in getattr(spec, "scales", (2, 3, 4)):
                 yield f"{path.stem}-x{scale}", spec.at_scale(scale)
 
 

@@ -326,8 +326,21 @@ def test_equal_operations_at_two_positions_draw_differently():
     assert first.params != second.params
 
 
-def test_two_noises_of_a_pipeline_are_independent():
-    pipeline = Pipeline.model_validate([{"op": "gaussian_noise", "sigma": 4}] * 2)
+NOISE = {"op": "gaussian_noise", "sigma": 4}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [NOISE, NOISE],
+        [{"op": "repeat", "times": 2, "steps": [NOISE]}],
+        [{"op": "group", "steps": [NOISE, NOISE]}],
+        [{"op": "shuffle", "steps": [NOISE, NOISE]}],
+        [{"op": "repeat", "times": 1, "steps": [NOISE, {"op": "group", "steps": [NOISE]}]}],
+    ],
+)
+def test_two_noises_of_a_pipeline_are_independent(written):
+    pipeline = Pipeline.model_validate(written)
     gray = torch.full((1, 3, 96, 96), 0.5)
     first, second = ((replay(gray, (draw,), [0]) - 0.5) * 255 for draw in pipeline.draw((0,), 1))
     correlation = (first * second).mean() / (first.std() * second.std())

@@ -78,6 +78,11 @@ def test_structures_nest():
     assert found == {(1, 1), (1, 2, 3), (2, 3, 1), (2, 3, 2, 3)}
 
 
+def nested_repeats(depth: int) -> dict[str, object]:
+    inner = nested_repeats(depth - 1) if depth > 1 else gamma(1)
+    return {"op": "repeat", "times": 16, "steps": [inner]}
+
+
 DOWN = {"op": "downsample"}
 
 
@@ -118,6 +123,7 @@ def test_a_downsample_may_stand_inside_structures(written):
         ({"op": "one_of", "choices": [gamma(1)], "weights": [1e308] * 2}, "2 weights for 1 choices"),
         ({"op": "shuffle", "steps": [gamma(1)], "ordered": [1]}, "names entry 1, which is not there"),
         ({"op": "repeat", "times": 17, "steps": [gamma(1)]}, "17 is above 16"),
+        (nested_repeats(7), "may have 268435456 operations, but at most 256"),
         ({"op": "repeat", "times": 1.5, "steps": [gamma(1)]}, "not a whole number"),
     ],
 )
@@ -169,10 +175,10 @@ def test_a_protocol_is_the_grid_of_its_choices():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (gamma([1, 2]), "must be a number or a choice"),
-        ({**gamma(1), "probability": 0.5}, "cannot have a probability"),
+        (gamma([1, 2]), "write a number or {choice"),
+        ({**gamma(1), "probability": 0.5}, "leave probability out"),
         ({"op": "shuffle", "steps": [gamma(1)]}, "cannot shuffle"),
-        ({"op": "repeat", "times": [1, 2], "steps": [gamma(1)]}, "`times` must be one number"),
+        ({"op": "repeat", "times": [1, 2], "steps": [gamma(1)]}, "write one number"),
         ({"op": "repeat", "times": 16, "steps": [choice(1, 2, 3, 4)]}, "at most 1000 cases"),
     ],
 )

@@ -48,6 +48,23 @@ def test_noise_is_that_of_the_photograph_in_every_case(folder: Path) -> None:
     assert len(reports[0].cases) == 27
 
 
+def test_photographs_have_noise_of_their_own_and_the_same_in_every_case(folder: Path) -> None:
+    spec = Project(Path.cwd()).protocol("aniso9_noise3", 4)
+    seen: list[np.ndarray] = []
+
+    def remember(lr: np.ndarray) -> np.ndarray:
+        seen.append(lr)
+        return bicubic_restore(4)(lr)
+
+    write_image(folder / "one.png", np.full((64, 64, 3), 128, np.uint8))
+    write_image(folder / "two.png", np.full((64, 64, 3), 128, np.uint8))
+    evaluate_protocol("aniso9_noise3", spec, folder, remember)
+    first, second = seen[0::2], seen[1::2]
+    assert np.array_equal(first[0], second[0])  # no noise, nothing to blur
+    assert not np.array_equal(first[1], second[1])
+    assert np.array_equal(first[1], first[4])  # noise of 10 grey levels after the first and after the second kernel
+
+
 def test_cases_are_named_by_what_differs() -> None:
     choices = [{"op": "jpeg", "quality": {"choice": [30, 60]}}, {"op": "gamma", "exponent": 2}]
     written = [{"op": "one_of", "choices": choices}, {"op": "gamma", "exponent": 1}]

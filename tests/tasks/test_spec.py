@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from metarestore.degradations import Pipeline
+from metarestore.degradations import OPERATIONS, Pipeline
 from metarestore.errors import UserError
 from metarestore.project import Project, catalogue, read_experiment, read_task, resolve
 from metarestore.tasks.spec import PairsSpec, ProtocolSpec, SyntheticSpec, content_hash
@@ -60,12 +62,29 @@ def test_what_means_something_else_draws_otherwise(tmp_path: Path, other: str) -
 
 
 def test_structures_are_part_of_the_content(tmp_path: Path) -> None:
-    def text(weights: str) -> str:
-        choices = "[{op: gamma, exponent: 1}, {op: gamma, exponent: 2}]"
-        return TASK + f"  - {{op: one_of, weights: {weights}, choices: {choices}}}\n"
+    inside = "[{op: gamma, exponent: 1}, {op: gamma, exponent: 2}]"
+    different = [
+        f"op: one_of, choices: {inside}",
+        f"op: one_of, choices: {inside}, weights: [1, 2]",
+        f"op: one_of, choices: {inside}, weights: [2, 1]",
+        f"op: one_of, choices: {inside}, probability: 0.5",
+        f"op: group, steps: {inside}",
+        f"op: group, steps: {inside}, probability: 0.5",
+        f"op: shuffle, steps: {inside}",
+        f"op: shuffle, steps: {inside}, ordered: [0, 1]",
+        f"op: repeat, steps: {inside}",
+        f"op: repeat, steps: {inside}, times: 3",
+        f"op: repeat, steps: {inside.replace('exponent: 2', 'exponent: 3')}",
+    ]
+    hashes = [content_hash(spec_of(tmp_path, f"{TASK}  - {{{entry}}}\n")) for entry in different]
+    assert len(set(hashes)) == len(different)
+    same = (f"op: repeat, steps: {inside}, times: 2", f"op: group, steps: {inside}, probability: 1")
+    assert [content_hash(spec_of(tmp_path, f"{TASK}  - {{{entry}}}\n")) for entry in same] == [hashes[8], hashes[4]]
 
-    hashes = {content_hash(spec_of(tmp_path, text(weights))) for weights in ("[1, 2]", "[2, 1]", "[1, 2.0]")}
-    assert len(hashes) == 2
+
+def test_what_another_scale_draws_does_not_matter(tmp_path: Path) -> None:
+    texts = [TASK.replace("[0.4, 2]", f"{{per_scale: {{{extra}4: [0.4, 2]}}}}") for extra in ("", "2: [0.2, 1], ")]
+    assert len({content_hash(spec_of(tmp_path, text)) for text in (TASK, *texts)}) == 1
 
 
 CATALOGUE = sorted((catalogue() / "tasks").glob("*.yaml"))
@@ -74,6 +93,10 @@ CATALOGUE = sorted((catalogue() / "tasks").glob("*.yaml"))
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("path", CATALOGUE, ids=lambda path: path.stem)
 def test_the_catalogue_serves_every_scale(path: Path, scale: int) -> None:
+    if scale not in getattr(read_task(path), "scales", (2, 3, 4)):
+        with pytest.raises(UserError, match="is defined for scale 4 alone, not for"):
+            read_task(path, scale)
+        return
     spec = read_task(path, scale)
     assert isinstance(spec, SyntheticSpec)
     assert spec.scale == scale
@@ -83,7 +106,7 @@ def test_the_catalogue_serves_every_scale(path: Path, scale: int) -> None:
 
 def test_a_parameter_without_this_scale_is_named(tmp_path: Path) -> None:
     spec_of(tmp_path, TASK.replace("[0.4, 2]", "{per_scale: {2: 1, 4: 2}}"))
-    with pytest.raises(UserError, match=r"task.yaml: gaussian_blur.sigma: .* nothing for scale 3, only for 2"):
+    with pytest.raises(UserError, match=r"task.yaml:4:32: pipeline\[0\].sigma: .* for scale 3, only for 2, 4"):
         read_task(tmp_path / "tasks/task.yaml", 3)
 
 
@@ -118,13 +141,33 @@ def test_gaussian8_has_its_eight_widths(scale: int, sigmas: list[float]) -> None
     assert [spec.degradation("", 5, index) for index in range(16)] == [*spec.cases, *spec.cases]
 
 
+def source_kernel(long: float, short: float, degrees: float) -> np.ndarray:
+    """Returns the source's Gaussian of 21x21 pixels: x to the right, y down, the first axis at (cos θ, sin θ)."""
+    axes = np.array(
+        [
+            [math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))],
+            [math.sin(math.radians(degrees)), math.cos(math.radians(degrees))],
+        ]
+    )
+    inverse = np.linalg.inv(axes @ np.diag([long**2, short**2]) @ axes.T)
+    y, x = np.mgrid[-10:11, -10:11]
+    place = np.stack([x, y], axis=-1)
+    weights = np.exp(-0.5 * np.einsum("...i,ij,...j->...", place, inverse, place))
+    return weights / weights.sum()
+
+
 def test_the_anisotropic_protocol_is_nine_kernels_by_three_noises() -> None:
     spec = Project(Path.cwd()).protocol("aniso9_noise3", 4)
     kernels = [[case[0].params[key] for key in ("sigma", "across", "angle")] for case in spec.cases]
     found = [(*kernel, case[-1].params["sigma"]) for kernel, case in zip(kernels, spec.cases, strict=True)]
     assert len(set(found)) == 27
-    assert found[0] == (2.0, 0.2, 0.0, 0.0)
-    assert found[-1] == (4.0, 4.0, 180.0, 20.0)
+    # (lambda_1, lambda_2, theta) as published, theta clockwise on the screen.
+    published = [(2, 0.2, 0), (2, 1, 10), (3.5, 1.5, 30), (3.5, 2, 45), (3.5, 2, 90), (4, 1.5, 120), (4, 2, 135)]
+    published += [(4, 3, 165), (4, 4, 180)]
+    for (long, short, angle), case in zip(published, spec.cases[::3], strict=True):
+        kernel = OPERATIONS["gaussian_blur"].kernel(case[0].params)
+        ours = np.outer(kernel, kernel) if kernel.ndim == 1 else kernel
+        assert np.abs(ours - source_kernel(long, short, angle)).max() < 1e-6
     assert {noise for *_, noise in found} == {0.0, 10.0, 20.0}
 
 
@@ -151,7 +194,7 @@ def test_a_pattern_passes_over_protocols() -> None:
 
 
 def test_a_protocol_of_ranges_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task.yaml:1:1: .*gaussian_blur.sigma must be a number or a choice"):
+    with pytest.raises(UserError, match=r"task.yaml:4:32: pipeline\[0\].sigma: .* write a number or"):
         spec_of(tmp_path, TASK.replace("synthetic", "protocol"))
 
 

@@ -161,8 +161,8 @@ def test_a_draw_of_another_distribution_is_refused(draws: list[DegradationDraw],
 def test_every_task_of_the_catalogue_has_vectors(name: str) -> None:
     one = Project(REPOSITORY).task(name)
     assert isinstance(one, SyntheticSpec)
-    columns, matrix = draw_matrix(one, [one.degradation(name, 0, index) for index in range(200)])
+    columns, matrix = draw_matrix(one, [one.degradation(name, 0, index) for index in range(800)])
     assert len(set(columns)) == len(columns)
-    assert matrix.shape == (200, len(columns))
+    assert matrix.shape == (800, len(columns))
     constant = [column for column, numbers in zip(columns, matrix.T, strict=True) if np.nanstd(numbers) == 0]
     assert constant == []

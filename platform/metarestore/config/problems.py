@@ -138,7 +138,9 @@ def _finding(error: _Error) -> _Finding:
     special: Callable[[_Error], Problem] | None
     special = _bad_key if error.detail["loc"][-1:] == ("[key]",) else _SPECIAL.get(error.detail["type"])
     wording = word_error(error.detail)
-    problem = special(error) if special else Problem(error.path(), wording.text, error.path())
+    # A check of a whole model may say which value inside it is wrong.
+    path = (*error.path(), *error.context.get("at", ()))
+    problem = special(error) if special else Problem(path, wording.text, path)
     return _Finding(problem, Wording(problem.text) if special else wording, shown(error.given))
 
 

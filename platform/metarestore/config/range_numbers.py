@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pydantic_core import PydanticCustomError
 
 FORMS = (
-    "write a number, [low, high], {log_uniform: [low, high]}, {square_uniform: [low, high]}, {choice: [...]}, "
-    "{normal: [mean, std], clip: [...]} or {per_scale: {2: ..., 4: ...}}"
+    "write a number, [low, high], {log_uniform: [low, high]}, {square_uniform: [low, high]}, "
+    "{inverse_uniform: [low, high]}, {choice: [...]}, {normal: [mean, std], clip: [...]} or "
+    "{per_scale: {2: ..., 4: ...}}"
 )
 
 

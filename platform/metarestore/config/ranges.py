@@ -6,6 +6,7 @@ A range is written as one of
 * `[1, 4]`: uniform;
 * `{log_uniform: [1, 4]}`: uniform in the logarithm;
 * `{square_uniform: [1, 4]}`: uniform in the square, for widths whose variance is uniform;
+* `{inverse_uniform: [1, 4]}`: 1 over a uniform number;
 * `{choice: [1, 2, 4], weights: [2, 1, 1]}`: one of the values (equally likely without `weights`);
 * `{normal: [2, 1], clip: [1, 4]}`: mean and standard deviation, clipped;
 * `{per_scale: {2: [1, 2], 4: [1, 4]}}`: one of the above for each scale that a task may have.
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -160,8 +161,35 @@ class SquareUniform(Range):
         """Returns the two ends."""
         return self.ends
 
+    def unit(self, value: float) -> float:
+        """Returns where in the range the square of a value lies, from 0 to 1."""
+        return (value**2 - self.low**2) / (self.high**2 - self.low**2) if self.high > self.low else 0.0
+
     def _sample(self, rng: np.random.Generator) -> float:
         return math.sqrt(rng.uniform(self.low**2, self.high**2))
+
+
+@dataclass(frozen=True)
+class InverseUniform(Range):
+    """Draws a value whose inverse is uniform, between the inverses of two ends: shrinking by 1 to 8 is `[1, 8]`."""
+
+    ends: tuple[float, float]
+
+    def plain(self) -> Plain:
+        """Returns `{inverse_uniform: [low, high]}`, the ends of the inverse."""
+        return {"inverse_uniform": plain(self.ends)}
+
+    def extremes(self) -> tuple[float, float]:
+        """Returns the inverses of the ends."""
+        return 1 / self.ends[1], 1 / self.ends[0]
+
+    def unit(self, value: float) -> float:
+        """Returns where in the range the inverse of a value lies, from 1 (the low end of the inverse) to 0."""
+        low, high = self.ends
+        return (high - 1 / value) / (high - low) if high > low else 0.0
+
+    def _sample(self, rng: np.random.Generator) -> float:
+        return 1 / rng.uniform(*self.ends)
 
 
 @dataclass(frozen=True)
@@ -230,56 +258,6 @@ class PerScale(Range):
         raise TypeError("a range per scale is drawn from by at(scale).draw(rng)")
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Limits the extremes of a range: `Annotated[Range, Bounds(ge=1, le=100, integer=True)]`.
-
-    Args:
-        ge: Least value allowed.
-        gt: Value that must be exceeded.
-        le: Greatest value allowed.
-        lt: Value that must not be reached.
-        integer: Whether only whole numbers may be written, and are drawn.
-    """
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-    integer: bool = False
-
-    def check(self, value: Range) -> Range:
-        """Returns `value`, drawing whole numbers if asked to; raises what pydantic reports if it is out of bounds."""
-        if isinstance(value, PerScale):
-            return replace(value, ranges=tuple((scale, self.check(inner)) for scale, inner in value.ranges))
-        for number in _written(value):
-            self._check_number(number)
-        return replace(value, integer=True) if self.integer else value
-
-    def _check_number(self, number: float) -> None:
-        text = shown(number)
-        if self.integer and not float(number).is_integer():
-            raise problem(f"{text} is not a whole number")
-        if self.ge is not None and number < self.ge:
-            raise problem(f"{text} is below {shown(self.ge)}")
-        if self.le is not None and number > self.le:
-            raise problem(f"{text} is above {shown(self.le)}")
-        if self.gt is not None and number <= self.gt:
-            raise problem(f"{text} is too small; it must be above {shown(self.gt)}")
-        if self.lt is not None and number >= self.lt:
-            raise problem(f"{text} is too large; it must be below {shown(self.lt)}")
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Adds the check to the field's own."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describes the forms and the bounds to editors."""
-        keywords = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le, "exclusiveMaximum": self.lt}
-        limits = {name: limit for name, limit in keywords.items() if limit is not None}
-        return range_schema({"type": "integer" if self.integer else "number", **limits})
-
-
 def parse(written: object) -> Range:
     """Returns the range that `written` (plain data from YAML, or a range already) stands for.
 
@@ -318,6 +296,13 @@ def _square_uniform(written: Mapping[Any, Any]) -> Range:
     if ends[0] < 0:
         raise problem(f"square_uniform must not start below 0, got {shown(ends[0])}")
     return SquareUniform(ends)
+
+
+def _inverse_uniform(written: Mapping[Any, Any]) -> Range:
+    ends = read_ends(written["inverse_uniform"], "inverse_uniform: [low, high]")
+    if ends[0] < 1e-6:
+        raise problem(f"inverse_uniform must start above 0, got {shown(ends[0])}")
+    return InverseUniform(ends)
 
 
 def _choice(written: Mapping[Any, Any]) -> Range:
@@ -359,12 +344,8 @@ def _per_scale(written: Mapping[Any, Any]) -> Range:
 _KINDS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[Any, Any]], Range]]] = {
     "log_uniform": ((), _log_uniform),
     "square_uniform": ((), _square_uniform),
+    "inverse_uniform": ((), _inverse_uniform),
     "choice": (("weights",), _choice),
     "normal": (("clip",), _normal),
     "per_scale": ((), _per_scale),
 }
-
-
-def _written(value: Range) -> Sequence[float]:
-    """Returns the numbers to hold against the bounds."""
-    return value.values if isinstance(value, Choice) else (value.low, value.high)

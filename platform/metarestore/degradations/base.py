@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -72,11 +72,17 @@ class DegradationDraw:
         """Returns the draw that `to_json` wrote.
 
         Raises:
-            ValueError: The operation is not known.
+            ValueError: The operation is not known, or a parameter cannot be one of its.
         """
         if data["op"] not in OPERATIONS:
             raise ValueError(f"unknown operation {data['op']!r}; known are {', '.join(sorted(OPERATIONS))}")
+        OPERATIONS[data["op"]].check_params(data["params"])
         return cls(data["op"], tuple(data["position"]), dict(data["params"]))
+
+
+def misplaced(message: str, *at: str | int) -> PydanticCustomError:
+    """Returns an error about the value `at` this key path from the model that reports it; it is a `ValueError`."""
+    return PydanticCustomError("misplaced", "{problem}", {"problem": message, "at": at})
 
 
 MOST_CASES = 1000
@@ -126,39 +132,45 @@ class Step(Strict, ABC):
     ) -> Iterator[DegradationDraw]:
         """Draws as `draws` does, for a task that has this entry; `rng` is this position's own."""
 
-    def sure_cases(self, position: tuple[int, ...], scale: int) -> list[Drawn]:
+    @abstractmethod
+    def most(self) -> int:
+        """Returns how many operations a draw of this entry has at most."""
+
+    def check_listed(self, scale: int) -> None:
+        """Makes sure that a protocol can list all draws of this entry; what is inside it is checked by itself.
+
+        Raises:
+            PydanticCustomError: Something is left to chance; it is a `ValueError`, and `at` says where.
+        """
+        if self.probability != 1:
+            raise misplaced("a protocol lists all its cases: leave probability out, or use one_of", "probability")
+
+    def listed(self, position: tuple[int, ...], scale: int) -> list[Drawn]:
         """Returns every draw that this entry can make, for a protocol that measures all of them.
 
         Args:
             position: Place of this entry.
             scale: The factor between HR and LR.
-
-        Raises:
-            PydanticCustomError: The entry leaves something to chance that cannot be listed; it is a `ValueError`.
         """
-        if self.probability != 1:
-            text = "a protocol lists all its cases, so {op} cannot have a probability; use one_of"
-            raise PydanticCustomError("protocol", text, {"op": self.op})
         # One more than allowed is enough to refuse; all combinations of a few long choices would take for ever.
         return list(itertools.islice(self.cases(position, scale), MOST_CASES + 1))
 
     @abstractmethod
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
-        """Yields what `sure_cases` returns, for an entry that always acts."""
+        """Yields what `listed` returns, without an end if need be."""
 
     def check_scale(self, scale: int) -> None:
         """Makes sure that every range is there for tasks of this scale.
 
         Raises:
-            PydanticCustomError: One is not; it is a `ValueError`.
+            PydanticCustomError: One is not; it is a `ValueError`, and `at` says which.
         """
         for name, value in self:
             if isinstance(value, Range):
                 try:
                     value.at(scale)
                 except PydanticCustomError as error:
-                    message = f"{self.op}.{name}: {error.message()}"
-                    raise PydanticCustomError("range", "{problem}", {"problem": message}) from error
+                    raise misplaced(error.message(), name) from error
 
     def rooted(self, root: Path) -> Self:
         """Returns the entry with the relative paths in it starting at `root`, the project's folder."""
@@ -208,13 +220,17 @@ class Degradation(Step):
         """Draws the operation itself."""
         yield DegradationDraw(self.op, position, self.draw(rng, scale))
 
+    def check_listed(self, scale: int) -> None:
+        """Makes sure that every parameter is a number or a choice."""
+        super().check_listed(scale)
+        for name, value in self:
+            drawn = value.at(scale) if isinstance(value, Range) else None
+            if drawn and not isinstance(drawn, Choice) and drawn.low != drawn.high:
+                raise misplaced("a protocol lists all its cases: write a number or {choice: [...]}", name)
+
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
-        """Yields every combination of the values of `choice`; all other parameters must be fixed."""
+        """Yields every combination of the values of `choice`; all other parameters are fixed."""
         ranges = {name: value.at(scale) for name, value in self if isinstance(value, Range)}
-        for name, value in ranges.items():
-            if not isinstance(value, Choice) and value.low != value.high:
-                text = "a protocol lists all its cases, so {op}.{name} must be a number or a choice"
-                raise PydanticCustomError("protocol", text, {"op": self.op, "name": name})
         listed = [value.values if isinstance(value, Choice) else (value.low,) for value in ranges.values()]
         for values in itertools.product(*listed):
             fixed = {
@@ -223,9 +239,36 @@ class Degradation(Step):
             }
             yield (DegradationDraw(self.op, position, self.model_copy(update=fixed).draw(generator("fixed"), scale)),)
 
+    def most(self) -> int:
+        """Returns 1: an operation acts once."""
+        return 1
+
     def downsamples(self) -> tuple[int, int]:
         """Returns that the operation does not shrink to the LR size; only `downsample` does."""
         return 0, 0
+
+    @classmethod
+    def check_params(cls, params: Params) -> None:
+        """Makes sure that parameters, which may come from an edited file, are such as the operation could draw.
+
+        Raises:
+            ValueError: One is not.
+        """
+        known = {name: value for name, value in params.items() if name in cls.model_fields and value is not None}
+        missing = [name for name, field in cls.model_fields.items() if field.is_required() and name not in known]
+        if missing:
+            raise ValueError(f"{cls.op_name()}: {', '.join(missing)} is missing")
+        try:
+            # A word or number that was drawn from a list is a right value of the field as well.
+            cls.model_validate({"op": cls.op_name(), **known})
+        except ValidationError as error:
+            [first, *_] = error.errors()
+            raise ValueError(f"{cls.op_name()}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    @classmethod
+    def op_name(cls) -> str:
+        """Returns the name that the operation has in YAML."""
+        return str(cls.model_fields["op"].default)
 
     @staticmethod
     @abstractmethod

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Context, Degradation, Parameter, Params, number, per_image, register
 from metarestore.degradations.filtering import Filter, filter_batch, filter_image, prepare
 from metarestore.degradations.kernels import (

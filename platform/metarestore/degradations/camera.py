@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Context, Degradation, Params, number, per_image, register
 from metarestore.degradations.filtering import Filter, filter_batch, filter_image
 from metarestore.degradations.kernels import gaussian_line

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Params, number, register
 from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, clipped, constant, where_above
 

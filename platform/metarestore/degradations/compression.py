@@ -12,7 +12,8 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from metarestore.config.ranges import Bounds, Range
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range
 from metarestore.degradations.base import Context, Degradation, Image, Params, number, per_image, register
 
 Quality = Annotated[Range, Bounds(ge=1, le=100, integer=True)]

@@ -113,6 +113,19 @@ class KernelFile(KernelBlur):
             "kernel": kernel.ravel().tolist(),
         }
 
+    @classmethod
+    def check_params(cls, params: Params) -> None:
+        """Makes sure that parameters hold a kernel.
+
+        Raises:
+            ValueError: They do not.
+        """
+        rows, values = params.get("rows"), params.get("kernel")
+        if not isinstance(rows, int) or rows < 1 or not isinstance(values, list) or not values or len(values) % rows:
+            raise ValueError("kernel_file.kernel: is not a list of numbers in whole rows")
+        if not all(isinstance(value, float | int) and np.isfinite(value) for value in values):
+            raise ValueError("kernel_file.kernel: is not a list of finite numbers")
+
     @staticmethod
     def kernel(params: Params) -> Kernel:
         """Returns the drawn kernel."""

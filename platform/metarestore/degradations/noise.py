@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Params, number, register
 from metarestore.degradations.colour import to_linear, to_srgb
 from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, channel_sum, clipped, constant, root

@@ -10,7 +10,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from metarestore.config.ranges import Bounds, Range, Uniform
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Context, Degradation, Image, Params, number, per_image, register
 from metarestore.degradations.colour import to_linear, to_srgb
 from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, constant

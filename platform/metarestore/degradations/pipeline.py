@@ -6,12 +6,12 @@ import importlib
 import itertools
 import math
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, RootModel
+from pydantic import ConfigDict, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from metarestore.degradations.base import (
     Drawn,
     SeedPath,
     Step,
+    misplaced,
 )
 
 # Importing a file registers its operations; the model below is made of all of them.
@@ -36,11 +37,21 @@ from metarestore.degradations.resample import resampled  # noqa: E402
 from metarestore.degradations.structure import AnyStep, Structure  # noqa: E402
 from metarestore.seeds import derived_seed  # noqa: E402
 
+_MOST_OPERATIONS = 256
+"""Largest number of operations of a draw: far beyond any camera, well below what would take minutes."""
+
 
 class Pipeline(RootModel[tuple[AnyStep, ...]]):
     """Ordered degradations; in YAML a list."""
 
     model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if (most := sum(step.most() for step in self.root)) > _MOST_OPERATIONS:
+            text = "a draw may have {most} operations, but at most {limit} are allowed; repeat less"
+            raise PydanticCustomError("pipeline", text, {"most": most, "limit": _MOST_OPERATIONS})
+        return self
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -66,20 +77,25 @@ class Pipeline(RootModel[tuple[AnyStep, ...]]):
 
         Raises:
             PydanticCustomError: Some draw does not have exactly one downsample (none at scale 1), or a parameter has
-                no range for this scale; it is a `ValueError`.
+                no range for this scale; it is a `ValueError`, and `at` says where.
         """
         counts = [step.downsamples() for step in self.root]
         least, most = sum(low for low, _ in counts), sum(high for _, high in counts)
         if scale == 1 and most > 0:
-            raise PydanticCustomError("pipeline", "pipeline has a downsample, but scale is 1; remove it or set scale")
+            raise misplaced("has a downsample, but scale is 1; remove it or set scale", "pipeline")
         if scale != 1 and not least == most == 1:
-            raise PydanticCustomError(
-                "pipeline",
-                "pipeline must have exactly one downsample at scale {scale}, got {found}",
-                {"scale": scale, "found": least if least == most else f"{least} to {most}"},
-            )
-        for _, entry in self.entries():
-            entry.check_scale(scale)
+            found = least if least == most else f"{least} to {most}"
+            raise misplaced(f"must have exactly one downsample at scale {scale}, got {found}", "pipeline")
+        self._check_entries(lambda entry: entry.check_scale(scale))
+
+    def _check_entries(self, check: Callable[[Step], None]) -> None:
+        """Checks every entry; a problem is located from the model whose field `pipeline` this is."""
+        for path, entry in self.entries():
+            try:
+                check(entry)
+            except PydanticCustomError as error:
+                at = (error.context or {}).get("at", ())
+                raise misplaced(error.message(), "pipeline", *path, *at) from error
 
     def content(self) -> list[dict[str, Any]]:
         """Returns what decides the draws, as JSON data."""
@@ -89,13 +105,13 @@ class Pipeline(RootModel[tuple[AnyStep, ...]]):
         """Returns every degradation that a protocol measures: each combination of its choices.
 
         Raises:
-            PydanticCustomError: Something is left to chance that cannot be listed, or the cases are more than 1000; it
-                is a `ValueError`.
+            PydanticCustomError: Something is left to chance, or the cases are more than 1000; it is a `ValueError`, and
+                `at` says where.
         """
-        places = [step.sure_cases((place,), scale) for place, step in enumerate(self.root)]
-        if (count := math.prod(map(len, places))) > MOST_CASES:
-            text = "a protocol may have at most {most} cases, got {count}"
-            raise PydanticCustomError("protocol", text, {"most": MOST_CASES, "count": count})
+        self._check_entries(lambda entry: entry.check_listed(scale))
+        places = [step.listed((place,), scale) for place, step in enumerate(self.root)]
+        if math.prod(map(len, places)) > MOST_CASES:
+            raise misplaced(f"a protocol may have at most {MOST_CASES} cases; shorten its choices", "pipeline")
         return tuple(tuple(itertools.chain.from_iterable(case)) for case in itertools.product(*places))
 
     def draw(self, path: SeedPath, scale: int) -> tuple[DegradationDraw, ...]:

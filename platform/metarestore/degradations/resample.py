@@ -12,7 +12,8 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from metarestore.config.ranges import Bounds, Range
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range
 from metarestore.degradations.base import (
     Backend,
     Context,

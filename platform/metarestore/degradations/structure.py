@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from metarestore.config.ranges import Bounds, Range, Uniform
-from metarestore.degradations.base import OPERATIONS, DegradationDraw, Drawn, SeedPath, Step
+from metarestore.config.bounds import Bounds
+from metarestore.config.ranges import Range, Uniform
+from metarestore.degradations.base import OPERATIONS, DegradationDraw, Drawn, SeedPath, Step, misplaced
 
 STRUCTURES: dict[str, type[Structure]] = {}
 """Every structure, by the name it has in YAML."""
@@ -89,9 +90,13 @@ class _Sequence(Structure):
 
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields every combination of the entries' cases."""
-        places = [step.sure_cases((*position, index), scale) for index, step in enumerate(self.steps)]
+        places = [step.listed((*position, index), scale) for index, step in enumerate(self.steps)]
         for combination in itertools.product(*places):
             yield tuple(itertools.chain.from_iterable(combination))
+
+    def most(self) -> int:
+        """Returns the sum over the entries."""
+        return sum(step.most() for step in self.steps)
 
     def downsamples(self) -> tuple[int, int]:
         """Returns the sum over the entries."""
@@ -145,9 +150,9 @@ class Shuffle(_Sequence):
             taken = next(kept) if index in self.ordered else index
             yield from self.steps[taken].draws(path, (*position, taken), scale)
 
-    def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
+    def check_listed(self, scale: int) -> None:
         """Refuses: orders cannot be listed in a useful way."""
-        raise PydanticCustomError("protocol", "a protocol lists all its cases, so it cannot shuffle; write an order")
+        raise misplaced("a protocol lists all its cases, so it cannot shuffle; write an order", "op")
 
 
 @_structure
@@ -170,14 +175,21 @@ class Repeat(_Sequence):
             for index, step in enumerate(self.steps):
                 yield from step.draws(path, (*position, turn, index), scale)
 
+    def most(self) -> int:
+        """Returns the sum over the entries and the times."""
+        return super().most() * int(self.times.high)
+
+    def check_listed(self, scale: int) -> None:
+        """Makes sure that the number of times is fixed."""
+        super().check_listed(scale)
+        if self.times.at(scale).low != self.times.at(scale).high:
+            raise misplaced("a protocol lists all its cases: write one number", "times")
+
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
-        """Yields every combination of the cases of all turns; the number of times must be fixed."""
-        times = self.times.at(scale)
-        if times.low != times.high:
-            raise PydanticCustomError("protocol", "a protocol lists all its cases, so `times` must be one number")
+        """Yields every combination of the cases of all turns; the number of times is fixed."""
         turns = [
-            step.sure_cases((*position, turn, index), scale)
-            for turn in range(int(times.low))
+            step.listed((*position, turn, index), scale)
+            for turn in range(int(self.times.at(scale).low))
             for index, step in enumerate(self.steps)
         ]
         for combination in itertools.product(*turns):
@@ -229,7 +241,11 @@ class OneOf(Structure):
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields the cases of each entry, one entry after the other."""
         for index, step in enumerate(self.choices):
-            yield from step.sure_cases((*position, index), scale)
+            yield from step.listed((*position, index), scale)
+
+    def most(self) -> int:
+        """Returns the most of the entries that can be chosen."""
+        return max(step.most() for step in self.choices)
 
     def downsamples(self) -> tuple[int, int]:
         """Returns the least and the most of the entries that can be chosen."""

@@ -98,8 +98,10 @@ def save_png(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, making its folder where needed.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file cannot be written, or its name does not end in .png.
     """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: pictures are written as PNG; end the name in .png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.

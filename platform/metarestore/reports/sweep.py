@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from metarestore.config.ranges import Choice, LogUniform, Range
+from metarestore.config.ranges import Choice, Range
 from metarestore.config.suggest import did_you_mean
 from metarestore.degradations.base import Parameter
 from metarestore.degradations.resample import bicubic_downsample
@@ -153,8 +153,9 @@ def _values(place: Place, key: str, steps: int) -> Sequence[Parameter]:
     if isinstance(drawn, Choice):
         values = sorted(set(drawn.values))
     else:
-        space = np.geomspace if isinstance(drawn, LogUniform) else np.linspace
-        values = space(drawn.low, drawn.high, steps).tolist()
+        fine = (np.geomspace if drawn.low > 0 else np.linspace)(drawn.low, drawn.high, 4001)
+        places = [drawn.unit(value) for value in fine.tolist()]
+        values = np.interp(np.linspace(0, 1, steps), places, fine).round(12).tolist()
     return list(dict.fromkeys(map(round, values))) if drawn.integer else values
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from metarestore.degradations.base import Step
 from metarestore.errors import UserError
 from metarestore.project import Project, read_task
 from metarestore.tasks.spec import SyntheticSpec
@@ -35,8 +36,13 @@ def _cells(path: Path) -> tuple[str, str, Text, Text]:
         spec = read_task(path)
     except UserError as error:
         return "", "", Text(), Text(error.problems[0], style="red")
-    operations = [operation.op for operation in spec.pipeline.operations] if isinstance(spec, SyntheticSpec) else ()
-    return spec.kind, f"×{spec.scale}", Text(" → ".join(operations)), Text(description(path))
+    steps = [_outline(step) for step in spec.pipeline.steps] if isinstance(spec, SyntheticSpec) else ()
+    return spec.kind, f"×{spec.scale}", Text(" → ".join(steps)), Text(description(path))
+
+
+def _outline(step: Step) -> str:
+    """Names an entry of a pipeline; a structure with the number of entries in it."""
+    return f"{step.op} ({len(step.inner)})" if step.inner else step.op
 
 
 def description(path: Path) -> str:

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import cv2
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 import metarestore
 from metarestore.config.base import Strict
 from metarestore.degradations import DegradationDraw
 from metarestore.errors import UserError
 from metarestore.tasks.images import ImageSource
-from metarestore.tasks.spec import TaskSpec
+from metarestore.tasks.spec import Scale, TaskSpec
 from metarestore.tasks.task import PatchRef, Split, TaskDraw
 
 FILE = "params.jsonl"
@@ -40,10 +40,10 @@ class Header(Strict):
     """The whole task file, at the scale that was asked for."""
     content: str
     """Hash of what decides the draws."""
-    seed: int
-    scale: int
+    seed: NonNegativeInt
+    scale: Scale
     """HR side over LR side."""
-    patch: int
+    patch: PositiveInt
     """Side of the HR images, in pixels."""
     data: ImageSource | None
     """Where the photographs are; null for real pairs, whose task names their folders."""
@@ -67,16 +67,16 @@ class DrawnOperation(Strict):
 class Record(Strict):
     """One line: a pair of images, and all that it takes to make it again."""
 
-    index: int
+    index: NonNegativeInt
     """Number of the draw; the files are named after it."""
     image: str
     """Name of the photograph."""
     image_sha256: Sha256
     box: tuple[int, int, int, int]
     """Top, left, height, width of the HR image in the photograph, in pixels."""
-    turn: int
+    turn: Annotated[int, Field(ge=0, le=7)]
     """One of the 8 turns of the square: quarter turns, plus 4 if mirrored first."""
-    noise_seed: int
+    noise_seed: NonNegativeInt
     """Seed of the noise fields."""
     degradations: tuple[DrawnOperation, ...]
     """The drawn operations, in the order in which they act; none for real pairs."""
@@ -94,13 +94,14 @@ class Record(Strict):
         """Returns the draw of this pair.
 
         Raises:
-            UserError: This version of metarestore lacks an operation.
+            UserError: This version of metarestore lacks an operation, or a parameter cannot be one of its.
         """
         split: Split = "test" if header.data else "pairs"
         try:
             degradations = tuple(DegradationDraw.from_json(one.model_dump()) for one in self.degradations)
         except ValueError as error:
-            raise UserError(f"{error}; take metarestore {header.versions.get('metarestore')}") from error
+            then = header.versions.get("metarestore")
+            raise UserError(f"{error}; the line was edited, or needs metarestore {then}") from error
         patch = PatchRef(split, self.image, self.box, self.turn, self.noise_seed)
         return TaskDraw(header.task, header.content, header.scale, degradations, (patch,), ())
 

@@ -44,6 +44,9 @@ class Replay:
             except (UserError, ValueError) as error:
                 self._different[str(error)].append(record)
                 continue
+            except (KeyError, TypeError) as error:
+                self._different[f"parameters cannot be applied ({error!r}); the line was edited"].append(record)
+                continue
             if (made.record.lr_sha256, made.record.hr_sha256) != (record.lr_sha256, record.hr_sha256):
                 self._different[self._reason(record, made.record)].append(record)
             yield made
@@ -63,7 +66,7 @@ class Replay:
             return f"photograph '{now.image}' of {self._sampler.images.source} has changed{decoded}"
         if not then.degradations:
             return f"LR photograph '{now.image}' has changed"
-        return changes or "all versions are the same, so a file that the task names may have changed"
+        return changes or "all versions are the same, so the line was edited, or a file that the task names has changed"
 
 
 def _moved(header: Header, data: Path | None) -> Header:

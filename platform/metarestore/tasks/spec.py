@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from metarestore.config.base import Strict
 from metarestore.degradations import Pipeline
-from metarestore.degradations.base import Drawn
+from metarestore.degradations.base import Drawn, misplaced
 
 Scale = Literal[2, 3, 4]
 
@@ -39,7 +39,8 @@ class SyntheticSpec(Strict):
         """Returns the same degradation type for another scale.
 
         Raises:
-            ValueError: A parameter is written per scale, and there is nothing for this one.
+            PydanticCustomError: A parameter is written per scale, and there is nothing for this one; it is a
+                `ValueError`, and `at` says where.
         """
         self.pipeline.check_scale(scale)
         return self.model_copy(update={"scale": scale})
@@ -53,11 +54,28 @@ class ProtocolSpec(SyntheticSpec):
     """
 
     kind: Literal["protocol"]  # type: ignore[assignment]
+    scales: tuple[Scale, ...] = (2, 3, 4)
+    """Scales that the protocol is defined for."""
 
     @model_validator(mode="after")
     def _can_be_listed(self) -> Self:
+        self._check_defined(self.scale)
         self.pipeline.cases(self.scale)
         return self
+
+    def at_scale(self, scale: Scale) -> SyntheticSpec:
+        """Returns the same protocol for another scale.
+
+        Raises:
+            PydanticCustomError: It is not defined for this scale; it is a `ValueError`, and `at` says where.
+        """
+        self._check_defined(scale)
+        return super().at_scale(scale)
+
+    def _check_defined(self, scale: Scale) -> None:
+        if scale not in self.scales:
+            defined = ", ".join(map(str, self.scales))
+            raise misplaced(f"the protocol is defined for scale {defined} alone, not for {scale}", "scales")
 
     @cached_property
     def cases(self) -> tuple[Drawn, ...]:
@@ -88,8 +106,18 @@ TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminat
 
 def content_hash(spec: SyntheticSpec | PairsSpec) -> str:
     """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout."""
-    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline"})
+    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline", "scales"})
     if isinstance(spec, SyntheticSpec):
-        written["pipeline"] = spec.pipeline.content()
+        written["pipeline"] = _at_scale(json.loads(json.dumps(spec.pipeline.content())), spec.scale)
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+def _at_scale(written: Any, scale: int) -> Any:
+    """Puts the ranges of one scale in the place of those per scale: what other scales draw does not matter."""
+    if isinstance(written, list):
+        return [_at_scale(item, scale) for item in written]
+    if isinstance(written, dict):
+        chosen = written["per_scale"][str(scale)] if "per_scale" in written else written
+        return chosen if chosen is not written else {key: _at_scale(value, scale) for key, value in written.items()}
+    return written
