@@ -267,6 +267,7 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
     project = Project(root)
+    experiment = _rooted_init(experiment, root)
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
     study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))
     sizes = {
@@ -287,6 +288,17 @@ def resolve(experiment: Experiment, root: Path) -> Study:
     if problems:
         raise UserError(problems)
     return study
+
+
+def _rooted_init(experiment: Experiment, root: Path) -> Experiment:
+    """Makes the path of `training.init` absolute."""
+    init = experiment.training.init
+    if init is None:
+        return experiment
+    path = (root / init).resolve()
+    if not path.exists():
+        raise UserError(f"training.init: there is no {path}; give a run's folder or its model.safetensors")
+    return experiment.model_copy(update={"training": experiment.training.model_copy(update={"init": path})})
 
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from metarestore.config.experiment import FSRCNNModel
+from metarestore.config.learner import MultiStep
 from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, vectorised_gradients
 from metarestore.learners.learn2learn import maml_class, reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner, psnr_of_mse
+from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 from metarestore.models.build import build_model
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
@@ -22,7 +24,24 @@ LEARNERS = {
     "fomaml": lambda model: MAMLLearner(model, first_order=True),
     "fomaml, 3 steps": lambda model: MAMLLearner(model, inner_steps=3, inner_lr=0.05, first_order=True),
     "maml, squared error": lambda model: MAMLLearner(model, loss_name="mse"),
+    "maml, two losses": lambda model: MAMLLearner(model, 2, 0.05, loss_name="charbonnier", inner_loss="mse", eps=0.02),
+    "maml, clipped": lambda model: MAMLLearner(model, 2, 0.05, clip=0.05),
+    "fomaml, clipped": lambda model: MAMLLearner(model, 2, 0.05, True, clip=0.05),
+    "maml, all steps": lambda model: MAMLLearner(model, 3, 0.05, multi_step=MultiStep(weights="uniform")),
+    "maml, annealed": lambda model: MAMLLearner(model, 3, 0.05, multi_step=MultiStep(steps=10)),
+    "maml, first step alone": lambda model: MAMLLearner(model, 2, 0.05, multi_step=MultiStep(weights=(1.0, 0.0))),
+    "fomaml, all steps": lambda model: MAMLLearner(model, 3, 0.05, True, multi_step=MultiStep(weights="uniform")),
+    "meta_sgd": lambda model: MetaSGDLearner(model, 1, 0.05),
+    "meta_sgd, 3 steps": lambda model: MetaSGDLearner(model, 3, 0.05, multi_step=MultiStep(weights=(1, 0, 2))),
+    "meta_sgd, clipped": lambda model: MetaSGDLearner(model, 2, 0.05, clip=0.05),
+    "meta_sgd, first order": lambda model: MetaSGDLearner(model, 3, 0.05, first_order=True),
+    "anil": lambda model: MAMLLearner(model, 3, 0.05, adapts=PARTS),
+    "anil, first order": lambda model: MAMLLearner(model, 3, 0.05, True, adapts=PARTS),
+    "anil, clipped": lambda model: MAMLLearner(model, 2, 0.05, adapts=PARTS, clip=0.02),
+    "reptile": lambda model: ReptileLearner(model, 5, 0.05, first_order=True),
+    "reptile, clipped": lambda model: ReptileLearner(model, 3, 0.05, first_order=True, clip=0.05),
 }
+PARTS = frozenset({"tail.weight", "tail.bias", "body.1.weight"})
 
 
 def ones_task(count: int = 1) -> Task:
@@ -67,11 +86,16 @@ def test_outer_slope_of_a_quadratic(scalar: nn.Module, first_order: bool, power:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance: float) -> None:
     model, layout, flat = network(dtype)
-    tasks = random_tasks(3, dtype)
+    tasks, model_size = random_tasks(3, dtype), layout.size
     learner = LEARNERS[name](model)
-    ours = vectorised_gradients(learner, layout, flat, tasks)
-    reference = reference_gradients(learner, layout, flat, tasks)
-    assert relative_error(ours, reference) <= tolerance
+    layout, flat = learner.layout(layout), learner.initial(flat)
+    flat[model_size:] *= 1 + torch.rand(flat[model_size:].shape, generator=torch.Generator().manual_seed(4)).to(flat)
+    ours = vectorised_gradients(learner, layout, flat, tasks, step=4)
+    reference = reference_gradients(learner, layout, flat, tasks, step=4)
+    assert ours.gradients.shape == (3, layout.size)
+    # The reference is a difference of float32 parameters, which are a thousand times longer than the way.
+    loss_of_digits = 10 if isinstance(learner, ReptileLearner) else 1
+    assert relative_error(ours, reference) <= loss_of_digits * tolerance
     np.testing.assert_allclose(ours.losses, reference.losses, rtol=10 * tolerance)
     np.testing.assert_allclose(ours.mse, reference.mse, rtol=10 * tolerance)
 

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
+from metarestore.config.learner import Finetune, LearnerSpec
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -39,44 +40,33 @@ class FSRCNNModel(Strict):
     """Whether the network adds to the bicubic upscaling; `none` is the published form."""
 
 
-class Pretrain(Strict):
-    """Learns from support and query together: the task loss is L(θ; S∪Q)."""
-
-    kind: Literal["pretrain"]
-    loss: Literal["l1", "mse"] = "l1"
-    backend: Literal["vectorised", "learn2learn"] = "vectorised"
-
-
-class MAML(Strict):
-    """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
-
-    kind: Literal["maml"]
-    inner_steps: int = Field(1, ge=1)
-    inner_lr: float = Field(1e-2, gt=0)
-    loss: Literal["l1", "mse"] = "l1"
-    backend: Literal["vectorised", "learn2learn"] = "vectorised"
-
-
-class FOMAML(Strict):
-    """First-order MAML: the inner gradients are constants of the outer one."""
-
-    kind: Literal["fomaml"]
-    inner_steps: int = Field(1, ge=1)
-    inner_lr: float = Field(1e-2, gt=0)
-    loss: Literal["l1", "mse"] = "l1"
-    backend: Literal["vectorised", "learn2learn"] = "vectorised"
-
-
-LearnerSpec = Annotated[Pretrain | MAML | FOMAML, Field(discriminator="kind")]
-
-
 class OptimizerSpec(Strict):
     """The outer optimizer."""
 
-    kind: Literal["adam", "sgd"] = "adam"
+    kind: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
-    """The rate over the outer steps; cosine falls to 0."""
+    """The rate over the outer steps; cosine falls to `min_lr`."""
+    min_lr: float = Field(0.0, ge=0)
+    """Where the cosine ends."""
+    warmup_steps: int = Field(0, ge=0)
+    """Outer steps over which the rate rises linearly to `lr`; the schedule begins after them."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of `sgd`."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of `adamw`; learned inner rates do not decay."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the outer gradient."""
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> Self:
+        if self.momentum and self.kind != "sgd":
+            raise ValueError(f"momentum is for kind: sgd, not for {self.kind}; leave it out")
+        if self.weight_decay and self.kind != "adamw":
+            raise ValueError(f"weight_decay is for kind: adamw, not for {self.kind}; leave it out")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr must not be above lr ({self.lr:g}), got {self.min_lr:g}")
+        return self
 
 
 class Training(Strict):
@@ -95,6 +85,18 @@ class Training(Strict):
     source: Literal["auxiliary", "target"] = "auxiliary"
     """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
     optimizer: OptimizerSpec = OptimizerSpec()
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
+    init: Path | None = None
+    """Trained network to start from (a run's folder or its weights), for any learner; a relative path starts at the
+    project's folder."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network in training; bfloat16 is autocast, for GPUs. Parameters stay float32."""
+    microbatch: int | None = Field(None, ge=1)
+    """Tasks of a shard that are computed at once, for shards that do not fit the memory. Part of the result's
+    definition like `shard_size`: the last bits depend on how many tasks are computed at once."""
+    sketch: int | None = Field(None, ge=1)
+    """Size of the sketch of each task's gradient, e.g. 256: the mean cosine between the tasks of a step is logged."""
     validate_every: int = Field(250, ge=1)
     checkpoint_every: int = Field(250, ge=1)
 
@@ -175,6 +177,14 @@ class Experiment(Strict):
     file's replaces it; every other mapping is merged key by key."""
     search: dict[str, Any] = Field({})
     """Reserved for the search space of a parameter study; training does not read it."""
+
+    @model_validator(mode="after")
+    def _learner_and_training_fit(self) -> Self:
+        if isinstance(self.learner, Finetune) and self.training.init is None:
+            raise ValueError("learner.kind: finetune needs training.init: a run's folder or its model.safetensors")
+        if self.training.precision != "float32" and self.learner.backend != "vectorised":
+            raise ValueError("training.precision: bfloat16 needs learner.backend: vectorised")
+        return self
 
     @model_validator(mode="after")
     def _arms_have_names_of_their_own(self) -> Self:

@@ -97,13 +97,13 @@ class AdaptationJob:
 
         adapted = adapt(
             workspace.model,
-            flat.to(workspace.device),
+            workspace.network(flat).to(workspace.device),
             shots.support_lr,
             shots.support_hr,
             optimizer=self.how.optimizer,
             steps=self.how.steps,
             lr=self.how.lr,
-            loss_name=workspace.experiment.learner.loss,
+            rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
         photographs = workspace.target_draw.photographs

@@ -53,7 +53,8 @@ class TransferJob:
 
 def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tensor:
     """Pre-trains on one source for a few steps, one task a step, with Adam at the experiment's outer rate."""
-    learner = PretrainLearner(workspace.model, workspace.experiment.learner.loss)
+    spec = workspace.experiment.learner
+    learner = PretrainLearner(workspace.model, spec.loss, spec.charbonnier_eps)
     current = flat.detach().clone().requires_grad_()
     rule = torch.optim.Adam([current], lr=workspace.experiment.training.optimizer.lr)
     seed = derived_seed(workspace.experiment.seed, "transfer")
@@ -84,7 +85,7 @@ def _score(
         optimizer=how.optimizer,
         steps=options.adaptation_steps,
         lr=how.lr,
-        loss_name=workspace.experiment.learner.loss,
+        rule=workspace.learner.inner_rule,
     )
     with torch.no_grad():
         restored = restore(workspace.model, workspace.layout.unflatten(adapted), lr_images[test])

@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metarestore.learners.learner import LossName, image_loss, restore
+from metarestore.learners.inner_rule import InnerRule
+from metarestore.learners.learner import restore
+from metarestore.learners.losses import image_loss, norm_factor
 from metarestore.models.parameters import Layout
 
 Observer = Callable[[int, Tensor], None]
@@ -23,7 +25,7 @@ def adapt(
     optimizer: Literal["adam", "sgd"],
     steps: int,
     lr: float,
-    loss_name: LossName = "l1",
+    rule: InnerRule = InnerRule(),  # noqa: B008
     observe: Observer | None = None,
 ) -> Tensor:
     """Takes `steps` gradient steps on the support set.
@@ -36,7 +38,7 @@ def adapt(
         optimizer: Plain gradient descent, as in the inner loop of MAML, or Adam.
         steps: Number of steps.
         lr: Rate of a step.
-        loss_name: Image loss.
+        rule: Loss, clipping, and what adapts at which rate; learned rates take the place of `lr` in `sgd`.
         observe: Called with (step, parameters) before the first step and after each one.
 
     Returns:
@@ -46,14 +48,28 @@ def adapt(
     """
     layout = Layout.of(model)
     current = flat.detach().clone().requires_grad_()
-    rule = torch.optim.Adam([current], lr=lr) if optimizer == "adam" else torch.optim.SGD([current], lr=lr)
+    update = torch.optim.Adam([current], lr=lr) if optimizer == "adam" else torch.optim.SGD([current], lr=lr)
     if observe:
         observe(0, current.detach())
     for step in range(steps):
-        rule.zero_grad(set_to_none=True)
+        update.zero_grad(set_to_none=True)
         restored = restore(model, layout.unflatten(current), support_lr)
-        image_loss(loss_name)(restored, support_hr).backward()  # type: ignore[no-untyped-call]
-        rule.step()
+        image_loss(rule.loss_name, rule.eps)(restored, support_hr).backward()  # type: ignore[no-untyped-call]
+        _apply_rule(current, rule, sgd=optimizer == "sgd", lr=lr)
+        update.step()
         if observe:
             observe(step + 1, current.detach())
     return current.detach()
+
+
+def _apply_rule(current: Tensor, rule: InnerRule, *, sgd: bool, lr: float) -> None:
+    """Masks and clips the gradient of `current`, and scales it so that a step of rate `lr` is one of learned rates."""
+    gradient = current.grad
+    if gradient is None:
+        raise TypeError("the gradient is taken before a rule is applied to it")
+    if rule.mask is not None:
+        gradient.mul_(rule.mask)
+    if sgd and rule.clip is not None:
+        gradient.mul_(norm_factor([gradient], rule.clip))
+    if sgd and rule.rates is not None:
+        gradient.mul_(rule.rates / lr)

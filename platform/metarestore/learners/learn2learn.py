@@ -1,8 +1,8 @@
-"""The reference backend: task gradients by learn2learn's own `MAML.clone` and `adapt`.
+"""The reference backend: task gradients by learn2learn's own `clone` and `adapt`.
 
 This is the only module that imports learn2learn. Version 0.2.0 runs an `__init__` that imports its vision, text and
-reinforcement-learning parts, which need torchvision and gym; `learn2learn.algorithms.maml` alone needs torch only.
-Where the plain import works it is used; elsewhere the packages are registered without running their `__init__`.
+reinforcement-learning parts, which need torchvision and gym; `learn2learn.algorithms.maml` and `.meta_sgd` alone need
+torch only. Where the plain import works it is used; elsewhere the packages are registered without their `__init__`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskGradients
-from metarestore.learners.learner import LossName, MAMLLearner, PretrainLearner, image_loss
+from metarestore.learners.learner import MAMLLearner, PretrainLearner
+from metarestore.learners.losses import image_loss
+from metarestore.learners.multi_step import step_weights
+from metarestore.learners.variants import RATE, MetaSGDLearner, ReptileLearner
 from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
 
@@ -36,8 +39,8 @@ def _register_without_init(name: str) -> None:
     sys.modules[name] = package
 
 
-def maml_class() -> Any:
-    """Returns `learn2learn.algorithms.MAML`.
+def _module(name: str) -> Any:
+    """Imports a module of `learn2learn.algorithms`.
 
     Raises:
         UserError: learn2learn is not installed.
@@ -45,65 +48,132 @@ def maml_class() -> Any:
     if importlib.util.find_spec("learn2learn") is None:
         raise UserError(f"learn2learn is not installed; install it with: {INSTALL}")
     try:
-        return importlib.import_module("learn2learn.algorithms.maml").MAML
+        return importlib.import_module(f"learn2learn.algorithms.{name}")
     except ImportError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "learn2learn"]:
-            del sys.modules[name]
+        for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "learn2learn"]:
+            del sys.modules[loaded]
         _register_without_init("learn2learn")
         _register_without_init("learn2learn.algorithms")
-        return importlib.import_module("learn2learn.algorithms.maml").MAML
+        return importlib.import_module(f"learn2learn.algorithms.{name}")
+
+
+def maml_class() -> Any:
+    """Returns `learn2learn.algorithms.MAML`.
+
+    Raises:
+        UserError: learn2learn is not installed.
+    """
+    return _module("maml").MAML
 
 
 def reference_gradients(
-    learner: PretrainLearner | MAMLLearner, layout: Layout, flat: Tensor, tasks: Task
+    learner: PretrainLearner | MAMLLearner, layout: Layout, flat: Tensor, tasks: Task, step: int = 0
 ) -> TaskGradients:
     """Computes what `vectorised_gradients` computes, one task after the other, with learn2learn.
 
     Args:
         learner: The task loss; its network is used as a module.
-        layout: Names and shapes of the parameters.
+        layout: Names and shapes of all that is learned.
         flat: Parameters, (P,).
         tasks: Tensors with a leading dimension T.
+        step: The outer step.
     """
-    _load(learner.model, layout, flat)
-    maml = maml_class()(learner.model, lr=getattr(learner, "inner_lr", 0.0))
+    rates = _load(learner.model, layout, flat)
+    wrapped = _wrapped(learner, rates)
+    leaves = {**dict(learner.model.named_parameters()), **rates}
     rows, losses, errors = [], [], []
     for index in range(len(tasks.query_lr)):
         task = Task(*(tensor[index] for tensor in tasks))
-        learner.model.zero_grad(set_to_none=True)
-        if isinstance(learner, MAMLLearner):
-            loss, mse = _maml_loss(maml, task, learner)
+        for leaf in leaves.values():
+            leaf.grad = None
+        if isinstance(learner, ReptileLearner):
+            way, loss, mse = _reptile_way(wrapped, task, learner)
+            rows.append(layout.flatten(way))
         else:
-            loss, mse = _pretrain_loss(maml, task, learner.loss_name)
-        loss.backward()  # type: ignore[no-untyped-call]
-        rows.append(layout.flatten({name: _grad(p) for name, p in learner.model.named_parameters()}))
+            if isinstance(learner, MAMLLearner):
+                loss, mse = _maml_loss(wrapped, task, learner, step)
+            else:
+                loss, mse = _pooled_loss(wrapped.clone(), task, learner)
+            loss.backward()  # type: ignore[no-untyped-call]
+            rows.append(layout.flatten({name: _grad(leaf) for name, leaf in leaves.items()}))
         losses.append(loss.detach())
         errors.append(mse.detach())
     gradients, values, squares = (torch.stack(column).cpu().numpy() for column in (rows, losses, errors))
     return TaskGradients(gradients, values, squares)
 
 
-def _load(model: nn.Module, layout: Layout, flat: Tensor) -> None:
+def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Parameter]) -> Any:
+    """Wraps the network as learn2learn does."""
+    if isinstance(learner, MetaSGDLearner):
+        lrs = nn.ParameterList(list(rates.values()))
+        return _module("meta_sgd").MetaSGD(learner.model, first_order=learner.first_order, lrs=lrs)
+    if isinstance(learner, MAMLLearner):
+        return maml_class()(learner.model, lr=learner.inner_lr, first_order=learner.first_order)
+    return maml_class()(learner.model, lr=0.0)
+
+
+def _load(model: nn.Module, layout: Layout, flat: Tensor) -> dict[str, nn.Parameter]:
+    """Puts parameters into the network and returns what else is learned, in the order of the network's parameters."""
+    rates = {}
     with torch.no_grad():
         for name, value in layout.unflatten(flat).items():
-            model.get_parameter(name).copy_(value)
+            if name.startswith(RATE):
+                rates[name] = nn.Parameter(value.clone())
+            else:
+                model.get_parameter(name).copy_(value)
+    return rates
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach()
 
 
-def _pretrain_loss(maml: Any, task: Task, loss_name: LossName) -> tuple[Tensor, Tensor]:
-    network = maml.clone()
+def _pooled_loss(network: Any, task: Task, learner: PretrainLearner | MAMLLearner) -> tuple[Tensor, Tensor]:
     restored = network(torch.cat([task.support_lr, task.query_lr]))
-    loss = image_loss(loss_name)(restored, torch.cat([task.support_hr, task.query_hr]))
+    hr = torch.cat([task.support_hr, task.query_hr])
+    loss = image_loss(learner.loss_name, learner.eps)(restored, hr)
     return loss, nn.functional.mse_loss(restored[len(task.support_lr) :], task.query_hr)
 
 
-def _maml_loss(maml: Any, task: Task, learner: MAMLLearner) -> tuple[Tensor, Tensor]:
-    loss_of = image_loss(learner.loss_name)
-    network = maml.clone(first_order=learner.first_order)
+def _maml_loss(wrapped: Any, task: Task, learner: MAMLLearner, step: int) -> tuple[Tensor, Tensor]:
+    loss_of = image_loss(learner.loss_name, learner.eps)
+    network = wrapped.clone()
+    losses = []
+    for weight in step_weights(learner.multi_step, learner.inner_steps, step):
+        _adapt(network, learner, task.support_lr, task.support_hr)
+        restored = network(task.query_lr)
+        losses.append(weight * loss_of(restored, task.query_hr))
+    return torch.stack(losses).sum(), nn.functional.mse_loss(restored, task.query_hr)
+
+
+def _reptile_way(wrapped: Any, task: Task, learner: ReptileLearner) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    network = wrapped.clone()
+    lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
     for _ in range(learner.inner_steps):
-        network.adapt(loss_of(network(task.support_lr), task.support_hr))
-    restored = network(task.query_lr)
-    return loss_of(restored, task.query_hr), nn.functional.mse_loss(restored, task.query_hr)
+        _adapt(network, learner, lr, hr)
+    after = dict(network.module.named_parameters())
+    way = {name: (before - after[name]).detach() for name, before in learner.model.named_parameters()}
+    return way, *_pooled_loss(network, task, learner)
+
+
+def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
+    """Takes an inner step by `adapt` or, where learn2learn has no such option, by the update that `adapt` ends with."""
+    rule = learner.inner_rule
+    loss = image_loss(rule.loss_name, rule.eps)(network(lr), hr)
+    if learner.clip is None and learner.adapts is None:
+        network.adapt(loss)
+        return
+    names, values = zip(*network.module.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, values, create_graph=not learner.first_order)
+    kept = [
+        gradient if learner.adapts is None or name in learner.adapts else None
+        for name, gradient in zip(names, gradients, strict=True)
+    ]
+    if learner.clip is not None:
+        norm = torch.cat([gradient.flatten() for gradient in kept if gradient is not None]).norm()
+        if float(norm.detach()) > learner.clip:
+            kept = [None if gradient is None else gradient * (learner.clip / norm) for gradient in kept]
+    if isinstance(learner, MetaSGDLearner):
+        _module("meta_sgd").meta_sgd_update(network.module, network.lrs, kept)
+    else:
+        network.module = _module("maml").maml_update(network.module, learner.inner_lr, kept)

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from metarestore.config.experiment import Experiment
-from metarestore.learners.gradients import TaskGradients, vectorised_gradients
+from metarestore.learners.build import build_learner
+from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
-from metarestore.learners.learner import MAMLLearner, PretrainLearner, build_learner
+from metarestore.learners.learner import MAMLLearner, PretrainLearner
 from metarestore.models.build import build_model, to_channels
+from metarestore.models.checkpoint import load_vector
 from metarestore.models.fsrcnn import FSRCNN
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
@@ -112,9 +114,29 @@ class Workspace:
         """Names and shapes of the network's parameters."""
         return Layout.of(self.model)
 
+    @cached_property
+    def learned(self) -> Layout:
+        """Names and shapes of all that is learned: the network's parameters, then what the learner adds to them."""
+        return self.learner.layout(self.layout)
+
+    def network(self, flat: Tensor) -> Tensor:
+        """Returns the network's share of all that is learned."""
+        return flat[: self.layout.size]
+
+    def inner_rates(self, flat: Tensor) -> dict[str, Tensor]:
+        """Returns the learned rate of each parameter of the network, by its name."""
+        return self.layout.unflatten(flat[self.layout.size :].cpu().clone())
+
     def initial(self) -> Tensor:
-        """Returns the network's initial parameters, (P,)."""
-        return initial_vector(self._fresh_model())
+        """Returns the initial vector of all that is learned, (P,); the network's share is random, or `training.init`.
+
+        Raises:
+            UserError: `training.init` is no network, or another one.
+        """
+        init = self.experiment.training.init
+        if init is None:
+            return self.learner.initial(initial_vector(self._fresh_model()))
+        return self.learner.initial(load_vector(init, self.experiment.model, self.study.scale, "training.init"))
 
     def _fresh_model(self) -> FSRCNN:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
@@ -122,7 +144,7 @@ class Workspace:
     @cached_property
     def learner(self) -> PretrainLearner | MAMLLearner:
         """The experiment's learner."""
-        return build_learner(self.experiment.learner, self.model)
+        return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
 
     @property
     def episode(self) -> Episode:
@@ -159,8 +181,10 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, or an image is smaller than a patch, shot or crop.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, or the learner or
+                `training.init` does not fit the network.
         """
+        self.initial()
         for name in self.study.auxiliary:
             self.distribution(name)
         _ = self.target_task
@@ -210,12 +234,14 @@ class Workspace:
         """Converts a task's RGB images to what the network works on, where it works."""
         return Task(*(to_channels(tensor.to(self.device), self.model.channels) for tensor in task))
 
-    def gradients(self, flat: Tensor, tasks: Task) -> TaskGradients:
-        """Computes the gradients of stacked tasks with the experiment's backend."""
-        flat = flat.to(self.device)
+    def gradients(self, flat: Tensor, tasks: Task, step: int = 0) -> TaskGradients:
+        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for."""
+        flat, training = flat.to(self.device), self.experiment.training
         if self.experiment.learner.backend == "learn2learn":
-            return reference_gradients(self.learner, self.layout, flat, tasks)
-        return vectorised_gradients(self.learner, self.layout, flat, tasks)
+            found = reference_gradients(self.learner, self.learned, flat, tasks, step)
+        else:
+            found = split_gradients(self.learner, self.learned, flat, tasks, step, training.microbatch)
+        return found if training.sketch is None else found.sketch(training.sketch, self.layout.size)
 
 
 def single_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from metarestore.config.experiment import FSRCNNModel
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.fsrcnn import FSRCNN
-from metarestore.models.parameters import Layout
+from metarestore.models.parameters import Layout, initial_vector
 
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
@@ -52,9 +53,49 @@ def load_model(path: Path) -> FSRCNN:
     Raises:
         UserError: There is no such file, or it is not a network of ours.
     """
+    return _read(path)[0].eval()
+
+
+def load_vector(path: Path, spec: FSRCNNModel, scale: int, key: str) -> Tensor:
+    """Reads the parameters (P,) of a network that must be of the given kind.
+
+    Args:
+        path: As for `load_model`.
+        spec: The network that is wanted.
+        scale: Its upscaling factor.
+        key: Key of the configuration that names the file, for the message.
+
+    Raises:
+        UserError: There is no such file, or it is not a network of ours, or another one.
+    """
+    try:
+        model, found, found_scale = _read(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    wanted = spec.model_dump() | {"scale": scale}
+    given = found.model_dump() | {"scale": found_scale}
+    differing = [name for name in wanted if wanted[name] != given.get(name)]
+    if differing:
+        text = ", ".join(f"{name} {given.get(name)} where {wanted[name]} is wanted" for name in differing)
+        raise UserError(f"{key}: {path} holds another network ({text}); make model and scale those of the file")
+    return initial_vector(model)
+
+
+def network_hash(path: Path) -> str:
+    """Returns 16 hex digits that change with a network's file; a folder stands for the `model.safetensors` in it."""
+    return hashlib.blake2b(_file(path).read_bytes(), digest_size=8).hexdigest()
+
+
+def _file(path: Path) -> Path:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors")
+    return file
+
+
+def _read(path: Path) -> tuple[FSRCNN, FSRCNNModel, int]:
+    """Reads a network, its specification and its scale."""
+    file = _file(path)
     try:
         with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}
@@ -65,9 +106,10 @@ def load_model(path: Path) -> FSRCNN:
         raise UserError(f"{file}: was not written by metarestore; its metadata has no '{_KEY}' entry")
     try:
         description = json.loads(metadata[_KEY])
-        model = build_model(FSRCNNModel.model_validate(description["model"]), description["scale"], seed=0)
+        spec, scale = FSRCNNModel.model_validate(description["model"]), int(description["scale"])
+        model = build_model(spec, scale, seed=0)
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: its weights do not fit its description ({reason}); take another file") from error
-    return model.eval()
+    return model, spec, scale

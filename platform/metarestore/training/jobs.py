@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learner import psnr_of_mse, restore
+from metarestore.learners.sketch import sketched
 from metarestore.learners.workspace import Workspace
 from metarestore.seeds import derived_seed
 from metarestore.training.sampler import Shard
@@ -21,10 +22,32 @@ class GradientJob:
     """Computes the task gradients of one shard."""
 
     shard: Shard
+    step: int = 0
+    """The outer step, which a loss may change with."""
 
     def run(self, workspace: Workspace, flat: Tensor) -> TaskGradients:
         """Builds the shard's tasks and differentiates their losses."""
-        return workspace.gradients(flat, workspace.tasks(self.shard))
+        return workspace.gradients(flat, workspace.tasks(self.shard), self.step)
+
+
+@dataclass(frozen=True)
+class SketchJob:
+    """Computes the task gradients of one shard, and returns sketches of the network's share alone.
+
+    Attributes:
+        shard: The tasks.
+        size: Size m of a sketch.
+        step: The outer step.
+    """
+
+    shard: Shard
+    size: int
+    step: int = 0
+
+    def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
+        """Returns a sketch for each task, (T, m)."""
+        found = workspace.gradients(flat, workspace.tasks(self.shard), self.step)
+        return sketched(found.gradients[:, : workspace.layout.size], self.size)
 
 
 @dataclass(frozen=True)
@@ -40,7 +63,7 @@ class ValidationJob:
         distribution = workspace.open_tasks(self.distribution, spec, "validation")
         seed = derived_seed(workspace.experiment.seed, "validation")
         errors = []
-        params = workspace.layout.unflatten(flat.to(workspace.device))
+        params = workspace.layout.unflatten(workspace.network(flat).to(workspace.device))
         for index in range(self.tasks):
             task = workspace.for_model(distribution.build(distribution.draw(seed, index)))
             lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])

@@ -17,8 +17,9 @@ from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balanced, combined, effective_tasks, softmax_weights
-from metarestore.learners.gradients import TaskGradients
+from metarestore.learners.gradients import TaskGradients, joined
 from metarestore.learners.learner import psnr_of_mse
+from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
 from metarestore.training.jobs import GradientJob, ValidationJob
 from metarestore.training.sampler import TaskSampler, positions
@@ -87,8 +88,9 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
             _relate_if_due(plan, state, observer)
             weights = gradient_weights(plan, state)
             shards = plan.sampler.shards(state.step, weights if plan.weights.acts_on == "sampling" else None)
-            results = session.map([GradientJob(shard) for shard in shards], state.optimizer.flat.detach())
-            row = _update(plan, state, gathered(results), positions(shards, plan.sampler.distributions), weights)
+            jobs = [GradientJob(shard, state.step) for shard in shards]
+            results = session.map(jobs, state.optimizer.flat.detach())
+            row = _update(plan, state, joined(results), positions(shards, plan.sampler.distributions), weights)
             state.seconds += time.perf_counter() - started
             observer.step({**row, "seconds": state.seconds})
             _validate_if_due(plan, state, session, observer)
@@ -105,15 +107,6 @@ def gradient_weights(plan: Plan, state: TrainState) -> NDArray[np.float64]:
     if state.relations is None:
         return np.ones(len(plan.sampler.distributions))
     return softmax_weights(state.relations.values, plan.weights.temperature)
-
-
-def gathered(results: list[TaskGradients]) -> TaskGradients:
-    """Joins the results of a step's shards, in shard order."""
-    return TaskGradients(
-        np.concatenate([r.gradients for r in results]),
-        np.concatenate([r.losses for r in results]),
-        np.concatenate([r.mse for r in results]),
-    )
 
 
 def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> None:
@@ -156,6 +149,8 @@ def _update(
         "norms": _mean_by(norms, which, len(weights)),
         "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),
     }
+    if found.sketches is not None:
+        row["agreement"] = mean_cosine(found.sketches)
     state.log.append(row)
     return row
 
@@ -174,7 +169,7 @@ def _mean_by(values: NDArray[np.float64], which: NDArray[np.int64], count: int) 
 def _validate_if_due(plan: Plan, state: TrainState, session: Session, observer: Observer) -> None:
     if not plan.validate or state.step % plan.validate_every:
         return
-    figures = session.map([ValidationJob(name) for name in plan.validate], state.optimizer.flat.detach())
+    figures = session.map([ValidationJob(name) for name in plan.validate], state.optimizer.averaged)
     psnr = float(np.mean(np.concatenate(figures)))
     state.validation.append((state.step, psnr))
     observer.validated(state.step, psnr)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import save
 from torch import Tensor
 
 from metarestore import __version__
@@ -18,11 +19,12 @@ from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
-from metarestore.models.checkpoint import save_model, write_atomically
+from metarestore.models.checkpoint import network_hash, save_model, write_atomically
 from metarestore.tasks.spec import SyntheticSpec
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
+from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
-from metarestore.training.state import OuterOptimizer, TrainState, load_state
+from metarestore.training.state import TrainState, load_state
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Trained:
     """A finished training.
 
     Attributes:
-        flat: Final parameters, (P,).
+        flat: All that was learned, (P,), averaged if `training.ema` says so; the network's parameters come first.
         state: The last state, with the log of all steps.
         distributions: Names of what was learned from, in the order of the weights.
         weights: Last gradient weight of each.
@@ -102,6 +104,8 @@ def _described(study: Study) -> dict[str, Any]:
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
     described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
+    if study.experiment.training.init is not None:
+        described["init"] = network_hash(study.experiment.training.init)
     described["images"] = {split: str(source) for split, source in study.images.items()}
     return described
 
@@ -125,7 +129,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
         steps=training.steps,
         sampler=TaskSampler(names, experiment.seed, training.tasks_per_step, training.shard_size),
         weights=experiment.graph.weights,
-        relate=None if from_target else lambda step, flat: estimate(workspace, session.map, flat),
+        relate=None if from_target else lambda step, flat: estimate(workspace, session.map, workspace.network(flat)),
         refresh=experiment.graph.refresh,
         validate=tuple(checked) if "validation" in study.images else (),
         validate_every=training.validate_every,
@@ -141,13 +145,17 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     """
     experiment, study = workspace.experiment, workspace.study
     plan = make_plan(workspace, session)
-    state = TrainState(OuterOptimizer(experiment.training.optimizer, workspace.initial(), experiment.training.steps))
+    training = experiment.training
+    start, decayed = workspace.initial(), workspace.layout.size
+    state = TrainState(OuterOptimizer(training.optimizer, start, training.steps, ema=training.ema, decayed=decayed))
     load_state(folder.checkpoints, state)
     if plan.relate and plan.steps == 0:
         state.relations = plan.relate(0, state.optimizer.flat.detach())
     run(plan, state, session, observer, folder.checkpoints)
-    flat = state.optimizer.flat.detach()
-    save_model(folder.path / "model.safetensors", experiment.model, study.scale, flat)
+    flat = state.optimizer.averaged
+    save_model(folder.path / "model.safetensors", experiment.model, study.scale, workspace.network(flat))
+    if len(flat) > workspace.layout.size:
+        write_atomically(folder.path / "inner_rates.safetensors", save(workspace.inner_rates(flat)))
     names = plan.sampler.distributions
     weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
     graph = None

@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
-from metarestore.config.experiment import OptimizerSpec
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.models.checkpoint import write_atomically
+from metarestore.training.optimizer import OuterOptimizer
 
 _TENSORS, _DATA = "state.safetensors", "state.json"
-
-
-class OuterOptimizer:
-    """The outer optimizer on the flat parameters (P,), with its schedule as a pure function of the step.
-
-    Args:
-        spec: Kind, rate and schedule.
-        flat: Initial parameters, (P,).
-        steps: Outer steps of the whole run.
-    """
-
-    def __init__(self, spec: OptimizerSpec, flat: Tensor, steps: int) -> None:
-        self.flat = flat.detach().clone().requires_grad_()
-        self._spec = spec
-        self._steps = steps
-        kind = torch.optim.Adam if spec.kind == "adam" else torch.optim.SGD
-        self._rule: torch.optim.Optimizer = kind([self.flat], lr=spec.lr)
-
-    def rate(self, step: int) -> float:
-        """Returns the rate of a step."""
-        if self._spec.schedule == "constant":
-            return self._spec.lr
-        return self._spec.lr * 0.5 * (1.0 + math.cos(math.pi * step / self._steps))
-
-    def update(self, step: int, gradient: Tensor) -> None:
-        """Takes one step against the outer gradient (P,)."""
-        self._rule.param_groups[0]["lr"] = self.rate(step)
-        self.flat.grad = gradient
-        self._rule.step()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns parameters and moments by name."""
-        moments = self._rule.state_dict()["state"].get(0, {})
-        named = {f"optimizer.{key}": value for key, value in moments.items() if isinstance(value, Tensor)}
-        return {"params": self.flat.detach().clone(), **named}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes over what `tensors` returned."""
-        with torch.no_grad():
-            self.flat.copy_(tensors["params"])
-        moments = {key.removeprefix("optimizer."): t for key, t in tensors.items() if key.startswith("optimizer.")}
-        if moments:
-            state = self._rule.state_dict()
-            state["state"] = {0: moments}
-            self._rule.load_state_dict(state)
 
 
 @dataclass

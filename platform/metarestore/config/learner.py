@@ -1,0 +1,113 @@
+"""What an experiment file may say about its learner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from metarestore.config.base import Strict
+
+LossName = Literal["l1", "charbonnier", "mse"]
+StepWeight = Annotated[float, Field(ge=0)]
+
+
+class MultiStep(Strict):
+    """The query loss is taken after every inner step, not after the last one alone (Antoniou et al., MAML++, 2019)."""
+
+    weights: Literal["annealed", "uniform"] | tuple[StepWeight, ...] = "annealed"
+    """Weight of each inner step's query loss: annealed from equal to (nearly) the last step alone, equal throughout,
+    or one number per inner step, divided by their sum."""
+    steps: float = Field(3333.0, gt=0)
+    """Annealed: outer steps over which the weights of the steps before the last would fall to 0."""
+    floor: float = Field(0.03, ge=0, le=1)
+    """Annealed: the share of its first weight that a step before the last keeps."""
+
+
+class _Learner(Strict):
+    """What every learner has."""
+
+    loss: LossName = "l1"
+    """Loss of restored images, outer and (unless it has its own) inner."""
+    charbonnier_eps: float = Field(1e-3, gt=0)
+    """Where the Charbonnier loss √(d² + ε²) turns from a parabola into |d|, for images in 0..1."""
+    backend: Literal["vectorised", "learn2learn"] = "vectorised"
+
+
+class _InnerLoop(_Learner):
+    """What every learner has that adapts to the support set."""
+
+    inner_steps: int = Field(1, ge=1)
+    inner_lr: float = Field(1e-2, gt=0)
+    inner_loss: LossName | None = None
+    """Loss of the inner steps and of adaptation to the shots; that of the outer level if left out."""
+    inner_clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient of an inner step, and of a step of SGD on the shots."""
+
+
+class _MultiStepLoop(_InnerLoop):
+    """What every learner has whose outer loss is that of the query set."""
+
+    multi_step: MultiStep | None = None
+
+    @model_validator(mode="after")
+    def _one_weight_per_step(self) -> Self:
+        weights = self.multi_step.weights if self.multi_step else "uniform"
+        if isinstance(weights, tuple) and (len(weights) != self.inner_steps or not sum(weights)):
+            raise ValueError(
+                f"multi_step.weights must be {self.inner_steps} numbers (one per inner step), not all 0, "
+                f"got {list(weights)}"
+            )
+        return self
+
+
+class Pretrain(_Learner):
+    """Learns from support and query together: the task loss is L(θ; S∪Q)."""
+
+    kind: Literal["pretrain"]
+
+
+class Finetune(_Learner):
+    """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
+
+    kind: Literal["finetune"]
+
+
+class MAML(_MultiStepLoop):
+    """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
+
+    kind: Literal["maml"]
+
+
+class FOMAML(_MultiStepLoop):
+    """First-order MAML: the inner gradients are constants of the outer one."""
+
+    kind: Literal["fomaml"]
+
+
+class MetaSGD(_MultiStepLoop):
+    """Meta-SGD (Li et al., 2017): learns a rate for every parameter of the inner loop too; they start at `inner_lr`."""
+
+    kind: Literal["meta_sgd"]
+    first_order: bool = False
+    """Whether the inner gradients are constants of the outer one."""
+
+
+class ANIL(_MultiStepLoop):
+    """ANIL (Raghu et al., 2020): MAML where only named parts of the network adapt; everything is learned."""
+
+    kind: Literal["anil"]
+    adapts: tuple[str, ...] = Field(min_length=1)
+    """Names or patterns of the parameters that adapt, in the inner loop and to the shots, e.g. `tail.*`."""
+    first_order: bool = False
+    """Whether the inner gradients are constants of the outer one."""
+
+
+class Reptile(_InnerLoop):
+    """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
+
+    kind: Literal["reptile"]
+    inner_steps: int = Field(5, ge=1)
+
+
+LearnerSpec = Annotated[Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune, Field(discriminator="kind")]

@@ -1,0 +1,34 @@
+"""Losses between images, and the norm of a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from metarestore.config.learner import LossName
+
+EPS = 1e-3
+
+
+def image_loss(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the mean error between images of one shape.
+
+    Args:
+        name: Absolute error, its smooth form √(d² + ε²), or squared error.
+        eps: ε of the Charbonnier loss; the others do not use it.
+
+    Source: Charbonnier et al., Two deterministic half-quadratic regularization algorithms (1994); Lai et al., LapSRN
+    (2017), eq. 4.
+    """
+    if name == "charbonnier":
+        return lambda restored, hr: ((restored - hr).square() + eps**2).sqrt().mean()
+    return nn.functional.l1_loss if name == "l1" else nn.functional.mse_loss
+
+
+def norm_factor(gradients: Iterable[Tensor], largest: float) -> Tensor:
+    """Returns the factor, at most 1, that brings the joint norm of gradients down to `largest`; differentiable."""
+    squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+    # The root has no slope at 0, and 0/0 would spread as NaN through the double backward.
+    return (largest / squares.clamp_min(1e-24).sqrt()).clamp_max(1.0)

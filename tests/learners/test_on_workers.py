@@ -1,0 +1,66 @@
+"""What a step carries beside parameters (its number, learned rates, sketches) is the same on every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.engines.engine import Engine
+from metarestore.engines.local import LocalEngine
+from metarestore.engines.ray import RayEngine
+from metarestore.learners.workspace import Study, Workspace
+from metarestore.training.run import RunFolder, train
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+class Deaf:
+    """Hears nothing."""
+
+    def step(self, row: dict[str, Any]) -> None:
+        pass
+
+    def validated(self, step: int, psnr: float) -> None:
+        pass
+
+    def related(self, step: int, relations: object) -> None:
+        pass
+
+    def saved(self, step: int) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[RayEngine]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+        yield engine
+    ray.shutdown()
+
+
+ANNEALED = {"inner_steps": 2, "multi_step": {"weights": "annealed", "steps": 3}}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "maml": {"kind": "maml", **ANNEALED},
+    "meta_sgd": {"kind": "meta_sgd", **ANNEALED, "inner_clip": 0.05},
+    "anil": {"kind": "anil", "adapts": ["tail.*"]},
+    "reptile": {"kind": "reptile"},
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_workers_compute_the_same_bytes(
+    small_study: Callable[..., Study], tmp_path: Path, workers: RayEngine, name: str
+) -> None:
+    training = {"ema": 0.9, "sketch": 32, "microbatch": 1, "optimizer": {"kind": "adamw", "weight_decay": 0.1}}
+    study = small_study(learner=LEARNERS[name], training=training)
+
+    def trained(engine: Engine, place: Path) -> tuple[bytes, list[Any]]:
+        found = train(Workspace(study), RunFolder(place, study, resume=False), engine.session(study), Deaf())
+        return found.flat.numpy().tobytes(), [row["agreement"] for row in found.state.log]
+
+    assert trained(workers, tmp_path / "ray") == trained(LocalEngine(), tmp_path / "local")

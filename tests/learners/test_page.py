@@ -1,0 +1,30 @@
+"""The page on learners speaks of every kind and key, and its examples are right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from ruamel.yaml import YAML
+
+from metarestore.config.experiment import Experiment, OptimizerSpec
+from metarestore.config.learner import LearnerSpec, MultiStep
+
+PAGE = (Path(__file__).parents[2] / "docs/learners.md").read_text()
+KINDS = get_args(get_args(LearnerSpec)[0])
+
+
+@pytest.mark.parametrize("spec", [*KINDS, MultiStep, OptimizerSpec], ids=lambda spec: spec.__name__)
+def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
+    words = set(re.findall(r"\w+", PAGE))
+    assert set(spec.model_fields) <= words
+    if spec in KINDS:
+        assert f"| `{get_args(spec.model_fields['kind'].annotation)[0]}` |" in PAGE
+
+
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+def test_the_examples_of_the_page_are_right(small_experiment: Callable[..., Experiment], text: str) -> None:
+    small_experiment(**YAML(typ="safe", pure=True).load(text))
