@@ -100,7 +100,7 @@ class RunFolder:
 def _described(study: Study) -> dict[str, Any]:
     """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
-    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
+    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search", "tuning"})
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     described["images"] = {split: str(source) for split, source in study.images.items()}
     return described
