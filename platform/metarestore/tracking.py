@@ -77,6 +77,13 @@ class Store:
         created = self.client.create_run(self.experiment, run_name=name, tags=tags)
         return Run(self.client, created.info.run_id)
 
+    def end_children(self, parent: str, status: str) -> None:
+        """Ends every nested run of `parent` that is still marked as running: whoever wrote it is gone."""
+        nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
+        while found := self.client.search_runs([self.experiment], filter_string=nested, max_results=_BATCH):
+            for run in found:
+                self.client.set_terminated(run.info.run_id, status)
+
     def _knows(self, run_id: str) -> bool:
         """Tells whether the store still has a run: it may have been removed, or another store be in use."""
         try:

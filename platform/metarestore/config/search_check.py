@@ -17,6 +17,7 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
+_ELSEWHERE = " (where"
 _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
     **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
@@ -43,7 +44,9 @@ def check_search(document: Document, experiment: Experiment) -> None:
     found = list(_structure(experiment, written)) or list(_candidates(experiment, written))
     found += _settings(experiment)
     lines = []
-    # One line for each place: a range whose both ends are wrong is wrong once.
+    # One line for each place: a range whose both ends are wrong is wrong once, and what is wrong whatever the others
+    # are is said without them.
+    found.sort(key=lambda problem: _ELSEWHERE in problem.text)
     for problem in {one.at: one for one in reversed(found)}.values():
         line, column = document.locate(problem.at, key=problem.on_key)
         text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
@@ -154,7 +157,7 @@ def _blamed(problem: Problem, key: str, draw: Draw, space: Space) -> Problem:
         text += "; write {int: [low, high]}"
     if culprit != key:
         value = shown(space.values(draw)[key])
-        text += f" (where {key} is {value}); if it exists for other values only, give it a `when`"
+        text += f"{_ELSEWHERE} {key} is {value}); if it exists for other values only, give it a `when`"
     return Problem(("search", culprit), text, ("search", culprit), on_key=problem.on_key)
 
 

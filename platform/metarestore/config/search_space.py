@@ -166,4 +166,4 @@ def trial_values(parameter: Parameter) -> Iterator[float]:
     yield from (low, high)
     if parameter.whole is None:
         # Both ends may happen to be whole where only whole numbers are right.
-        yield low + (high - low) * 0.381966
+        yield float(f"{low + (high - low) * 0.382:.4g}")
