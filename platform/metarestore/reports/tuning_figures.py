@@ -98,10 +98,10 @@ def _label_axes(
     trials: Sequence[TrialResult],
 ) -> None:
     axes.set_axis_off()
-    axes.set_ylim(_ABSENT - 0.12, 1.16)
+    axes.set_ylim(_ABSENT - 0.06, 1.2)
     for place, (label, (key, column)) in enumerate(zip(labels, table.items(), strict=True)):
-        axes.axvline(place, ymin=0.0, ymax=0.97, color=GREY, lw=0.8)
-        axes.text(place, 1.1, label, ha="center", va="bottom", fontsize=SMALL, fontweight="bold")
+        axes.vlines(place, _ABSENT, 1.0, color=GREY, lw=0.8)
+        axes.text(place, 1.06, label, ha="center", va="bottom", fontsize=SMALL, fontweight="bold")
         for height, text in _ticks(key, column, sweep, trials):
             axes.text(place + 0.03, height, text, va="center", fontsize=SMALL, bbox=_BOX)
 

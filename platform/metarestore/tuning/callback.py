@@ -19,6 +19,7 @@ from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
+from metarestore.tuning.runs import STATUS
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
 _LONGEST_TAG = 5000
@@ -110,7 +111,7 @@ class SweepCallback(tune.Callback):
         run.tag("state", state)
         if error:
             run.tag("error", error[:_LONGEST_TAG])
-        run.end("FAILED" if state == "failed" else "FINISHED")
+        run.end(STATUS[state])
         Console().print(progress_line(result), highlight=False, soft_wrap=True)
 
     def _run(self, key: str, result: TrialResult) -> Run:

@@ -27,6 +27,7 @@ from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
 from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import Record, open_record
+from metarestore.tuning.runs import mend_runs
 from metarestore.tuning.search import build_scheduler, build_searcher, draws, parameter_space
 from metarestore.tuning.trial import TrialPlan, run_trial
 
@@ -61,7 +62,7 @@ def run_sweep(
         dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this sweep.")
         store = Store(root, name)
         parent = _parent(store, record, name, experiment)
-        with _closed(store, parent, record):
+        with _closed(store, parent, out, experiment.tuning.metric):
             tuner = _tuner(experiment, root, out, name, room, resume=resume)
             tuner.fit()
             record = Record.load(out)
@@ -130,7 +131,7 @@ def _publish(result: SweepResult, experiment: Experiment, out: Path, parent: Run
         lines = (
             f"The best of {len(result.trials)} trials of {result.name}: trial {best.number}, {how}.",
             "Run:     metarestore train best.yaml",
-            f"Expect:  {result.metric} {best.metric:.2f} dB at step {best.step}, a little flattered: it chose this trial.",
+            f"Expect:  {result.metric} {best.metric:.2f} dB at step {best.step}; the same figure chose the trial.",
         )
         dump_yaml(best_experiment(experiment, best), out / "best.yaml", header="\n".join(lines))
         parent.metrics({f"best_{result.metric}": best.metric}, best.step)
@@ -159,6 +160,7 @@ def _tuner(experiment: Experiment, root: Path, out: Path, name: str, room: int, 
             search_alg=build_searcher(experiment),
             max_concurrent_trials=room,
             trial_dirname_creator=_short_name,
+            reuse_actors=True,  # a new process imports for seconds
         ),
         run_config=tune.RunConfig(
             name=_RAY,
@@ -244,17 +246,17 @@ def _parent(store: Store, record: Record, name: str, experiment: Experiment) -> 
     """Starts the parent MLflow run, or takes it up and closes what a killed sweep left open under it."""
     parent = store.run(name, run_id=record.parent)
     if parent.id == record.parent:
-        store.end_children(parent.id, "KILLED")
+        mend_runs(store, record, experiment.tuning.metric)
     else:
-        data = experiment.model_dump(mode="json", by_alias=True, include={"search", "tuning"})
-        parent.params(data)
+        written = experiment.model_dump(mode="json", by_alias=True, include={"search"}, exclude_unset=True)
+        parent.params(written | {"tuning": experiment.tuning.model_dump(mode="json")})
         record.parent = parent.id
         record.save()
     return parent
 
 
 @contextmanager
-def _closed(store: Store, parent: Run, record: Record) -> Iterator[None]:
+def _closed(store: Store, parent: Run, out: Path, metric: str) -> Iterator[None]:
     """Ends the parent run rightly, and whatever trial is still open under it."""
     status = "FAILED"
     try:
@@ -264,5 +266,5 @@ def _closed(store: Store, parent: Run, record: Record) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        store.end_children(parent.id, "KILLED")
+        mend_runs(store, Record.load(out), metric)
         parent.end(status)
