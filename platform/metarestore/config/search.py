@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from metarestore.config.base import Strict
 
-Ends = tuple[FiniteFloat, FiniteFloat]
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    low, high = ends
+    if low >= high:
+        raise ValueError(f"the range must rise: write [low, high] with low below high, got [{low:g}, {high:g}]")
+    return ends
+
+
+Ends = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
 """`[low, high]`."""
 
 _FORMS = ("uniform", "log_uniform", "int", "choice")
@@ -21,7 +29,7 @@ class Parameter(Strict):
     """`[low, high]`, equally likely in between; `[low, high]` alone means the same."""
     log_uniform: Ends | None = None
     """`[low, high]`, equally likely in the logarithm: for rates, which matter by their order of magnitude."""
-    whole: tuple[int, int] | None = Field(None, alias="int")
+    whole: Annotated[tuple[int, int], AfterValidator(_rising)] | None = Field(None, alias="int")
     """`[low, high]`, whole numbers, both ends included."""
     choice: tuple[Any, ...] | None = Field(None, min_length=1)
     """One of these; a value may be anything that can stand in the file, e.g. `{kind: maml, inner_steps: 2}`."""
@@ -34,10 +42,6 @@ class Parameter(Strict):
         if len(given) != 1:
             found = f"got {' and '.join(given)}" if given else "got none of them"
             raise ValueError(f"write exactly one of {', '.join(_FORMS)}; {found}")
-        if self.choice is None:
-            low, high = self.ends
-            if low >= high:
-                raise ValueError(f"the range must rise: write [low, high] with low below high, got [{low:g}, {high:g}]")
         if self.log_uniform is not None and self.log_uniform[0] <= 0:
             raise ValueError(f"log_uniform must start above 0, got {self.log_uniform[0]:g}")
         return self

@@ -167,7 +167,8 @@ def _tuner(experiment: Experiment, root: Path, out: Path, name: str, room: int, 
             storage_path=str(out),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=experiment.tuning.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            # PBT may still want the checkpoint before the last of another trial.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if experiment.tuning.scheduler == "pbt" else 2),
             callbacks=[SweepCallback(out, root, name, experiment)],
         ),
     )
