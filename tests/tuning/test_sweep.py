@@ -20,6 +20,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.sweep import SweepResult
 from metarestore.project import read_experiment, resolve
+from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import open_record
 from metarestore.tuning.sweep import run_sweep
 
@@ -125,12 +126,25 @@ def sweep(project: Path, name: str, **sections: Any) -> SweepResult:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_trials_of_several_workers_share_the_cluster_and_agree_with_trials_of_one(project: Path) -> None:
+def test_trials_of_several_workers_agree_with_trials_of_one_that_was_killed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two trials of two workers on two cores: workers that are not reserved together would wait for each other."""
     search = {"learner.inner_lr": {"choice": [1e-3, 1e-2]}}
-    tuning = {"searcher": "grid", "scheduler": "none", "report_every": 6}
-    one = sweep(project, "one", search=search, tuning=tuning)
+    tuning = {"searcher": "grid", "scheduler": "none", "report_every": 3}
     two = sweep(project, "two", search=search, tuning={**tuning, "workers_per_trial": 2})
+    noted = SweepCallback.on_trial_result
+    killed: list[int] = []
+
+    def kill_once(self: SweepCallback, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        noted(self, iteration, trials, trial, result, **info)
+        if not killed:
+            killed.append(result["pid"])
+            os.kill(result["pid"], signal.SIGKILL)
+
+    monkeypatch.setattr(SweepCallback, "on_trial_result", kill_once)
+    one = sweep(project, "one", search=search, tuning=tuning)
+    assert killed
     assert figures(one) == figures(two)
     assert [trial.state for trial in two.trials] == ["finished", "finished"]
 

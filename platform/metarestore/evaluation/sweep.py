@@ -85,9 +85,10 @@ class SweepResult:
 
     @property
     def ranked(self) -> tuple[TrialResult, ...]:
-        """Trials with a measurement, best first: who came further is better, since the others were stopped for it."""
+        """Trials with a measurement: first those that came furthest, then those that were stopped; each best first."""
         measured = [trial for trial in self.trials if trial.history and trial.state != "failed"]
-        return tuple(sorted(measured, key=lambda trial: (-trial.step, -trial.metric, trial.number)))
+        furthest = max((trial.step for trial in measured), default=0)
+        return tuple(sorted(measured, key=lambda trial: (trial.step < furthest, -trial.metric, trial.number)))
 
     @property
     def best(self) -> TrialResult | None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -42,20 +41,21 @@ def trial_curves(sweep: SweepResult) -> Figure:
 @house_style
 def parallel_coordinates(sweep: SweepResult) -> Figure:
     """Draws every trial as a line across one axis for each parameter, and last the metric where all were measured."""
-    trials = sorted(sweep.ranked, key=_figure_of(sweep))
+    step = sweep.common_step
+    # The best is drawn last, over the others.
+    trials = sweep.ranked[::-1]
     table = columns(sweep, trials)
-    metric = np.asarray([_figure_of(sweep)(trial) for trial in trials])
+    metric = np.asarray([trial.metric if step is None else trial.at(step) for trial in trials])
     table["metric"] = metric
     figure = Figure(figsize=(max(WIDTH, 1.5 * len(table)), 4.0), layout="constrained")
     axes = figure.add_subplot()
     heights = np.stack([_heights(column) for column in table.values()])
-    finite = metric[np.isfinite(metric)]
-    scale = Normalize(finite.min(), finite.max()) if len(finite) else Normalize(0, 1)
+    # By place, not by value: one trial that diverged would make all others alike.
+    places = metric.argsort().argsort() / max(len(metric) - 1, 1)
     for index, trial in enumerate(trials):
         best = trial is sweep.best
-        colour = PALETTE[1] if best else colormaps[_COLOURS](scale(metric[index]))
+        colour = PALETTE[1] if best else colormaps[_COLOURS](places[index])
         axes.plot(heights[:, index], color=colour, lw=2.6 if best else 1.2, alpha=1.0 if best else 0.7)
-    step = sweep.common_step
     label = f"{sweep.metric}, dB" + (f"\nat step {step}" if step else "")
     _label_axes(axes, table, [*sweep.keys, label], sweep, trials)
     return figure
@@ -74,11 +74,6 @@ def importance_bars(found: Importance) -> Figure:
     axes.set_xlabel("loss of R² when shuffled")
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def _figure_of(sweep: SweepResult):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    step = sweep.common_step
-    return lambda trial: trial.metric if step is None else trial.at(step)
 
 
 def _heights(column: Floats) -> Floats:
