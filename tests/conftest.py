@@ -33,7 +33,7 @@ def merged(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Replaces top-level sections; a mapping is merged into the section."""
     result = dict(base)
     for key, value in changes.items():
-        result[key] = {**result[key], **value} if isinstance(value, dict) and "kind" not in value else value
+        result[key] = {**result.get(key, {}), **value} if isinstance(value, dict) and "kind" not in value else value
     return result
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -96,6 +97,40 @@ def compare(
     _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume)
 
 
+@app.command()
+def tune(
+    experiment: Path,
+    more: More = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials, in place of tuning.trials.")] = None,
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = None,
+    resume: Resume = False,
+) -> None:
+    """Searches the `search:` block of an experiment for the values that restore the target's held-out shots best."""
+    from metarestore.config.overrides import parse_override
+    from metarestore.project import project_root, read_experiment
+
+    more_trials = [f"tuning.trials={trials}"] if trials else []
+    checked = read_experiment(experiment, [parse_override(t) for t in (*(override or ()), *(more or ()), *more_trials)])
+    root = project_root(experiment)
+    folder = _out_folder(out, root, f"{experiment.stem}-tune", resume=resume)
+    _check_writable(json_file)
+
+    from metarestore.reports.tuning_report import sweep_summary, sweep_table
+    from metarestore.tuning.sweep import run_sweep
+
+    with _going_on(folder):
+        result = run_sweep(checked, root, folder, name=experiment.stem, command=_command(), resume=resume)
+    console.print(sweep_table(result))
+    console.print(sweep_summary(result), highlight=False)
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
+    _say_where(folder, root)
+    if result.best is not None:
+        console.print(f"{'Best:':<12}metarestore train {folder / 'best.yaml'}", highlight=False, soft_wrap=True)
+
+
 def _run(
     path: Path,
     override: Sequence[str],
@@ -113,25 +148,17 @@ def _run(
     overrides = [parse_override(text) for text in override]
     experiment = read_experiment(path, overrides)
     root = root or project_root(path)
-    if resume and out is None:
-        raise UserError("--resume: say which run to continue, with --out DIR")
-    folder = out or root / "runs" / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = _out_folder(out, root, path.stem, resume=resume)
     _check_writable(json_file)
 
     from metarestore.reports.progress import TrainingDisplay
     from metarestore.reports.table import result_table, statements
     from metarestore.study import run_study, summary
-    from metarestore.training.interrupt import Interrupted
 
-    try:
-        with TrainingDisplay(console) as display:
-            result = run_study(
-                experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
-            )
-    except (Interrupted, KeyboardInterrupt) as stop:
-        what = str(stop) or "stopped"
-        console.print(f"{what.capitalize()}. Go on with: --resume --out {folder}", soft_wrap=True, highlight=False)
-        raise SystemExit(130) from stop
+    with _going_on(folder), TrainingDisplay(console) as display:
+        result = run_study(
+            experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
+        )
     console.print(result_table(result))
     for statement in statements(result):
         console.print(statement, highlight=False)
@@ -139,6 +166,25 @@ def _run(
         _write_json(json_file, summary(result))
     _say_where(folder, root)
     return folder
+
+
+def _out_folder(out: Path | None, root: Path, name: str, *, resume: bool) -> Path:
+    if resume and out is None:
+        raise UserError("--resume: say which run to continue, with --out DIR")
+    return out or root / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Says how to go on when the user stops what runs into a folder."""
+    from metarestore.training.interrupt import Interrupted
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        what = str(stop) or "stopped"
+        console.print(f"{what.capitalize()}. Go on with: --resume --out {folder}", soft_wrap=True, highlight=False)
+        raise SystemExit(130) from stop
 
 
 def _command() -> str:

@@ -17,6 +17,7 @@ from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import Problem, problems_of
+from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
@@ -196,10 +197,10 @@ def _rooted_pipeline(spec: SyntheticSpec, root: Path) -> tuple[SyntheticSpec, Pr
 
 
 def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experiment:
-    """Reads an experiment file, puts the graph that it names in place, applies `--set` overrides and checks its arms.
+    """Reads an experiment file, puts its graph in place, applies `--set` overrides, and checks arms and search.
 
     Raises:
-        UserError: The file, the graph's file, an override or an arm is wrong.
+        UserError: The file, the graph's file, an override, an arm or the search is wrong.
     """
     document = read_document(path)
     named = [override for override in overrides if override.path == ("graph",) and isinstance(override.value, str)]
@@ -213,6 +214,7 @@ def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experimen
         document = replace(document, data={**document.data, "graph": inlined})
     experiment = validate(document, Experiment, overrides)
     _check_arms(document, experiment)
+    check_search(document, experiment)
     return experiment
 
 
@@ -228,7 +230,7 @@ def arm_experiments(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def _patched(experiment: Experiment, patch: Mapping[str, Any]) -> dict[str, Any]:
-    base = experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search"}, exclude_unset=True)
+    base = experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search", "tuning"}, exclude_unset=True)
     return merge(base, patch)
 
 
@@ -256,7 +258,7 @@ def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
     keys = ("seed", "scale", "data", "evaluation", "engine")
     differs = [(key,) for key in keys if getattr(arm, key) != getattr(experiment, key)]
     target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
-    nested = [(key,) for key in ("arms", "search") if getattr(arm, key)]
+    nested = [(key,) for key in ("arms", "search", "tuning") if key in arm.model_fields_set and getattr(arm, key)]
     return [Problem(path, text, path) for path in (*differs, *target, *nested)]
 
 

@@ -77,6 +77,17 @@ class Store:
         created = self.client.create_run(self.experiment, run_name=name, tags=tags)
         return Run(self.client, created.info.run_id)
 
+    def running_children(self, parent: str) -> list[str]:
+        """Returns the ids of the nested runs of `parent` that are marked as running."""
+        nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
+        found, token = [], None
+        while True:
+            page = self.client.search_runs([self.experiment], filter_string=nested, page_token=token)
+            found += [run.info.run_id for run in page]
+            token = page.token
+            if not token:
+                return found
+
     def _knows(self, run_id: str) -> bool:
         """Tells whether the store still has a run: it may have been removed, or another store be in use."""
         try:
@@ -110,6 +121,10 @@ class Run:
         for first in range(0, len(self._waiting), _BATCH):
             self._client.log_batch(self.id, metrics=self._waiting[first : first + _BATCH])
         self._waiting = []
+
+    def last_step(self, metric: str) -> int:
+        """Returns the last step that a metric was written at; 0 before the first."""
+        return max((entry.step for entry in self._client.get_metric_history(self.id, metric)), default=0)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Stores a file."""

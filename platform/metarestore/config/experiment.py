@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import Finetune, LearnerSpec
+from metarestore.config.search import SearchParameter, Tuning
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -175,8 +176,10 @@ class Experiment(Strict):
     arms: dict[ArmName, dict[str, Any]] = Field({})
     """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
     file's replaces it; every other mapping is merged key by key."""
-    search: dict[str, Any] = Field({})
-    """Reserved for the search space of a parameter study; training does not read it."""
+    search: dict[str, SearchParameter] = Field({})
+    """The space of `metarestore tune`: key paths of this file, as `--set` takes them, with ranges or choices."""
+    tuning: Tuning = Tuning()
+    """How `metarestore tune` searches."""
 
     @model_validator(mode="after")
     def _learner_and_training_fit(self) -> Self:

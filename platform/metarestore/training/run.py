@@ -102,7 +102,7 @@ class RunFolder:
 def _described(study: Study) -> dict[str, Any]:
     """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
-    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search"})
+    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search", "tuning"})
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     if study.experiment.training.init is not None:
         described["init"] = network_hash(study.experiment.training.init)

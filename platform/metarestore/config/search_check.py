@@ -1,0 +1,190 @@
+"""What is wrong with the search of an experiment: found before anything starts, at its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from metarestore.config.document import Document, display_path
+from metarestore.config.experiment import Experiment
+from metarestore.config.keypath import KeyPath, format_path
+from metarestore.config.problems import Problem, problems_of
+from metarestore.config.search import Parameter
+from metarestore.config.search_space import Draw, Space, decided_by, fits, inside, path_of, trial_values
+from metarestore.config.shape import Shape
+from metarestore.config.suggest import did_you_mean
+from metarestore.config.wording import shown
+from metarestore.errors import UserError
+
+_ELSEWHERE = " (where"
+_MEASURE = "all trials are measured alike, so it cannot be searched"
+_FIXED = {
+    **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
+    **dict.fromkeys(("adaptation.shots", "adaptation.shot_size", "training.source"), _MEASURE),
+    **dict.fromkeys(("arms", "search", "tuning"), "a trial has none, so it cannot be searched"),
+    "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
+    "training.validate_every": "trials are measured as tuning.report_every says",
+    "training.checkpoint_every": "trials are saved as tuning.report_every says",
+}
+_STEPS = "{} compares trials at equal steps of equally long trainings; search it with scheduler: none"
+_PBT = "pbt changes values in the middle of a training, which this one does not stand; use scheduler: asha or none"
+_PBT_FIXED = ("model", "training.optimizer.kind", "training.optimizer.schedule", "learner.kind", "graph.auxiliary")
+
+
+def check_search(document: Document, experiment: Experiment) -> None:
+    """Checks that every value of the search gives a valid experiment, and that trials can be compared.
+
+    Raises:
+        UserError: One line for each thing that is wrong, with its place.
+    """
+    if not experiment.search:
+        return
+    written = Space(experiment.search)
+    found = list(_structure(experiment, written)) or list(_candidates(experiment, written))
+    found += _settings(experiment)
+    lines = []
+    # One line for each place: a range whose both ends are wrong is wrong once, and what is wrong whatever the others
+    # are is said without them.
+    found.sort(key=lambda problem: _ELSEWHERE in problem.text)
+    for problem in {one.at: one for one in reversed(found)}.values():
+        line, column = document.locate(problem.at, key=problem.on_key)
+        text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
+        lines.append((line, column, text))
+    if lines:
+        raise UserError([text for _, _, text in sorted(lines)])
+
+
+def candidates(space: Space) -> Iterator[tuple[str, Draw]]:
+    """Yields draws that together hold both ends of every range and every choice, each with the key that it is about."""
+    for key, parameter in space.parameters.items():
+        forced = _forced(space, key)
+        for value in trial_values(parameter):
+            picked = {**forced, key: value}
+            yield key, space.walk(lambda name, other, picked=picked: picked.get(name, next(trial_values(other))))  # type: ignore[misc]
+
+
+def _forced(space: Space, key: str) -> Draw:
+    """Returns choices under which a parameter exists."""
+    forced: Draw = {}
+    for name, wanted in space.parameters[key].when.items():
+        decider = decided_by(name, space.parameters)
+        assert decider is not None
+        choices = space.parameters[decider].choice or ()
+        index = next(i for i, value in enumerate(choices) if fits(inside(value, decider, name), wanted))
+        forced |= {**_forced(space, decider), decider: index}
+    return forced
+
+
+def _structure(experiment: Experiment, space: Space) -> Iterator[Problem]:
+    """Finds keys that cannot be searched, and conditions that mean nothing."""
+    parameters = space.parameters
+    for key in experiment.search:
+        at = ("search", key)
+        path = path_of(key)
+        if not path:
+            yield Problem(at, "is no key path; write e.g. learner.inner_lr or pipeline[1].quality", at, on_key=True)
+            continue
+        for fixed, why in _fixed(experiment).items():
+            other = path_of(fixed)
+            if path[: len(other)] == other or other[: len(path)] == path:
+                yield Problem(at, f"{fixed}: {why}", at, on_key=True)
+        around = decided_by(key, {name: other for name, other in parameters.items() if name != key})
+        if around is not None and parameters[around].choice is None:
+            yield Problem(at, f"lies inside '{around}', which is a range", at, on_key=True)
+        if key not in parameters:
+            yield Problem(at, "its `when` leads in a circle; leave one condition out", at, on_key=True)
+        else:
+            yield from _conditions(key, parameters)
+
+
+def _conditions(key: str, parameters: Mapping[str, Parameter]) -> Iterator[Problem]:
+    for name, wanted in parameters[key].when.items():
+        at: KeyPath = ("search", key, "when", name)
+        decider = decided_by(name, parameters)
+        choices = parameters[decider].choice if decider is not None else None
+        if decider is None or decider == key:
+            known = [other for other, parameter in parameters.items() if parameter.choice and other != key]
+            hint = did_you_mean(name, known, noun="choices")
+            yield Problem(at, f"is not a parameter of the search, so it never varies{hint}", at, on_key=True)
+        elif choices is None:
+            yield Problem(at, f"'{decider}' is a range; `when` needs a choice", at)
+        elif not any(fits(inside(value, decider, name), wanted) for value in choices):
+            listed = ", ".join(shown(inside(value, decider, name)) for value in choices)
+            yield Problem(at, f"{shown(wanted)} is never chosen; the choices are {listed}", at)
+
+
+def _fixed(experiment: Experiment) -> dict[str, str]:
+    tuning = experiment.tuning
+    fixed = dict(_FIXED)
+    if tuning.metric == "validation":
+        fixed["graph.auxiliary"] = "the validation metric is taken on these distributions, so they must not vary"
+    if tuning.scheduler != "none":
+        fixed["training.steps"] = _STEPS.format(tuning.scheduler)
+    if tuning.scheduler == "pbt":
+        fixed |= dict.fromkeys(_PBT_FIXED, _PBT)
+    return fixed
+
+
+def _candidates(experiment: Experiment, space: Space) -> Iterator[Problem]:
+    """Tries both ends of every range and every choice."""
+    adapter = TypeAdapter(Experiment)
+    for key, draw in candidates(space):
+        try:
+            data = space.data(experiment, draw)
+        except UserError as error:
+            # These are problems of setting a key, each of which begins with the key.
+            for name in draw:
+                for text in (text for text in error.problems if text.startswith(f"--set {name}: ")):
+                    at = ("search", name)
+                    yield Problem(at, text.removeprefix(f"--set {name}: "), at, on_key=True)
+            continue
+        try:
+            adapter.validate_python(data)
+        except ValidationError as error:
+            for problem in problems_of(error, data, Shape(adapter, data)):
+                yield _blamed(problem, key, draw, space)
+
+
+def _blamed(problem: Problem, key: str, draw: Draw, space: Space) -> Problem:
+    """Words a problem of a candidate as one of the parameter that wrote the value, or else of the one that varied."""
+    wrote = [name for name in draw if problem.at[: len(path_of(name))] == path_of(name)]
+    culprit = max(wrote, key=lambda name: len(path_of(name)), default=key)
+    text = problem.text
+    if problem.path not in (path_of(culprit), path_of(culprit)[:-1]):
+        text = f"{format_path(problem.path)}: {text}"
+    if "whole number" in text and space.parameters[culprit].choice is None:
+        text += "; write {int: [low, high]}"
+    if culprit != key:
+        value = shown(space.values(draw)[key])
+        text += f"{_ELSEWHERE} {key} is {value}); if it exists for other values only, give it a `when`"
+    return Problem(("search", culprit), text, ("search", culprit), on_key=problem.on_key)
+
+
+def _settings(experiment: Experiment) -> Iterator[Problem]:
+    """Finds settings that leave nothing to compare by."""
+    tuning = experiment.tuning
+    if experiment.training.source == "target":
+        yield Problem(
+            ("training", "source"),
+            "target learns from all shots, so none is left to compare trials by; search with source: auxiliary",
+            ("training", "source"),
+        )
+    if experiment.training.steps < 1:
+        yield Problem(("training", "steps"), "0 leaves nothing to tune", ("training", "steps"))
+    if tuning.metric == "held_out_shots" and experiment.adaptation.shots < 2:
+        yield Problem(
+            ("adaptation", "shots"),
+            "1 leaves no shot to hold out; raise it, or write tuning: {metric: validation}",
+            ("adaptation", "shots"),
+        )
+    if tuning.scheduler == "pbt" and any(Space(experiment.search).parameters[key].when for key in experiment.search):
+        yield Problem(("tuning", "scheduler"), "pbt knows no `when`; use asha or none", ("tuning", "scheduler"))
+    if tuning.searcher == "grid":
+        count = len(Space(experiment.search).grid(tuning.grid_points))
+        if count > tuning.trials:
+            yield Problem(
+                ("tuning", "trials"),
+                f"the grid has {count} points, above the {tuning.trials} trials; raise trials or lower grid_points",
+                ("tuning", "trials"),
+            )

@@ -1,0 +1,169 @@
+"""The space of a parameter study: drawing from it, laying a grid over it, and putting a draw into the experiment.
+
+A draw is plain data: key path to number; of a choice, the index of what is chosen, since values may be anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metarestore.config.experiment import Experiment
+from metarestore.config.keypath import KeyPath, split_path
+from metarestore.config.overrides import Override, apply_overrides
+from metarestore.config.search import Parameter, SearchParameter, as_parameter
+from metarestore.config.shape import child
+
+Draw = dict[str, float]
+Pick = Callable[[str, Parameter], float]
+
+
+class Space:
+    """The `search:` block of a checked experiment.
+
+    Args:
+        search: Key paths to parameters.
+    """
+
+    def __init__(self, search: Mapping[str, SearchParameter]) -> None:
+        written = {key: as_parameter(parameter) for key, parameter in search.items()}
+        self.parameters = {key: written[key] for key in ordered(written)}
+
+    def walk(self, pick: Pick) -> Draw:
+        """Builds a draw: `pick` is asked for every parameter that exists, those that others depend on first."""
+        draw: Draw = {}
+        for key, parameter in self.parameters.items():
+            if self.exists(parameter, draw):
+                draw[key] = pick(key, parameter)
+        return draw
+
+    def exists(self, parameter: Parameter, draw: Draw) -> bool:
+        """Tells whether a parameter exists beside what is drawn already."""
+        return all(self._holds(key, wanted, draw) for key, wanted in parameter.when.items())
+
+    def random(self, rng: np.random.Generator) -> Draw:
+        """Draws every parameter at random."""
+        return self.walk(lambda _, parameter: random_value(parameter, rng))
+
+    def grid(self, points: int) -> list[Draw]:
+        """Lists every combination of choices and of `points` values of each range."""
+        rows: list[Draw] = [{}]
+        for key, parameter in self.parameters.items():
+            grown: list[Draw] = []
+            for row in rows:
+                grown += (
+                    [{**row, key: value} for value in grid_values(parameter, points)]
+                    if self.exists(parameter, row)
+                    else [row]
+                )
+            rows = grown
+        return rows
+
+    def values(self, draw: Mapping[str, float]) -> dict[str, Any]:
+        """Returns what a draw stands for: key path to value of the configuration."""
+        return {key: value_of(self.parameters[key], number) for key, number in draw.items()}
+
+    def data(self, experiment: Experiment, draw: Mapping[str, float]) -> dict[str, Any]:
+        """Returns the experiment as plain data, with a draw in its place and without arms and search."""
+        base = experiment.model_dump(
+            mode="json", by_alias=True, exclude={"arms", "search", "tuning"}, exclude_unset=True
+        )
+        overrides = [Override(path_of(key), value, key) for key, value in self.values(draw).items()]
+        # What is set inside another choice must come after it.
+        return apply_overrides(base, sorted(overrides, key=lambda override: len(override.path)))
+
+    def experiment(self, experiment: Experiment, draw: Mapping[str, float]) -> Experiment:
+        """Returns the experiment with a draw in its place and without arms and search."""
+        return Experiment.model_validate(self.data(experiment, draw))
+
+    def _holds(self, key: str, wanted: Any, draw: Draw) -> bool:
+        decider = decided_by(key, self.parameters)
+        if decider is None or decider not in draw:
+            return False
+        return fits(inside(value_of(self.parameters[decider], draw[decider]), decider, key), wanted)
+
+
+def ordered(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Returns the keys so that each comes after those that its `when` names; keys of a circle are left out."""
+    placed: list[str] = []
+    waiting = list(parameters)
+    while ready := [key for key in waiting if not (deciders(parameters[key], parameters) - set(placed))]:
+        placed += ready
+        waiting = [key for key in waiting if key not in ready]
+    return placed
+
+
+def deciders(parameter: Parameter, parameters: Mapping[str, Parameter]) -> set[str]:
+    """Returns the parameters that decide whether one exists."""
+    return {found for key in parameter.when if (found := decided_by(key, parameters)) is not None}
+
+
+def decided_by(key: str, parameters: Mapping[str, Parameter]) -> str | None:
+    """Returns the choice that sets `key`: of this name, or of a mapping around it."""
+    path = path_of(key)
+    around = [name for name in parameters if path[: len(path_of(name))] == path_of(name)]
+    return max(around, key=lambda name: len(path_of(name)), default=None)
+
+
+def inside(value: Any, outer: str, key: str) -> Any:
+    """Returns the entry `key` of what was chosen for `outer`."""
+    for part in path_of(key)[len(path_of(outer)) :]:
+        value = child(value, part)
+    return value
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Tells whether a value is the wanted one, or one of a list."""
+    return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def path_of(key: str) -> KeyPath:
+    """Returns a key path as its parts; empty if it is none."""
+    path, rest = split_path(key.strip())
+    return () if rest.strip() else path
+
+
+def value_of(parameter: Parameter, number: float) -> Any:
+    """Returns the value that a number of a draw stands for."""
+    if parameter.choice is not None:
+        return parameter.choice[int(number)]
+    return int(number) if parameter.whole is not None else float(number)
+
+
+def random_value(parameter: Parameter, rng: np.random.Generator) -> float:
+    """Draws one number; of a choice, an index."""
+    if parameter.choice is not None:
+        return int(rng.integers(len(parameter.choice)))
+    low, high = parameter.ends
+    if parameter.whole is not None:
+        return int(rng.integers(int(low), int(high) + 1))
+    if parameter.log_uniform is not None:
+        return float(np.clip(math.exp(rng.uniform(math.log(low), math.log(high))), low, high))
+    return float(rng.uniform(low, high))
+
+
+def grid_values(parameter: Parameter, points: int) -> Sequence[float]:
+    """Lists all choices, or `points` values of a range, evenly spaced as it is drawn."""
+    if parameter.choice is not None:
+        return range(len(parameter.choice))
+    low, high = parameter.ends
+    if parameter.whole is not None:
+        return list(dict.fromkeys(round(value) for value in np.linspace(low, high, points).tolist()))
+    space = np.geomspace if parameter.log_uniform is not None else np.linspace
+    # The ends exactly: rounding must not lead out of what was checked.
+    return [float(low), *space(low, high, points).tolist()[1:-1], float(high)]
+
+
+def trial_values(parameter: Parameter) -> Iterator[float]:
+    """Lists the values that must give a valid experiment: all choices, both ends, and a fraction in between."""
+    if parameter.choice is not None:
+        yield from range(len(parameter.choice))
+        return
+    low, high = parameter.ends
+    yield from (low, high)
+    if parameter.whole is None:
+        # Both ends may happen to be whole where only whole numbers are right.
+        yield float(f"{low + (high - low) * 0.382:.4g}")

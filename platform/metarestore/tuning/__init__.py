@@ -1,0 +1,1 @@
+"""Parameter studies on Ray Tune: space, trials, schedulers, records, the sweep."""

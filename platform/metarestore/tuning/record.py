@@ -1,0 +1,109 @@
+"""The record of a sweep, `sweep.json`: which trials there are, what they reported, which MLflow runs are theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from metarestore import __version__
+from metarestore.config.experiment import Experiment
+from metarestore.errors import UserError
+from metarestore.evaluation.results import strict_json
+from metarestore.evaluation.sweep import TrialResult
+from metarestore.models.checkpoint import write_atomically
+from metarestore.tracking import flattened
+
+FILE = "sweep.json"
+
+
+@dataclass
+class Record:
+    """Everything about a sweep that outlives its process; written after every change.
+
+    Attributes:
+        folder: The sweep's folder.
+        described: The experiment with its search, flattened.
+        parent: Id of the parent MLflow run.
+        trials: Ray Tune's id to trial.
+        seconds: Wall time of the sessions before this one.
+    """
+
+    folder: Path
+    described: dict[str, str]
+    parent: str | None = None
+    trials: dict[str, TrialResult] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def save(self) -> None:
+        """Writes the record."""
+        data = {
+            "metarestore": __version__,
+            "experiment": self.described,
+            "mlflow_run": self.parent,
+            "seconds": self.seconds,
+            "trials": {key: trial.to_json() for key, trial in self.trials.items()},
+        }
+        write_atomically(self.folder / FILE, json.dumps(strict_json(data), indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Reads the record of a folder.
+
+        Raises:
+            UserError: There is none, or it cannot be read.
+        """
+        path = folder / FILE
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            trials = {key: TrialResult.from_json(trial) for key, trial in data["trials"].items()}
+            return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"])
+        except FileNotFoundError:
+            raise UserError(f"--resume: there is no sweep in {folder}; leave --resume out to start one") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+
+    def number(self, key: str) -> int:
+        """Returns the number of a trial, the next free one if it is new."""
+        return self.trials[key].number if key in self.trials else len(self.trials) + 1
+
+    def change(self, key: str, **changes: Any) -> TrialResult:
+        """Changes a trial and writes the record."""
+        self.trials[key] = replace(self.trials[key], **changes)
+        self.save()
+        return self.trials[key]
+
+
+def described(experiment: Experiment) -> dict[str, str]:
+    """Flattens what a sweep's result depends on."""
+    return flattened(experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "arms"}))
+
+
+def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record:
+    """Starts the record of a sweep, or takes up the one in the folder; what was running then is marked as lost.
+
+    Raises:
+        UserError: The folder holds a sweep and `resume` is off, or that of another experiment; or it holds none.
+    """
+    now = described(experiment)
+    if not resume:
+        if (folder / FILE).exists() or (folder / "run.json").exists():
+            raise UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")
+        record = Record(folder, now)
+        record.save()
+        return record
+    record = Record.load(folder)
+    if record.described != now:
+        raise UserError(f"{folder}: was started with another experiment ({_difference(record.described, now)})")
+    for key, trial in record.trials.items():
+        if trial.state == "running":
+            record.trials[key] = replace(trial, state="lost")
+    record.save()
+    return record
+
+
+def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
+    return f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
