@@ -131,7 +131,7 @@ def run_study(
     results = [bicubic_result(baseline)]
     store = Store(root, name, display.warning, required=not resume)
     parent = _mlflow_run(store, folder, name)
-    with _ended(parent, display), build_engine(experiment.engine) as engine:
+    with _ended(parent, display), build_engine(experiment.engine, display.warning) as engine:
         parent.artifact(out / "config.yaml")
         display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
         outcomes = []
