@@ -35,13 +35,14 @@ class Call:
         pool: The actors; it may grow and shrink during the call.
         send: Sends the job at a position to an actor.
         count: Number of jobs.
+        kind: Of what kind they are, all alike.
         heartbeat: Is told how long jobs take.
     """
 
     def __init__(
-        self, pool: Pool, send: Callable[[Any, int], ray.ObjectRef[Any]], count: int, heartbeat: Heartbeat
+        self, pool: Pool, send: Callable[[Any, int], ray.ObjectRef[Any]], count: int, kind: str, heartbeat: Heartbeat
     ) -> None:
-        self._pool, self._send, self._heartbeat = pool, send, heartbeat
+        self._pool, self._send, self._kind, self._heartbeat = pool, send, kind, heartbeat
         self._results: list[Any] = [None] * count
         self._waiting = deque(range(count))
         self._flying: dict[ray.ObjectRef[Any], _Flight] = {}
@@ -97,7 +98,7 @@ class Call:
             self._waiting.appendleft(flight.position)
             self._pool.forget(flight.member)
             return
-        self._heartbeat.finished(flight.position, time.monotonic() - flight.since)
+        self._heartbeat.finished(self._kind, flight.position, time.monotonic() - flight.since)
         self._idle.append(flight.member)
 
     def _look_around(self) -> None:
@@ -109,8 +110,12 @@ class Call:
             for reference in [ref for ref, flight in self._flying.items() if flight.member in lost]:
                 self._waiting.appendleft(self._flying.pop(reference).position)
         for flight in self._flying.values():
-            self._heartbeat.waiting(flight.position, now - flight.since, str(flight.member), len(self._results))
+            self._tell_if_slow(flight, now)
         if not self._flying and now - self._last > START_SECONDS:
             raise UserError(
                 f"no Ray worker came back within {START_SECONDS} s; look at the cluster, then continue with --resume"
             )
+
+    def _tell_if_slow(self, flight: _Flight, now: float) -> None:
+        seconds = now - flight.since
+        self._heartbeat.waiting(self._kind, flight.position, seconds, str(flight.member), len(self._results))

@@ -41,7 +41,8 @@ class RaySession:
             reference: ray.ObjectRef[Any] = worker.run.remote(self.key, [self.study], jobs[position], parameters)
             return reference
 
-        return Call(self.engine.pool, send, len(jobs), self.engine.heartbeat).results()
+        kind = type(jobs[0]).__name__ if jobs else ""
+        return Call(self.engine.pool, send, len(jobs), kind, self.engine.heartbeat).results()
 
 
 class RayEngine:
