@@ -1,6 +1,6 @@
 """Kills workers and drivers at random moments, and compares the final weights byte by byte.
 
-Run:     python experiments/kill_test.py [--out experiments/results/kill_test.md]
+Run:     python experiments/kill_test.py [--learner fomaml maml] [--out experiments/results/kill_test.md]
 Prints:  a table of engines and kills with a digest of the final weights; one digest for each learner means success.
          Exits with 1 if any differs, or if MLflow holds a step twice or lacks one.
 """
@@ -134,14 +134,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--learner", nargs="+", choices=("fomaml", "maml"), default=["fomaml", "maml"])
+    options = parser.parse_args()
+    out = options.out
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         for name in ("tasks", "graphs", "experiments"):
             (project / name).mkdir()
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        for learner in ("fomaml", "maml"):
+        for learner in options.learner:
             text = EXPERIMENT.format(learner=learner, steps=STEPS)
             (project / "experiments" / f"{learner}.yaml").write_text(text)
             for i, (what, engine, act) in enumerate(CASES):
@@ -153,7 +155,7 @@ def main() -> None:
                 row |= {"seconds": round(time.monotonic() - started), "weights": digest}
                 rows.append(row | {"mlflow": steps_in_mlflow(project, place)})
                 print(*rows[-1].values(), flush=True)
-    same = all(len({row["weights"] for row in rows if row["learner"] == one}) == 1 for one in ("fomaml", "maml"))
+    same = all(len({row["weights"] for row in rows if row["learner"] == one}) == 1 for one in options.learner)
     good = same and all(row["mlflow"] == "each once" for row in rows)
     verdict = "All final weights are equal to the byte." if same else "THE FINAL WEIGHTS DIFFER."
     date, machine = datetime.date.today(), f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"

@@ -35,16 +35,15 @@ def connect(spec: RaySpec) -> None:
         options |= {"num_cpus": _local_slots(spec), "include_dashboard": False}
     try:
         ray.init(address="local" if local else spec.address, **options)
-    except AuthenticationError as error:
-        raise UserError(
-            f"engine.address: the Ray cluster at '{spec.address}' asks for a token; set RAY_AUTH_MODE=token, and copy "
-            "~/.ray/auth_token of its head to this machine"
-        ) from error
     except ImportError as error:
         raise UserError(f"engine.address: {_CLIENT} needs Ray's client; pip install 'ray[client]'") from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        # Ray only logs that a token is missing, and reports that it could not connect.
         reason = str(error).splitlines()[0]
-        raise UserError(f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}") from error
+        raise UserError(
+            f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}; if it asks for a "
+            "token, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token of its head to this machine"
+        ) from error
 
 
 def _local_slots(spec: RaySpec) -> int:
