@@ -108,8 +108,9 @@ def tune(
     resume: Resume = False,
 ) -> None:
     """Searches the `search:` block of an experiment for the values that restore the target's held-out shots best."""
+    from metarestore.config.document import project_root
     from metarestore.config.overrides import parse_override
-    from metarestore.project import project_root, read_experiment
+    from metarestore.project import read_experiment
 
     more_trials = [f"tuning.trials={trials}"] if trials else []
     checked = read_experiment(experiment, [parse_override(t) for t in (*(override or ()), *(more or ()), *more_trials)])

@@ -38,7 +38,7 @@ from metarestore.training.run import RunFolder, Trained, column, make_plan, trai
 
 @dataclass(frozen=True)
 class Observers:
-    """Tells the display and the tracker of every step; metrics are written when a checkpoint is."""
+    """Tells the display and the tracker of every step; metrics are sent when a checkpoint is written."""
 
     display: TrainingDisplay
     run: Run
@@ -68,7 +68,7 @@ class Observers:
         self.run.metrics({f"relation/{name}": float(value) for name, value in values}, step)
 
     def saved(self, step: int) -> None:
-        """Writes the metrics up to a checkpoint."""
+        """Sends the metrics up to a checkpoint."""
         self.run.flush()
 
 
@@ -129,16 +129,16 @@ def run_study(
     folder = RunFolder(out, resolve(experiment, root), resume=resume)
     baseline = next(iter(workspaces.values()))
     results = [bicubic_result(baseline)]
-    store = Store(root, name)
+    store = Store(root, name, display.warning, required=not resume)
     parent = _mlflow_run(store, folder, name)
-    with _ended(parent), build_engine(experiment.engine) as engine:
+    with _ended(parent, display), build_engine(experiment.engine, display.warning) as engine:
         parent.artifact(out / "config.yaml")
         display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
         outcomes = []
         for arm, workspace in workspaces.items():
             place = RunFolder(out / "arms" / arm, workspace.study, resume=resume) if arms else folder
-            run = _mlflow_run(store, place, arm, parent.id) if arms else parent
-            with _ended(run) if arms else nullcontext():
+            run = _mlflow_run(store, place, arm, parent) if arms else parent
+            with _ended(run, display) if arms else nullcontext():
                 outcomes.append(run_arm(Arm(arm, workspace, place, run), engine, display))
         results += [outcome.result for outcome in outcomes]
         display.stage("drawing pictures")
@@ -239,16 +239,16 @@ def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor]]:
     return {o.arm.name: (o.arm.workspace, o.adapted) for o in [*from_target, best]}
 
 
-def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: str | None = None) -> Run:
+def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: Run | None = None) -> Run:
     """Starts an MLflow run, or takes up the one that the folder remembers."""
-    run = store.run(name, parent=parent, run_id=folder.notes.get("mlflow_run"))
+    run = store.run(name, folder=folder.path, parent=parent, run_id=folder.notes.get("mlflow_run"))
     folder.notes["mlflow_run"] = run.id
     folder.save_notes()
     return run
 
 
 @contextmanager
-def _ended(run: Run) -> Iterator[None]:
+def _ended(run: Run, display: TrainingDisplay) -> Iterator[None]:
     """Gives an MLflow run its right final state, however it ends."""
     status = "FAILED"
     try:
@@ -258,4 +258,5 @@ def _ended(run: Run) -> Iterator[None]:
         status = "KILLED"
         raise
     finally:
-        run.end(status)
+        if not run.end(status):
+            display.warning(f"MLflow: figures still wait in {run.journal}; send them with --resume")

@@ -1,7 +1,10 @@
 """MLflow: one parent run per experiment, one nested run per arm; the driver is the only writer, in batches.
 
 The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` says otherwise. The driver touches it before
-any worker exists, because several processes that create a new SQLite store at once break it.
+any worker exists, and one process at a time, because several that create a new SQLite store at once break it.
+
+Everything is noted in the run's folder first and sent from there. A store that is locked, unreachable or broken
+costs a warning, never a training: what waits is sent with a later checkpoint, at the end, or on `--resume`.
 """
 
 from __future__ import annotations
@@ -9,16 +12,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param
+from filelock import FileLock
+from mlflow.entities import LifecycleStage, Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
 
 from metarestore.errors import UserError
+from metarestore.journal import Journal, Record
 
 _BATCH = 1000
 """Metrics that MLflow takes in one call."""
@@ -26,6 +35,13 @@ _PARAMS = 100
 """Parameters that MLflow takes in one call."""
 _LONGEST = 6000
 """Longest value of a parameter."""
+_PAUSE = 30.0
+"""Seconds to leave a store alone that did not answer; longer if it took long to fail (a locked SQLite takes 20 s)."""
+_KEY_TAG = "metarestore.key"
+_UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
+"""What MLflow raises when its database is locked or gone, its server is down, or its artifacts cannot be written."""
+
+_log = logging.getLogger(__name__)
 
 
 def tracking_uri(root: Path) -> str:
@@ -50,92 +66,238 @@ class Store:
     Args:
         root: The project's folder.
         name: Name of the experiment.
+        warn: Is told, once, that the store does not answer.
+        required: Whether the store has to answer now: a new run finds a wrong address before hours of work, while a
+            resumed one can wait for its store.
+
+    Raises:
+        UserError: The store is required, and does not answer.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(
+        self, root: Path, name: str, warn: Callable[[str], None] = _log.warning, *, required: bool = True
+    ) -> None:
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        # MLflow would wait for a lost server for minutes at every checkpoint; what waits here is tried again later.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.uri = tracking_uri(root)
-        artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (root.absolute() / "mlartifacts").as_uri()
+        self._root, self._name, self._warn = root, name, warn
+        self._warned = False
+        self._resting_until = 0.0
         try:
-            self.client = MlflowClient(tracking_uri=self.uri)
-            found = self.client.get_experiment_by_name(name)
-            self.experiment = found.experiment_id if found else self.client.create_experiment(name, artifacts)
-        except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"MLflow: no store answers at {self.uri} ({reason}); "
-                "correct MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the project"
-            ) from error
+            _ = self.experiment
+        except _UNAVAILABLE as error:
+            if required:
+                raise UserError(
+                    f"MLflow: no store answers at {self.uri} ({_reason(error)}); "
+                    "correct MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the project"
+                ) from error
+            self.failed(error, 0.0)
 
-    def run(self, name: str, *, parent: str | None = None, run_id: str | None = None) -> Run:
-        """Starts a run, nested under `parent`, or takes up the run `run_id` again."""
-        if run_id is not None and self._knows(run_id):
-            self.client.update_run(run_id, status="RUNNING")
-            return Run(self.client, run_id)
-        tags = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
-        created = self.client.create_run(self.experiment, run_name=name, tags=tags)
-        return Run(self.client, created.info.run_id)
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The connection."""
+        return MlflowClient(tracking_uri=self.uri)
+
+    @cached_property
+    def experiment(self) -> str:
+        """Id of the experiment, which is made if it does not exist."""
+        artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._root.absolute() / "mlartifacts").as_uri()
+        with _one_at_a_time(self.uri):
+            found = self.client.get_experiment_by_name(self._name)
+            return str(found.experiment_id if found else self.client.create_experiment(self._name, artifacts))
+
+    def run(self, name: str, *, folder: Path, parent: Run | str | None = None, run_id: str | None = None) -> Run:
+        """Starts a run, nested under `parent`, or takes up the one that `folder` remembers.
+
+        Args:
+            name: Name of the run.
+            folder: The run's folder, where it keeps what it has to tell.
+            parent: The run that it belongs to, or its id.
+            run_id: The MLflow run of a folder that has no journal.
+        """
+        return Run(self, Journal(folder, run_id), name, parent)
 
     def running_children(self, parent: str) -> list[str]:
-        """Returns the ids of the nested runs of `parent` that are marked as running."""
+        """Returns the ids of the nested runs of `parent` marked as running; none if the store does not answer."""
         nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
-        found, token = [], None
-        while True:
-            page = self.client.search_runs([self.experiment], filter_string=nested, page_token=token)
+        found: list[str] = []
+        token = None
+        while not self.resting:
+            try:
+                page = self.client.search_runs([self.experiment], filter_string=nested, page_token=token)
+            except _UNAVAILABLE as error:
+                self.failed(error, 0.0)
+                break
             found += [run.info.run_id for run in page]
             token = page.token
             if not token:
-                return found
+                break
+        return found
 
-    def _knows(self, run_id: str) -> bool:
-        """Tells whether the store still has a run: it may have been removed, or another store be in use."""
+    def terminate(self, run_id: str, status: str) -> None:
+        """Ends a run that has no folder; a store that does not answer costs a warning."""
         try:
-            self.client.get_run(run_id)
-        except MlflowException:
-            return False
-        return True
+            self.client.set_terminated(run_id, status)
+        except _UNAVAILABLE as error:
+            self.failed(error, 0.0)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the store failed a moment ago and is left alone."""
+        return time.monotonic() < self._resting_until
+
+    def failed(self, error: Exception, seconds: float) -> None:
+        """Takes note of a failure that took `seconds`; the first one is told to the user."""
+        self._resting_until = time.monotonic() + max(_PAUSE, 10 * seconds)
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"MLflow: {self.uri} does not take figures ({_reason(error)}); "
+                "training goes on, they wait in the run's folder and are sent later"
+            )
 
 
 class Run:
-    """One MLflow run; metrics are kept here until `flush`."""
+    """One MLflow run. What it is told is noted at once and sent by `flush`; nothing here ever stops a training."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.id = run_id
-        self._client = client
-        self._waiting: list[Metric] = []
+    def __init__(self, store: Store, journal: Journal, name: str, parent: Run | str | None) -> None:
+        self._store, self._journal, self._name, self._parent = store, journal, name, parent
+        # Whether something may have arrived without being noted as sent.
+        self._doubtful = journal.reopened
+        self._confirmed = False
+        journal.note({"kind": "status", "status": "RUNNING"})
+        self.flush()
+
+    @property
+    def id(self) -> str | None:
+        """The id of the MLflow run; None if the store has not answered yet."""
+        return self._journal.run_id
+
+    @property
+    def journal(self) -> Path:
+        """The file of what was noted."""
+        return self._journal.path
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters; nested mappings become dotted keys."""
-        entries = [Param(key, value) for key, value in flattened(values).items()]
+        entries = list(flattened(values).items())
         for first in range(0, len(entries), _PARAMS):
-            self._client.log_batch(self.id, params=entries[first : first + _PARAMS])
+            self._journal.note({"kind": "params", "values": dict(entries[first : first + _PARAMS])})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Notes metrics of a step, to be written with the next `flush`."""
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(key, float(value), now, step) for key, value in values.items()]
-
-    def flush(self) -> None:
-        """Writes the noted metrics."""
-        for first in range(0, len(self._waiting), _BATCH):
-            self._client.log_batch(self.id, metrics=self._waiting[first : first + _BATCH])
-        self._waiting = []
-
-    def last_step(self, metric: str) -> int:
-        """Returns the last step that a metric was written at; 0 before the first."""
-        return max((entry.step for entry in self._client.get_metric_history(self.id, metric)), default=0)
+        """Notes metrics of a step; one that was noted before, by this or an earlier process, is not noted again."""
+        self._journal.note_metrics(dict(values), step, int(time.time() * 1000))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Stores a file."""
-        self._client.log_artifact(self.id, str(path), folder)
+        """Stores a file or a folder, as it is when it is sent."""
+        self._journal.note({"kind": "artifact", "path": str(path.absolute()), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
         """Sets a tag."""
-        self._client.set_tag(self.id, key, value)
+        self._journal.note({"kind": "tag", "key": key, "value": value})
 
-    def end(self, status: str = "FINISHED") -> None:
-        """Ends the run; what waits is written only if it finished, since a resumed run will find it again."""
-        if status == "FINISHED":
-            self.flush()
-        self._client.set_terminated(self.id, status)
+    def end(self, status: str = "FINISHED") -> bool:
+        """Ends the run and returns whether everything has arrived."""
+        self._journal.note({"kind": "status", "status": status, "time": int(time.time() * 1000)})
+        return self.flush(patient=True)
+
+    def flush(self, *, patient: bool = False) -> bool:
+        """Sends what is noted and returns whether all of it arrived.
+
+        Args:
+            patient: Whether to try even a store that failed a moment ago.
+        """
+        if self._store.resting and not patient:
+            return False
+        started = time.monotonic()
+        try:
+            self._send()
+        except _UNAVAILABLE as error:
+            self._doubtful = True
+            self._store.failed(error, time.monotonic() - started)
+            return False
+        self._doubtful = False
+        return True
+
+    def confirmed_id(self) -> str:
+        """Returns the id of the MLflow run, which is made if it does not exist: never two of them for one folder."""
+        if not self._confirmed:
+            client, journal = self._store.client, self._journal
+            if journal.run_id is not None and not self._knows(journal.run_id):
+                journal.assign(None)  # removed, or another store is in use: everything is told again
+            if journal.run_id is None:
+                experiment = self._store.experiment
+                wanted = f"tags.`{_KEY_TAG}` = '{journal.key}'"
+                found = client.search_runs([experiment], wanted) if self._doubtful else []
+                journal.assign(found[0].info.run_id if found else self._create(experiment))
+            self._confirmed = True
+        return str(self._journal.run_id)
+
+    def _create(self, experiment: str) -> str:
+        tags = {_KEY_TAG: self._journal.key}
+        if self._parent is not None:
+            parent = self._parent if isinstance(self._parent, str) else self._parent.confirmed_id()
+            tags[MLFLOW_PARENT_RUN_ID] = parent
+        return str(self._store.client.create_run(experiment, run_name=self._name, tags=tags).info.run_id)
+
+    def _knows(self, run_id: str) -> bool:
+        """Tells whether the store still has a run."""
+        try:
+            return bool(self._store.client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+
+    def _send(self) -> None:
+        run_id = self.confirmed_id()
+        for chunk, end in self._journal.chunks():
+            metrics = [m for record in chunk if record["kind"] == "metrics" for m in _metrics(record)]
+            if self._doubtful:
+                metrics = self._missing(run_id, metrics)
+            for first in range(0, len(metrics), _BATCH):
+                self._store.client.log_batch(run_id, metrics=metrics[first : first + _BATCH])
+            # A final state is in the last chunk, behind all metrics.
+            for record in chunk:
+                self._send_record(run_id, record)
+            self._journal.acknowledge(end)
+
+    def _missing(self, run_id: str, metrics: list[Metric]) -> list[Metric]:
+        """Leaves out what the store has: MLflow would keep a metric that is sent twice two times."""
+        there = {
+            (key, point.step)
+            for key in {metric.key for metric in metrics}
+            for point in self._store.client.get_metric_history(run_id, key)
+        }
+        return [metric for metric in metrics if (metric.key, metric.step) not in there]
+
+    def _send_record(self, run_id: str, record: Record) -> None:
+        client = self._store.client
+        match record["kind"]:
+            case "params":
+                client.log_batch(run_id, params=[Param(key, value) for key, value in record["values"].items()])
+            case "tag":
+                client.set_tag(run_id, record["key"], record["value"])
+            case "artifact" if Path(record["path"]).exists():
+                client.log_artifact(run_id, record["path"], record["folder"])
+            case "status" if record["status"] == "RUNNING":
+                client.update_run(run_id, status="RUNNING")
+            case "status":
+                client.set_terminated(run_id, record["status"], record["time"])
+
+
+def _metrics(record: Record) -> list[Metric]:
+    return [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
+
+
+def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
+    """Locks a SQLite store against other processes of ours while it may be created."""
+    path = uri.removeprefix("sqlite:///")
+    return FileLock(f"{path}.lock") if path != uri and path else nullcontext()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

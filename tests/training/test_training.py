@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -134,9 +135,59 @@ def test_only_the_last_checkpoint_is_kept_and_a_broken_one_is_named(tmp_path: Pa
         state.step = step
         save_state(tmp_path, state)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
-    (tmp_path / "state.json").write_text("{")
-    with pytest.raises(UserError, match=r"cannot be read.*remove the folder"):
+    (tmp_path / "00000002.state.json").write_text("{")
+    with pytest.raises(UserError, match=r"00000002.state.json: cannot be read.*remove it"):
         load_state(tmp_path, state)
+
+
+def test_the_last_checkpoints_are_kept_and_any_of_them_can_be_gone_on_from(tmp_path: Path) -> None:
+    state = TrainState(OuterOptimizer(OptimizerSpec(), torch.zeros(3), 9))
+    for step in range(5):
+        state.step = step
+        save_state(tmp_path, state, keep=3)
+    assert sorted(path.name[:8] for path in tmp_path.glob("*.json")) == ["00000002", "00000003", "00000004"]
+    assert len(list(tmp_path.iterdir())) == 6
+    (tmp_path / "00000004.state.json").unlink()
+    assert load_state(tmp_path, state)
+    assert state.step == 3
+
+
+def test_a_checkpoint_of_the_first_version_is_read_and_replaced(tmp_path: Path) -> None:
+    state = TrainState(OuterOptimizer(OptimizerSpec(), torch.zeros(3), 9), step=7)
+    save_state(tmp_path, state)
+    (tmp_path / "00000007.state.json").rename(tmp_path / "state.json")
+    state.step = 0
+    assert load_state(tmp_path, state)
+    assert state.step == 7
+    state.step = 8
+    save_state(tmp_path, state)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000008.state.json", "00000008.state.safetensors"]
+
+
+@pytest.mark.parametrize("failing", ["safetensors", "json"])
+def test_a_full_disk_leaves_the_checkpoint_before_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    state = TrainState(OuterOptimizer(OptimizerSpec(), torch.zeros(3), 9), step=1)
+    save_state(tmp_path, state)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if failing in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    state.step = 2
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make room") as caught:
+        save_state(tmp_path, state)
+    assert len(caught.value.problems) == 1
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    assert not list(tmp_path.glob("*.part"))
+    state.step = 0
+    assert load_state(tmp_path, state)
+    assert state.step == 1
 
 
 # Whole trainings -----------------------------------------------------------------------------------------------------
@@ -192,6 +243,22 @@ def test_the_log_of_a_run(small_study: Callable[..., Study], tmp_path: Path) -> 
     assert [step for step, _ in observer.relations] == [0]
 
 
+def test_the_network_of_the_best_validation_figure_is_kept(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    class Remembering(Silent):
+        def validated(self, step: int, psnr: float) -> None:
+            super().validated(step, psnr)
+            self.kept.append((tmp_path / "best.safetensors").read_bytes())
+
+        kept: list[bytes] = []  # noqa: RUF012
+
+    observer = Remembering()
+    weights = trained(small_study(training={"validate_every": 1}), tmp_path, observer=observer)
+    figures = [psnr for _, psnr in observer.validations]
+    best = max(range(4), key=lambda i: figures[i])
+    assert observer.kept[best] == observer.kept[-1]
+    assert (observer.kept[-1] == weights) == (best == 3)
+
+
 def test_refreshed_relations(small_study: Callable[..., Study], tmp_path: Path) -> None:
     observer = Silent()
     graph = {"estimator": {"kind": "gradient", "draws": 2}, "refresh": 2}
@@ -243,8 +310,8 @@ def test_a_changed_task_file_is_noticed_on_resume(small_study: Callable[..., Stu
 def test_broken_records_are_named(small_study: Callable[..., Study], tmp_path: Path, content: str) -> None:
     study = small_study()
     trained(study, tmp_path)
-    (tmp_path / "checkpoints/state.json").write_text(content)
-    with pytest.raises(UserError, match=r"checkpoints: cannot be read"):
+    (tmp_path / "checkpoints/00000004.state.json").write_text(content)
+    with pytest.raises(UserError, match=r"state.json: cannot be read"):
         trained(study, tmp_path, resume=True)
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run\.json: (cannot be read|is not the record)"):

@@ -100,6 +100,9 @@ class Training(Strict):
     """Size of the sketch of each task's gradient, e.g. 256: the mean cosine between the tasks of a step is logged."""
     validate_every: int = Field(250, ge=1)
     checkpoint_every: int = Field(250, ge=1)
+    """Steps between two checkpoints; a run that is killed loses at most so many."""
+    keep: int = Field(1, ge=1)
+    """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
 
 
 class AdaptationOptimizer(Strict):
@@ -141,11 +144,16 @@ class RayEngine(Strict):
 
     kind: Literal["ray"]
     workers: int | Literal["auto"] = "auto"
-    """Number of actors; auto: one per core of the cluster, or per share of a GPU."""
+    """Number of actors; auto: one per core of the cluster, or per share of a GPU, and more when machines join."""
     address: str | None = None
-    """A running cluster (`auto` or `host:6379`); leave it out to start a local one."""
+    """A running cluster: `auto` on one of its machines, `host:6379`, or `ray://host:10001` from elsewhere; leave it out
+    to start a local one."""
     cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs that a worker reserves; 0.5 places two workers on each core."""
     gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs that a worker reserves; a fraction also limits the worker to that share of the GPU's memory."""
+    placement: Literal["pack", "spread"] = "pack"
+    """Fill machines one after the other, or spread workers over all machines."""
     max_restarts: int = Field(3, ge=-1)
     """How often a lost worker is started again; -1: always."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -25,7 +27,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
     Raises:
-        UserError: The folder cannot be written to.
+        UserError: The folder cannot be written to, or the disk is full; what was there before is as it was.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -35,8 +37,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = "make room, then go on" if full else "choose another place"
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut: the name of a file belongs to its folder, which has to be written too."""
+    if os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_model(path: Path, spec: FSRCNNModel, scale: int, flat: Tensor) -> None:

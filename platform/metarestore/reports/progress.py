@@ -58,6 +58,10 @@ class TrainingDisplay:
         """Says what happens outside of a bar."""
         self._console.print(text)
 
+    def warning(self, text: str) -> None:
+        """Says what went wrong without stopping the run."""
+        self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
+
     def step(self, row: dict[str, Any]) -> None:
         """Moves the bar."""
         if self._bar is None:

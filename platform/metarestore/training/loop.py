@@ -64,6 +64,8 @@ class Plan:
         validate: Distributions that validation figures are taken on; none where empty.
         validate_every: Steps between two validation figures.
         checkpoint_every: Steps between two checkpoints.
+        keep: Checkpoints that are kept.
+        best: Is given the validated parameters (P,) whenever a validation figure is the best so far.
     """
 
     steps: int
@@ -74,6 +76,8 @@ class Plan:
     validate: tuple[str, ...]
     validate_every: int
     checkpoint_every: int
+    keep: int = 1
+    best: Callable[[torch.Tensor], None] | None = None
 
 
 def run(plan: Plan, state: TrainState, session: Session, observer: Observer, checkpoints: Path) -> TrainState:
@@ -95,7 +99,7 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
             observer.step({**row, "seconds": state.seconds})
             _validate_if_due(plan, state, session, observer)
             if stop.requested or state.step % plan.checkpoint_every == 0 or state.step == plan.steps:
-                save_state(checkpoints, state)
+                save_state(checkpoints, state, plan.keep)
                 observer.saved(state.step)
             if stop.requested and state.step < plan.steps:
                 raise Interrupted(state.step)
@@ -171,5 +175,7 @@ def _validate_if_due(plan: Plan, state: TrainState, session: Session, observer: 
         return
     figures = session.map([ValidationJob(name) for name in plan.validate], state.optimizer.averaged)
     psnr = float(np.mean(np.concatenate(figures)))
+    if plan.best is not None and all(psnr > before for _, before in state.validation):
+        plan.best(state.optimizer.averaged)
     state.validation.append((state.step, psnr))
     observer.validated(state.step, psnr)

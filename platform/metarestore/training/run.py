@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class RunFolder:
             if before["study"] != described:
                 difference = _first_difference(before["study"], described)
                 raise UserError(
-                    f"{path}: was started with another configuration ({difference}); only engine may change on --resume"
+                    f"{path}: was started with another configuration ({difference}); "
+                    "only engine and training.keep may change on --resume"
                 )
             self.notes: dict[str, Any] = before["notes"]
         else:
@@ -102,7 +103,10 @@ class RunFolder:
 def _described(study: Study) -> dict[str, Any]:
     """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
-    described = study.experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "search", "tuning"})
+    experiment = study.experiment
+    described = experiment.model_dump(
+        mode="json", by_alias=True, exclude={"engine": True, "search": True, "tuning": True, "training": {"keep"}}
+    )
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     if study.experiment.training.init is not None:
         described["init"] = network_hash(study.experiment.training.init)
@@ -134,20 +138,33 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
         validate=tuple(checked) if "validation" in study.images else (),
         validate_every=training.validate_every,
         checkpoint_every=training.checkpoint_every,
+        keep=training.keep,
     )
+
+
+def initial_state(workspace: Workspace) -> TrainState:
+    """Returns the state before the first step."""
+    training = workspace.experiment.training
+    start, decayed = workspace.initial(), workspace.layout.size
+    return TrainState(OuterOptimizer(training.optimizer, start, training.steps, ema=training.ema, decayed=decayed))
 
 
 def train(workspace: Workspace, folder: RunFolder, session: Session, observer: Observer) -> Trained:
     """Trains a study, or continues it from its last checkpoint, and writes weights and graph into its folder.
 
+    `model.safetensors` holds the last parameters, `best.safetensors` those of the best validation figure.
+
     Raises:
         Interrupted: The user asked to stop; the state is saved.
     """
     experiment, study = workspace.experiment, workspace.study
-    plan = make_plan(workspace, session)
-    training = experiment.training
-    start, decayed = workspace.initial(), workspace.layout.size
-    state = TrainState(OuterOptimizer(training.optimizer, start, training.steps, ema=training.ema, decayed=decayed))
+    plan = replace(
+        make_plan(workspace, session),
+        best=lambda flat: save_model(
+            folder.path / "best.safetensors", experiment.model, study.scale, workspace.network(flat)
+        ),
+    )
+    state = initial_state(workspace)
     load_state(folder.checkpoints, state)
     if plan.relate and plan.steps == 0:
         state.relations = plan.relate(0, state.optimizer.flat.detach())

@@ -33,33 +33,52 @@ class TrainState:
     seconds: float = 0.0
 
 
-def save_state(folder: Path, state: TrainState) -> None:
-    """Writes a checkpoint; the JSON file comes last and names the tensors, so a crash leaves the one before intact."""
-    tensors = f"{state.step:08d}.{_TENSORS}"
-    write_atomically(folder / tensors, save(state.optimizer.tensors()))
+def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
+    """Writes the checkpoint of a step and removes all but the last `keep`.
+
+    The JSON file comes last and names the tensors, so a crash or a full disk leaves the one before intact.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written to.
+    """
+    name = f"{state.step:08d}"
+    write_atomically(folder / f"{name}.{_TENSORS}", save(state.optimizer.tensors()))
     data = {
         "step": state.step,
-        "tensors": tensors,
+        "tensors": f"{name}.{_TENSORS}",
         "relations": None if state.relations is None else state.relations.to_json(),
         "norms": state.norms,
         "log": state.log,
         "validation": state.validation,
         "seconds": state.seconds,
     }
-    write_atomically(folder / _DATA, json.dumps(data).encode())
-    for old in folder.glob(f"*.{_TENSORS}"):
-        if old.name != tensors:
-            old.unlink()
+    write_atomically(folder / f"{name}.{_DATA}", json.dumps(data).encode())
+    _remove_old(folder, keep)
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    """Removes all checkpoints but the last `keep`, and what an interrupted writing left behind."""
+    kept = {path.name.split(".")[0] for path in sorted(folder.glob(f"*.{_DATA}"))[-keep:]}
+    # The data go first: tensors without data are no checkpoint, data without tensors would be a broken one.
+    for old in [folder / _DATA, *folder.glob(f"*.{_DATA}"), *folder.glob(f"*.{_TENSORS}"), *folder.glob(".*.part")]:
+        if old.name.split(".")[0] not in kept:
+            old.unlink(missing_ok=True)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Returns the data file of the last checkpoint in a folder; names are steps with leading zeros."""
+    legacy = folder / _DATA  # what version 0.1 wrote
+    return max(folder.glob(f"*.{_DATA}"), default=legacy if legacy.is_file() else None)
 
 
 def load_state(folder: Path, state: TrainState) -> bool:
-    """Takes over the checkpoint in a folder; returns whether there was one.
+    """Takes over the last checkpoint in a folder; returns whether there was one.
 
     Raises:
         UserError: The checkpoint cannot be read.
     """
-    path = folder / _DATA
-    if not path.is_file():
+    path = last_checkpoint(folder)
+    if path is None:
         return False
     try:
         data = json.loads(path.read_text())
@@ -71,5 +90,7 @@ def load_state(folder: Path, state: TrainState) -> bool:
         state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
         state.seconds = data["seconds"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be read ({error!r}); remove the folder to start again") from error
+        raise UserError(
+            f"{path}: cannot be read ({error!r}); remove it to go on from the one before, or from the start"
+        ) from error
     return True

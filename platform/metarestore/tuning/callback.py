@@ -19,10 +19,9 @@ from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
-from metarestore.tuning.runs import STATUS
+from metarestore.tuning.runs import LONGEST_TAG, STATUS
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
-_LONGEST_TAG = 5000
 _FIGURES = ("loss", "psnr", "validation_psnr")
 
 
@@ -69,7 +68,12 @@ class SweepCallback(tune.Callback):
         result = known or TrialResult(self.record.number(trial.trial_id), self._values(trial))
         self.record.trials[trial.trial_id] = result
         run = self._run(trial.trial_id, result)
-        self.record.change(trial.trial_id, state="running", values=self._values(trial), run=run.id)
+        if known is None:
+            # Once: PBT changes values on the way, and MLflow refuses to change a parameter.
+            run.params(strict_json(result.values))
+            run.tag("trial", trial.trial_id)
+            run.flush()
+        self.record.change(trial.trial_id, state="running", values=self._values(trial), run=run.id or "")
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -110,19 +114,16 @@ class SweepCallback(tune.Callback):
         run = self._run(key, result)
         run.tag("state", state)
         if error:
-            run.tag("error", error[:_LONGEST_TAG])
+            run.tag("error", error[:LONGEST_TAG])
         run.end(STATUS[state])
         Console().print(progress_line(result), highlight=False, soft_wrap=True)
 
     def _run(self, key: str, result: TrialResult) -> Run:
-        """Returns the MLflow run of a trial; a new one gets the trial's values as parameters."""
+        """Returns the MLflow run of a trial, which is made or taken up where its folder stands."""
         if key not in self._runs:
-            self._store = self._store or Store(self._root, self._name)
-            run = self._store.run(f"trial {result.number}", parent=self.record.parent, run_id=result.run or None)
-            if run.id != result.run:
-                run.params(strict_json(result.values))
-                run.tag("trial", key)
-            self._runs[key] = run
+            self._store = self._store or Store(self._root, self._name, required=False)
+            name, place = f"trial {result.number}", self.record.place(key)
+            self._runs[key] = self._store.run(name, folder=place, parent=self.record.parent)
         return self._runs[key]
 
     def _values(self, trial: Trial) -> dict[str, Any]:

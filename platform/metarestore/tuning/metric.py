@@ -40,13 +40,13 @@ class HeldOutShotsJob:
         how = workspace.experiment.adaptation
         adapted = adapt(
             workspace.model,
-            flat.to(workspace.device),
+            workspace.network(flat).to(workspace.device),
             shots.support_lr[~held],
             shots.support_hr[~held],
             optimizer=how.optimizer,
             steps=how.steps,
             lr=how.lr,
-            loss_name=workspace.experiment.learner.loss,
+            rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
         )
         with torch.no_grad():
             restored = restore(workspace.model, workspace.layout.unflatten(adapted), shots.support_lr[held]).cpu()

@@ -65,6 +65,15 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
 
+    def place(self, key: str) -> Path:
+        """Returns the folder where the MLflow run of a trial keeps what it has to tell."""
+        return self.places / key
+
+    @property
+    def places(self) -> Path:
+        """The folder of all trials' folders."""
+        return self.folder / "trials"
+
     def number(self, key: str) -> int:
         """Returns the number of a trial, the next free one if it is new."""
         return self.trials[key].number if key in self.trials else len(self.trials) + 1
@@ -78,7 +87,10 @@ class Record:
 
 def described(experiment: Experiment) -> dict[str, str]:
     """Flattens what a sweep's result depends on."""
-    return flattened(experiment.model_dump(mode="json", by_alias=True, exclude={"engine", "arms"}))
+    data = experiment.model_dump(
+        mode="json", by_alias=True, exclude={"engine": True, "arms": True, "training": {"keep"}}
+    )
+    return flattened(data)
 
 
 def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record:

@@ -245,14 +245,16 @@ def _cluster(experiment: Experiment) -> Iterator[None]:
 
 def _parent(store: Store, record: Record, name: str, experiment: Experiment) -> Run:
     """Starts the parent MLflow run, or takes it up and closes what a killed sweep left open under it."""
-    parent = store.run(name, run_id=record.parent)
-    if parent.id == record.parent:
-        mend_runs(store, record, experiment.tuning.metric)
-    else:
+    parent = store.run(name, folder=record.folder)
+    if parent.id is None:
+        raise UserError(f"MLflow: {store.uri} takes no new run; try again when it does, trials are nested under it")
+    if record.parent is None:
         written = experiment.model_dump(mode="json", by_alias=True, include={"search"}, exclude_unset=True)
         parent.params(written | {"tuning": experiment.tuning.model_dump(mode="json")})
-        record.parent = parent.id
-        record.save()
+        parent.flush()
+    record.parent = parent.id
+    record.save()
+    mend_runs(store, record, experiment.tuning.metric)
     return parent
 
 

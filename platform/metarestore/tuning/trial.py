@@ -21,8 +21,8 @@ from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Workspace, single_thread
 from metarestore.project import resolve
-from metarestore.training.run import RunFolder, make_plan, train
-from metarestore.training.state import OuterOptimizer, TrainState, load_state
+from metarestore.training.run import RunFolder, initial_state, make_plan, train
+from metarestore.training.state import load_state
 from metarestore.tuning.metric import metric_jobs
 
 METRIC = "metric"
@@ -49,7 +49,9 @@ class TrialPlan:
         tuning = self.experiment.tuning
         drawn = Space(self.experiment.search).experiment(self.experiment, draw)
         every = tuning.interval(drawn.training.steps)
-        training = drawn.training.model_copy(update={"validate_every": every, "checkpoint_every": every})
+        # Ray Tune keeps what was reported, so one checkpoint is enough.
+        saving = {"validate_every": every, "checkpoint_every": every, "keep": 1}
+        training = drawn.training.model_copy(update=saving)
         # The settings travel with the trial, for its metric; its search does not.
         return drawn.model_copy(update={"training": training, "engine": self._engine(), "tuning": tuning})
 
@@ -112,11 +114,9 @@ class _Reporter:
 
     def saved(self, step: int) -> None:
         """Measures and reports."""
-        experiment = self._workspace.experiment
-        start = self._workspace.initial()
-        state = TrainState(OuterOptimizer(experiment.training.optimizer, start, experiment.training.steps))
+        state = initial_state(self._workspace)
         load_state(self._checkpoints, state)
-        figures = self._session.map(self._jobs, state.optimizer.flat.detach())
+        figures = self._session.map(self._jobs, state.optimizer.averaged)
         metric = float(np.mean(np.concatenate(figures)))
         # NaN would let a scheduler compare with nothing.
         figure = metric if math.isfinite(metric) else -math.inf

@@ -1,0 +1,113 @@
+"""Connecting to a Ray cluster, and how many workers it has room for."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.errors import UserError
+
+_REMEDY = "start one with `ray start --head`, or leave the address out"
+_CLIENT = "ray://"
+
+
+def connect(spec: RaySpec) -> None:
+    """Connects to the cluster of a specification, or starts a local one.
+
+    Raises:
+        UserError: No cluster answers at the address, or the local one would be far too large for the machine.
+    """
+    # Ray warns of a coming change for actors without GPUs unless this is set; ours see none either way.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local = spec.address is None
+    if spec.address not in (None, "auto", "local"):
+        _check_reachable(str(spec.address))
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if local:
+        options |= {"num_cpus": _local_slots(spec), "include_dashboard": False}
+    try:
+        ray.init(address="local" if local else spec.address, **options)
+    except ImportError as error:
+        raise UserError(f"engine.address: {_CLIENT} needs Ray's client; pip install 'ray[client]'") from error
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        # Ray only logs that a token is missing, and reports that it could not connect.
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}; if it asks for a "
+            "token, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token of its head to this machine"
+        ) from error
+
+
+def _local_slots(spec: RaySpec) -> int:
+    """Returns the CPU slots of a local cluster: as many as are asked for, since tests run 3 workers on 2 cores."""
+    cores = os.cpu_count() or 1
+    wanted = 0 if spec.workers == "auto" else math.ceil(spec.workers * spec.cpus_per_worker)
+    if wanted > max(4 * cores, 4):
+        raise UserError(
+            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs are too many for the {cores} "
+            f"cores of this machine; write auto, or at most {max(4 * cores, 4)}"
+        )
+    return max(wanted, cores)
+
+
+def _check_reachable(address: str) -> None:
+    """Asks for a connection first, because Ray itself waits for minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"engine.address: '{address}' is not auto, host:port or ray://host:port; {_REMEDY}")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"engine.address: no Ray cluster answers at '{address}' ({error.strerror or error}); {_REMEDY}"
+        ) from error
+
+
+def alive_nodes() -> dict[str, Mapping[str, float]]:
+    """Returns the machines of the cluster that are up: id and resources of each."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+
+
+def room(spec: RaySpec, nodes: Mapping[str, Mapping[str, float]]) -> int:
+    """Counts the workers that the machines have room for; a worker cannot span two of them.
+
+    >>> room(RaySpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
+    3
+    >>> quarters = RaySpec(kind="ray", cpus_per_worker=0.5, gpus_per_worker=0.25)
+    >>> room(quarters, {"a": {"CPU": 8, "GPU": 1}, "b": {"CPU": 8}})
+    4
+    """
+    return sum(_room_of_one(spec, resources) for resources in nodes.values())
+
+
+def _room_of_one(spec: RaySpec, resources: Mapping[str, float]) -> int:
+    # Shares like 0.1 are not exact, so 1 / 0.1 may come out as 9.999.
+    places = math.floor(resources.get("CPU", 0) / spec.cpus_per_worker + 1e-6)
+    if spec.gpus_per_worker:
+        places = min(places, math.floor(resources.get("GPU", 0) / spec.gpus_per_worker + 1e-6))
+    return places
+
+
+def worker_count(spec: RaySpec) -> int:
+    """Returns how many workers to start.
+
+    Raises:
+        UserError: The cluster has no room for them.
+    """
+    places = room(spec, alive_nodes())
+    count = places if spec.workers == "auto" else spec.workers
+    if not 0 < count <= places:
+        raise UserError(
+            f"engine.workers: {spec.workers} workers of {spec.cpus_per_worker:g} CPUs and {spec.gpus_per_worker:g} "
+            f"GPUs do not fit the cluster, which has room for {places}; lower engine.workers or the shares per worker"
+        )
+    return count

@@ -1,0 +1,148 @@
+"""What a run has to tell others, on disk first: it outlives a store that does not answer, and the process itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from metarestore.errors import UserError
+from metarestore.models.checkpoint import write_atomically
+
+Record = dict[str, Any]
+
+_CHUNK = 200
+"""Lines that are sent, and then noted as sent, in one go."""
+
+
+class Journal:
+    """Records in the order they were noted, and how many of them have arrived.
+
+    A record is one line of `tracking.jsonl`, written at once: SIGKILL loses none. `tracking.json` says which MLflow
+    run they belong to and how many bytes have arrived there. Where the disk is full, records are held in memory until
+    there is room: noting one never fails.
+
+    Args:
+        folder: The run's folder.
+        run_id: The MLflow run of a folder that has no journal yet.
+
+    Attributes:
+        key: Name of this journal, by which its MLflow run is found even if its id was never noted.
+        run_id: The MLflow run, or None as long as there is none.
+        reopened: Whether an earlier process wrote here: what it sent last may have arrived without being noted.
+    """
+
+    def __init__(self, folder: Path, run_id: str | None = None) -> None:
+        self._lines, self._state = folder / "tracking.jsonl", folder / "tracking.json"
+        self.key, self.run_id, self._sent = uuid.uuid4().hex, run_id, 0
+        self._held: list[bytes] = []
+        self._last: dict[str, int] = {}
+        self._status = ""
+        self.reopened = self._state.is_file()
+        if self.reopened:
+            self._read()
+        else:
+            self._lines.unlink(missing_ok=True)
+            self._save_state()
+
+    @property
+    def path(self) -> Path:
+        """The file of the records."""
+        return self._lines
+
+    @property
+    def settled(self) -> bool:
+        """Whether the run was ended, and everything up to its end has arrived."""
+        size = self._lines.stat().st_size if self._lines.is_file() else 0
+        return self._status not in {"", "RUNNING"} and not self._held and self._sent >= size
+
+    def note(self, record: Record) -> None:
+        """Appends a record."""
+        self._remember(record)
+        self._held.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        try:
+            with self._lines.open("ab", buffering=0) as file:
+                while self._held:
+                    self._append(file.fileno(), self._held[0])
+                    del self._held[0]
+        except OSError:
+            return  # held until there is room
+
+    def note_metrics(self, values: dict[str, float], step: int, time: int) -> None:
+        """Appends the metrics of a step, without those that were noted before: a resumed run repeats some steps."""
+        new = {key: float(value) for key, value in values.items() if step > self._last.get(key, -1)}
+        if new:
+            record = {"kind": "metrics", "step": step, "time": time, "values": new}
+            self.note(record)
+
+    def chunks(self) -> Iterator[tuple[list[Record], int]]:
+        """Yields what has not arrived, in chunks, with the position to `acknowledge` when a chunk has."""
+        while True:
+            chunk = list(islice(self._records(self._sent), _CHUNK))
+            if not chunk:
+                return
+            yield [record for record, _ in chunk], chunk[-1][1]
+
+    def acknowledge(self, position: int) -> None:
+        """Notes that everything up to a position has arrived."""
+        self._sent = position
+        self._save_state()
+
+    def assign(self, run_id: str | None) -> None:
+        """Notes the MLflow run; another one than before, or None, has to be told everything again."""
+        if self.run_id is not None and run_id != self.run_id:
+            self._sent = 0
+        self.run_id = run_id
+        self._save_state()
+
+    def _append(self, descriptor: int, line: bytes) -> None:
+        before = os.fstat(descriptor).st_size
+        written = os.write(descriptor, line)
+        if written < len(line):
+            os.ftruncate(descriptor, before)
+            raise OSError("the disk is full")
+
+    def _remember(self, record: Record) -> None:
+        if record["kind"] == "metrics":
+            self._last |= dict.fromkeys(record["values"], record["step"])
+        elif record["kind"] == "status":
+            self._status = record["status"]
+
+    def _records(self, start: int) -> Iterator[tuple[Record, int]]:
+        if not self._lines.is_file():
+            return
+        with self._lines.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                start += len(line)
+                yield json.loads(line), start
+
+    def _cut_torn_line(self) -> None:
+        """Removes the rest of a line that a power cut left behind."""
+        if not self._lines.is_file():
+            return
+        content = self._lines.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self._lines, whole)
+
+    def _read(self) -> None:
+        try:
+            state = json.loads(self._state.read_text())
+            self.key, self.run_id, self._sent = str(state["key"]), state["run"], int(state["sent"])
+            self._cut_torn_line()
+            for record, _ in self._records(0):
+                self._remember(record)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._state}: cannot be read ({error!r}); remove it to track this run anew") from error
+
+    def _save_state(self) -> None:
+        state = {"key": self.key, "run": self.run_id, "sent": self._sent}
+        try:
+            write_atomically(self._state, json.dumps(state).encode())
+        except UserError:
+            return  # a full disk: what is not noted as sent is compared with the store before it is sent again

@@ -1,0 +1,104 @@
+"""Several machines, played by Ray's own cluster utility on one: they join, leave, and change no byte."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+
+from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.engines.cluster import alive_nodes, connect
+from metarestore.engines.local import LocalEngine
+from metarestore.engines.ray import RayEngine
+from metarestore.errors import UserError
+from metarestore.learners.workspace import Study
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that offers no CPU, so that removing a machine never removes the driver's."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_three_machines_of_which_one_is_removed_and_one_joins_in_mid_run(
+    cluster: Cluster, small_study: Callable[..., Study], weights: Callable[..., bytes], tmp_path: Path
+) -> None:
+    study = small_study(training={"steps": 40, "tasks_per_step": 4, "shard_size": 1})
+    with LocalEngine() as local:
+        expected = weights(study, tmp_path / "local", local)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    cluster.wait_for_nodes()
+    seen: dict[int, int] = {}
+
+    def change(step: int) -> None:
+        seen[step] = len(engine.workers)
+        if step == 3:
+            cluster.remove_node(nodes[0])
+        if step == 20:
+            cluster.add_node(num_cpus=1)
+        # Steps take milliseconds here, and a cluster seconds to start a worker on a machine that joined.
+        deadline = time.monotonic() + 30
+        while step == 30 and len(engine.workers) < 3 and time.monotonic() < deadline:
+            engine.session(study).map([], torch.zeros(1))
+            time.sleep(0.2)
+
+    with RayEngine(RaySpec(kind="ray", placement="spread")) as engine:
+        assert len({member.node for member in engine.pool.up}) == 3
+        assert weights(study, tmp_path / "ray", engine, change) == expected
+        assert "3 Ray workers" in engine.describe()
+    assert seen[3] == 3
+    assert seen[20] == 2
+    assert seen[40] == 3
+
+
+def test_a_step_goes_on_with_a_machine_that_joins_when_all_are_gone(
+    cluster: Cluster, small_study: Callable[..., Study], weights: Callable[..., bytes], tmp_path: Path
+) -> None:
+    study = small_study()
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+
+    def change(step: int) -> None:
+        if step == 2:
+            cluster.remove_node(node)
+            cluster.add_node(num_cpus=1)
+
+    with LocalEngine() as local:
+        expected = weights(study, tmp_path / "local", local)
+    with RayEngine(RaySpec(kind="ray", max_restarts=-1)) as engine:
+        assert weights(study, tmp_path / "ray", engine, change) == expected
+
+
+def test_packed_workers_fill_a_machine_and_none_spans_two(cluster: Cluster) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=3)
+    cluster.wait_for_nodes()
+    with RayEngine(RaySpec(kind="ray", cpus_per_worker=2)) as engine:
+        assert len(engine.workers) == 2
+        assert len({member.node for member in engine.pool.up}) == 2
+    with pytest.raises(UserError, match="room for 2"):
+        RayEngine(RaySpec(kind="ray", workers=3, cpus_per_worker=2))
+    assert len(alive_nodes()) == 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_at_an_address(address: str) -> None:
+    with pytest.raises(UserError, match=r"engine.address: no Ray cluster answers .*`ray start --head`"):
+        connect(RaySpec(kind="ray", address=address))
+
+
+@pytest.mark.parametrize("address", ["cluster", "ray://cluster", "ray://:1"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError, match="is not auto, host:port or ray://host:port"):
+        connect(RaySpec(kind="ray", address=address))

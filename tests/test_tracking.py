@@ -1,0 +1,257 @@
+"""Figures reach MLflow once each, whatever happens to the store, the disk or the process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+from metarestore import tracking
+from metarestore.config.experiment import Experiment
+from metarestore.errors import UserError
+from metarestore.journal import Journal
+from metarestore.reports.progress import TrainingDisplay
+from metarestore.study import Observers, run_study
+from metarestore.tracking import Run, Store
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch, mlflow_store: str) -> list[str]:
+    """What the user was warned of; every test has an experiment of its own in one migrated store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    monkeypatch.setattr(tracking, "_PAUSE", 0.0)
+    return []
+
+
+class Switch:
+    """Makes a method of the MLflow client fail, before or after it did its work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str = "log_batch", *, after: bool = False) -> None:
+        self.broken = True
+        real: Callable[..., Any] = getattr(MlflowClient, method)
+
+        def maybe(*args: Any, **kwargs: Any) -> Any:
+            if self.broken and not after:
+                raise MlflowException("database is locked")
+            result = real(*args, **kwargs)
+            if self.broken:
+                raise MlflowException("the answer was lost")
+            return result
+
+        monkeypatch.setattr(MlflowClient, method, maybe)
+
+
+def store(root: Path, warnings: list[str], **options: bool) -> Store:
+    return Store(root, f"tracking-{root.name}", warnings.append, **options)
+
+
+def steps(run: Run, key: str) -> list[int]:
+    return [point.step for point in MlflowClient().get_metric_history(str(run.id), key)]
+
+
+def status(run: Run) -> str:
+    return str(MlflowClient().get_run(str(run.id)).info.status)
+
+
+# A store that fails --------------------------------------------------------------------------------------------------
+
+
+def test_figures_wait_for_a_store_and_arrive_in_order(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    switch = Switch(monkeypatch)
+    for step in range(3):
+        run.params({"a": {"b": 1}})
+        run.metrics({"loss": step, "nan": float("nan")}, step)
+        assert not run.flush()
+    switch.broken = False
+    run.metrics({"loss": 3}, 3)
+    assert run.end()
+    assert steps(run, "loss") == [0, 1, 2, 3]
+    assert status(run) == "FINISHED"
+    assert MlflowClient().get_run(str(run.id)).data.params == {"a.b": "1"}
+    assert len(warnings) == 1
+    assert "database is locked" in warnings[0]
+
+
+def test_an_answer_that_is_lost_duplicates_nothing(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    switch = Switch(monkeypatch, after=True)
+    run.metrics({"loss": 1}, 1)
+    assert not run.flush()
+    switch.broken = False
+    run.metrics({"loss": 2}, 2)
+    assert run.flush(patient=True)
+    assert steps(run, "loss") == [1, 2]
+
+
+def test_a_store_that_failed_is_left_alone_for_a_while(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    monkeypatch.setattr(tracking, "_PAUSE", 60.0)
+    switch = Switch(monkeypatch)
+    run.metrics({"loss": 1}, 1)
+    assert not run.flush()
+    switch.broken = False
+    assert not run.flush()
+    assert run.flush(patient=True)
+
+
+def test_a_run_that_cannot_be_made_is_made_later_under_its_parent(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = store(tmp_path, warnings)
+    switch = Switch(monkeypatch, "create_run")
+    (tmp_path / "arm").mkdir()
+    parent = place.run("parent", folder=tmp_path)
+    child = place.run("child", folder=tmp_path / "arm", parent=parent)
+    child.metrics({"loss": 1}, 1)
+    assert (parent.id, child.id) == (None, None)
+    switch.broken = False
+    assert child.end()
+    assert parent.end()
+    assert MlflowClient().get_run(str(child.id)).data.tags["mlflow.parentRunId"] == parent.id
+    assert steps(child, "loss") == [1]
+
+
+def test_a_run_whose_id_was_lost_is_found_again(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = store(tmp_path, warnings)
+    switch = Switch(monkeypatch, "create_run", after=True)
+    assert place.run("run", folder=tmp_path).id is None
+    switch.broken = False
+    run = place.run("run", folder=tmp_path)
+    assert run.flush(patient=True)
+    found = MlflowClient().search_runs([place.experiment])
+    assert [one.info.run_id for one in found] == [run.id]
+
+
+def test_a_new_run_needs_its_store_and_a_resumed_one_does_not(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = Switch(monkeypatch, "get_experiment_by_name")
+    with pytest.raises(UserError, match="no store answers"):
+        store(tmp_path, warnings)
+    place = store(tmp_path, warnings, required=False)
+    run = place.run("run", folder=tmp_path)
+    run.metrics({"loss": 1}, 1)
+    assert len(warnings) == 1
+    switch.broken = False
+    assert run.end()
+    assert steps(run, "loss") == [1]
+
+
+# A process that dies -------------------------------------------------------------------------------------------------
+
+
+def test_a_later_process_sends_what_waits_and_repeats_nothing(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store(tmp_path, warnings).run("run", folder=tmp_path)
+    for step in (1, 2):
+        first.metrics({"loss": step}, step)
+    # The process dies between the store's answer and the note that it came.
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "acknowledge", lambda *_: None)
+        for record, _ in first._journal.chunks():
+            first._store.client.log_batch(str(first.id), metrics=[m for r in record[1:] for m in tracking._metrics(r)])
+            break
+    second = store(tmp_path, warnings).run("run", folder=tmp_path)
+    assert second.id == first.id
+    for step in (2, 3):
+        second.metrics({"loss": step}, step)
+    assert second.end()
+    assert steps(second, "loss") == [1, 2, 3]
+    assert status(second) == "FINISHED"
+
+
+def test_a_run_that_was_removed_from_the_store_is_told_again(tmp_path: Path, warnings: list[str]) -> None:
+    first = store(tmp_path, warnings).run("run", folder=tmp_path)
+    first.metrics({"loss": 1}, 1)
+    assert first.end()
+    MlflowClient().delete_run(str(first.id))
+    second = store(tmp_path, warnings).run("run", folder=tmp_path)
+    second.metrics({"loss": 2}, 2)
+    assert second.end()
+    assert second.id != first.id
+    assert steps(second, "loss") == [1, 2]
+
+
+def test_a_torn_line_is_dropped_and_a_broken_state_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.note_metrics({"loss": 1.0}, 1, 0)
+    with journal.path.open("ab") as file:
+        file.write(b'{"kind":"metr')
+    again = Journal(tmp_path)
+    again.note_metrics({"loss": 1.0}, 1, 0)
+    again.note_metrics({"loss": 2.0}, 2, 0)
+    assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [1, 2]
+    (tmp_path / "tracking.json").write_text("{")
+    with pytest.raises(UserError, match=r"tracking.json: cannot be read.*track this run anew"):
+        Journal(tmp_path)
+
+
+@pytest.mark.parametrize("written", [0, 5])
+def test_a_full_disk_holds_figures_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    journal = Journal(tmp_path)
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:written]))
+        journal.note_metrics({"loss": 1.0}, 1, 0)
+    assert journal.path.read_bytes() == b""
+    journal.note_metrics({"loss": 2.0}, 2, 0)
+    assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [1, 2]
+
+
+# Whole studies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["step", "saved"])
+def test_a_study_that_dies_at_any_moment_logs_every_step_once(
+    small_experiment: Callable[..., Experiment],
+    tmp_path: Path,
+    warnings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """An error that nothing expects stands for a crash; the adaptation figures are logged once too."""
+    experiment = small_experiment(training={"checkpoint_every": 2, "validate_every": 1})
+
+    def study(*, resume: bool) -> None:
+        with TrainingDisplay(Console(quiet=True)) as display:
+            name = f"study-{tmp_path.name}"
+            run_study(experiment, ROOT, tmp_path / "run", display, name=name, command="", arms=False, resume=resume)
+
+    def crash(self: Observers, *args: Any) -> None:
+        real(self, *args)
+        if (args[0]["step"] if moment == "step" else args[0] + 1) == 3:
+            raise AssertionError("crash")
+
+    real = getattr(Observers, moment)
+    monkeypatch.setattr(Observers, moment, crash)
+    with pytest.raises(AssertionError, match="crash"):
+        study(resume=False)
+    monkeypatch.setattr(Observers, moment, real)
+    study(resume=True)
+    study(resume=True)
+    client = MlflowClient()
+    found = client.search_runs([client.get_experiment_by_name(f"study-{tmp_path.name}").experiment_id])
+    assert [run.info.status for run in found] == ["FINISHED"]
+    expected = {"loss": [1, 2, 3, 4], "validation_psnr": [1, 2, 3, 4], "adaptation_psnr_y": [0, 1, 2], "psnr_y": [0]}
+    for key, logged in expected.items():
+        assert [m.step for m in client.get_metric_history(found[0].info.run_id, key)] == logged
+    assert warnings == []
