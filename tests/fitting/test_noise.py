@@ -41,7 +41,7 @@ def test_noise_is_found_behind_jpeg(make_pair):
     steps = ({"op": "gaussian_noise", "sigma": 5}, {"op": "jpeg", "quality": 85, "codec": "libjpeg"})
     fit = fit_pair(make_pair("coffee", 4, BLUR, NEAREST, *steps))
     assert fit.jpeg.quality == 85
-    # Compression takes part of the noise away and adds errors of its own: over photographs and noise fields the estimate
+    # Compression takes part of the noise away and adds errors of its own: over photographs and fields the estimate
     # varies by a quarter, where without JPEG it varies by less than a tenth.
     assert fit.noise.sigma == pytest.approx(5, rel=0.35)
 
