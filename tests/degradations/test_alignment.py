@@ -15,9 +15,10 @@ from metarestore.tasks.spec import SyntheticSpec, content_hash
 
 CATALOGUE = sorted((Path(__file__).parents[2] / "tasks").glob("*.yaml"))
 # Noise and coding errors do not move anything, but hide from the measurement whether something did. Lateral chromatic
-# aberration is meant to move red and blue, and how far a bent path moves a wave depends on the wave.
+# aberration is meant to move red and blue, how far a bent path moves a wave depends on the wave, and a vignette's slope
+# of brightness looks like a movement.
 CALM = {"isp": {"shot": 0.0, "read": 0.0}, "motion_blur": {"curvature": 0.0}}
-LEFT_OUT = {"chromatic_aberration", "jpeg", "webp"}
+LEFT_OUT = {"chromatic_aberration", "vignette", "jpeg", "webp"}
 
 
 SIZE, CROP = 192, 36

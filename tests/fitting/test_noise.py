@@ -39,9 +39,11 @@ def test_a_clean_image_is_quiet(make_pair):
 
 def test_noise_is_found_behind_jpeg(make_pair):
     steps = ({"op": "gaussian_noise", "sigma": 5}, {"op": "jpeg", "quality": 85, "codec": "libjpeg"})
-    fit = fit_pair(make_pair("coffee", 4, BLUR, NEAREST, *steps))
-    assert fit.jpeg.quality == 85
-    assert fit.noise.sigma == pytest.approx(5, rel=0.15)
+    names = ("coffee", "chelsea", "astronaut", "rocket")
+    fits = [fit_pair(make_pair(name, 4, BLUR, NEAREST, *steps)) for name in names]
+    assert {fit.jpeg.quality for fit in fits} == {85}
+    # Compression takes part of the noise away and adds errors of its own: a single pair may be a quarter off.
+    assert np.mean([fit.noise.sigma for fit in fits]) == pytest.approx(5, rel=0.15)
 
 
 def test_edges_that_the_model_misses_are_no_noise():

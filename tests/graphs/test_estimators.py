@@ -131,14 +131,9 @@ def test_bootstrap_of_a_mean_is_its_standard_error() -> None:
     np.testing.assert_allclose(found, sample.std(axis=0, ddof=1) / 20, rtol=0.3)
 
 
-@pytest.mark.parametrize(
-    ("planted", "rank"), [("blur_iso_wide", 1), ("noise_gaussian", 1), ("jpeg", 1), ("blur_noise", 3)]
-)
-def test_response_finds_a_planted_relation(small_study: Callable[..., Study], planted: str, rank: int) -> None:
-    """A target that secretly is one of the auxiliary distributions is related to that one most, in most of 6 draws.
-
-    Blur with noise, whose two effects on the spectrum partly cancel, is only among the first three that often.
-    """
+@pytest.mark.parametrize("planted", ["blur_iso_wide", "noise_gaussian", "jpeg", "blur_noise"])
+def test_response_finds_a_planted_relation(small_study: Callable[..., Study], planted: str) -> None:
+    """A target that secretly is one of the auxiliary distributions is related to that one most, in most of 6 draws."""
     names = ["bicubic", "blur_iso_mild", "blur_iso_wide", "noise_gaussian", "jpeg", "blur_noise"]
     spec = Project(small_root()).task(planted)
     assert isinstance(spec, SyntheticSpec)
@@ -146,16 +141,16 @@ def test_response_finds_a_planted_relation(small_study: Callable[..., Study], pl
     for seed in range(6):
         study = small_study(
             seed=seed,
-            graph={"auxiliary": names, "estimator": {"kind": "response", "draws": 12}},
+            # Blur with noise, whose effects on the spectrum partly cancel, is told from JPEG by many draws only.
+            graph={"auxiliary": names, "estimator": {"kind": "response", "draws": 48}},
             adaptation={"shots": 5, "shot_size": 128},
         )
         workspace = Workspace(dataclasses.replace(study, target=spec))
         relations = estimate(
             workspace, lambda jobs, flat, w=workspace: [j.run(w, flat) for j in jobs], workspace.initial()
         )
-        order = [relations.auxiliary[int(k)] for k in np.argsort(-relations.values)]
-        found.append(planted in order[:rank])
-    assert sum(found) >= 5
+        found.append(relations.auxiliary[int(relations.values.argmax())])
+    assert found.count(planted) >= 5, found
 
 
 def small_root() -> Any:
