@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
+from ray.util.placement_group import PlacementGroup
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.errors import UserError
@@ -77,8 +78,20 @@ def alive_nodes() -> dict[str, Mapping[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
-def room(spec: RaySpec, nodes: Mapping[str, Mapping[str, float]]) -> int:
-    """Counts the workers that the machines have room for; a worker cannot span two of them.
+def reserved() -> PlacementGroup | None:
+    """Returns what Ray has reserved for this process, as it does for the trials of a sweep; None outside of one."""
+    group: PlacementGroup | None = ray.util.get_current_placement_group()
+    return group
+
+
+def open_places(nodes: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
+    """Returns where workers may start: the bundles reserved for this process, or else the machines `nodes`."""
+    group = reserved()
+    return nodes if group is None else {str(i): bundle for i, bundle in enumerate(group.bundle_specs)}
+
+
+def room(spec: RaySpec, places: Mapping[str, Mapping[str, float]]) -> int:
+    """Counts the workers that machines, or bundles, have room for; a worker cannot span two of them.
 
     >>> room(RaySpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
     3
@@ -86,7 +99,7 @@ def room(spec: RaySpec, nodes: Mapping[str, Mapping[str, float]]) -> int:
     >>> room(quarters, {"a": {"CPU": 8, "GPU": 1}, "b": {"CPU": 8}})
     4
     """
-    return sum(_room_of_one(spec, resources) for resources in nodes.values())
+    return sum(_room_of_one(spec, resources) for resources in places.values())
 
 
 def _room_of_one(spec: RaySpec, resources: Mapping[str, float]) -> int:
@@ -103,7 +116,7 @@ def worker_count(spec: RaySpec) -> int:
     Raises:
         UserError: The cluster has no room for them.
     """
-    places = room(spec, alive_nodes())
+    places = room(spec, open_places(alive_nodes()))
     count = places if spec.workers == "auto" else spec.workers
     if not 0 < count <= places:
         raise UserError(

@@ -12,7 +12,7 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from metarestore.config.experiment import RayEngine as RaySpec
-from metarestore.engines.cluster import alive_nodes, room
+from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Job, Study, Workspace, single_thread
 
@@ -105,7 +105,7 @@ class Pool:
         Raises:
             UserError: They do not come up in time.
         """
-        self._room = room(self._spec, alive_nodes())
+        self._room = room(self._spec, open_places(alive_nodes()))
         self._add(count)
         waiting = list(self.coming)
         try:
@@ -144,7 +144,7 @@ class Pool:
             return []
         self._read_at = time.monotonic()
         nodes = alive_nodes()
-        places, before = room(self._spec, nodes), self._room
+        places, before = room(self._spec, open_places(nodes)), self._room
         self._room = places
         if places > before:
             wanted = places if self._spec.workers == "auto" else min(self._spec.workers, places)
@@ -167,9 +167,16 @@ class Pool:
             num_gpus=spec.gpus_per_worker or None,
             max_restarts=spec.max_restarts,
             max_task_retries=spec.max_restarts,
-            scheduling_strategy="SPREAD" if spec.placement == "spread" else "DEFAULT",
+            scheduling_strategy=_strategy(spec),
         )
         for _ in range(count):
             self._started += 1
             actor = actor_class.remote("cuda" if spec.gpus_per_worker else "cpu", spec.gpus_per_worker)
             self.coming[actor.where.remote()] = Member(actor, self._started)
+
+
+def _strategy(spec: RaySpec) -> str | None:
+    """Returns how Ray places actors; any strategy that is named would take them out of what is reserved for them."""
+    if reserved() is not None:
+        return None
+    return "SPREAD" if spec.placement == "spread" else "DEFAULT"
