@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from metarestore.config.experiment import Experiment
-from metarestore.learners.workspace import Study, Workspace, single_thread
+from metarestore.learners.process import prepare_process
+from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ def merged(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    single_thread()
+    prepare_process()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,8 +5,10 @@ Prints:  tasks per second for FSRCNN x4, 8 tasks of 5 + 5 patches of 16 x 16 LR,
          order: this engine with 2 one-thread Ray workers, this process on one thread, and learn2learn at its best
          thread count; then the share of the machine's measured convolution peak that the workers reach.
 
-All sides get tasks that are built already, and learn2learn gets our network, whose last layer is the faster sub-pixel
-form; `with tasks` is ours again with drawing and degrading the tasks, which nobody else does in the step.
+All sides get tasks that are built already; `with tasks` is ours again with drawing and degrading the tasks, which
+nobody else does in the step. learn2learn gets our network, whose last layer is in the faster sub-pixel form, and once
+more the network in stock layers, as one would write it. `kernel` compares single processes on one thread each: what is
+left of the ratio when the second worker is taken away.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.degradations.resample import bicubic_upsample
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine
 from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learn2learn import reference_gradients
+from metarestore.learners.learner import MAMLLearner
 from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.fsrcnn import FSRCNN
 from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import GradientJob
@@ -49,6 +54,14 @@ def study_of(learner: str, steps: int) -> Study:
         "training": {"tasks_per_step": TASKS, "shard_size": SHARD, "support": 5, "query": 5, "patch": 64},
     }
     return resolve(Experiment.model_validate(experiment), Path(__file__).parents[2])
+
+
+class StockFSRCNN(FSRCNN):
+    """The same network with PyTorch's transposed convolution."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Restores LR images."""
+        return self.tail(self.body(lr)) + bicubic_upsample(lr, self.scale)
 
 
 @dataclass(frozen=True)
@@ -98,28 +111,34 @@ def measure(study: Study, engine: RayEngine, rounds: int, peak: float) -> list[s
     ready, built = [ReadyJob(s) for s in shards], [GradientJob(s) for s in shards]
     session, here = engine.session(study), LocalSession(workspace)
 
-    def reference(threads: int) -> None:
+    stock = replace(workspace.learner, model=StockFSRCNN(study.scale))
+
+    def reference(learner: MAMLLearner, threads: int) -> None:
         torch.set_num_threads(threads)
-        reference_gradients(workspace.learner, workspace.layout, flat, tasks)
+        reference_gradients(learner, workspace.layout, flat, tasks)
         torch.set_num_threads(1)
 
+    counts = range(1, (os.cpu_count() or 1) + 1)
     ways: dict[str, Callable[[], Any]] = {
         "ray": lambda: session.map(ready, flat),
         "with tasks": lambda: session.map(built, flat),
         "local": lambda: here.map(ready, flat),
-        **{f"l2l {n}": lambda n=n: reference(n) for n in range(1, (os.cpu_count() or 1) + 1)},
+        **{f"l2l {n}": lambda n=n: reference(workspace.learner, n) for n in counts},
+        **{f"stock {n}": lambda n=n: reference(stock, n) for n in counts},
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 2):
         for name, act in ways.items():
             times[name].append(seconds(act))
     speed = {name: TASKS / statistics.median(all_times[2:]) for name, all_times in times.items()}
-    best = max((name for name in speed if name.startswith("l2l")), key=lambda name: speed[name])
+    best, plain = (max((n for n in speed if n.startswith(kind)), key=lambda n: speed[n]) for kind in ("l2l", "stock"))
     share = flops_of(workspace, tasks, flat) * speed["ray"] / TASKS / 1e9 / peak
     spec = study.experiment.learner
-    figures = [f"{speed[name]:.1f}" for name in ("ray", "with tasks", "local", best)]
-    steps = getattr(spec, "inner_steps", 0)
-    return [spec.kind, str(steps), *figures, best[4:], f"{speed['ray'] / speed[best]:.2f}", f"{share:.0%}"]
+    shown = [f"{speed[name]:.1f}" for name in ("ray", "with tasks", "local")]
+    shown += [f"{speed[name]:.1f} ({name.split()[1]})" for name in (best, plain)]
+    pairs = (("ray", best), ("ray", plain), ("local", "l2l 1"))
+    ratios = [f"{speed[ours] / speed[theirs]:.2f}" for ours, theirs in pairs]
+    return [spec.kind, str(getattr(spec, "inner_steps", 0)), *shown, *ratios, f"{share:.0%}"]
 
 
 def main() -> None:
@@ -128,8 +147,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     peak = convolution_peak(os.cpu_count() or 1)
-    head = ["learner", "inner steps", "ours, 2 workers", "with tasks", "ours, 1 thread", "learn2learn", "its threads"]
-    rows = [[*head, "ratio", "of peak"], ["---"] * 9]
+    head = ["learner", "inner steps", "ours, 2 workers", "with tasks", "ours, 1 thread"]
+    head += ["learn2learn (its threads)", "in stock layers", "ratio", "to stock", "kernel", "of peak"]
+    rows = [head, ["---"] * len(head)]
     with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
         for learner in ("fomaml", "maml"):
             rows += [measure(study_of(learner, steps), engine, options.rounds, peak) for steps in (1, 5)]

@@ -122,11 +122,11 @@ def _sample(header: Header, start: int, count: int, out: Path) -> None:
 
 
 def _replay(path: Path, data: Path | None, out: Path) -> None:
-    from metarestore.learners.workspace import single_thread
+    from metarestore.learners.process import prepare_process
     from metarestore.sampling.replay import Replay
     from metarestore.sampling.sample import require_empty
 
-    single_thread()
+    prepare_process()
     require_empty(out)
     replayed = Replay(path, data)
     _write(out, replayed.header, replayed.samples(), len(replayed.records))
@@ -158,11 +158,11 @@ def tasks_fit(
     from rich.progress import Progress
 
     from metarestore.fitting import fit_camera, write_task
-    from metarestore.learners.workspace import single_thread
+    from metarestore.learners.process import prepare_process
     from metarestore.reports.fit_figure import fit_figure
     from metarestore.reports.pictures import save_png
 
-    single_thread()
+    prepare_process()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("fitting", total=None)
         fit = fit_camera(pairs, progress=lambda name, done, total: bar.update(line, completed=done, total=total))
@@ -193,11 +193,11 @@ def tasks_gallery(
     ] = None,
 ) -> None:
     """Writes a page that shows every task distribution and every operation."""
-    from metarestore.learners.workspace import single_thread
+    from metarestore.learners.process import prepare_process
     from metarestore.project import Project
     from metarestore.reports.gallery import write_gallery
 
-    single_thread()
+    prepare_process()
     files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
     page = write_gallery(_shown(files, "tasks", len(files)), out)
     console.print(str(page), highlight=False, soft_wrap=True)
@@ -219,10 +219,10 @@ def _file(name: str) -> Path:
 
 def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, SyntheticSpec | PairsSpec]]:
     """Reads tasks; on one thread, on which small images are degraded several times faster than on all."""
-    from metarestore.learners.workspace import single_thread
+    from metarestore.learners.process import prepare_process
     from metarestore.project import read_task
 
-    single_thread()
+    prepare_process()
     files = [_file(name) for name in names]
     return [(file.stem, read_task(file, scale)) for file in files]  # type: ignore[arg-type]  # 2, 3 or 4, says typer
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from metarestore.config.experiment import FSRCNNModel
 from metarestore.config.learner import MultiStep
-from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, vectorised_gradients
+from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, repeated, vectorised_gradients
 from metarestore.learners.learn2learn import maml_class, reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner, psnr_of_mse
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
@@ -79,7 +79,7 @@ def test_outer_slope_of_a_quadratic(scalar: nn.Module, first_order: bool, power:
     layout = Layout.of(learner.model)
     found = vectorised_gradients(learner, layout, torch.tensor([w], dtype=torch.float64), ones_task())
     assert found.gradients[0, 0] == pytest.approx(2 * (w - 1) * (1 - 2 * rate) ** power, abs=1e-12)
-    assert found.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
+    assert found.figures.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -96,8 +96,8 @@ def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance:
     # The reference is a difference of float32 parameters, which are a thousand times longer than the way.
     loss_of_digits = 10 if isinstance(learner, ReptileLearner) else 1
     assert relative_error(ours, reference) <= loss_of_digits * tolerance
-    np.testing.assert_allclose(ours.losses, reference.losses, rtol=10 * tolerance)
-    np.testing.assert_allclose(ours.mse, reference.mse, rtol=10 * tolerance)
+    np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=10 * tolerance)
+    np.testing.assert_allclose(ours.figures.mse, reference.figures.mse, rtol=10 * tolerance)
 
 
 def test_second_order_differs_from_first_order() -> None:
@@ -127,7 +127,8 @@ def test_pretraining_gradient_is_the_slope_of_the_mean_loss() -> None:
     step = 1e-6
 
     def value(sign: float) -> float:
-        return float(learner.loss(layout.unflatten(flat + sign * step * direction), task)[0])
+        params = repeated(layout.unflatten(flat + sign * step * direction), 1)
+        return float(learner.losses(params, Task(*(tensor[None] for tensor in task)))[0])
 
     assert float(gradient @ direction) == pytest.approx((value(1) - value(-1)) / (2 * step), rel=1e-5)
 

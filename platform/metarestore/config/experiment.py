@@ -92,7 +92,8 @@ class Training(Strict):
     """Trained network to start from (a run's folder or its weights), for any learner; a relative path starts at the
     project's folder."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network in training; bfloat16 is autocast, for GPUs. Parameters stay float32."""
+    """Arithmetic of the network in training; bfloat16 is for GPUs, and for what autocast would lower. Parameters stay
+    float32."""
     microbatch: int | None = Field(None, ge=1)
     """Tasks of a shard that are computed at once, for shards that do not fit the memory. Part of the result's
     definition like `shard_size`: the last bits depend on how many tasks are computed at once."""
@@ -154,6 +155,9 @@ class RayEngine(Strict):
     """GPUs that a worker reserves; a fraction also limits the worker to that share of the GPU's memory."""
     placement: Literal["pack", "spread"] = "pack"
     """Fill machines one after the other, or spread workers over all machines."""
+    reduction: Literal["driver", "tree"] = "driver"
+    """Where gradients are summed: the driver fetches one per task, or workers sum them among themselves and the driver
+    fetches one per step, for large networks on many machines. Both give the same bytes."""
     max_restarts: int = Field(3, ge=-1)
     """How often a lost worker is started again; -1: always."""
 

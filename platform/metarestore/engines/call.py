@@ -12,11 +12,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
 
 from metarestore.engines.heartbeat import Heartbeat
-from metarestore.engines.pool import START_SECONDS, Member, Pool
+from metarestore.engines.pool import START_SECONDS, TICK, Member, Pool
 from metarestore.errors import UserError
-
-_TICK = 1.0
-"""Seconds without a result after which the cluster is looked at."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Call:
             references = [*self._flying, *self._pool.coming]
             if not references:
                 raise UserError("all Ray workers are lost; look at the cluster, then continue with --resume")
-            done, _ = ray.wait(references, num_returns=1, timeout=_TICK)
+            done, _ = ray.wait(references, num_returns=1, timeout=TICK)
             for reference in done:
                 self._take(reference)
             if not done:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from metarestore.engines.reduction import Reduced, Weigh
 from metarestore.learners.workspace import Job, Study
 
 
@@ -16,6 +17,10 @@ class Session(Protocol):
 
     def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
         """Runs jobs with parameters (P,) and returns their results in the order of the jobs."""
+        ...
+
+    def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
+        """Runs jobs that return task gradients, weighs them by the figures of all, and sums them in a fixed order."""
         ...
 
 

@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from metarestore.learners.workspace import Job, Study, Workspace, single_thread
+from metarestore.engines.reduction import Reduced, Weigh, reduced
+from metarestore.learners.process import prepare_process
+from metarestore.learners.workspace import Job, Study, Workspace
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,17 @@ class LocalSession:
         """Runs jobs in order."""
         return [job.run(self.workspace, flat) for job in jobs]
 
+    def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
+        """Runs jobs in order and sums their gradients."""
+        return reduced(self.map(jobs, flat), weigh)
+
 
 class LocalEngine:
     """Computes in this process, on one thread: the reference that every other engine must equal to the bit."""
 
     def session(self, study: Study) -> LocalSession:
         """Opens a workspace for the study."""
-        single_thread()
+        prepare_process()
         return LocalSession(Workspace(study))
 
     def describe(self) -> str:

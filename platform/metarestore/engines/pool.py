@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
-import torch
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
+from metarestore.engines.worker import Whereabouts, Worker
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Job, Study, Workspace, single_thread
 
 START_SECONDS = 120
 """How long workers may take to start: they import torch, and a cluster may have to make room."""
 
+TICK = 1.0
+"""Seconds without a result after which the cluster is looked at."""
+
 _REREAD_SECONDS = 2.0
 """How often the cluster is asked for its machines."""
-
-_CACHED_WORKSPACES = 4
-"""Arms of a study take turns, so a worker keeps the last few workspaces open."""
-
-
-class Whereabouts(NamedTuple):
-    """Where an actor runs."""
-
-    process: int
-    node: str
-    address: str
-
-
-class Worker:
-    """One actor: opens studies when it first sees them, runs jobs on one thread.
-
-    Args:
-        device: Where it computes.
-        share: Share of a GPU's memory that it may take.
-    """
-
-    def __init__(self, device: str, share: float) -> None:
-        single_thread()
-        if device == "cuda" and share < 1:
-            # Ray counts shares of a GPU and leaves it at that.
-            torch.cuda.set_per_process_memory_fraction(share)
-        self._device = device
-        self._workspaces: dict[str, Workspace] = {}
-
-    def where(self) -> Whereabouts:
-        """Returns where the actor runs, once it is up."""
-        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        context = ray.get_runtime_context()
-        return Whereabouts(os.getpid(), context.get_node_id(), address)
-
-    def run(self, key: str, study: list[ray.ObjectRef[Study]], job: Job, flat: torch.Tensor) -> Any:
-        """Runs one job. The study travels as a reference in a list, fetched only if it is not open yet."""
-        if key not in self._workspaces:
-            while len(self._workspaces) >= _CACHED_WORKSPACES:
-                self._workspaces.pop(next(iter(self._workspaces)))
-            self._workspaces[key] = Workspace(ray.get(study[0]), self._device)
-        # Ray hands out read-only memory; torch wants to own what it computes with.
-        return job.run(self._workspaces[key], flat.clone())
 
 
 @dataclass(eq=False)
@@ -153,6 +111,18 @@ class Pool:
         for member in lost:
             self.ask(member)
         return lost
+
+    def fetch(self, reference: ray.ObjectRef[Any]) -> Any | None:
+        """Waits for what actors compute from one another's results; returns None if one of them is gone for good."""
+        while True:
+            done, _ = ray.wait([reference], timeout=TICK)
+            try:
+                if done:
+                    return ray.get(reference)
+            except (ObjectLostError, RayActorError):
+                return None
+            if self.reread():
+                return None
 
     def close(self) -> None:
         """Ends all actors."""

@@ -1,13 +1,16 @@
-"""The engine that computes on Ray actors. With `cluster`, `pool` and `call` the only module that imports ray."""
+"""The engine that computes on Ray actors. With `cluster`, `pool`, `call` and `worker` the only one that imports ray."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.experiment import RayEngine as RaySpec
@@ -15,8 +18,39 @@ from metarestore.engines.call import Call
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
 from metarestore.engines.heartbeat import Heartbeat
 from metarestore.engines.pool import Pool
+from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
+from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Job, Study, single_thread
+from metarestore.learners.gradients import TaskFigures, joined
+from metarestore.learners.process import prepare_process
+from metarestore.learners.workspace import Job, Study
+
+_SMALL = 65_536
+"""Bytes of parameters below which each job carries them itself."""
+
+_ATTEMPTS = 5
+"""How often a step is begun anew because machines left while their gradients were summed."""
+
+
+@dataclass(frozen=True)
+class Summand:
+    """Gradients of a shard, or the sum of some, that lie where an actor computed them.
+
+    Attributes:
+        worker: The actor.
+        value: Reference to them.
+    """
+
+    worker: Any
+    value: ray.ObjectRef[Any]
+
+    def weighted(self, factors: NDArray[np.float32]) -> Summand:
+        """Has the actor sum the gradients of its shard."""
+        return Summand(self.worker, self.worker.weighted.remote(self.value, factors))
+
+    def add(self, other: Summand) -> Summand:
+        """Has the actor add the other's sum, which goes from machine to machine and not through the driver."""
+        return Summand(self.worker, self.worker.add.remote(self.value, other.value))
 
 
 @dataclass(frozen=True)
@@ -25,7 +59,7 @@ class RaySession:
 
     engine: RayEngine
     key: str
-    study: ray.ObjectRef[Study]
+    study: bytes
 
     def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
         """Runs jobs on whichever actor is free and returns the results in the order of the jobs.
@@ -35,12 +69,54 @@ class RaySession:
         Raises:
             UserError: A job found a mistake of the user's, or no actor is left.
         """
-        parameters = ray.put(flat.detach())
+        shared = self._put(flat)
 
         def send(worker: Any, position: int) -> ray.ObjectRef[Any]:
-            reference: ray.ObjectRef[Any] = worker.run.remote(self.key, [self.study], jobs[position], parameters)
+            reference: ray.ObjectRef[Any] = worker.run.remote(jobs[position], shared)
             return reference
 
+        return self._call(send, jobs)
+
+    def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
+        """Runs jobs that return task gradients and sums them, here or among the actors, to the same bytes.
+
+        Raises:
+            UserError: A job found a mistake of the user's, or no actor is left.
+        """
+        if self.engine.reduction == "driver":
+            return reduced(self.map(jobs, flat), weigh)
+        for _ in range(_ATTEMPTS):
+            found = self._reduced_by_actors(jobs, self._put(flat), weigh)
+            if found is not None:
+                return found
+        raise UserError(f"machines left during {_ATTEMPTS} attempts at one step; continue with --resume when they stay")
+
+    def _reduced_by_actors(
+        self, jobs: Sequence[Job], shared: Shared | ray.ObjectRef[Shared], weigh: Weigh
+    ) -> Reduced | None:
+        """Sums gradients where they were computed; returns None if a machine left with some of them."""
+        kept: dict[int, Summand] = {}
+
+        def send(worker: Any, position: int) -> ray.ObjectRef[Any]:
+            keep = worker.keep.options(num_returns=2)
+            told: ray.ObjectRef[TaskFigures]
+            told, gradients = keep.remote(jobs[position], shared)
+            kept[position] = Summand(worker, gradients)
+            return told
+
+        figures: list[TaskFigures] = self._call(send, jobs)
+        whole = joined(figures)
+        factors = split(weigh(whole), figures)
+        parts = [kept[position].weighted(some) for position, some in enumerate(factors)]
+        total = self.engine.pool.fetch(tree_sum(parts, Summand.add).value)
+        return None if total is None else Reduced(whole, total)
+
+    def _put(self, flat: Tensor) -> Shared | ray.ObjectRef[Shared]:
+        shared = Shared(self.key, self.study, flat.detach().cpu().numpy())
+        # A small network travels with each job in less time than the object store takes to hand it out.
+        return shared if shared.flat.nbytes < _SMALL else ray.put(shared)
+
+    def _call(self, send: Callable[[Any, int], ray.ObjectRef[Any]], jobs: Sequence[Job]) -> list[Any]:
         kind = type(jobs[0]).__name__ if jobs else ""
         return Call(self.engine.pool, send, len(jobs), kind, self.engine.heartbeat).results()
 
@@ -59,6 +135,7 @@ class RayEngine:
     def __init__(self, spec: RaySpec, tell: Callable[[str], None] = lambda line: None) -> None:
         self.heartbeat = Heartbeat(tell)
         self.pool = Pool(spec)
+        self.reduction = spec.reduction
         self._owns_cluster = not ray.is_initialized()
         try:
             if self._owns_cluster:
@@ -74,10 +151,10 @@ class RayEngine:
         return [member.actor for member in self.pool.up]
 
     def session(self, study: Study) -> RaySession:
-        """Puts the study into the object store; actors open it when they get their first job."""
+        """Returns a session; actors open the study when they get their first job."""
         # What the driver itself computes, it computes as the workers do, and it leaves them the cores.
-        single_thread()
-        return RaySession(self, study.key, ray.put(study))
+        prepare_process()
+        return RaySession(self, study.key, pickle.dumps(study))
 
     def describe(self) -> str:
         """Says what computes."""

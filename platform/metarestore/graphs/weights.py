@@ -43,27 +43,18 @@ def effective_tasks(weights: ArrayLike) -> float:
     return float(1.0 / np.square(shares).sum())
 
 
-def balanced(gradients: NDArray[np.float32], norms: ArrayLike) -> NDArray[np.float32]:
-    """Divides task gradients (T, P) by reference norms (T,), keeping their mean scale.
+def balancing(norms: ArrayLike) -> Floats:
+    """Returns the factors (T,) that divide task gradients by reference norms (T,), keeping their mean scale.
 
     Raw norms differ by more than twenty times between degradations, so that a plain sum is ruled by noise removal.
     """
     reference = np.maximum(np.asarray(norms, np.float64), 1e-12)
-    scaled: NDArray[np.float32] = gradients * (reference.mean() / reference).astype(np.float32)[:, None]
-    return scaled
+    return np.asarray(reference.mean() / reference)
 
 
-def combined(gradients: NDArray[np.float32], weights: ArrayLike) -> NDArray[np.float32]:
-    """Computes the outer gradient Σ wᵢ gᵢ / Σ wᵢ of task gradients (T, P), summed in the order of the tasks.
-
-    The order is fixed, so the result does not depend on who computed which gradient, or when. If all weights are 0 so
-    is the result.
-    """
+def mean_shares(weights: ArrayLike) -> Floats:
+    """Returns the factors wᵢ/Σw (T,) of a weighted mean; zeros if all weights are 0."""
     array = np.asarray(weights, np.float64)
-    # Shares of the largest weight, so that weights too small for float32 still make a mean and not 0/0.
+    # Relative to the largest first: weights near the smallest number there is still make a mean, and not 0/0.
     relative = array / array.max() if array.max() > 0 else array
-    shares = (relative / max(relative.sum(), 1.0)).astype(np.float32)
-    total: NDArray[np.float32] = np.zeros(gradients.shape[1], np.float32)
-    for share, gradient in zip(shares, gradients, strict=True):
-        total += share * gradient
-    return total
+    return np.asarray(relative / max(relative.sum(), 1.0))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
-from metarestore.learners.losses import image_loss, norm_factor
+from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.models.parameters import Layout
 
 Observer = Callable[[int, Tensor], None]
@@ -70,6 +70,6 @@ def _apply_rule(current: Tensor, rule: InnerRule, *, sgd: bool, lr: float) -> No
     if rule.mask is not None:
         gradient.mul_(rule.mask)
     if sgd and rule.clip is not None:
-        gradient.mul_(norm_factor([gradient], rule.clip))
+        gradient.mul_(norm_factors([gradient[None]], rule.clip))
     if sgd and rule.rates is not None:
         gradient.mul_(rule.rates / lr)

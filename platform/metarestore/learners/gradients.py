@@ -9,13 +9,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import grad, vmap
 
 from metarestore.errors import UserError
-from metarestore.learners.learner import Learner, Metrics
+from metarestore.learners.learner import Learner
 from metarestore.learners.sketch import sketched
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TaskFigures:
+    """What is told of the gradients of T tasks: bytes, where the gradients are megabytes.
+
+    Attributes:
+        losses: Task losses, (T,).
+        mse: Mean squared errors of the query images, (T,).
+        norms: Norms of the gradients, (T,).
+        sketches: Sketches of the gradients, (T, m), or None where nobody asked for them.
+    """
+
+    losses: NDArray[np.float32]
+    mse: NDArray[np.float32]
+    norms: NDArray[np.float32]
+    sketches: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,34 +40,43 @@ class TaskGradients:
 
     Attributes:
         gradients: (T, P), float32.
-        losses: Task losses, (T,).
-        mse: Mean squared errors of the query images, (T,).
-        sketches: Sketches of the gradients, (T, m), or None where nobody asked for them.
+        figures: What is told of them.
     """
 
     gradients: NDArray[np.float32]
-    losses: NDArray[np.float32]
-    mse: NDArray[np.float32]
-    sketches: NDArray[np.float32] | None = None
+    figures: TaskFigures
+
+    @classmethod
+    def of(cls, gradients: Tensor, losses: Tensor, mse: Tensor) -> TaskGradients:
+        """Takes gradients (T, P), losses and mean squared errors (T,) from the device."""
+        rows, *scalars = (tensor.detach().cpu().numpy() for tensor in (gradients, losses, mse))
+        return cls(rows, TaskFigures(scalars[0], scalars[1], np.linalg.norm(rows, axis=1)))
 
     def sketch(self, size: int, length: int | None = None) -> TaskGradients:
         """Adds sketches of `size` entries, of the first `length` parameters: learned rates have another unit."""
-        return replace(self, sketches=sketched(self.gradients[:, :length], size))
+        return replace(self, figures=replace(self.figures, sketches=sketched(self.gradients[:, :length], size)))
+
+    def weighted(self, factors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns Σ factorᵢ·gᵢ, (P,), summed in the order of the tasks and so to the same bytes everywhere."""
+        total: NDArray[np.float32] = np.zeros(self.gradients.shape[1], np.float32)
+        for factor, gradient in zip(factors, self.gradients, strict=True):
+            total += factor * gradient
+        return total
 
 
-def joined(parts: Sequence[TaskGradients]) -> TaskGradients:
-    """Joins the gradients of consecutive tasks, in order."""
+def joined(parts: Sequence[TaskFigures]) -> TaskFigures:
+    """Joins the figures of consecutive tasks, in order."""
     sketches = [part.sketches for part in parts if part.sketches is not None]
-    return TaskGradients(
-        np.concatenate([part.gradients for part in parts]),
+    return TaskFigures(
         np.concatenate([part.losses for part in parts]),
         np.concatenate([part.mse for part in parts]),
+        np.concatenate([part.norms for part in parts]),
         np.concatenate(sketches) if sketches else None,
     )
 
 
 def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: Task, step: int = 0) -> TaskGradients:
-    """Computes `vmap(grad(loss))` over T stacked tasks.
+    """Computes the gradients of T stacked tasks at once.
 
     Args:
         learner: The task loss.
@@ -64,13 +89,9 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
         UserError: An operation of the network has no (double) backward pass under vectorisation, or none in bfloat16,
             or the tasks do not fit the memory.
     """
-    params = layout.unflatten(flat)
-
-    def task_gradient(params: Params, task: Task) -> tuple[Params, Metrics]:
-        return learner.gradient(params, task, step)
-
+    params = repeated(layout.unflatten(flat), len(tasks.query_lr))
     try:
-        gradients, metrics = vmap(task_gradient, in_dims=(None, 0))(params, tasks)
+        gradients, metrics = learner.gradients(params, tasks, step)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{len(tasks.query_lr)} tasks at once do not fit the GPU's memory; set training.microbatch to fewer"
@@ -87,9 +108,7 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
             f"the network cannot be differentiated task by task: {error}; "
             "use learner.kind: fomaml, or learner.backend: learn2learn"
         ) from error
-    return TaskGradients(
-        layout.flatten(gradients, batch=1).cpu().numpy(), metrics.loss.cpu().numpy(), metrics.mse.cpu().numpy()
-    )
+    return TaskGradients.of(layout.flatten(gradients, batch=1), metrics.loss, metrics.mse)
 
 
 def split_gradients(
@@ -103,10 +122,17 @@ def split_gradients(
     count = len(tasks.query_lr)
     size = microbatch or count
     pieces = (Task(*(tensor[first : first + size] for tensor in tasks)) for first in range(0, count, size))
-    return joined([vectorised_gradients(learner, layout, flat, piece, step) for piece in pieces])
+    found = [vectorised_gradients(learner, layout, flat, piece, step) for piece in pieces]
+    return TaskGradients(np.concatenate([f.gradients for f in found]), joined([f.figures for f in found]))
 
 
 def mean_loss_gradient(learner: Learner, layout: Layout, flat: Tensor, task: Task) -> Tensor:
     """Computes the gradient (P,) of one task's loss."""
-    gradient, _ = grad(learner.loss, has_aux=True)(layout.unflatten(flat), task)
-    return layout.flatten({name: torch.as_tensor(value) for name, value in gradient.items()})
+    gradient, _ = learner.gradients(repeated(layout.unflatten(flat), 1), Task(*(tensor[None] for tensor in task)))
+    return layout.flatten(gradient, batch=1)[0]
+
+
+def repeated(params: Params, count: int) -> Params:
+    """Gives each of T tasks parameters of its own, (T, ...)."""
+    # Copies: a convolution is faster on dense weights than on one weight seen T times.
+    return {name: value.expand(count, *value.shape).contiguous() for name, value in params.items()}

@@ -98,8 +98,7 @@ def reference_gradients(
             rows.append(layout.flatten({name: _grad(leaf) for name, leaf in leaves.items()}))
         losses.append(loss.detach())
         errors.append(mse.detach())
-    gradients, values, squares = (torch.stack(column).cpu().numpy() for column in (rows, losses, errors))
-    return TaskGradients(gradients, values, squares)
+    return TaskGradients.of(torch.stack(rows), torch.stack(losses), torch.stack(errors))
 
 
 def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Parameter]) -> Any:

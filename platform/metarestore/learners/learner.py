@@ -1,8 +1,15 @@
-"""Learners: each turns a task into a scalar loss of the parameters; nothing else tells them apart."""
+"""Learners: each turns a task into a scalar loss of the parameters; nothing else tells them apart.
+
+A learner computes T stacked tasks at once: every tensor has T as its first dimension, the parameters too, so that each
+task has parameters of its own. The sum of the losses then has the task gradients as its gradient. Forward passes are
+vectorised by `vmap`, derivatives are PyTorch's ordinary ones, taken outside of it: measured on FSRCNN, that is 1.1 to
+1.25 times as fast as `vmap(grad)`, whose nested levels cost more than they save.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, vmap
 
 from metarestore.config.learner import LossName, MultiStep
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.losses import EPS, image_loss, norm_factor
+from metarestore.learners.losses import EPS, image_losses, norm_factors
 from metarestore.learners.multi_step import step_weights
+from metarestore.learners.precision import Bfloat16
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
 
@@ -23,10 +31,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Metrics(NamedTuple):
-    """What a learner tells beside its loss; scalars, or (T,) for stacked tasks.
+    """What a learner tells beside its losses; (T,), detached.
 
     Attributes:
-        loss: The task loss.
+        loss: The task losses.
         mse: Mean squared error of the query images, after the inner steps if there are any.
     """
 
@@ -35,14 +43,20 @@ class Metrics(NamedTuple):
 
 
 def restore(model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32") -> Tensor:
-    """Restores LR (N, C, h, w) to (N, C, s·h, s·w), float32, with the given parameters; bfloat16 is autocast."""
-    if precision == "float32":
+    """Restores LR (N, C, h, w) to (N, C, s·h, s·w), in the type of LR, with the given parameters."""
+    with Bfloat16() if precision == "bfloat16" else nullcontext():
         output: Tensor = functional_call(model, params, (lr,))
-        return output
-    # The cache of autocast keeps casts of leaf parameters, which must not outlive a level of differentiation.
-    with torch.autocast(lr.device.type, dtype=torch.bfloat16, cache_enabled=False):
-        output = functional_call(model, params, (lr,))
-    return output.float()
+    return output.to(lr.dtype)
+
+
+def restore_each(model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32") -> Tensor:
+    """Restores LR of T tasks (T, N, C, h, w) to (T, N, C, s·h, s·w) with parameters (T, ...) of each."""
+
+    def restore_one(params: Params, lr: Tensor) -> Tensor:
+        return restore(model, params, lr, precision)
+
+    restored: Tensor = vmap(restore_one)(params, lr)
+    return restored
 
 
 class Learner(ABC):
@@ -57,12 +71,12 @@ class Learner(ABC):
     precision: Precision
 
     @abstractmethod
-    def loss(self, params: Params, task: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the loss of one task, differentiable with respect to `params`.
+    def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
+        """Computes the losses (T,) of tasks, each differentiable with respect to its own row of `params`.
 
         Args:
-            params: Parameters of the network, and what else is learned, by name.
-            task: One task.
+            params: Parameters of the network, and what else is learned, by name, with a leading dimension T.
+            tasks: T stacked tasks.
             step: The outer step, which a loss may change with.
         """
 
@@ -71,14 +85,12 @@ class Learner(ABC):
     def inner_rule(self) -> InnerRule:
         """How a step on a support set is taken."""
 
-    def gradient(self, params: Params, task: Task, step: int = 0) -> tuple[Params, Metrics]:
-        """Computes what the outer optimizer steps against: the gradient of the loss."""
-
-        def loss(params: Params) -> tuple[Tensor, Metrics]:
-            return self.loss(params, task, step)
-
-        gradient, metrics = grad(loss, has_aux=True)(params)
-        return gradient, metrics
+    def gradients(self, params: Params, tasks: Task, step: int = 0) -> tuple[Params, Metrics]:
+        """Computes what the outer optimizer steps against, for each task: the gradient of its loss."""
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        with torch.enable_grad():
+            losses, metrics = self.losses(leaves, tasks, step)
+        return slopes(losses, leaves), metrics
 
     def layout(self, network: Layout) -> Layout:
         """Returns names and shapes of all that is learned: the network's parameters first, in their order."""
@@ -92,9 +104,17 @@ class Learner(ABC):
         """Returns how to adapt to shots from all that was learned."""
         return self.inner_rule
 
+    def pooled_losses(self, params: Params, tasks: Task, name: LossName, eps: float) -> tuple[Tensor, Metrics]:
+        """Computes the losses of support and query together, with the parameters as they are."""
+        lr, hr = all_patches(tasks)
+        restored = self.restore(params, lr)
+        losses = image_losses(name, eps)(restored, hr)
+        mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
+        return losses, Metrics(losses.detach(), mse)
+
     def restore(self, params: Params, lr: Tensor) -> Tensor:
-        """Restores LR images with the learner's network."""
-        return restore(self.model, params, lr, self.precision)
+        """Restores LR images of T tasks, (T, N, C, h, w), with the learner's network."""
+        return restore_each(self.model, params, lr, self.precision)
 
 
 @dataclass(frozen=True)
@@ -111,14 +131,9 @@ class PretrainLearner(Learner):
         """Adapts with the loss of training."""
         return InnerRule(self.loss_name, self.eps)
 
-    def loss(self, params: Params, task: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the loss of support and query together."""
-        lr = torch.cat([task.support_lr, task.query_lr])
-        hr = torch.cat([task.support_hr, task.query_hr])
-        restored = self.restore(params, lr)
-        loss = image_loss(self.loss_name, self.eps)(restored, hr)
-        mse = nn.functional.mse_loss(restored[len(task.support_lr) :], task.query_hr)
-        return loss, Metrics(loss.detach(), mse.detach())
+    def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
+        """Computes the losses of support and query together."""
+        return self.pooled_losses(params, tasks, self.loss_name, self.eps)
 
 
 @dataclass(frozen=True)
@@ -167,19 +182,18 @@ class MAMLLearner(Learner):
         ones = {name: torch.full(shape, float(name in self.adapts)) for name, shape in network.entries}
         return InnerRule(self.inner_rule.loss_name, self.eps, self.clip, network.flatten(ones).to(flat))
 
-    def loss(self, params: Params, task: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the query loss at the adapted parameters, or its weighted sum over the inner steps."""
-        loss_of = image_loss(self.loss_name, self.eps)
+    def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
+        """Computes the query losses at the adapted parameters, or their weighted sum over the inner steps."""
+        losses_of = image_losses(self.loss_name, self.eps)
         adapted, losses = self._network(params), []
         weights = step_weights(self.multi_step, self.inner_steps, step)
         for number, weight in enumerate(weights, start=1):
-            adapted = self.inner_step(adapted, params, task.support_lr, task.support_hr)
+            adapted = self.inner_step(adapted, params, tasks.support_lr, tasks.support_hr)
             if weight or number == len(weights):
-                restored = self.restore(adapted, task.query_lr)
-                losses.append(weight * loss_of(restored, task.query_hr))
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        mse = nn.functional.mse_loss(restored.detach(), task.query_hr)
-        return loss, Metrics(loss.detach(), mse)
+                restored = self.restore(adapted, tasks.query_lr)
+                losses.append(weight * losses_of(restored, tasks.query_hr))
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
+        return loss, Metrics(loss.detach(), squared_errors(restored, tasks.query_hr))
 
     def inner_step(self, adapted: Params, params: Params, lr: Tensor, hr: Tensor) -> Params:
         """Takes one step on images from the network's parameters `adapted`; `params` is all that is learned."""
@@ -190,16 +204,16 @@ class MAMLLearner(Learner):
     def inner_gradient(self, network: Params, lr: Tensor, hr: Tensor) -> Params:
         """Computes the clipped gradient of the inner loss with respect to the parameters that adapt."""
         moving = {name: value for name, value in network.items() if self.adapts is None or name in self.adapts}
-
-        def inner_loss(moving: Params) -> Tensor:
+        if self.first_order or not all(value.requires_grad for value in moving.values()):
+            moving = {name: value.detach().requires_grad_() for name, value in moving.items()}
+        with torch.enable_grad():
             restored = self.restore({**network, **moving}, lr)
-            return image_loss(self.inner_loss or self.loss_name, self.eps)(restored, hr)
-
-        gradient: Params = grad(inner_loss)(moving)
-        if self.clip is not None:
-            factor = norm_factor(gradient.values(), self.clip)
-            gradient = {name: factor * value for name, value in gradient.items()}
-        return {name: value.detach() for name, value in gradient.items()} if self.first_order else gradient
+            losses = image_losses(self.inner_loss or self.loss_name, self.eps)(restored, hr)
+        gradient = slopes(losses, moving, differentiable=not self.first_order)
+        if self.clip is not None and gradient:
+            factors = norm_factors(gradient.values(), self.clip)
+            gradient = {name: per_task(factors, value) * value for name, value in gradient.items()}
+        return gradient
 
     def _network(self, params: Params) -> Params:
         """Returns the network's share of what is learned."""
@@ -208,6 +222,33 @@ class MAMLLearner(Learner):
     def _rate(self, params: Params, name: str) -> float | Tensor:
         """Returns the inner rate of a parameter."""
         return self.inner_lr
+
+
+def all_patches(tasks: Task) -> tuple[Tensor, Tensor]:
+    """Returns LR and HR of support and query of each task, (T, K + Q, ...)."""
+    lr, hr = (tasks.support_lr, tasks.query_lr), (tasks.support_hr, tasks.query_hr)
+    return torch.cat(lr, dim=1), torch.cat(hr, dim=1)
+
+
+def slopes(losses: Tensor, params: Params, *, differentiable: bool = False) -> Params:
+    """Computes the gradient of each of the losses (T,) with respect to its own row of parameters (T, ...)."""
+    if not params:
+        return {}
+    # What a loss does not depend on has the slope 0.
+    found = torch.autograd.grad(
+        losses.sum(), list(params.values()), create_graph=differentiable, materialize_grads=True
+    )
+    return dict(zip(params, found, strict=True))
+
+
+def squared_errors(restored: Tensor, hr: Tensor) -> Tensor:
+    """Returns the mean squared error of each task's images, (T,), detached."""
+    return (restored.detach() - hr).square().flatten(1).mean(dim=1)
+
+
+def per_task(factors: Tensor, like: Tensor) -> Tensor:
+    """Views factors (T,) so that they multiply tensors (T, ...)."""
+    return factors.view(-1, *(1,) * (like.dim() - 1))
 
 
 def psnr_of_mse(mse: ArrayLike) -> NDArray[np.float64]:

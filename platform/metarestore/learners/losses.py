@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
 from metarestore.config.learner import LossName
 
@@ -27,8 +28,18 @@ def image_loss(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], T
     return nn.functional.l1_loss if name == "l1" else nn.functional.mse_loss
 
 
-def norm_factor(gradients: Iterable[Tensor], largest: float) -> Tensor:
-    """Returns the factor, at most 1, that brings the joint norm of gradients down to `largest`; differentiable."""
-    squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+def image_losses(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns what `image_loss` returns, for each of T tasks: (T, ...) to (T,)."""
+    return vmap(image_loss(name, eps))
+
+
+def norm_factors(gradients: Iterable[Tensor], largest: float) -> Tensor:
+    """Returns the factors (T,), at most 1, that bring the joint norms of gradients (T, ...) down to `largest`.
+
+    They are differentiable.
+    """
+    squares = torch.stack([gradient.square().reshape(len(gradient), -1).sum(dim=1) for gradient in gradients]).sum(
+        dim=0
+    )
     # The root has no slope at 0, and 0/0 would spread as NaN through the double backward.
     return (largest / squares.clamp_min(1e-24).sqrt()).clamp_max(1.0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.learner import MAMLLearner, Metrics
-from metarestore.learners.losses import image_loss
+from metarestore.learners.learner import MAMLLearner, Metrics, all_patches
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
 
@@ -57,25 +56,18 @@ class ReptileLearner(MAMLLearner):
     Source: Nichol, Achiam, Schulman, On First-Order Meta-Learning Algorithms (2018), section 3 (batched version).
     """
 
-    def gradient(self, params: Params, task: Task, step: int = 0) -> tuple[Params, Metrics]:
+    def gradients(self, params: Params, tasks: Task, step: int = 0) -> tuple[Params, Metrics]:
         """Computes θ − U^k(θ; S∪Q) as the sum of its steps: a difference of parameters would lose their last digits."""
-        lr, hr = _all_patches(task)
+        lr, hr = all_patches(tasks)
         way = {name: torch.zeros_like(value) for name, value in params.items()}
         adapted = params
         for _ in range(self.inner_steps):
             for name, value in self.inner_gradient(adapted, lr, hr).items():
                 way[name] = way[name] + self.inner_lr * value
             adapted = {name: value - way[name] for name, value in params.items()}
-        return way, self.loss(adapted, task, step)[1]
+        with torch.no_grad():
+            return way, self.losses(adapted, tasks, step)[1]
 
-    def loss(self, params: Params, task: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the loss of all patches as the parameters are; only reported."""
-        lr, hr = _all_patches(task)
-        restored = self.restore(params, lr)
-        loss = image_loss(self.loss_name, self.eps)(restored, hr)
-        mse = nn.functional.mse_loss(restored[len(task.support_lr) :], task.query_hr)
-        return loss, Metrics(loss.detach(), mse.detach())
-
-
-def _all_patches(task: Task) -> tuple[Tensor, Tensor]:
-    return torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
+    def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
+        """Computes the losses of all patches as the parameters are; only reported."""
+        return self.pooled_losses(params, tasks, self.loss_name, self.eps)

@@ -242,9 +242,3 @@ class Workspace:
         else:
             found = split_gradients(self.learner, self.learned, flat, tasks, step, training.microbatch)
         return found if training.sketch is None else found.sketch(training.sketch, self.layout.size)
-
-
-def single_thread() -> None:
-    """Sets one computing thread: many small operations run fastest so, and always in the same order of sums."""
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)

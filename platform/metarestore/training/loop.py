@@ -16,8 +16,8 @@ from metarestore.config.graph import Weights
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.weights import balanced, combined, effective_tasks, softmax_weights
-from metarestore.learners.gradients import TaskGradients, joined
+from metarestore.graphs.weights import balancing, effective_tasks, mean_shares, softmax_weights
+from metarestore.learners.gradients import TaskFigures
 from metarestore.learners.learner import psnr_of_mse
 from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
@@ -90,11 +90,7 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
         while state.step < plan.steps:
             started = time.perf_counter()
             _relate_if_due(plan, state, observer)
-            weights = gradient_weights(plan, state)
-            shards = plan.sampler.shards(state.step, weights if plan.weights.acts_on == "sampling" else None)
-            jobs = [GradientJob(shard, state.step) for shard in shards]
-            results = session.map(jobs, state.optimizer.flat.detach())
-            row = _update(plan, state, joined(results), positions(shards, plan.sampler.distributions), weights)
+            row = _step(plan, state, session)
             state.seconds += time.perf_counter() - started
             observer.step({**row, "seconds": state.seconds})
             _validate_if_due(plan, state, session, observer)
@@ -124,45 +120,75 @@ def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> None:
         observer.related(state.step, state.relations)
 
 
-def _update(
-    plan: Plan, state: TrainState, found: TaskGradients, which: NDArray[np.int64], weights: NDArray[np.float64]
-) -> Row:
+def _step(plan: Plan, state: TrainState, session: Session) -> Row:
     """Applies θ ← Opt(θ, Σ wᵢ gᵢ / Σ wᵢ) and returns the step's row of the log."""
-    norms = np.linalg.norm(found.gradients, axis=1).astype(np.float64)
-    if not (np.isfinite(norms).all() and np.isfinite(found.losses).all()):
-        raise UserError(
-            f"step {state.step + 1}: the loss or its gradient is not finite; lower training.optimizer.lr or "
-            "learner.inner_lr (the last checkpoint is as it was)"
-        )
-    _remember_norms(state, norms, which, len(plan.sampler.distributions))
-    gradients = found.gradients
-    if plan.weights.balance == "unit":
-        gradients = balanced(gradients, norms)
-    elif plan.weights.balance == "ema":
-        gradients = balanced(gradients, np.asarray(state.norms)[which])
-    acting = np.ones(len(which)) if plan.weights.acts_on == "sampling" else weights[which]
-    state.optimizer.update(state.step, torch.from_numpy(combined(gradients, acting)))
+    weights, sampled = gradient_weights(plan, state), plan.weights.acts_on == "sampling"
+    shards = plan.sampler.shards(state.step, weights if sampled else None)
+    which = positions(shards, plan.sampler.distributions)
+    acting = np.ones(len(which)) if sampled else weights[which]
+    balance = _balance(plan, state, which)
+
+    def weigh(figures: TaskFigures) -> NDArray[np.float32]:
+        # With one factor for all tasks' norms and weights, a gradient is scaled once, where it was computed.
+        _require_finite(figures, state.step)
+        return (mean_shares(acting) * balance(figures)).astype(np.float32)
+
+    jobs = [GradientJob(shard, state.step) for shard in shards]
+    found = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
+    effects = acting * balance(found.figures) * found.figures.norms
+    state.norms = _remembered_norms(state, found.figures, which, len(weights))
+    state.optimizer.update(state.step, torch.from_numpy(found.gradient))
     state.step += 1
-    effects = acting * np.linalg.norm(gradients, axis=1)
-    row = {
-        "step": state.step,
-        "loss": float(found.losses.mean()),
-        "psnr": float(psnr_of_mse(found.mse).mean()),
-        "weights": weights.tolist(),
-        "effective_tasks": effective_tasks(weights),
-        "norms": _mean_by(norms, which, len(weights)),
-        "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),
-    }
-    if found.sketches is not None:
-        row["agreement"] = mean_cosine(found.sketches)
+    row = _row(state.step, found.figures, weights, which, effects)
     state.log.append(row)
     return row
 
 
-def _remember_norms(state: TrainState, norms: NDArray[np.float64], which: NDArray[np.int64], count: int) -> None:
-    state.norms = state.norms or [0.0] * count
-    for norm, i in zip(norms.tolist(), which.tolist(), strict=True):
-        state.norms[i] = norm if not state.norms[i] else _NORM_MEMORY * state.norms[i] + (1 - _NORM_MEMORY) * norm
+def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callable[[TaskFigures], NDArray[np.float64]]:
+    """Returns what turns figures into the balancing factor of each task, (T,)."""
+    if plan.weights.balance == "none":
+        return lambda figures: np.ones(len(which))
+    if plan.weights.balance == "unit":
+        return lambda figures: balancing(figures.norms)
+    count = len(plan.sampler.distributions)
+    return lambda figures: balancing(np.asarray(_remembered_norms(state, figures, which, count))[which])
+
+
+def _require_finite(figures: TaskFigures, step: int) -> None:
+    if not (np.isfinite(figures.norms).all() and np.isfinite(figures.losses).all()):
+        raise UserError(
+            f"step {step + 1}: the loss or its gradient is not finite; lower training.optimizer.lr or "
+            "learner.inner_lr (the last checkpoint is as it was)"
+        )
+
+
+def _row(
+    step: int,
+    figures: TaskFigures,
+    weights: NDArray[np.float64],
+    which: NDArray[np.int64],
+    effects: NDArray[np.float64],
+) -> Row:
+    row = {
+        "step": step,
+        "loss": float(figures.losses.mean()),
+        "psnr": float(psnr_of_mse(figures.mse).mean()),
+        "weights": weights.tolist(),
+        "effective_tasks": effective_tasks(weights),
+        "norms": _mean_by(figures.norms.astype(np.float64), which, len(weights)),
+        "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),
+    }
+    if figures.sketches is not None:
+        row["agreement"] = mean_cosine(figures.sketches)
+    return row
+
+
+def _remembered_norms(state: TrainState, figures: TaskFigures, which: NDArray[np.int64], count: int) -> list[float]:
+    """Returns the running mean of the gradient norms of each of `count` distributions after a step."""
+    norms = list(state.norms) or [0.0] * count
+    for norm, i in zip(figures.norms.tolist(), which.tolist(), strict=True):
+        norms[i] = norm if not norms[i] else _NORM_MEMORY * norms[i] + (1 - _NORM_MEMORY) * norm
+    return norms
 
 
 def _mean_by(values: NDArray[np.float64], which: NDArray[np.int64], count: int) -> list[float | None]:

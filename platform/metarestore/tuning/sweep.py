@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import time
@@ -16,9 +15,10 @@ import ray
 from ray import tune
 
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import Experiment
+from metarestore.config.experiment import Experiment, RayEngine
 from metarestore.config.search_check import candidates
 from metarestore.config.search_space import Space
+from metarestore.engines.cluster import connect
 from metarestore.errors import UserError
 from metarestore.evaluation.sweep import SweepResult, TrialResult
 from metarestore.project import resolve
@@ -217,7 +217,6 @@ def _cluster(experiment: Experiment) -> Iterator[None]:
         ("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0"),
         ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),
         ("RAY_AIR_NEW_OUTPUT", "0"),  # the new output prints in spite of verbose=0
-        ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
     ):
         os.environ.setdefault(variable, value)
     for noisy in ("ray", "ray.tune", "ray.train"):
@@ -225,18 +224,7 @@ def _cluster(experiment: Experiment) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = getattr(experiment.engine, "address", None)
-    try:
-        ray.init(
-            address=address or "local",
-            num_cpus=None if address else max(os.cpu_count() or 1, math.ceil(experiment.tuning.cpus_per_worker)),
-            include_dashboard=None if address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"engine.address: no Ray cluster answers at '{address}' ({reason}); leave it out") from error
+    connect(RayEngine(kind="ray", address=getattr(experiment.engine, "address", None)))
     try:
         yield
     finally:

@@ -19,7 +19,8 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Workspace, single_thread
+from metarestore.learners.process import prepare_process
+from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.training.run import RunFolder, initial_state, make_plan, train
 from metarestore.training.state import load_state
@@ -70,7 +71,7 @@ class TrialPlan:
 
 def run_trial(config: Mapping[str, Any], plan: TrialPlan) -> None:
     """Trains with a draw; continues from the checkpoint that Ray Tune hands out, its own or a better trial's."""
-    single_thread()
+    prepare_process()
     try:
         _train(plan, config.get(DRAW, config))
     except UserError as error:
