@@ -41,6 +41,7 @@ ENGINES = {
     "local": ["engine.kind=local"],
     **{f"ray, {n}": ["engine.kind=ray", f"engine.workers={n}", "engine.max_restarts=-1"] for n in (1, 2, 3)},
 }
+ENGINES["ray, 3, tree"] = [*ENGINES["ray, 3"], "engine.reduction=tree"]
 
 
 def start(project: Path, learner: str, engine: str, out: Path, *, resume: bool) -> subprocess.Popen[bytes]:
@@ -106,6 +107,7 @@ def run_killing_drivers(project: Path, learner: str, engine: str, out: Path) -> 
 CASES: list[tuple[str, str, Callable[[Path, str, str, Path], int]]] = [
     *(("none", engine, run) for engine in ENGINES),
     ("workers", "ray, 3", run_killing_workers),
+    ("workers", "ray, 3, tree", run_killing_workers),
     ("driver", "local", run_killing_drivers),
     ("driver", "ray, 2", run_killing_drivers),
 ]

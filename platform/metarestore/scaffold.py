@@ -36,6 +36,7 @@ _EXPERIMENT = """\
 # Learns x4 restoration from the catalogue's degradations, then adapts to five pairs of the phone at night.
 # Run:      metarestore train experiments/first.yaml
 # Compare:  metarestore compare experiments/first.yaml     (trains every arm: does the relation graph help?)
+# Search:   metarestore tune experiments/first.yaml        (tries values of the search block)
 seed: 0
 data: embedded                      # your own photographs: data: {train: photos/train, test: photos/test}
 graph: night_phone
@@ -54,6 +55,10 @@ arms:
   uniform:
     graph: {estimator: {kind: uniform}}
   weighted: {}
+search:
+  training.optimizer.lr: {log_uniform: [3e-4, 1e-2]}
+  adaptation.lr: {log_uniform: [3e-5, 3e-3]}
+tuning: {trials: 8, scheduler: asha}
 """
 
 _IGNORED = """\

@@ -1,13 +1,16 @@
-"""What the tests of engines share: a training that hears everything, and its final weights as bytes."""
+"""What the tests of engines share: clusters, a training that hears everything, and its final weights as bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
+from metarestore.engines import ray as engine_module
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.learners.workspace import Study, Workspace
@@ -31,6 +34,49 @@ class Listener:
 
     def saved(self, step: int) -> None:
         pass
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One local cluster for all tests of a file: starting one takes seconds."""
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def machines() -> Iterator[Cluster]:
+    """Several machines; the head offers no CPU, so that removing a machine never removes the driver's."""
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        ray.init(address=machines.address, log_to_driver=False, logging_level="ERROR")
+        yield machines
+    finally:
+        ray.shutdown()
+        machines.shutdown()
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Does something before the Ray engine calls one of its functions for the n-th time, and counts the calls.
+
+    A step that sums gradients among workers calls `split` when they are computed, `tree_sum` when they are being
+    weighted, and `fetched` when they are being added.
+    """
+
+    def hook(name: str, number: int, act: Callable[[], None]) -> list[int]:
+        original, calls = getattr(engine_module, name), []
+
+        def hooked(*args: Any) -> Any:
+            calls.append(len(calls) + 1)
+            if calls[-1] == number:
+                act()
+            return original(*args)
+
+        monkeypatch.setattr(engine_module, name, hooked)
+        return calls
+
+    return hook
 
 
 Weights = Callable[..., bytes]

@@ -6,12 +6,11 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import ray
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.build import build_engine
@@ -23,14 +22,6 @@ from metarestore.learners.workspace import Study
 Weights = Callable[..., bytes]
 
 pytestmark = pytest.mark.xdist_group("ray")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One local cluster for all tests of this file: starting one takes seconds."""
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def kill_first(engine: RayEngine) -> Callable[[int], None]:

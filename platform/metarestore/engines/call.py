@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,14 @@ class Call:
 
     Args:
         pool: The actors; it may grow and shrink during the call.
-        send: Sends the job at a position to an actor.
+        send: Sends the job at a position to a member of the pool.
         count: Number of jobs.
         kind: Of what kind they are, all alike.
         heartbeat: Is told how long jobs take.
     """
 
     def __init__(
-        self, pool: Pool, send: Callable[[Any, int], ray.ObjectRef[Any]], count: int, kind: str, heartbeat: Heartbeat
+        self, pool: Pool, send: Callable[[Member, int], ray.ObjectRef[Any]], count: int, kind: str, heartbeat: Heartbeat
     ) -> None:
         self._pool, self._send, self._kind, self._heartbeat = pool, send, kind, heartbeat
         self._results: list[Any] = [None] * count
@@ -67,7 +67,7 @@ class Call:
         return self._results
 
     def _give(self, position: int, member: Member) -> None:
-        self._flying[self._send(member.actor, position)] = _Flight(position, member, time.monotonic())
+        self._flying[self._send(member, position)] = _Flight(position, member, time.monotonic())
 
     def _take(self, reference: ray.ObjectRef[Any]) -> None:
         self._last = time.monotonic()
@@ -114,5 +114,38 @@ class Call:
             )
 
     def _tell_if_slow(self, flight: _Flight, now: float) -> None:
-        seconds = now - flight.since
-        self._heartbeat.waiting(self._kind, flight.position, seconds, str(flight.member), len(self._results))
+        what = f"{flight.member}: shard {flight.position + 1} of {len(self._results)}"
+        self._heartbeat.waiting(self._kind, flight.position, now - flight.since, what)
+
+
+def fetched(reference: ray.ObjectRef[Any], members: Collection[Member], pool: Pool, heartbeat: Heartbeat) -> Any | None:
+    """Waits for what members of a pool compute from one another's results; returns None once some of it is lost.
+
+    Args:
+        reference: The last of what they compute.
+        members: All that take part. One that has left may never come back, and then nobody would report it.
+        pool: The pool.
+        heartbeat: Is told how long it takes.
+    """
+    since = time.monotonic()
+    while all(member in pool.up for member in members):
+        done, _ = ray.wait([reference], timeout=TICK)
+        seconds = time.monotonic() - since
+        if done:
+            heartbeat.finished("sum", 0, seconds)
+            return _unless_lost(reference)
+        pool.reread()
+        heartbeat.waiting("sum", 0, seconds, "the sum of the gradients")
+    return None
+
+
+def _unless_lost(reference: ray.ObjectRef[Any]) -> Any | None:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        # An actor that was given what is lost reports that as an error of its own.
+        if isinstance(error.cause, (ObjectLostError, RayActorError)):
+            return None
+        raise
+    except (ObjectLostError, RayActorError):
+        return None

@@ -31,18 +31,18 @@ class Heartbeat:
         self._usual[kind].append(seconds)
         self._silent_until.pop(job, None)
 
-    def waiting(self, kind: str, job: int, seconds: float, worker: str, total: int) -> None:
-        """Is told that a job of `total` has been running for `seconds`; says so rarely, and ever more rarely.
+    def waiting(self, kind: str, job: int, seconds: float, what: str) -> None:
+        """Is told that a job has been running for `seconds`; says so rarely, and ever more rarely.
 
         >>> heartbeat = Heartbeat(print)
         >>> heartbeat.finished("gradient", 0, 0.1)
         >>> for seconds in (5, 11, 15, 22, 25, 41):
-        ...     heartbeat.waiting("gradient", 1, seconds, "worker 2 (pid 7 on 10.0.0.1)", 2)
-        waiting 11 s for worker 2 (pid 7 on 10.0.0.1): shard 2 of 2, usually 0.1 s
-        waiting 22 s for worker 2 (pid 7 on 10.0.0.1): shard 2 of 2, usually 0.1 s
+        ...     heartbeat.waiting("gradient", 1, seconds, "worker 2 on 10.0.0.1: shard 2 of 2")
+        waiting 11 s for worker 2 on 10.0.0.1: shard 2 of 2, usually 0.1 s
+        waiting 22 s for worker 2 on 10.0.0.1: shard 2 of 2, usually 0.1 s
         """
         usual = statistics.median(self._usual[kind]) if self._usual[kind] else 0.0
         if not usual or seconds < self._silent_until.get(job, max(_PATIENCE, _FACTOR * usual)):
             return
         self._silent_until[job] = 2 * seconds
-        self._tell(f"waiting {seconds:.0f} s for {worker}: shard {job + 1} of {total}, usually {usual:.1f} s")
+        self._tell(f"waiting {seconds:.0f} s for {what}, usually {usual:.1f} s")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
@@ -112,18 +112,6 @@ class Pool:
             self.ask(member)
         return lost
 
-    def fetch(self, reference: ray.ObjectRef[Any]) -> Any | None:
-        """Waits for what actors compute from one another's results; returns None if one of them is gone for good."""
-        while True:
-            done, _ = ray.wait([reference], timeout=TICK)
-            try:
-                if done:
-                    return ray.get(reference)
-            except (ObjectLostError, RayActorError):
-                return None
-            if self.reread():
-                return None
-
     def close(self) -> None:
         """Ends all actors."""
         for member in [*self.up, *self.coming.values()]:
@@ -137,6 +125,8 @@ class Pool:
             num_gpus=spec.gpus_per_worker or None,
             max_restarts=spec.max_restarts,
             max_task_retries=spec.max_restarts,
+            # An actor that waits for the sum of one that is gone must not keep the next jobs waiting.
+            allow_out_of_order_execution=True,
             scheduling_strategy=_strategy(spec),
         )
         for _ in range(count):

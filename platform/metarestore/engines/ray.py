@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.experiment import RayEngine as RaySpec
-from metarestore.engines.call import Call
+from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
 from metarestore.engines.heartbeat import Heartbeat
-from metarestore.engines.pool import Pool
+from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
@@ -29,7 +29,7 @@ _SMALL = 65_536
 """Bytes of parameters below which each job carries them itself."""
 
 _ATTEMPTS = 5
-"""How often a step is begun anew because machines left while their gradients were summed."""
+"""How often a step is begun because workers were lost while gradients were summed."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Summand:
     """Gradients of a shard, or the sum of some, that lie where an actor computed them.
 
     Attributes:
-        worker: The actor.
+        worker: Whose actor computed them.
         value: Reference to them.
     """
 
-    worker: Any
+    worker: Member
     value: ray.ObjectRef[Any]
 
     def weighted(self, factors: NDArray[np.float32]) -> Summand:
         """Has the actor sum the gradients of its shard."""
-        return Summand(self.worker, self.worker.weighted.remote(self.value, factors))
+        return Summand(self.worker, self.worker.actor.weighted.remote(self.value, factors))
 
     def add(self, other: Summand) -> Summand:
         """Has the actor add the other's sum, which goes from machine to machine and not through the driver."""
-        return Summand(self.worker, self.worker.add.remote(self.value, other.value))
+        return Summand(self.worker, self.worker.actor.add.remote(self.value, other.value))
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class RaySession:
         """
         shared = self._put(flat)
 
-        def send(worker: Any, position: int) -> ray.ObjectRef[Any]:
-            reference: ray.ObjectRef[Any] = worker.run.remote(jobs[position], shared)
+        def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
+            reference: ray.ObjectRef[Any] = worker.actor.run.remote(jobs[position], shared)
             return reference
 
         return self._call(send, jobs)
@@ -89,34 +89,39 @@ class RaySession:
             found = self._reduced_by_actors(jobs, self._put(flat), weigh)
             if found is not None:
                 return found
-        raise UserError(f"machines left during {_ATTEMPTS} attempts at one step; continue with --resume when they stay")
+        raise UserError(
+            f"workers were lost during {_ATTEMPTS} attempts at one step; look at the cluster, "
+            "then continue with --resume"
+        )
 
     def _reduced_by_actors(
         self, jobs: Sequence[Job], shared: Shared | ray.ObjectRef[Shared], weigh: Weigh
     ) -> Reduced | None:
-        """Sums gradients where they were computed; returns None if a machine left with some of them."""
+        """Sums gradients where they were computed; returns None if some of them were lost."""
         kept: dict[int, Summand] = {}
 
-        def send(worker: Any, position: int) -> ray.ObjectRef[Any]:
-            keep = worker.keep.options(num_returns=2)
+        def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
             told: ray.ObjectRef[TaskFigures]
-            told, gradients = keep.remote(jobs[position], shared)
+            told, gradients = worker.actor.keep.remote(jobs[position], shared)
             kept[position] = Summand(worker, gradients)
             return told
 
         figures: list[TaskFigures] = self._call(send, jobs)
         whole = joined(figures)
         factors = split(weigh(whole), figures)
-        parts = [kept[position].weighted(some) for position, some in enumerate(factors)]
-        total = self.engine.pool.fetch(tree_sum(parts, Summand.add).value)
-        return None if total is None else Reduced(whole, total)
+        members = {summand.worker for summand in kept.values()}
+        # Gradients are given up here, so that the machines let go of them as soon as they are summed.
+        total = tree_sum([kept.pop(position).weighted(some) for position, some in enumerate(factors)], Summand.add)
+        gradient = fetched(total.value, members, self.engine.pool, self.engine.heartbeat)
+        # Ray hands out read-only memory, and keeps it for as long as it is looked at.
+        return None if gradient is None else Reduced(whole, np.array(gradient))
 
     def _put(self, flat: Tensor) -> Shared | ray.ObjectRef[Shared]:
         shared = Shared(self.key, self.study, flat.detach().cpu().numpy())
         # A small network travels with each job in less time than the object store takes to hand it out.
         return shared if shared.flat.nbytes < _SMALL else ray.put(shared)
 
-    def _call(self, send: Callable[[Any, int], ray.ObjectRef[Any]], jobs: Sequence[Job]) -> list[Any]:
+    def _call(self, send: Callable[[Member, int], ray.ObjectRef[Any]], jobs: Sequence[Job]) -> list[Any]:
         kind = type(jobs[0]).__name__ if jobs else ""
         return Call(self.engine.pool, send, len(jobs), kind, self.engine.heartbeat).results()
 

@@ -49,6 +49,8 @@ class Whereabouts(NamedTuple):
 class Worker:
     """One actor: opens studies when it first sees them, runs jobs on one thread.
 
+    No job is run again by Ray: it would wait for the actor to come back, where another actor is free.
+
     Args:
         device: Where it computes.
         share: Share of a GPU's memory that it may take.
@@ -68,23 +70,30 @@ class Worker:
         context = ray.get_runtime_context()
         return Whereabouts(os.getpid(), context.get_node_id(), address)
 
+    @ray.method(max_task_retries=0)
     def run(self, job: Job, shared: Shared) -> Any:
         """Runs one job."""
-        # Ray hands out read-only memory, which torch does not want to compute with.
-        return job.run(self._workspace(shared), torch.from_numpy(shared.flat.copy()))
+        return self._result(job, shared)
 
+    @ray.method(num_returns=2, max_task_retries=0)
     def keep(self, job: Job, shared: Shared) -> tuple[TaskFigures, TaskGradients]:
         """Runs one job that returns task gradients; as two results, so that the gradients stay where they are."""
-        found: TaskGradients = self.run(job, shared)
+        found: TaskGradients = self._result(job, shared)
         return found.figures, found
 
+    @ray.method(max_task_retries=0)
     def weighted(self, found: TaskGradients, factors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sums the gradients of one shard."""
         return found.weighted(factors)
 
+    @ray.method(max_task_retries=0)
     def add(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
         """Adds the sums of two groups of shards."""
         return left + right
+
+    def _result(self, job: Job, shared: Shared) -> Any:
+        # Ray hands out read-only memory, which torch does not want to compute with.
+        return job.run(self._workspace(shared), torch.from_numpy(shared.flat.copy()))
 
     def _workspace(self, shared: Shared) -> Workspace:
         if shared.key not in self._workspaces:
