@@ -82,19 +82,18 @@ def test_machines_that_leave_while_gradients_are_summed_change_nothing(
     study = small_study(model=large, training={"tasks_per_step": 5, "shard_size": 1})
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
-    nodes = [machines.add_node(num_cpus=1) for _ in range(4)]
+    nodes = [machines.add_node(num_cpus=1) for _ in range(3)]
     machines.wait_for_nodes()
 
     def leave_and_be_missed() -> None:
         machines.remove_node(nodes[0])
-        while len(engine.pool.up) == 4:
+        while len(engine.pool.up) == 3:
             engine.pool.reread()
             time.sleep(0.1)
 
     with RayEngine(RaySpec(kind="ray", placement="spread", reduction="tree", max_restarts=-1)) as engine:
         attempts = before("split", 1, leave_and_be_missed)
         before("tree_sum", 3, lambda: machines.remove_node(nodes[1]))
-        before("fetched", 5, lambda: machines.remove_node(nodes[2]))
         assert weights(study, tmp_path / "ray", engine) == expected
     assert len(attempts) > 4
 
