@@ -84,6 +84,54 @@ def test_figures_wait_for_a_store_and_arrive_in_order(
     assert "database is locked" in warnings[0]
 
 
+def test_a_record_that_is_refused_does_not_hold_up_the_others(tmp_path: Path, warnings: list[str]) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    run.params({"keep": 1, "kept": 1})
+    assert run.flush()
+    run.params({"keep": 2, "other": 2})
+    run.metrics({"loss": 1, "..": 1}, 1)
+    assert run.end()
+    assert steps(run, "loss") == [1]
+    assert MlflowClient().get_run(str(run.id)).data.params == {"keep": "1", "kept": "1", "other": "2"}
+    assert len(warnings) == 2
+    assert all("refuses" in warning for warning in warnings)
+
+
+def test_names_of_any_task_file_arrive(tmp_path: Path, warnings: list[str]) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    run.metrics({"relation/my+cam (2)": 0.5, "relation/été": 0.5}, 1)
+    run.params({"alternatives[0].lr": 1})
+    assert run.end()
+    assert steps(run, "relation/my_cam _2_") == steps(run, "relation/été") == [1]
+    assert warnings == []
+
+
+@pytest.mark.parametrize("uri", ["postgresql://localhost/none", "http://[bad"])
+def test_an_address_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for required in (True, False):
+        with pytest.raises(UserError, match=r"no store answers at .*; correct MLFLOW_TRACKING_URI") as caught:
+            Store(tmp_path, "name", required=required)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_taken_up_is_marked_as_running(tmp_path: Path, warnings: list[str]) -> None:
+    first = store(tmp_path, warnings).run("run", folder=tmp_path)
+    first.end("KILLED")
+    assert status(first) == "KILLED"
+    assert status(store(tmp_path, warnings).run("run", folder=tmp_path)) == "RUNNING"
+
+
+def test_an_end_that_is_not_on_disk_has_not_arrived(
+    tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store(tmp_path, warnings).run("run", folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: 0)
+        assert not run.end()
+    assert run.end()
+
+
 def test_an_answer_that_is_lost_duplicates_nothing(
     tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +251,20 @@ def test_a_torn_line_is_dropped_and_a_broken_state_is_named(tmp_path: Path) -> N
     (tmp_path / "tracking.json").write_text("{")
     with pytest.raises(UserError, match=r"tracking.json: cannot be read.*track this run anew"):
         Journal(tmp_path)
+
+
+def test_lines_that_a_power_cut_took_are_not_missed(tmp_path: Path) -> None:
+    """A disk that syncs in name only can lose lines that the state knows of as sent."""
+    journal = Journal(tmp_path)
+    for step in (1, 2, 3):
+        journal.note_metrics({"loss": float(step)}, step, 0)
+    size = journal.path.stat().st_size
+    journal.acknowledge(size)
+    os.truncate(journal.path, size - 10)
+    again = Journal(tmp_path)
+    again.note_metrics({"loss": 3.0}, 3, 0)
+    again.note_metrics({"loss": 4.0}, 4, 0)
+    assert [record["step"] for record in next(again.chunks())[0]] == [3, 4]
 
 
 @pytest.mark.parametrize("written", [0, 5])

@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Journal:
         return self._lines
 
     @property
+    def complete(self) -> bool:
+        """Whether all records are on disk."""
+        return not self._held
+
+    @property
     def settled(self) -> bool:
         """Whether the run was ended, and everything up to its end has arrived."""
         size = self._lines.stat().st_size if self._lines.is_file() else 0
@@ -80,7 +86,9 @@ class Journal:
             self.note(record)
 
     def chunks(self) -> Iterator[tuple[list[Record], int]]:
-        """Yields what has not arrived, in chunks, with the position to `acknowledge` when a chunk has."""
+        """Yields what has not arrived, in chunks, with the position to `acknowledge` before the next one."""
+        # What a power cut could take back, and a resumed run note again at another time, must not be sent.
+        self._sync()
         while True:
             chunk = list(islice(self._records(self._sent), _CHUNK))
             if not chunk:
@@ -106,6 +114,10 @@ class Journal:
             os.ftruncate(descriptor, before)
             raise OSError("the disk is full")
 
+    def _sync(self) -> None:
+        with suppress(OSError), self._lines.open("rb+") as file:
+            os.fsync(file.fileno())
+
     def _remember(self, record: Record) -> None:
         if record["kind"] == "metrics":
             self._last |= dict.fromkeys(record["values"], record["step"])
@@ -121,20 +133,22 @@ class Journal:
                 start += len(line)
                 yield json.loads(line), start
 
-    def _cut_torn_line(self) -> None:
-        """Removes the rest of a line that a power cut left behind."""
+    def _cut_torn_line(self) -> int:
+        """Removes the rest of a line that a power cut left behind, and returns how many bytes are left."""
         if not self._lines.is_file():
-            return
+            return 0
         content = self._lines.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(self._lines, whole)
+        return whole
 
     def _read(self) -> None:
         try:
             state = json.loads(self._state.read_text())
             self.key, self.run_id, self._sent = str(state["key"]), state["run"], int(state["sent"])
-            self._cut_torn_line()
+            # Lost lines that were sent, as on a disk that syncs in name only, leave nothing to go on with.
+            self._sent = min(self._sent, self._cut_torn_line())
             for record, _ in self._records(0):
                 self._remember(record)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -145,4 +159,4 @@ class Journal:
         try:
             write_atomically(self._state, json.dumps(state).encode())
         except UserError:
-            return  # a full disk: what is not noted as sent is compared with the store before it is sent again
+            return  # a full disk: what is not noted as sent is sent again, which changes nothing

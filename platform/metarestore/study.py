@@ -153,7 +153,12 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
     # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
-    arm.run.params(experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search", "tuning", "engine"}))
+    described = experiment.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude={"arms": True, "search": True, "tuning": True, "engine": True, "training": {"keep"}},
+    )
+    arm.run.params(described)
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
     display.start(arm.name, experiment.training)

@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 from mlflow.entities import LifecycleStage, Metric, Param
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,6 +47,10 @@ _PAUSE = 30.0
 _KEY_TAG = "metarestore.key"
 _UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
 """What MLflow raises when its database is locked or gone, its server is down, or its artifacts cannot be written."""
+_REFUSED = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS)}
+"""What MLflow answers to a record that it will never take."""
+
+_Entry = TypeVar("_Entry")
 
 _log = logging.getLogger(__name__)
 
@@ -88,8 +99,9 @@ class Store:
         self._resting_until = 0.0
         try:
             _ = self.experiment
-        except _UNAVAILABLE as error:
-            if required:
+        except (*_UNAVAILABLE, ImportError, ValueError) as error:
+            # The last two: a database without its driver, an address that is none.
+            if required or isinstance(error, ImportError | ValueError):
                 raise UserError(
                     f"MLflow: no store answers at {self.uri} ({_reason(error)}); "
                     "correct MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the project"
@@ -159,13 +171,17 @@ class Store:
                 "training goes on, they wait in the run's folder and are sent later"
             )
 
+    def refused(self, what: str, error: Exception) -> None:
+        """Tells the user of a record that the store will not take."""
+        self._warn(f"MLflow: {self.uri} refuses {what} ({_reason(error)}); it is left out there")
+
 
 class Run:
     """One MLflow run. What it is told is noted at once and sent by `flush`; nothing here ever stops a training."""
 
     def __init__(self, store: Store, journal: Journal, name: str, parent: Run | str | None) -> None:
         self._store, self._journal, self._name, self._parent = store, journal, name, parent
-        # Whether something may have arrived without being noted as sent.
+        # Whether the run may have been made without its id being noted.
         self._doubtful = journal.reopened
         self._confirmed = False
         journal.note({"kind": "status", "status": "RUNNING"})
@@ -220,7 +236,7 @@ class Run:
             self._store.failed(error, time.monotonic() - started)
             return False
         self._doubtful = False
-        return True
+        return self._journal.complete
 
     def confirmed_id(self) -> str:
         """Returns the id of the MLflow run, which is made if it does not exist: never two of them for one folder."""
@@ -253,34 +269,39 @@ class Run:
             return False
 
     def _send(self) -> None:
+        # What arrived without being noted as sent is sent again: MLflow keeps a record that it has as it is.
         run_id = self.confirmed_id()
         for chunk, end in self._journal.chunks():
             metrics = [m for record in chunk if record["kind"] == "metrics" for m in _metrics(record)]
-            if self._doubtful:
-                metrics = self._missing(run_id, metrics)
             for first in range(0, len(metrics), _BATCH):
-                self._store.client.log_batch(run_id, metrics=metrics[first : first + _BATCH])
+                self._offer(lambda some: self._store.client.log_batch(run_id, metrics=some), metrics[first:][:_BATCH])
             # A final state is in the last chunk, behind all metrics.
             for record in chunk:
                 self._send_record(run_id, record)
             self._journal.acknowledge(end)
 
-    def _missing(self, run_id: str, metrics: list[Metric]) -> list[Metric]:
-        """Leaves out what the store has: MLflow would keep a metric that is sent twice two times."""
-        there = {
-            (key, point.step)
-            for key in {metric.key for metric in metrics}
-            for point in self._store.client.get_metric_history(run_id, key)
-        }
-        return [metric for metric in metrics if (metric.key, metric.step) not in there]
+    def _offer(self, send: Callable[[Sequence[_Entry]], object], entries: Sequence[_Entry]) -> None:
+        """Sends entries; one that is refused for good is left out, or nothing behind it would ever arrive."""
+        try:
+            send(entries)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                raise
+            if len(entries) == 1:
+                self._store.refused(str(getattr(entries[0], "key", entries[0])), error)
+                return
+            for entry in entries:
+                self._offer(send, [entry])
 
     def _send_record(self, run_id: str, record: Record) -> None:
         client = self._store.client
         match record["kind"]:
             case "params":
-                client.log_batch(run_id, params=[Param(key, value) for key, value in record["values"].items()])
+                params = [Param(_allowed(key), value) for key, value in record["values"].items()]
+                self._offer(lambda some: client.log_batch(run_id, params=some), params)
             case "tag":
-                client.set_tag(run_id, record["key"], record["value"])
+                key = _allowed(record["key"])
+                self._offer(lambda some: client.set_tag(run_id, some[0], record["value"]), [key])
             case "artifact" if Path(record["path"]).exists():
                 client.log_artifact(run_id, record["path"], record["folder"])
             case "status" if record["status"] == "RUNNING":
@@ -289,8 +310,13 @@ class Run:
                 client.set_terminated(run_id, record["status"], record["time"])
 
 
+def _allowed(key: str) -> str:
+    """Returns a name that MLflow takes: task files may have any name."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
 def _metrics(record: Record) -> list[Metric]:
-    return [Metric(key, value, record["time"], record["step"]) for key, value in record["values"].items()]
+    return [Metric(_allowed(key), value, record["time"], record["step"]) for key, value in record["values"].items()]
 
 
 def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
@@ -300,4 +326,4 @@ def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -74,6 +74,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clip": {"training": {"optimizer": {"kind": "sgd", "clip": 1e-4}}},
     "precision": {"training": {"precision": "bfloat16"}},
     "microbatch": {"training": {"microbatch": 1}},
+    "balance": {"graph": {"weights": {"balance": "ema"}}},
+    "gradient": {"graph": {"estimator": {"kind": "gradient", "draws": 2}}},
     "meta_sgd, ema, adamw": {
         "learner": {"kind": "meta_sgd", "inner_steps": 2, "multi_step": {"steps": 3}},
         "training": {"ema": 0.5, "optimizer": {"kind": "adamw", "weight_decay": 0.1, "clip": 0.1}},

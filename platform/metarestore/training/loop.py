@@ -97,7 +97,7 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
             if stop.requested or state.step % plan.checkpoint_every == 0 or state.step == plan.steps:
                 save_state(checkpoints, state, plan.keep)
                 observer.saved(state.step)
-            if stop.requested and state.step < plan.steps:
+            if stop.requested:
                 raise Interrupted(state.step)
     return state
 

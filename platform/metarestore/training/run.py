@@ -177,7 +177,7 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
     graph = None
     if state.relations is not None:
-        run_id = str(folder.notes.get("mlflow_run", ""))
+        run_id = str(folder.notes.get("mlflow_run") or "")
         provenance = {"seed": experiment.seed, "metarestore": __version__, "run": run_id}
         graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance)
         save_graph(graph, folder.path)
