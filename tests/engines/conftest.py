@@ -39,7 +39,7 @@ class Listener:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One local cluster for all tests of a file: starting one takes seconds."""
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

@@ -37,7 +37,7 @@ class Deaf:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[RayEngine]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
         yield engine
     ray.shutdown()
