@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
-from metarestore.errors import UserError
 from metarestore.evaluation.importance import importance
 from metarestore.evaluation.sweep import SweepResult, TrialResult
+from metarestore.learners.adaptation import adapt
 from metarestore.learners.workspace import Workspace
-from metarestore.project import read_experiment
 from metarestore.reports.tuning_report import publish_sweep, sweep_table
+from metarestore.tuning import metric
 from metarestore.tuning.metric import HeldOutShotsJob, metric_jobs
 
 SEARCH: dict[str, Any] = {
@@ -36,7 +37,7 @@ def test_every_draw_and_every_point_of_a_grid_is_a_valid_experiment(small_experi
     space = Space(experiment.search)
     rng = np.random.default_rng(0)
     drawn = [space.random(rng) for _ in range(50)]
-    grid = space.grid(3)
+    grid = list(space.grid(3))
     assert len(grid) == (3 + 1) * 3 * 3 * 2
     for draw in (*drawn, *grid):
         made = space.experiment(experiment, draw)
@@ -48,45 +49,7 @@ def test_every_draw_and_every_point_of_a_grid_is_a_valid_experiment(small_experi
 
 def test_the_search_of_the_design_is_valid(small_experiment: Build) -> None:
     experiment = small_experiment(search={"learner.inner_lr": {"log_uniform": [1e-4, 1e-1]}})
-    assert Space(experiment.search).grid(2) == [{"learner.inner_lr": 1e-4}, {"learner.inner_lr": 1e-1}]
-
-
-@pytest.mark.parametrize(
-    ("search", "message"),
-    [
-        ({"learner.iner_lr": [0.1, 1]}, r"unknown key 'iner_lr'; did you mean 'inner_lr'\?"),
-        ({"learner.inner_lr": [-1, 1]}, r"must be above 0, got -1"),
-        ({"learner.inner_lr": [1, 0.1]}, r"must rise"),
-        ({"learner.inner_lr": {"log_uniform": [0, 0.1]}}, r"log_uniform must start above 0"),
-        ({"learner.inner_lr": {"log_unifrom": [0.1, 1]}}, r"did you mean 'log_uniform'\?"),
-        ({"learner.inner_lr": {"int": [1, 2], "choice": [3]}}, r"exactly one of .* got int and choice"),
-        ({"training.support": [1, 6]}, r"whole number.*write \{int: \[low, high\]\}"),
-        ({"learner.kind": {"choice": ["maml", "mmal"]}}, r"unknown kind 'mmal'; did you mean 'maml'"),
-        ({"evaluation.crop": {"int": [32, 64]}}, r"evaluation: all trials are measured alike"),
-        ({"training": {"choice": [{"steps": 4}]}}, r"training.source: all trials are measured alike"),
-        ({"training.steps": {"int": [4, 8]}}, r"asha compares trials at equal steps"),
-        ({"model.d": {"int": [1, 4], "when": {"learner.knd": "maml"}}}, r"not a parameter of the search"),
-        (
-            {"learner.kind": {"choice": ["maml", "pretrain"]}, "learner.inner_lr": [0.1, 1]},
-            r"unknown key 'inner_lr'.*where learner.kind is 'pretrain'.*`when`",
-        ),
-        (
-            {"learner.kind": {"choice": ["maml"]}, "model.d": {"int": [1, 4], "when": {"learner.kind": "reptile"}}},
-            r"'reptile' is never chosen; the choices are 'maml'",
-        ),
-    ],
-)
-def test_what_cannot_be_searched_is_refused_at_its_place(
-    small_experiment: Build, tmp_path: Path, search: dict[str, Any], message: str
-) -> None:
-    plain = small_experiment().model_dump(mode="json", by_alias=True, exclude_unset=True)
-    path = tmp_path / "wrong.yaml"
-    dump_yaml({**plain, "search": search}, path)
-    first = path.read_text().splitlines().index("search:") + 1
-    with pytest.raises(UserError, match=message) as found:
-        read_experiment(path)
-    for problem in found.value.problems:
-        assert int(problem.split(":")[1]) > first
+    assert list(Space(experiment.search).grid(2)) == [{"learner.inner_lr": 1e-4}, {"learner.inner_lr": 1e-1}]
 
 
 def test_the_metric_sees_neither_test_photographs_nor_the_shot_that_it_measures(workspace: Workspace) -> None:
@@ -102,6 +65,22 @@ def test_the_metric_sees_neither_test_photographs_nor_the_shot_that_it_measures(
     after = [job.run(workspace, workspace.initial()) for job in jobs]
     assert after[0] < before[0] - 5, "the ruined shot is measured against"
     assert all(other != same for other, same in zip(after[1:], before[1:], strict=True)), "it is learned from"
+
+
+def test_a_fold_adapts_to_the_other_shots_alone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned_from: list[torch.Tensor] = []
+
+    def noted(model: Any, flat: Any, support_lr: torch.Tensor, support_hr: torch.Tensor, **options: Any) -> Any:
+        assert len(support_lr) == len(support_hr)
+        learned_from.append(support_hr)
+        return adapt(model, flat, support_lr, support_hr, **options)
+
+    monkeypatch.setattr(metric, "adapt", noted)
+    shots = workspace.for_model(workspace.shots).support_hr
+    for fold, job in enumerate(metric_jobs(workspace, ())):
+        job.run(workspace, workspace.initial())
+        assert torch.equal(learned_from[-1], torch.cat([shots[:fold], shots[fold + 1 :]]))
+    assert len(learned_from) == 4
 
 
 def invented(count: int) -> SweepResult:
@@ -127,6 +106,27 @@ def test_importance_finds_the_parameter_that_matters_where_all_trials_still_ran(
     assert found.explained > 0.8
     assert found.values["learner.inner_lr"] > 10 * abs(found.values["model.d"])
     assert importance(invented(4)) is None
+
+
+def test_what_diverged_is_listed_and_spoils_nothing(tmp_path: Path) -> None:
+    result = invented(24)
+    furthest = max(trial.number for trial in result.trials)
+    values = {"learner.inner_lr": 0.5, "model.d": 4}
+    diverged = TrialResult(furthest + 1, values, "finished", ((10, 20.0), (20, -math.inf)))
+    late = TrialResult(furthest + 2, values, "finished", ((10, -math.inf), (20, 21.0)))
+    spoilt = replace(result, trials=(*result.trials, diverged, late))
+    assert diverged not in spoilt.ranked
+    assert spoilt.best == result.best
+    found = importance(spoilt)
+    assert found is not None
+    assert found.trials == 24
+    assert found.explained > 0.8
+    publish_sweep(spoilt, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
+    assert sweep_table(spoilt).row_count == 27
+    only = replace(result, trials=(diverged,))
+    assert only.best is None
+    assert only.common_step is None
+    publish_sweep(only, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
 
 
 def test_a_report_has_every_trial(tmp_path: Path) -> None:

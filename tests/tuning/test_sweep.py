@@ -54,7 +54,7 @@ def project(tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def cluster() -> Any:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
@@ -164,8 +164,21 @@ def test_every_searcher_and_scheduler_comes_to_an_end(project: Path, tuning: dic
     assert all(1e-4 <= trial.values["learner.inner_lr"] <= 1e-2 for trial in found.trials)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_trial_that_diverges_fails_alone(project: Path, mlflow_store: str) -> None:
+    search = {"adaptation.lr": {"choice": [1e-4, 1e30]}}
+    found = sweep(project, "diverged", search=search, tuning={"searcher": "grid", "scheduler": "none"})
+    assert [trial.state for trial in found.trials] == ["finished", "failed"]
+    assert found.trials[1].error == "held_out_shots is not finite at step 6"
+    assert found.best is found.trials[0]
+    parent, nested = runs(mlflow_store, "diverged")
+    assert parent.info.status == "FINISHED"
+    assert sorted(run.info.status for run in nested) == ["FAILED", "FINISHED"]
+    assert "1e+30" in (project / "diverged" / "results.md").read_text()
+
+
 def test_a_sweep_of_another_experiment_is_not_resumed(project: Path) -> None:
-    open_record(project, Experiment.model_validate(TINY), resume=False)
+    open_record(project, Experiment.model_validate(TINY), resume=False).save()
     with pytest.raises(UserError, match="--resume"):
         open_record(project, Experiment.model_validate(TINY), resume=False)
     other = {**TINY, "training": {**TINY["training"], "steps": 7}}

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from metarestore.config.base import Strict
+from metarestore.config.wording import shown
 
 
 def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     low, high = ends
     if low >= high:
         raise ValueError(f"the range must rise: write [low, high] with low below high, got [{low:g}, {high:g}]")
+    if not math.isfinite(high - low):
+        raise ValueError(f"the range [{low:g}, {high:g}] is too wide to draw from")
+    return ends
+
+
+def _exact(ends: tuple[int, int]) -> tuple[int, int]:
+    if max(map(abs, ends)) > _LARGEST:
+        raise ValueError(f"whole numbers may go from -2**53 to 2**53, got {shown(list(ends))}")
     return ends
 
 
 Ends = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
 """`[low, high]`."""
 
+_LARGEST = 2**53
+"""Up to here every whole number is also a float: what a searcher computes with is what a trial gets."""
 _FORMS = ("uniform", "log_uniform", "int", "choice")
 
 
@@ -29,7 +41,7 @@ class Parameter(Strict):
     """`[low, high]`, equally likely in between; `[low, high]` alone means the same."""
     log_uniform: Ends | None = None
     """`[low, high]`, equally likely in the logarithm: for rates, which matter by their order of magnitude."""
-    whole: Annotated[tuple[int, int], AfterValidator(_rising)] | None = Field(None, alias="int")
+    whole: Annotated[tuple[int, int], AfterValidator(_exact), AfterValidator(_rising)] | None = Field(None, alias="int")
     """`[low, high]`, whole numbers, both ends included."""
     choice: tuple[Any, ...] | None = Field(None, min_length=1)
     """One of these; a value may be anything that can stand in the file, e.g. `{kind: maml, inner_steps: 2}`."""
@@ -69,7 +81,7 @@ class Tuning(Strict):
     """What is maximised, in dB, without a look at test photographs. `held_out_shots`: PSNR-Y on shots of the target
     after adaptation to the others. `validation`: PSNR, without adaptation, on synthetic tasks of the validation
     photographs."""
-    trials: int = Field(16, ge=1)
+    trials: int = Field(16, ge=1, le=10_000)
     """Number of trials; of a grid, the most that may be."""
     searcher: Literal["random", "grid", "optuna"] = "random"
     """Who chooses values: chance; every combination; or Optuna's TPE, which learns from finished trials."""
@@ -85,7 +97,7 @@ class Tuning(Strict):
     """ASHA lets one of this many trials past each halt."""
     perturb_every: int | None = Field(None, ge=1)
     """Outer steps between two exchanges of PBT; twice `report_every` if left out."""
-    grid_points: int = Field(3, ge=2)
+    grid_points: int = Field(3, ge=2, le=1000)
     """Values that a grid takes from each range, both ends included."""
     workers_per_trial: int = Field(1, ge=1)
     """One: a trial computes in its own process. More: each trial has as many Ray workers, reserved together."""

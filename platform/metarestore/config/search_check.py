@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.document import Document, display_path
 from metarestore.config.experiment import Experiment
+from metarestore.config.graph import InvertedControl, TransferEstimator
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
-from metarestore.config.search import Parameter
-from metarestore.config.search_space import Draw, Space, decided_by, fits, inside, path_of, trial_values
+from metarestore.config.search import Parameter, as_parameter
+from metarestore.config.search_space import (
+    Draw,
+    Space,
+    decided_by,
+    draws,
+    fits,
+    inside,
+    lies_in,
+    path_of,
+    trial_values,
+)
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
-_ELSEWHERE = " (where"
 _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
     **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
@@ -26,10 +38,25 @@ _FIXED = {
     "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
     "training.validate_every": "trials are measured as tuning.report_every says",
     "training.checkpoint_every": "trials are saved as tuning.report_every says",
+    "training.keep": "a trial keeps its last checkpoint alone, so there is nothing to search",
+    "adaptation.alternatives": "trials are compared by the main way to adapt, so there is nothing to search",
 }
 _STEPS = "{} compares trials at equal steps of equally long trainings; search it with scheduler: none"
 _PBT = "pbt changes values in the middle of a training, which this one does not stand; use scheduler: asha or none"
 _PBT_FIXED = ("model", "training.optimizer.kind", "training.optimizer.schedule", "learner.kind", "graph.auxiliary")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A problem of a draw.
+
+    Attributes:
+        problem: The problem.
+        elsewhere: Whether another parameter has a part in it.
+    """
+
+    problem: Problem
+    elsewhere: bool = False
 
 
 def check_search(document: Document, experiment: Experiment) -> None:
@@ -40,13 +67,16 @@ def check_search(document: Document, experiment: Experiment) -> None:
     """
     if not experiment.search:
         return
-    written = Space(experiment.search)
-    found = list(_structure(experiment, written)) or list(_candidates(experiment, written))
-    found += _settings(experiment)
-    lines = []
+    space = Space(experiment.search)
+    structure, settings = list(_structure(experiment, space)), list(_settings(experiment, space))
+    tried = [] if structure else list(_candidates(experiment, space))
+    # What no end and no choice shows, a draw of all parameters may.
+    tried = tried if structure or settings or tried else list(_draws(experiment, space))
     # One line for each place: a range whose both ends are wrong is wrong once, and what is wrong whatever the others
     # are is said without them.
-    found.sort(key=lambda problem: _ELSEWHERE in problem.text)
+    tried.sort(key=lambda finding: finding.elsewhere)
+    found = [*structure, *settings, *(finding.problem for finding in tried)]
+    lines = []
     for problem in {one.at: one for one in reversed(found)}.values():
         line, column = document.locate(problem.at, key=problem.on_key)
         text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
@@ -86,8 +116,7 @@ def _structure(experiment: Experiment, space: Space) -> Iterator[Problem]:
             yield Problem(at, "is no key path; write e.g. learner.inner_lr or pipeline[1].quality", at, on_key=True)
             continue
         for fixed, why in _fixed(experiment).items():
-            other = path_of(fixed)
-            if path[: len(other)] == other or other[: len(path)] == path:
+            if lies_in(key, fixed) or lies_in(fixed, key):
                 yield Problem(at, f"{fixed}: {why}", at, on_key=True)
         around = decided_by(key, {name: other for name, other in parameters.items() if name != key})
         if around is not None and parameters[around].choice is None:
@@ -119,6 +148,8 @@ def _fixed(experiment: Experiment) -> dict[str, str]:
     fixed = dict(_FIXED)
     if tuning.metric == "validation":
         fixed["graph.auxiliary"] = "the validation metric is taken on these distributions, so they must not vary"
+        unused = "adaptation.steps" if _transfers(experiment) else "adaptation"
+        fixed[unused] = "the validation metric is taken without adaptation, so it would change nothing"
     if tuning.scheduler != "none":
         fixed["training.steps"] = _STEPS.format(tuning.scheduler)
     if tuning.scheduler == "pbt":
@@ -126,42 +157,64 @@ def _fixed(experiment: Experiment) -> dict[str, str]:
     return fixed
 
 
-def _candidates(experiment: Experiment, space: Space) -> Iterator[Problem]:
+def _transfers(experiment: Experiment) -> bool:
+    """Tells whether the relations may be estimated by adapting, as the experiment's `adaptation` says."""
+    estimator = experiment.graph.estimator
+    inner = estimator.of if isinstance(estimator, InvertedControl) else estimator
+    searched = any(lies_in(key, "graph.estimator") for key in experiment.search)
+    return searched or isinstance(inner, TransferEstimator)
+
+
+def _candidates(experiment: Experiment, space: Space) -> Iterator[_Finding]:
     """Tries both ends of every range and every choice."""
-    adapter = TypeAdapter(Experiment)
     for key, draw in candidates(space):
-        try:
-            data = space.data(experiment, draw)
-        except UserError as error:
-            # These are problems of setting a key, each of which begins with the key.
-            for name in draw:
-                for text in (text for text in error.problems if text.startswith(f"--set {name}: ")):
-                    at = ("search", name)
-                    yield Problem(at, text.removeprefix(f"--set {name}: "), at, on_key=True)
-            continue
-        try:
-            adapter.validate_python(data)
-        except ValidationError as error:
-            for problem in problems_of(error, data, Shape(adapter, data)):
-                yield _blamed(problem, key, draw, space)
+        yield from _tried(experiment, space, draw, key)
 
 
-def _blamed(problem: Problem, key: str, draw: Draw, space: Space) -> Problem:
-    """Words a problem of a candidate as one of the parameter that wrote the value, or else of the one that varied."""
+def _draws(experiment: Experiment, space: Space) -> Iterator[_Finding]:
+    """Tries what the trials start with, as far as it is known, up to the first that is wrong."""
+    known = draws(experiment) or []
+    yield from next(filter(None, (list(_tried(experiment, space, draw)) for draw in known)), [])
+
+
+def _tried(experiment: Experiment, space: Space, draw: Draw, key: str | None = None) -> Iterator[_Finding]:
+    """Tries a draw; `key` is the parameter that it is about, if it is about one."""
+    adapter = TypeAdapter(Experiment)
+    try:
+        data = space.data(experiment, draw)
+    except UserError as error:
+        # These are problems of setting a key, each of which begins with the key.
+        for name in draw:
+            for text in (text for text in error.problems if text.startswith(f"--set {name}: ")):
+                at = ("search", name)
+                yield _Finding(Problem(at, text.removeprefix(f"--set {name}: "), at, on_key=True))
+        return
+    try:
+        adapter.validate_python(data)
+    except ValidationError as error:
+        for problem in problems_of(error, data, Shape(adapter, data)):
+            yield _blamed(problem, key, draw, space)
+
+
+def _blamed(problem: Problem, key: str | None, draw: Draw, space: Space) -> _Finding:
+    """Words a problem of a draw as one of the parameter that wrote the value, or else of the one that it is about."""
     wrote = [name for name in draw if problem.at[: len(path_of(name))] == path_of(name)]
-    culprit = max(wrote, key=lambda name: len(path_of(name)), default=key)
+    culprit = max(wrote, key=lambda name: len(path_of(name)), default=key or next(iter(draw)))
+    at = ("search", culprit)
     text = problem.text
-    if problem.path not in (path_of(culprit), path_of(culprit)[:-1]):
+    if problem.path and problem.path not in (path_of(culprit), path_of(culprit)[:-1]):
         text = f"{format_path(problem.path)}: {text}"
     if "whole number" in text and space.parameters[culprit].choice is None:
         text += "; write {int: [low, high]}"
-    if culprit != key:
-        value = shown(space.values(draw)[key])
-        text += f"{_ELSEWHERE} {key} is {value}); if it exists for other values only, give it a `when`"
-    return Problem(("search", culprit), text, ("search", culprit), on_key=problem.on_key)
+    values = space.values(draw)
+    others = [name for name in ([key] if key else draw) if name != culprit]
+    if others:
+        text += f" (where {', '.join(f'{name} is {shown(values[name])}' for name in others)})"
+        text += "; if it exists for other values only, give it a `when`" if key else ""
+    return _Finding(Problem(at, text, at, on_key=problem.on_key), elsewhere=bool(others))
 
 
-def _settings(experiment: Experiment) -> Iterator[Problem]:
+def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
     """Finds settings that leave nothing to compare by."""
     tuning = experiment.tuning
     if experiment.training.source == "target":
@@ -178,13 +231,13 @@ def _settings(experiment: Experiment) -> Iterator[Problem]:
             "1 leaves no shot to hold out; raise it, or write tuning: {metric: validation}",
             ("adaptation", "shots"),
         )
-    if tuning.scheduler == "pbt" and any(Space(experiment.search).parameters[key].when for key in experiment.search):
+    # Not from the space, which leaves out what leads in a circle.
+    if tuning.scheduler == "pbt" and any(as_parameter(written).when for written in experiment.search.values()):
         yield Problem(("tuning", "scheduler"), "pbt knows no `when`; use asha or none", ("tuning", "scheduler"))
-    if tuning.searcher == "grid":
-        count = len(Space(experiment.search).grid(tuning.grid_points))
-        if count > tuning.trials:
-            yield Problem(
-                ("tuning", "trials"),
-                f"the grid has {count} points, above the {tuning.trials} trials; raise trials or lower grid_points",
-                ("tuning", "trials"),
-            )
+    too_many = islice(space.grid(tuning.grid_points), tuning.trials, None)
+    if tuning.searcher == "grid" and next(too_many, None) is not None:
+        yield Problem(
+            ("tuning", "trials"),
+            f"the grid has more than {tuning.trials} points; raise trials or lower grid_points",
+            ("tuning", "trials"),
+        )

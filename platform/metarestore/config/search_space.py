@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from metarestore.config.keypath import KeyPath, split_path
 from metarestore.config.overrides import Override, apply_overrides
 from metarestore.config.search import Parameter, SearchParameter, as_parameter
 from metarestore.config.shape import child
+from metarestore.seeds import generator
 
 Draw = dict[str, float]
 Pick = Callable[[str, Parameter], float]
@@ -48,19 +50,20 @@ class Space:
         """Draws every parameter at random."""
         return self.walk(lambda _, parameter: random_value(parameter, rng))
 
-    def grid(self, points: int) -> list[Draw]:
-        """Lists every combination of choices and of `points` values of each range."""
-        rows: list[Draw] = [{}]
-        for key, parameter in self.parameters.items():
-            grown: list[Draw] = []
-            for row in rows:
-                grown += (
-                    [{**row, key: value} for value in grid_values(parameter, points)]
-                    if self.exists(parameter, row)
-                    else [row]
-                )
-            rows = grown
-        return rows
+    def grid(self, points: int) -> Iterator[Draw]:
+        """Yields every combination of choices and of `points` values of each range."""
+        values = {key: grid_values(parameter, points) for key, parameter in self.parameters.items()}
+
+        def rows(keys: Sequence[str], row: Draw) -> Iterator[Draw]:
+            if not keys:
+                yield row
+            elif self.exists(self.parameters[keys[0]], row):
+                for value in values[keys[0]]:
+                    yield from rows(keys[1:], {**row, keys[0]: value})
+            else:
+                yield from rows(keys[1:], row)
+
+        return rows(list(self.parameters), {})
 
     def values(self, draw: Mapping[str, float]) -> dict[str, Any]:
         """Returns what a draw stands for: key path to value of the configuration."""
@@ -86,6 +89,16 @@ class Space:
         return fits(inside(value_of(self.parameters[decider], draw[decider]), decider, key), wanted)
 
 
+def draws(experiment: Experiment) -> list[Draw] | None:
+    """Returns what every trial starts with, or None where a searcher decides as it goes."""
+    tuning, space = experiment.tuning, Space(experiment.search)
+    if tuning.searcher == "optuna":
+        return None
+    if tuning.searcher == "grid":
+        return list(islice(space.grid(tuning.grid_points), tuning.trials))
+    return [space.random(generator(tuning.seed, "trial", index)) for index in range(tuning.trials)]
+
+
 def ordered(parameters: Mapping[str, Parameter]) -> list[str]:
     """Returns the keys so that each comes after those that its `when` names; keys of a circle are left out."""
     placed: list[str] = []
@@ -103,9 +116,14 @@ def deciders(parameter: Parameter, parameters: Mapping[str, Parameter]) -> set[s
 
 def decided_by(key: str, parameters: Mapping[str, Parameter]) -> str | None:
     """Returns the choice that sets `key`: of this name, or of a mapping around it."""
-    path = path_of(key)
-    around = [name for name in parameters if path[: len(path_of(name))] == path_of(name)]
+    around = [name for name in parameters if lies_in(key, name)]
     return max(around, key=lambda name: len(path_of(name)), default=None)
+
+
+def lies_in(key: str, outer: str) -> bool:
+    """Tells whether a key path is `outer` or leads to something inside it; what is no key path holds nothing."""
+    path, around = path_of(key), path_of(outer)
+    return bool(around) and path[: len(around)] == around
 
 
 def inside(value: Any, outer: str, key: str) -> Any:
@@ -151,7 +169,8 @@ def grid_values(parameter: Parameter, points: int) -> Sequence[float]:
         return range(len(parameter.choice))
     low, high = parameter.ends
     if parameter.whole is not None:
-        return list(dict.fromkeys(round(value) for value in np.linspace(low, high, points).tolist()))
+        inner = (round(value) for value in np.linspace(low, high, points).tolist()[1:-1])
+        return list(dict.fromkeys((int(low), *inner, int(high))))
     space = np.geomspace if parameter.log_uniform is not None else np.linspace
     # The ends exactly: rounding must not lead out of what was checked.
     return [float(low), *space(low, high, points).tolist()[1:-1], float(high)]

@@ -41,9 +41,12 @@ def importance(sweep: SweepResult) -> Importance | None:
     Trials that were stopped early are compared where they still ran: their last figures would measure the stop.
     """
     step = sweep.common_step
-    if step is None or sweep.changing or len(sweep.ranked) < _LEAST_TRIALS:
+    if step is None or sweep.changing:
         return None
-    trials = sweep.ranked
+    # A trial may have come back from a figure that is not finite.
+    trials = [trial for trial in sweep.ranked if np.isfinite(trial.at(step))]
+    if len(trials) < _LEAST_TRIALS:
+        return None
     metric = np.asarray([trial.at(step) for trial in trials])
     table = {key: column for key, column in columns(sweep, trials).items() if len(np.unique(column)) > 1}
     if not table or np.ptp(metric) == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,7 +22,7 @@ class TrialResult:
         number: From 1, in the order of their start.
         values: Key path to value; the last ones, where the scheduler changes values.
         state: How it ended.
-        history: Step and metric of every measurement, in dB.
+        history: Step and metric of every measurement, in dB; -inf where it was not finite.
         error: Why it failed.
     """
 
@@ -43,6 +44,11 @@ class TrialResult:
         """Last measurement, in dB; NaN before the first."""
         return self.history[-1][1] if self.history else float("nan")
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the last measurement is not finite."""
+        return bool(self.history) and not math.isfinite(self.metric)
+
     def at(self, step: int) -> float:
         """Returns the measurement of a step, in dB; NaN where there is none."""
         return dict(self.history).get(step, float("nan"))
@@ -58,7 +64,9 @@ class TrialResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialResult:
         """Reads what `to_json` returned."""
-        return cls(**dict(data) | {"history": tuple((int(step), float(value)) for step, value in data["history"])})
+        # JSON knows no infinity; NaN is never measured.
+        measured = ((int(step), -math.inf if value is None else float(value)) for step, value in data["history"])
+        return cls(**dict(data) | {"history": tuple(measured)})
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,11 @@ class SweepResult:
 
     @property
     def ranked(self) -> tuple[TrialResult, ...]:
-        """Trials with a measurement: first those that came furthest, then those that were stopped; each best first."""
-        measured = [trial for trial in self.trials if trial.history and trial.state != "failed"]
+        """Trials with a figure: first those that came furthest, then those that were stopped; each best first.
+
+        Neither those that failed nor those that diverged are among them.
+        """
+        measured = [t for t in self.trials if t.history and not t.diverged and t.state != "failed"]
         furthest = max((trial.step for trial in measured), default=0)
         return tuple(sorted(measured, key=lambda trial: (trial.step < furthest, -trial.metric, trial.number)))
 

@@ -19,7 +19,7 @@ from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
-from metarestore.tuning.runs import LONGEST_TAG, STATUS
+from metarestore.tuning.runs import LONGEST_TAG, STATUS, finite
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
 _FIGURES = ("loss", "psnr", "validation_psnr")
@@ -92,14 +92,15 @@ class SweepCallback(tune.Callback):
         self.record.change(key, history=measured.history, values=self._values(trial))
         run = self._run(key, measured)
         figures = {name: result[name] for name in _FIGURES if result.get(name) is not None}
-        run.metrics({self._experiment.tuning.metric: metric, **figures}, step)
+        run.metrics(finite({self._experiment.tuning.metric: metric, **figures}), step)
         run.flush()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial: at its last step, stopped early, or by a mistake that it reported."""
         result = self.record.trials[trial.trial_id]
-        if result.error:
-            self._end(trial.trial_id, "failed", result.error)
+        diverged = f"{self._experiment.tuning.metric} is not finite at step {result.step}" if result.diverged else ""
+        if error := result.error or diverged:
+            self._end(trial.trial_id, "failed", error)
             return
         last = Space(self._experiment.search).experiment(self._experiment, self._draw(trial)).training.steps
         self._end(trial.trial_id, "finished" if result.step >= last else "stopped")

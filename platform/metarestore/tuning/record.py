@@ -94,7 +94,9 @@ def described(experiment: Experiment) -> dict[str, str]:
 
 
 def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record:
-    """Starts the record of a sweep, or takes up the one in the folder; what was running then is marked as lost.
+    """Makes the record of a sweep, or reads the one in the folder; what was running then is marked as lost.
+
+    Nothing is written.
 
     Raises:
         UserError: The folder holds a sweep and `resume` is off, or that of another experiment; or it holds none.
@@ -103,16 +105,13 @@ def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record
     if not resume:
         if (folder / FILE).exists() or (folder / "run.json").exists():
             raise UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")
-        record = Record(folder, now)
-        record.save()
-        return record
+        return Record(folder, now)
     record = Record.load(folder)
     if record.described != now:
         raise UserError(f"{folder}: was started with another experiment ({_difference(record.described, now)})")
     for key, trial in record.trials.items():
         if trial.state == "running":
             record.trials[key] = replace(trial, state="lost")
-    record.save()
     return record
 
 

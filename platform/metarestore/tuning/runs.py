@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from metarestore.evaluation.sweep import State
@@ -36,6 +38,11 @@ def mend_runs(store: Store, record: Record, metric: str) -> None:
         store.terminate(stranger, "KILLED")
 
 
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leaves out what MLflow could only keep as a number that ruins its charts."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
 def _mend(store: Store, record: Record, metric: str, folder: Path) -> str | None:
     """Completes and ends the run of one folder, and returns its id."""
     journal = Journal(folder)
@@ -47,7 +54,7 @@ def _mend(store: Store, record: Record, metric: str, folder: Path) -> str | None
         run.end("KILLED")
         return run.id
     for step, value in trial.history:
-        run.metrics({metric: value}, step)
+        run.metrics(finite({metric: value}), step)
     if trial.state in STATUS:
         run.tag("state", trial.state)
     if trial.error:

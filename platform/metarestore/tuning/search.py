@@ -13,21 +13,8 @@ from ray.tune.search import Searcher
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.search import Parameter
-from metarestore.config.search_space import Space, random_value
-from metarestore.seeds import generator
+from metarestore.config.search_space import Draw, Space, draws, random_value
 from metarestore.tuning.trial import DRAW, METRIC, STEP
-
-Draw = dict[str, float]
-
-
-def draws(experiment: Experiment) -> list[Draw] | None:
-    """Returns what every trial starts with, or None where a searcher decides as it goes."""
-    tuning, space = experiment.tuning, Space(experiment.search)
-    if tuning.searcher == "optuna":
-        return None
-    if tuning.searcher == "grid":
-        return space.grid(tuning.grid_points)
-    return [space.random(generator(tuning.seed, "trial", index)) for index in range(tuning.trials)]
 
 
 def parameter_space(experiment: Experiment) -> dict[str, Any]:

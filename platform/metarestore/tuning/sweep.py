@@ -17,10 +17,12 @@ from ray import tune
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment, RayEngine
 from metarestore.config.search_check import candidates
-from metarestore.config.search_space import Space
+from metarestore.config.search_space import Space, draws, inside, lies_in
+from metarestore.config.wording import shown
 from metarestore.engines.cluster import connect
 from metarestore.errors import UserError
 from metarestore.evaluation.sweep import SweepResult, TrialResult
+from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.reports.tuning_report import publish_sweep
 from metarestore.tracking import Run, Store
@@ -28,11 +30,15 @@ from metarestore.training.interrupt import Interrupted
 from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import Record, open_record
 from metarestore.tuning.runs import mend_runs
-from metarestore.tuning.search import build_scheduler, build_searcher, draws, parameter_space
+from metarestore.tuning.search import build_scheduler, build_searcher, parameter_space
 from metarestore.tuning.trial import TrialPlan, run_trial
 
 _RAY = "ray"
 """Subfolder of Ray Tune's own snapshots and of the trials' checkpoints."""
+_NAMED = ("graph.auxiliary", "graph.edges", "training.patch")
+"""What decides which distributions and photographs a trial opens; the rest of that cannot be searched."""
+_BUILT = ("model", "learner.kind", "learner.adapts", "training.init")
+"""What decides whether a trial's network and learner can be built."""
 
 
 def run_sweep(
@@ -53,12 +59,13 @@ def run_sweep(
         Interrupted: The user asked to stop; everything up to then is saved.
     """
     started = time.perf_counter()
-    require_searchable(experiment, root)
     out = out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
+    record = open_record(out, experiment, resume=resume)
+    require_searchable(experiment, root)
+    _make(out)
     with _cluster(experiment):
         room = _room(experiment)
-        record = open_record(out, experiment, resume=resume)
+        record.save()
         dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this sweep.")
         store = Store(root, name)
         parent = _parent(store, record, name, experiment)
@@ -78,8 +85,10 @@ def run_sweep(
 def require_searchable(experiment: Experiment, root: Path) -> None:
     """Finds what cannot be searched before anything is written.
 
+    Tried are both ends of every range, every choice, and all that the trials start with, as far as it is known.
+
     Raises:
-        UserError: There is no search, or a value of it does not fit the tasks and photographs.
+        UserError: There is no search, or a value of it does not fit the tasks, the photographs or the network.
     """
     if not experiment.search:
         raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
@@ -87,14 +96,44 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
         raise UserError("tuning.metric: validation needs data.validation; name a folder, or write held_out_shots")
     space = Space(experiment.search)
     problems: list[str] = []
-    for key, draw in candidates(space):
+    seen: set[str] = set()
+    for draw in (*(draw for _, draw in candidates(space)), *(draws(experiment) or ())):
         try:
-            resolve(space.experiment(experiment, draw), root)
+            _open(space.experiment(experiment, draw), root, seen)
         except UserError as error:
-            value = space.values(draw)[key]
-            problems += [f"search: {key} = {value}: {problem}" for problem in error.problems]
+            values = space.values(draw).items()
+            opened = ", ".join(f"{key} = {shown(value)}" for key, value in values if _is_opened(key))
+            place = f"search: where {opened}: " if opened else ""
+            problems += [f"{place}{problem}" for problem in error.problems]
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
+
+
+def _open(experiment: Experiment, root: Path, seen: set[str]) -> None:
+    """Looks up and opens what an experiment names, as a trial would, unless an equal one was `seen`."""
+    data = experiment.model_dump(mode="json")
+    named, built = (repr([inside(data, "", key) for key in keys]) for keys in (_NAMED, _BUILT))
+    known = named in seen
+    if known and built in seen:
+        return
+    seen |= {named, built}
+    workspace = Workspace(resolve(experiment, root))
+    if known:
+        workspace.initial()
+    else:
+        workspace.open_all()
+
+
+def _is_opened(key: str) -> bool:
+    return any(lies_in(key, one) or lies_in(one, key) for one in (*_NAMED, *_BUILT))
+
+
+def _make(folder: Path) -> None:
+    """Makes the sweep's folder before a cluster is started for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def sweep_result(experiment: Experiment, record: Record, name: str) -> SweepResult:
@@ -257,5 +296,7 @@ def _closed(store: Store, parent: Run, out: Path, metric: str) -> Iterator[None]
         status = "KILLED"
         raise
     finally:
-        mend_runs(store, Record.load(out), metric)
-        parent.end(status)
+        try:
+            mend_runs(store, Record.load(out), metric)
+        finally:
+            parent.end(status)
