@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import ray
@@ -17,22 +18,6 @@ from metarestore.learners.workspace import Study, Workspace
 from metarestore.training.run import RunFolder, train
 
 pytestmark = pytest.mark.xdist_group("ray")
-
-
-class Deaf:
-    """Hears nothing."""
-
-    def step(self, row: dict[str, Any]) -> None:
-        pass
-
-    def validated(self, step: int, psnr: float) -> None:
-        pass
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +45,7 @@ def test_workers_compute_the_same_bytes(
     study = small_study(learner=LEARNERS[name], training=training)
 
     def trained(engine: Engine, place: Path) -> tuple[bytes, list[Any]]:
-        found = train(Workspace(study), RunFolder(place, study, resume=False), engine.session(study), Deaf())
+        found = train(Workspace(study), RunFolder(place, study, resume=False), engine.session(study), Mock())
         return found.flat.numpy().tobytes(), [row["agreement"] for row in found.state.log]
 
     assert trained(workers, tmp_path / "ray") == trained(LocalEngine(), tmp_path / "local")

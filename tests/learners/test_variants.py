@@ -63,11 +63,11 @@ def test_weights_sum_to_one_and_end_where_they_should() -> None:
     assert step_weights(MultiStep(), 1, 100) == pytest.approx((1.0,))
 
 
-def test_multi_step_slope_of_a_quadratic() -> None:
+def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
     """Σ vₖ (w − 1)² s²ᵏ with s = 1 − 2a has the slope 2(w − 1) Σ vₖ s²ᵏ; in first order sᵏ stands for s²ᵏ."""
     w, spec = 3.0, MultiStep(weights="annealed", steps=10)
     for first_order, power in ((False, 2), (True, 1)):
-        learner = MAMLLearner(nn_scalar(), 3, RATE, first_order, "mse", multi_step=spec)
+        learner = MAMLLearner(scalar, 3, RATE, first_order, "mse", multi_step=spec)
         for step in (0, 5, 100):
             weights = step_weights(spec, 3, step)
             found, loss = slope(learner, w, step=step)
@@ -75,18 +75,6 @@ def test_multi_step_slope_of_a_quadratic() -> None:
             assert loss == pytest.approx(expected, rel=1e-12)
             steps = [v * SHRINKS**k * SHRINKS ** (k * (power - 1)) for k, v in enumerate(weights, 1)]
             assert found[0] == pytest.approx(2 * (w - 1) * sum(steps), rel=1e-12)
-
-
-def nn_scalar() -> nn.Module:
-    class Scalar(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.tensor(0.0))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.w * x
-
-    return Scalar()
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0, 0]])
@@ -200,9 +188,9 @@ def test_every_key_of_a_learner_reaches_it(small_experiment: Callable[..., Exper
     assert built(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1) == pretrain
 
 
-def test_defaults_are_those_of_before() -> None:
+def test_defaults_are_those_of_before(scalar: nn.Module) -> None:
     spec = FOMAML(kind="fomaml")
-    assert build_learner(spec, nn_scalar()).inner_rule.loss_name == "l1"
+    assert build_learner(spec, scalar).inner_rule.loss_name == "l1"
     assert (spec.multi_step, spec.inner_clip, spec.inner_loss) == (None, None, None)
 
 
