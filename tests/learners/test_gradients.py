@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from metarestore.config.experiment import FSRCNNModel
 from metarestore.config.learner import MultiStep
+from metarestore.config.model import FSRCNNModel
 from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, repeated, vectorised_gradients
 from metarestore.learners.learn2learn import maml_class, reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner, psnr_of_mse

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from metarestore.config.experiment import FSRCNNModel
+from metarestore.config.model import FSRCNNModel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.errors import UserError
 from metarestore.models.build import build_model, restore_rgb, to_channels

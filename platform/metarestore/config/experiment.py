@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import Finetune, LearnerSpec
+from metarestore.config.model import FSRCNNModel, ModelSpec
 from metarestore.config.search import SearchParameter, Tuning
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -24,21 +25,6 @@ class FolderData(Strict):
     """Photographs for the validation figures during training."""
     test: Path | None = None
     """Photographs for the test figures; needed when the target is a synthetic distribution."""
-
-
-class FSRCNNModel(Strict):
-    """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
-
-    kind: Literal["fsrcnn"] = "fsrcnn"
-    channels: Literal["y", "rgb"] = "y"
-    d: int = Field(56, ge=1)
-    """Feature channels."""
-    s: int = Field(12, ge=1)
-    """Channels of the mapping layers."""
-    m: int = Field(4, ge=0)
-    """Number of mapping layers."""
-    residual: Literal["bicubic", "none"] = "bicubic"
-    """Whether the network adds to the bicubic upscaling; `none` is the published form."""
 
 
 class OptimizerSpec(Strict):
@@ -179,7 +165,7 @@ class Experiment(Strict):
     """Upscaling factor of all synthetic distributions, in place of the one in each task file."""
     data: Literal["embedded"] | FolderData = "embedded"
     graph: GraphSpec
-    model: FSRCNNModel = FSRCNNModel()
+    model: ModelSpec = FSRCNNModel()
     learner: LearnerSpec
     training: Training = Training()
     adaptation: Adaptation = Adaptation()

@@ -19,7 +19,7 @@ from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
-from metarestore.models.fsrcnn import FSRCNN
+from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import PairTasks, SyntheticTasks, TaskDistribution
@@ -105,7 +105,7 @@ class Workspace:
         return self.study.experiment
 
     @cached_property
-    def model(self) -> FSRCNN:
+    def model(self) -> Network:
         """The network, with the initial weights of the experiment's seed."""
         return self._fresh_model().to(self.device)
 
@@ -138,7 +138,7 @@ class Workspace:
             return self.learner.initial(initial_vector(self._fresh_model()))
         return self.learner.initial(load_vector(init, self.experiment.model, self.study.scale, "training.init"))
 
-    def _fresh_model(self) -> FSRCNN:
+    def _fresh_model(self) -> Network:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
 
     @cached_property

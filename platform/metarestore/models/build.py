@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from metarestore.config.experiment import FSRCNNModel
+from metarestore.config.model import AnyModelSpec, FSRCNNModel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
-from metarestore.models.fsrcnn import FSRCNN, Channels, seeded
+from metarestore.models.fsrcnn import FSRCNN
+from metarestore.models.kdsr import KDSR
+from metarestore.models.network import Channels, Network, Restore, seeded
 
 
-def build_model(spec: FSRCNNModel, scale: int, seed: int) -> FSRCNN:
+def build_model(spec: AnyModelSpec, scale: int, seed: int) -> Network:
     """Builds the network of an experiment, on the CPU, with initial weights drawn from `seed`."""
-    return seeded(FSRCNN, seed, scale=scale, **spec.model_dump(exclude={"kind"}))
+    options = spec.model_dump(exclude={"kind"})
+    build = FSRCNN if isinstance(spec, FSRCNNModel) else KDSR
+    return seeded(build, seed, scale=scale, **options)
 
 
 def to_channels(rgb: Tensor, channels: Channels) -> Tensor:
@@ -21,14 +25,14 @@ def to_channels(rgb: Tensor, channels: Channels) -> Tensor:
     return rgb if channels == "rgb" else rgb_to_y(rgb)
 
 
-def restore_rgb(model: nn.Module, lr: Tensor, *, scale: int, channels: Channels) -> Tensor:
+def restore_rgb(model: Restore, lr: Tensor, *, scale: int, channels: Channels) -> Tensor:
     """Restores RGB images, (N, 3, h, w) in [0, 1] to (N, 3, s·h, s·w) in [0, 1].
 
     A luma network restores Y; the chroma planes are upscaled bicubically, as the field does.
     """
     with torch.no_grad():
         if channels == "rgb":
-            return torch.as_tensor(model(lr)).clamp(0, 1)
+            return model(lr).clamp(0, 1)
         ycbcr = rgb_to_ycbcr(lr)
         chroma = bicubic_upsample(ycbcr[:, 1:], scale)
         return ycbcr_to_rgb(torch.cat([model(ycbcr[:, :1]), chroma], dim=1)).clamp(0, 1)

@@ -9,18 +9,21 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from metarestore.config.experiment import FSRCNNModel
+from metarestore.config.model import AnyModelSpec, ModelSpec
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
-from metarestore.models.fsrcnn import FSRCNN
+from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
+
+_SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -57,7 +60,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def save_model(path: Path, spec: FSRCNNModel, scale: int, flat: Tensor) -> None:
+def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:
     """Writes a network's parameters (P,) with its specification; equal input gives equal bytes."""
     layout = Layout.of(build_model(spec, scale, seed=0))
     tensors = {name: value.contiguous() for name, value in layout.unflatten(flat.detach().cpu()).items()}
@@ -65,7 +68,7 @@ def save_model(path: Path, spec: FSRCNNModel, scale: int, flat: Tensor) -> None:
     write_atomically(path, save(tensors, {_KEY: description}))
 
 
-def load_model(path: Path) -> FSRCNN:
+def load_model(path: Path) -> Network:
     """Reads a network written by `save_model`; a folder stands for the `model.safetensors` in it.
 
     Raises:
@@ -74,7 +77,7 @@ def load_model(path: Path) -> FSRCNN:
     return _read(path)[0].eval()
 
 
-def load_vector(path: Path, spec: FSRCNNModel, scale: int, key: str) -> Tensor:
+def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str) -> Tensor:
     """Reads the parameters (P,) of a network that must be of the given kind.
 
     Args:
@@ -92,7 +95,8 @@ def load_vector(path: Path, spec: FSRCNNModel, scale: int, key: str) -> Tensor:
         raise UserError(f"{key}: {error}") from error
     wanted = spec.model_dump() | {"scale": scale}
     given = found.model_dump() | {"scale": found_scale}
-    differing = [name for name in wanted if wanted[name] != given.get(name)]
+    names = wanted if spec.kind == found.kind else ("kind",)
+    differing = [name for name in names if wanted[name] != given[name]]
     if differing:
         text = ", ".join(f"{name} {given.get(name)} where {wanted[name]} is wanted" for name in differing)
         raise UserError(f"{key}: {path} holds another network ({text}); make model and scale those of the file")
@@ -111,7 +115,7 @@ def _file(path: Path) -> Path:
     return file
 
 
-def _read(path: Path) -> tuple[FSRCNN, FSRCNNModel, int]:
+def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
     """Reads a network, its specification and its scale."""
     file = _file(path)
     try:
@@ -124,7 +128,7 @@ def _read(path: Path) -> tuple[FSRCNN, FSRCNNModel, int]:
         raise UserError(f"{file}: was not written by metarestore; its metadata has no '{_KEY}' entry")
     try:
         description = json.loads(metadata[_KEY])
-        spec, scale = FSRCNNModel.model_validate(description["model"]), int(description["scale"])
+        spec, scale = _SPEC.validate_python(description["model"]), int(description["scale"])
         model = build_model(spec, scale, seed=0)
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from metarestore.degradations.resample import bicubic_upsample
+from metarestore.models.network import Channels, Network
 from metarestore.models.subpixel import KERNEL, subpixel_conv_transpose
 
-Channels = Literal["y", "rgb"]
 
-
-class FSRCNN(nn.Module):
+class FSRCNN(Network):
     """FSRCNN(d, s, m).
 
     Args:
@@ -75,10 +73,3 @@ class FSRCNN(nn.Module):
             raise TypeError("the last layer of FSRCNN needs its bias")
         restored = subpixel_conv_transpose(self.body(lr), self.tail.weight, bias, self.scale)
         return restored + bicubic_upsample(lr, self.scale) if self.residual == "bicubic" else restored
-
-
-def seeded(build: type[FSRCNN], seed: int, **options: object) -> FSRCNN:
-    """Builds a network whose initial weights depend on `seed` alone; global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(**options)  # type: ignore[arg-type]

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.models.build import restore_rgb
-from metarestore.models.fsrcnn import FSRCNN
+from metarestore.errors import UserError
+from metarestore.models.build import restore_rgb, to_channels
+from metarestore.models.network import Network
 
 Pixels = NDArray[np.uint8]
 
@@ -18,25 +19,31 @@ _STRIP = 2**19
 """LR pixels that are restored at once: what a network of 64 channels holds of them fits some hundred MiB."""
 
 
-def image_restorer(network: FSRCNN, strip: int = _STRIP) -> Callable[[Pixels], Pixels]:
+def image_restorer(network: Network, strip: int = _STRIP) -> Callable[[Pixels], Pixels]:
     """Returns a function from 8-bit RGB pixels (h, w, 3) to restored ones (s·h, s·w, 3).
 
     Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
-    strips do not show.
+    strips do not show; what a network computes from the whole image is computed once for all strips.
 
     Args:
         network: The network.
         strip: LR pixels of a strip, about.
+
+    Raises:
+        UserError: The network restores from the HR image: a teacher.
     """
+    if network.privileged:
+        raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
     margin = network.reach
 
     def restore(pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
         rows = max(strip // width, 1)
-        strips = []
+        image, strips = _tensor(pixels), []
+        part = network.for_image(to_channels(image, network.channels))
         for top in range(0, height, rows):
             first, last = max(top - margin, 0), min(top + rows + margin, height)
-            restored = restore_rgb(network, _tensor(pixels[first:last]), scale=network.scale, channels=network.channels)
+            restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
             inner = restored[..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
             strips.append(_pixels(inner[0]))
         return np.concatenate(strips)

@@ -1,0 +1,157 @@
+"""Depthwise convolution where every image has kernels of its own, and the memory format that makes it fast.
+
+The derivatives of the convolution are itself and a correlation, and those of the correlation are the convolution: two
+operations that know each other's derivatives are differentiable any number of times. PyTorch's own second derivative
+of a grouped convolution goes through the groups one by one, and here each image has a group per channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
+
+KERNEL = 3
+
+
+def dynamic_depthwise(images: Tensor, kernels: Tensor) -> Tensor:
+    """Convolves each channel of each image with its own 3×3 kernel, over a border of zeros.
+
+    Args:
+        images: (B, C, h, w).
+        kernels: (B, C, 3, 3).
+
+    Returns:
+        (B, C, h, w); differentiable any number of times, and usable under `vmap`.
+
+    Source: Xia et al., Knowledge Distillation based Degradation Estimation for Blind Super-Resolution (ICLR 2023),
+    section 3.2 (IDR-DDC).
+    """
+    convolved: Tensor = _Convolve.apply(images, kernels.to(images.dtype))  # type: ignore[no-untyped-call]
+    return convolved
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Lays images (B, C, h, w) out pixel by pixel on the CPU, where convolutions are faster so.
+
+    Under `vmap` they stay as they are: there, the channels of all tasks are groups of one convolution.
+    """
+    laid: Tensor = _ChannelsLast.apply(images)  # type: ignore[no-untyped-call]
+    return laid
+
+
+class _Convolve(Function):
+    """Images (B, C, h, w) and kernels (B, C, 3, 3) to images."""
+
+    @staticmethod
+    def forward(images: Tensor, kernels: Tensor) -> Tensor:
+        batch, channels, height, width = images.shape
+        if _is_channels_last(images):
+            # Folding the batch into groups would copy the images; one by one, none is copied.
+            each = [
+                F.conv2d(image[None], kernel[:, None], padding=1, groups=channels)
+                for image, kernel in zip(images, kernels, strict=True)
+            ]
+            return torch.cat(each) if batch > 1 else each[0]
+        folded = images.reshape(1, batch * channels, height, width)
+        weight = kernels.reshape(batch * channels, 1, KERNEL, KERNEL)
+        return F.conv2d(folded, weight, padding=1, groups=batch * channels).view(images.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        images, kernels = ctx.saved_tensors
+        of_images, of_kernels = ctx.needs_input_grad
+        return (
+            _Convolve.apply(slopes[0], kernels.flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
+            _Correlate.apply(images, slopes[0]) if of_kernels else None,  # type: ignore[no-untyped-call]
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *given: Tensor) -> tuple[Tensor, int]:
+        images, kernels = _as_batch(info.batch_size, in_dims, given)
+        convolved: Tensor = _Convolve.apply(images, kernels)  # type: ignore[no-untyped-call]
+        return convolved.view(info.batch_size, -1, *convolved.shape[1:]), 0
+
+
+class _Correlate(Function):
+    """Sums of images (B, C, h, w), moved by −1..1 pixels, times others of their shape: (B, C, 3, 3)."""
+
+    @staticmethod
+    def forward(images: Tensor, others: Tensor) -> Tensor:
+        batch, channels, height, width = images.shape
+        if _is_channels_last(images):
+            shape, others = (channels, 1, KERNEL, KERNEL), others.contiguous(memory_format=torch.channels_last)
+            pairs = zip(images, others, strict=True)
+            return torch.stack([_weight_slope(x[None], shape, y[None])[:, 0] for x, y in pairs])
+        folded = (1, batch * channels, height, width)
+        shape = (batch * channels, 1, KERNEL, KERNEL)
+        found = _weight_slope(images.reshape(folded), shape, others.reshape(folded))
+        return found.view(batch, channels, KERNEL, KERNEL)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        images, others = ctx.saved_tensors
+        of_images, of_others = ctx.needs_input_grad
+        return (
+            _Convolve.apply(others, slopes[0].flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
+            _Convolve.apply(images, slopes[0]) if of_others else None,  # type: ignore[no-untyped-call]
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], *given: Tensor) -> tuple[Tensor, int]:
+        images, others = _as_batch(info.batch_size, in_dims, given)
+        found: Tensor = _Correlate.apply(images, others)  # type: ignore[no-untyped-call]
+        return found.view(info.batch_size, -1, *found.shape[1:]), 0
+
+
+class _ChannelsLast(Function):
+    """Images (B, C, h, w) in another memory format; nothing under `vmap`."""
+
+    @staticmethod
+    def forward(images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        return slopes[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], images: Tensor) -> tuple[Tensor, int]:
+        return images, in_dims[0]
+
+
+def _weight_slope(images: Tensor, shape: tuple[int, ...], slopes: Tensor) -> Tensor:
+    found: Tensor = conv2d_weight(images, shape, slopes, padding=1, groups=shape[0])  # type: ignore[no-untyped-call]
+    return found
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return last and images.device.type == "cpu"
+
+
+def _as_batch(tasks: int, in_dims: tuple[int | None, ...], given: tuple[Tensor, ...]) -> list[Tensor]:
+    """Makes tensors of T tasks, (T, B, ...), one batch, (T·B, ...)."""
+    stacked = [
+        tensor.expand(tasks, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(given, in_dims, strict=True)
+    ]
+    return [tensor.flatten(0, 1) for tensor in stacked]

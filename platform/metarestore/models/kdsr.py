@@ -1,0 +1,302 @@
+"""KDSR: super-resolution whose depthwise kernels follow an implicit estimate of the degradation.
+
+Source: Xia, Zhang, Wang, Tian, Yang, Timofte, Van Gool, Knowledge Distillation based Degradation Estimation for Blind
+Super-Resolution (ICLR 2023), section 3. Widths and depths of the published sizes are those that give the published
+numbers of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from metarestore.models.dynamic import KERNEL, channels_last, dynamic_depthwise
+from metarestore.models.linear_tail import REACH, Layer, linear_tail
+from metarestore.models.network import Channels, Network, Restore
+
+EstimatorKind = Literal["student", "teacher", "none"]
+SizeName = Literal["tiny", "s", "m", "l"]
+
+_SLOPE = 0.1
+_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K, which the network works around."""
+_STRIP = 2**18
+"""LR pixels of a large image that the estimator sees at once; its widest maps have 4C channels."""
+
+
+class Size(NamedTuple):
+    """Width and depths.
+
+    Attributes:
+        features: Channels C.
+        blocks: Blocks of the restorer.
+        estimator_blocks: Residual blocks of the estimator.
+    """
+
+    features: int
+    blocks: int
+    estimator_blocks: int
+
+
+SIZES: dict[SizeName, Size] = {
+    "tiny": Size(16, 14, 4),
+    "s": Size(32, 32, 6),
+    "m": Size(64, 53, 9),
+    "l": Size(128, 28, 5),
+}
+
+
+class Embeddings(NamedTuple):
+    """What an estimator says of images.
+
+    Attributes:
+        distilled: D′, (B, 4C): what a student learns to agree on with its teacher.
+        modulating: D, (B, C): what the restorer's kernels are made from.
+    """
+
+    distilled: Tensor
+    modulating: Tensor
+
+
+class Estimator(nn.Module):
+    """KD-IDE: from images to an implicit description of their degradation.
+
+    Args:
+        planes: Channels of its input.
+        features: C.
+        blocks: Residual blocks.
+
+    Source: section 3.1.
+    """
+
+    def __init__(self, planes: int, features: int, blocks: int) -> None:
+        super().__init__()
+        wide = 4 * features
+        self.body = nn.Sequential(
+            _conv(planes, features),
+            _rectifier(),
+            *(_Residual(features) for _ in range(blocks)),
+            _conv(features, 2 * features),
+            _rectifier(),
+            _conv(2 * features, 2 * features),
+            _rectifier(),
+            _conv(2 * features, wide),
+            _rectifier(),
+        )
+        self.mix = nn.Sequential(nn.Linear(wide, wide), _rectifier(), nn.Linear(wide, wide), _rectifier())
+        self.compress = nn.Sequential(nn.Linear(wide, features), _rectifier())
+        self.reach = 1 + 2 * blocks + 3
+        """How far, in pixels, a position of the last maps looks around itself."""
+
+    def forward(self, images: Tensor) -> Embeddings:
+        """Describes images (B, planes, h, w)."""
+        return self.embed(self.body(channels_last(images)).mean(dim=(-2, -1)))
+
+    def in_strips(self, images: Tensor, strip: int = _STRIP) -> Embeddings:
+        """Describes images as `forward` does, but for rounding, in the memory of a strip of about `strip` pixels."""
+        height, width = images.shape[-2:]
+        rows = max(strip // width, 1)
+        total = images.new_zeros(())
+        for top in range(0, height, rows):
+            first, last = max(top - self.reach, 0), min(top + rows + self.reach, height)
+            maps = self.body(channels_last(images[..., first:last, :]))
+            total = total + maps[..., top - first :, :][..., :rows, :].sum(dim=(-2, -1))
+        return self.embed(total / (height * width))
+
+    def embed(self, pooled: Tensor) -> Embeddings:
+        """Turns the means of the last maps, (B, 4C), into embeddings."""
+        distilled = self.mix(pooled)
+        return Embeddings(distilled, self.compress(distilled))
+
+
+class Restorer(nn.Module):
+    """The super-resolution network: LR images and embeddings to restored images.
+
+    Args:
+        scale: Upscaling factor s: 2, 3 or 4.
+        features: C.
+        blocks: Number of blocks.
+
+    Source: section 3.2.
+    """
+
+    mean: Tensor
+
+    def __init__(self, scale: int, features: int, blocks: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.factors = (2, 2) if scale == 4 else (scale,)
+        self.head = _conv(3, features)
+        self.blocks = nn.ModuleList(_Block(features) for _ in range(blocks))
+        self.join = _conv(features, features)
+        self.grow = nn.ModuleList(_conv(features, features * factor**2) for factor in self.factors)
+        self.tail = _conv(features, 3)
+
+    def forward(self, lr: Tensor, embedding: Tensor) -> Tensor:
+        """Restores LR (B, 3, h, w) to (B, 3, s·h, s·w), given embeddings D (B, C), or (1, C) for all."""
+        head = self.head(channels_last(lr - self.mean))
+        embedding = embedding.expand(len(lr), -1)
+        features = head
+        for block in self.blocks:
+            features = block(features, embedding)
+        return linear_tail(self.join(features) + head, list(self._tail())) + self.mean
+
+    def _tail(self) -> Iterator[Layer]:
+        for layer, factor in zip((*self.grow, self.tail), (*self.factors, 1), strict=True):
+            yield Layer(layer.weight, _bias(layer), factor)
+
+
+class KDSR(Network):
+    """The restorer with an estimator of the degradation.
+
+    Args:
+        scale: Upscaling factor s: 2, 3 or 4.
+        size: Name in `SIZES`.
+        estimator: The student's sees LR, the teacher's LR and HR; without one, the embedding is 1 for every image.
+        channels: RGB.
+
+    Raises:
+        ValueError: There is no such scale.
+    """
+
+    def __init__(
+        self, scale: int, size: SizeName, estimator: EstimatorKind = "student", channels: Channels = "rgb"
+    ) -> None:
+        super().__init__()
+        if scale not in {2, 3, 4}:
+            raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
+        self.scale = scale
+        self.channels = channels
+        self.size = size
+        self.privileged = estimator == "teacher"
+        self.features, blocks, depth = SIZES[size]
+        planes = 3 + 3 * scale**2 if self.privileged else 3
+        self.estimator = None if estimator == "none" else Estimator(planes, self.features, depth)
+        self.restorer = Restorer(scale, self.features, blocks)
+
+    @property
+    def reach(self) -> int:
+        """How far, in LR pixels, an output pixel looks around itself, given the embedding."""
+        return 1 + 2 * len(self.restorer.blocks) + 1 + REACH
+
+    def encode(self, lr: Tensor, hr: Tensor | None = None) -> Embeddings:
+        """Describes the degradation of images by both embeddings.
+
+        Args:
+            lr: (B, 3, h, w) in [0, 1].
+            hr: (B, 3, s·h, s·w), for a teacher.
+
+        Raises:
+            ValueError: A teacher is not given HR, or the network has no estimator.
+        """
+        if self.estimator is None:
+            raise ValueError("the network has no estimator; build it with estimator: student")
+        embeddings: Embeddings = self.estimator(self._seen(lr, hr))
+        return embeddings
+
+    def describe(self, lr: Tensor, hr: Tensor | None = None, crop: int | None = None) -> Tensor:
+        """Describes the degradation of images by D, (B, C): the task descriptor.
+
+        Without an estimator it is 1 throughout: from D = 0 the kernels, which have no bias, would all be 0, and the
+        network linear.
+
+        Args:
+            lr: (B, 3, h, w) in [0, 1].
+            hr: (B, 3, s·h, s·w), for a teacher.
+            crop: Sees only the middle of LR, `crop` pixels wide and high: an approximation that saves time.
+        """
+        if self.estimator is None:
+            return lr.new_ones(len(lr), self.features)
+        return self.encode(_middle(lr, crop), None if hr is None else _middle(hr, crop, self.scale)).modulating
+
+    def forward(self, lr: Tensor, hr: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
+        """Restores LR (B, 3, h, w) in [0, 1] to (B, 3, s·h, s·w), not clamped.
+
+        Args:
+            lr: LR images.
+            hr: (B, 3, s·h, s·w), for a teacher that is not given an embedding.
+            embedding: D, (B, C) or (1, C), in place of what the estimator says.
+        """
+        restored: Tensor = self.restorer(lr, self.describe(lr, hr) if embedding is None else embedding)
+        return restored
+
+    def for_image(self, lr: Tensor, crop: int | None = None) -> Restore:
+        """Returns what restores parts of an image LR (1, 3, h, w), all with the embedding of the whole image.
+
+        Args:
+            lr: The whole image.
+            crop: As for `describe`.
+        """
+        if self.estimator is None:
+            return self
+        with torch.no_grad():
+            embedding = self.estimator.in_strips(self._seen(_middle(lr, crop), None)).modulating
+        return partial(self.restorer, embedding=embedding)
+
+    def _seen(self, lr: Tensor, hr: Tensor | None) -> Tensor:
+        """Returns what the estimator sees: LR, and for a teacher the HR pixels of each LR pixel after it."""
+        if not self.privileged:
+            return lr
+        if hr is None:
+            raise ValueError("a KDSR teacher must be given the HR images; restore with a student")
+        return torch.cat([lr, F.pixel_unshuffle(hr, self.scale)], dim=1)
+
+
+class _Residual(nn.Module):
+    """Two convolutions around a rectifier, added to their input."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv(features, features), _rectifier(), _conv(features, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.body(x).add_(x)
+        return result
+
+
+class _Block(nn.Module):
+    """IDR-DCRB: a dynamic depthwise and an ordinary convolution, added to their input."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.kernels = nn.Sequential(
+            nn.Linear(features, features, bias=False),
+            _rectifier(),
+            nn.Linear(features, features * KERNEL**2, bias=False),
+        )
+        self.rectifier = nn.LeakyReLU(_SLOPE)  # not in place: autograd guards the output of its own functions
+        self.mix = _conv(features, features)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        kernels = self.kernels(embedding).unflatten(-1, (x.shape[1], KERNEL, KERNEL))
+        result: Tensor = self.mix(self.rectifier(dynamic_depthwise(x, kernels))).add_(x)
+        return result
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _rectifier() -> nn.LeakyReLU:
+    return nn.LeakyReLU(_SLOPE, inplace=True)
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    if not isinstance(layer.bias, Tensor):
+        raise TypeError("the last layers of KDSR need their bias")
+    return layer.bias
+
+
+def _middle(images: Tensor, crop: int | None, scale: int = 1) -> Tensor:
+    """Cuts the middle `crop` LR pixels, at most all, out of images (B, C, s·h, s·w)."""
+    if crop is None:
+        return images
+    height, width = (side // scale for side in images.shape[-2:])
+    high, wide = min(crop, height), min(crop, width)
+    top, left = scale * ((height - high) // 2), scale * ((width - wide) // 2)
+    return images[..., top : top + scale * high, left : left + scale * wide]

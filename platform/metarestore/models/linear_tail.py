@@ -1,0 +1,114 @@
+"""The linear end of a super-resolution network as one convolution at LR size.
+
+Between the last nonlinearity and the image there are only convolutions and pixel shuffles. They compose: at ×4 and 64
+channels, one 5×5 convolution does with 77 thousand multiplications per LR pixel what the layers do with 765 thousand.
+Only the outermost LR pixels differ, where the layers see the zeros around their own maps; a frame is computed by the
+layers themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+REACH = 2
+"""How far, in LR pixels, an output pixel looks around itself, at any scale."""
+
+_SMALLEST, _FEWEST = 24, 1500
+"""Sides of images and LR pixels of a batch from which on composing pays: the frame and the composition cost too."""
+
+
+class Layer(NamedTuple):
+    """A 3×3 convolution with zeros around its input, and the pixel shuffle that follows it.
+
+    Attributes:
+        weight: (O·r², C, 3, 3).
+        bias: (O·r²,).
+        factor: r; 1 for none.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    factor: int
+
+
+def linear_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Applies the layers to features (N, C, h, w), in whichever way is faster.
+
+    Args:
+        features: (N, C, h, w).
+        layers: At least two; the last one has factor 1.
+
+    Returns:
+        (N, O, s·h, s·w), s being the product of the factors.
+    """
+    count, _, height, width = features.shape
+    large = min(height, width) >= _SMALLEST and count * height * width >= _FEWEST
+    return composed_tail(features, layers) if large else layered_tail(features, layers)
+
+
+def layered_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Applies the layers to features (N, C, h, w) one after the other."""
+    for weight, bias, factor in layers:
+        features = F.conv2d(features, weight, bias, padding=1)
+        features = F.pixel_shuffle(features, factor) if factor > 1 else features
+    return features
+
+
+def composed_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Applies the layers to features (N, C, h, w), h and w at least 3: one convolution, and the frame by the layers."""
+    kernel, bias = composed(layers)
+    inner = F.conv2d(features, kernel, bias, padding=REACH - 1)
+    for layer in layers[:-1]:
+        inner = F.pixel_shuffle(inner, layer.factor)
+    scale = math.prod(layer.factor for layer in layers)
+    near = REACH + 1
+    rows = layered_tail(torch.cat([features[:, :, :near], features[:, :, -near:]]), layers)
+    columns = layered_tail(torch.cat([features[..., :near], features[..., -near:]]), layers)
+    top, bottom = (half[..., scale:-scale] for half in rows.chunk(2))
+    left, right = columns.chunk(2)
+    middle = torch.cat([top[:, :, :scale], inner, bottom[:, :, -scale:]], dim=2)
+    return torch.cat([left[..., :scale], middle, right[..., -scale:]], dim=3)
+
+
+def composed(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+    """Returns kernel (O·s², C, 5, 5) and bias (O·s²,) of the layers away from the border, before their shuffles."""
+    kernel, bias, _ = layers[-1]
+    for layer in reversed(layers[:-1]):
+        outer = before_shuffle(kernel, layer.factor)
+        bias = bias.repeat_interleave(layer.factor**2) + outer.sum(dim=(2, 3)) @ layer.bias
+        # Correlating with one kernel and then with another is correlating with the convolution of the two.
+        kernel = F.conv_transpose2d(outer, layer.weight)
+    return kernel, bias
+
+
+def before_shuffle(kernel: Tensor, factor: int) -> Tensor:
+    """Moves a convolution from after a pixel shuffle to before it.
+
+    Row r·i + a of the output sees row r·i + a + u − ⌊k/2⌋ of the shuffled image with row u of the kernel: row b of the
+    block i + d, where a + u − ⌊k/2⌋ = r·d + b. Padding the kernel so that each phase a starts at a whole block splits
+    its axes into (d, b).
+
+    Args:
+        kernel: (O, C, k, k), k odd.
+        factor: r.
+
+    Returns:
+        (O·r², C·r², t, t), t odd.
+    """
+    outputs, inputs, size, _ = kernel.shape
+    blocks = -(-(size // 2) // factor)
+    taps = 2 * blocks + 1
+    phases = []
+    for row in range(factor):
+        for column in range(factor):
+            front = [factor * blocks + phase - size // 2 for phase in (column, row)]
+            pads = [part for first in front for part in (first, factor * taps - size - first)]
+            split = F.pad(kernel, pads).reshape(outputs, inputs, taps, factor, taps, factor)
+            phases.append(split.permute(0, 1, 3, 5, 2, 4).reshape(outputs, inputs * factor**2, taps, taps))
+    return torch.stack(phases, dim=1).flatten(0, 1)

@@ -1,0 +1,241 @@
+"""KDSR: published sizes, what its parts compute, and what its output depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import vmap
+
+from metarestore.config.model import KDSRModel
+from metarestore.errors import UserError
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import load_model, load_vector, save_model
+from metarestore.models.dynamic import channels_last, dynamic_depthwise
+from metarestore.models.kdsr import KDSR, Estimator
+from metarestore.models.linear_tail import Layer, composed_tail, layered_tail
+from metarestore.models.network import seeded
+from metarestore.models.parameters import initial_vector
+from metarestore.models.restore import image_restorer
+
+FROZEN = 24
+"""Parameters of the published code's two frozen shifts by the mean colour; here a buffer of 3 numbers."""
+
+
+def tiny(scale: int = 4, estimator: str = "student", seed: int = 0) -> KDSR:
+    return seeded(KDSR, seed, scale=scale, size="tiny", estimator=estimator).double()
+
+
+def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# Sizes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "estimator", "count"),
+    [
+        ("m", "student", 5_795_099),
+        ("m", "teacher", 5_822_747),
+        ("l", "student", 14_191_003),
+        ("l", "teacher", 14_246_299),
+        ("m", "none", 4_463_963),
+        ("s", "student", 986_939),
+        ("tiny", "student", 150_859),
+    ],
+)
+def test_numbers_of_parameters_at_scale_4(size: str, estimator: str, count: int) -> None:
+    with torch.device("meta"):
+        network = KDSR(4, size, estimator)
+    assert sum(p.numel() for p in network.parameters()) + FROZEN == count
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("estimator", ["student", "teacher", "none"])
+def test_shapes(scale: int, estimator: str) -> None:
+    network = tiny(scale, estimator)
+    lr, hr = uniform(2, 3, 7, 9), uniform(2, 3, 7 * scale, 9 * scale)
+    assert network(lr, hr).shape == hr.shape
+    assert network.describe(lr, hr).shape == (2, 16)
+    if estimator != "none":
+        assert network.encode(lr, hr).distilled.shape == (2, 64)
+
+
+def test_another_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+        KDSR(5, "tiny")
+
+
+# Dynamic convolution -------------------------------------------------------------------------------------------------
+
+
+def looped(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Every channel of every image by itself."""
+    rows = [
+        torch.cat([F.conv2d(image[None, None, c], kernel[None, None, c], padding=1) for c in range(len(image))], dim=1)
+        for image, kernel in zip(images, kernels, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("layout", [lambda x: x, channels_last], ids=["by channel", "by pixel"])
+def test_dynamic_convolution_is_that_of_each_image(layout: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    images, kernels = uniform(3, 4, 6, 5), uniform(3, 4, 3, 3, seed=1)
+    torch.testing.assert_close(dynamic_depthwise(layout(images), kernels), looped(images, kernels))
+
+
+@pytest.mark.parametrize("layout", [lambda x: x, channels_last], ids=["by channel", "by pixel"])
+def test_derivatives_of_the_dynamic_convolution(layout: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    images, kernels = uniform(2, 3, 5, 4).requires_grad_(), uniform(2, 3, 3, 3, seed=1).requires_grad_()
+
+    def convolved(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+        return dynamic_depthwise(layout(images), kernels)
+
+    assert torch.autograd.gradcheck(convolved, (images, kernels))
+    assert torch.autograd.gradgradcheck(convolved, (images, kernels))
+
+
+def test_dynamic_convolution_of_many_tasks() -> None:
+    images, kernels = uniform(4, 2, 3, 5, 6), uniform(4, 2, 3, 3, 3, seed=1)
+    expected = torch.stack([looped(*pair) for pair in zip(images, kernels, strict=True)])
+    torch.testing.assert_close(vmap(dynamic_depthwise)(images, kernels), expected)
+    shared = vmap(dynamic_depthwise, in_dims=(None, 0))(images[0], kernels)
+    torch.testing.assert_close(shared, torch.stack([looped(images[0], kernel) for kernel in kernels]))
+    moved = vmap(dynamic_depthwise, in_dims=(1, 0))(images.movedim(0, 1), kernels)
+    torch.testing.assert_close(moved, expected)
+
+
+# The linear tail -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (2, 2, 1)])
+@pytest.mark.parametrize("size", [(3, 3), (3, 8), (9, 7)])
+def test_one_convolution_and_a_frame_equal_the_layers(factors: tuple[int, ...], size: tuple[int, int]) -> None:
+    outputs = [*(4 * factor**2 for factor in factors[:-1]), 3]
+    layers = [
+        Layer(uniform(count, 4, 3, 3, seed=count) - 0.5, uniform(count), factor)
+        for count, factor in zip(outputs, factors, strict=True)
+    ]
+    features = uniform(2, 4, *size) - 0.5
+    torch.testing.assert_close(composed_tail(features, layers), layered_tail(features, layers))
+
+
+def test_the_composed_tail_has_the_same_slopes() -> None:
+    weights = [(uniform(16, 4, 3, 3) - 0.5).requires_grad_(), (uniform(3, 4, 3, 3, seed=1) - 0.5).requires_grad_()]
+    biases = [uniform(16).requires_grad_(), uniform(3).requires_grad_()]
+    features = uniform(1, 4, 6, 5).requires_grad_()
+    layers = [Layer(w, b, factor) for w, b, factor in zip(weights, biases, (2, 1), strict=True)]
+    leaves = [features, *weights, *biases]
+    ours = torch.autograd.grad(composed_tail(features, layers).square().sum(), leaves)
+    torch.testing.assert_close(ours, torch.autograd.grad(layered_tail(features, layers).square().sum(), leaves))
+
+
+# The estimator -------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_sees_lr_then_the_pixels_of_hr() -> None:
+    network = tiny(2, "teacher")
+    seen: list[torch.Tensor] = []
+    network.estimator.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    lr, hr = uniform(1, 3, 2, 3), uniform(1, 3, 4, 6, seed=1)
+    network.describe(lr, hr)
+    assert seen[0].shape == (1, 3 + 3 * 4, 2, 3)
+    torch.testing.assert_close(seen[0][:, :3], lr)
+    for colour in range(3):
+        for row in range(2):
+            for column in range(2):
+                plane = seen[0][:, 3 + 4 * colour + 2 * row + column]
+                torch.testing.assert_close(plane, hr[:, colour, row::2, column::2])
+
+
+def test_a_teacher_needs_hr() -> None:
+    with pytest.raises(ValueError, match="must be given the HR images"):
+        tiny(2, "teacher")(uniform(1, 3, 4, 4))
+    with pytest.raises(UserError, match="the network is a teacher"):
+        image_restorer(tiny(2, "teacher"))
+
+
+def test_a_description_does_not_depend_on_its_neighbours() -> None:
+    network, lr = tiny(), uniform(4, 3, 12, 10)
+    together = network.describe(lr)
+    assert float(together.detach().std(dim=0).max()) > 0
+    torch.testing.assert_close(torch.cat([network.describe(one[None]) for one in lr]), together)
+
+
+def test_strips_describe_the_whole() -> None:
+    estimator = tiny().estimator
+    assert isinstance(estimator, Estimator)
+    lr = uniform(1, 3, 61, 20)
+    for strip in (20 * 7, 20 * 60, 20 * 100):
+        torch.testing.assert_close(estimator.in_strips(lr, strip), estimator(lr))
+
+
+def test_a_crop_describes_the_middle() -> None:
+    network, lr = tiny(), uniform(2, 3, 20, 15)
+    torch.testing.assert_close(network.describe(lr, crop=6), network.describe(lr[..., 7:13, 4:10]))
+    torch.testing.assert_close(network.describe(lr, crop=99), network.describe(lr))
+
+
+def test_the_output_depends_on_the_embedding() -> None:
+    network, lr = tiny(), uniform(2, 3, 8, 8)
+    own = network.describe(lr)
+    torch.testing.assert_close(network(lr, embedding=own), network(lr))
+    assert float((network(lr, embedding=own + 1) - network(lr)).detach().abs().max()) > 1e-4
+    slope = torch.autograd.grad(network(lr).sum(), network.estimator.body[0].weight)[0]
+    assert float(slope.abs().max()) > 0
+
+
+def test_without_an_estimator_every_image_has_the_embedding_1() -> None:
+    network, lr = tiny(estimator="none"), uniform(2, 3, 8, 8)
+    assert torch.equal(network.describe(lr), torch.ones(2, 16, dtype=torch.float64))
+    with pytest.raises(ValueError, match="no estimator"):
+        network.encode(lr)
+
+
+# Whole photographs and files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["student", "none"])
+def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
+    network = seeded(KDSR, 0, scale=2, size="tiny", estimator=estimator)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 20, 3), np.uint8)
+    pixels[:45] //= 4  # strips of their own would be described differently
+    whole = image_restorer(network)(pixels)
+    in_strips = image_restorer(network, strip=20 * 11)(pixels)
+    assert int(np.abs(whole.astype(int) - in_strips).max()) <= 1
+    lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        direct = (network(lr)[0].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert int(np.abs(whole.astype(int) - direct).max()) <= 1
+
+
+def test_an_output_pixel_looks_no_further_than_the_reach() -> None:
+    network = tiny(2)
+    side = 2 * network.reach + 5
+    lr = uniform(1, 3, 1, side).requires_grad_()
+    restored = network(lr, embedding=torch.ones(1, 16, dtype=torch.float64))
+    middle = network.reach + 2
+    slope = torch.autograd.grad(restored[0, :, :, 2 * middle : 2 * middle + 2].sum(), lr)[0].abs().sum(dim=(0, 1, 2))
+    seen = torch.nonzero(slope).flatten()
+    assert middle - int(seen[0]) <= network.reach
+    assert int(seen[-1]) - middle <= network.reach
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    spec = KDSRModel(kind="kdsr", size="tiny")
+    network = build_model(spec, 3, seed=5)
+    flat = initial_vector(network)
+    save_model(tmp_path / "model.safetensors", spec, 3, flat)
+    found = load_model(tmp_path)
+    assert (found.scale, found.channels, found.privileged) == (3, "rgb", False)
+    assert torch.equal(initial_vector(found), flat)
+    lr = uniform(1, 3, 6, 6).float()
+    assert torch.equal(found(lr), network(lr))
+    other = KDSRModel(kind="kdsr", size="tiny", estimator="none")
+    with pytest.raises(UserError, match=r"another network \(estimator student where none is wanted\)"):
+        load_vector(tmp_path, other, 3, "training.init")
