@@ -15,6 +15,7 @@ from metarestore.config.document import Document, display_path, project_root, re
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import KeyPath, format_path
+from metarestore.config.learner import Distill
 from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_check import check_search
@@ -269,7 +270,7 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
     project = Project(root)
-    experiment = _rooted_init(experiment, root)
+    experiment = _rooted(experiment, root)
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
     study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))
     sizes = {
@@ -292,15 +293,21 @@ def resolve(experiment: Experiment, root: Path) -> Study:
     return study
 
 
-def _rooted_init(experiment: Experiment, root: Path) -> Experiment:
-    """Makes the path of `training.init` absolute."""
-    init = experiment.training.init
-    if init is None:
-        return experiment
-    path = (root / init).resolve()
+def _rooted(experiment: Experiment, root: Path) -> Experiment:
+    """Makes the paths of trained networks absolute."""
+    training, learner = experiment.training, experiment.learner
+    if training.init is not None:
+        training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
+    if isinstance(learner, Distill):
+        learner = learner.model_copy(update={"teacher": _network(learner.teacher, root, "learner.teacher")})
+    return experiment.model_copy(update={"training": training, "learner": learner})
+
+
+def _network(given: Path, root: Path, key: str) -> Path:
+    path = (root / given).resolve()
     if not path.exists():
-        raise UserError(f"training.init: there is no {path}; give a run's folder or its model.safetensors")
-    return experiment.model_copy(update={"training": experiment.training.model_copy(update={"init": path})})
+        raise UserError(f"{key}: there is no {path}; give a run's folder or its model.safetensors")
+    return path
 
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:

@@ -35,6 +35,9 @@ from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
 
+_LOGGED = ("loss", "psnr", "effective_tasks", "kl")
+"""Entries of a step's row that every tracker is told, if the learner has them."""
+
 
 @dataclass(frozen=True)
 class Observers:
@@ -47,7 +50,7 @@ class Observers:
     def step(self, row: dict[str, Any]) -> None:
         """Passes on one step."""
         self.display.step(row)
-        metrics = {key: row[key] for key in ("loss", "psnr", "effective_tasks")}
+        metrics: dict[str, float] = {key: row[key] for key in _LOGGED if key in row}
         for name, weight, share, norm in zip(
             self.distributions, row["weights"], row["shares"], row["norms"], strict=True
         ):

@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
-from metarestore.config.learner import Finetune, LearnerSpec
-from metarestore.config.model import FSRCNNModel, ModelSpec
+from metarestore.config.learner import Distill, Finetune, LearnerSpec, Pretrain
+from metarestore.config.model import FSRCNNModel, KDSRModel, ModelSpec
 from metarestore.config.search import SearchParameter, Tuning
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -185,6 +185,30 @@ class Experiment(Strict):
             raise ValueError("learner.kind: finetune needs training.init: a run's folder or its model.safetensors")
         if self.training.precision != "float32" and self.learner.backend != "vectorised":
             raise ValueError("training.precision: bfloat16 needs learner.backend: vectorised")
+        return self
+
+    @model_validator(mode="after")
+    def _a_student_is_taught(self) -> Self:
+        if not isinstance(self.learner, Distill):
+            return self
+        if not isinstance(self.model, KDSRModel) or self.model.estimator != "student":
+            raise ValueError("learner.kind: distill needs model: {kind: kdsr, estimator: student}")
+        if self.training.init is not None:
+            raise ValueError("training.init: learner.kind: distill starts from its teacher; leave init out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_teacher_only_learns(self) -> Self:
+        """Refuses what would have to restore without HR images."""
+        if not isinstance(self.model, KDSRModel) or self.model.estimator != "teacher":
+            return self
+        wrong = "model.estimator: teacher restores from the HR images themselves"
+        if not isinstance(self.learner, Pretrain | Finetune) or self.learner.backend != "vectorised":
+            raise ValueError(f"{wrong}; train it with learner: {{kind: pretrain}} (vectorised)")
+        if self.adaptation.steps or self.adaptation.alternatives:
+            raise ValueError(f"{wrong} and cannot adapt; write adaptation: {{steps: 0}}, without alternatives")
+        if isinstance(self.graph, GraphSpec) and self.graph.estimator.kind == "transfer":
+            raise ValueError(f"{wrong} and cannot adapt; choose another graph.estimator than transfer")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -73,6 +74,24 @@ class Finetune(_Learner):
     kind: Literal["finetune"]
 
 
+class Distill(_Learner):
+    """Student stage of KDSR (Xia et al., 2023): the loss of pre-training, and the divergence from a teacher.
+
+    The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
+    """
+
+    kind: Literal["distill"]
+    teacher: Path
+    """The trained teacher: a run's folder or its model.safetensors; a relative path starts at the project's folder."""
+    temperature: float = Field(0.15, gt=0)
+    """τ of KL(softmax(D′ of the teacher / τ) ‖ softmax(D′ of the student / τ))."""
+    weight: float = Field(1.0, ge=0)
+    """Weight of the divergence beside the image loss."""
+    warmup_steps: int = Field(0, ge=0)
+    """Outer steps at first in which the estimator learns from the divergence alone."""
+    backend: Literal["vectorised"] = "vectorised"
+
+
 class MAML(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
 
@@ -110,4 +129,5 @@ class Reptile(_InnerLoop):
     inner_steps: int = Field(5, ge=1)
 
 
-LearnerSpec = Annotated[Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune, Field(discriminator="kind")]
+AnyLearnerSpec = Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune | Distill
+LearnerSpec = Annotated[AnyLearnerSpec, Field(discriminator="kind")]

@@ -41,5 +41,5 @@ def _with_kind(data: Any) -> Any:
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
-ModelSpec = Annotated[FSRCNNModel | KDSRModel, Field(discriminator="kind"), BeforeValidator(_with_kind)]
 AnyModelSpec = FSRCNNModel | KDSRModel
+ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]

@@ -85,13 +85,14 @@ class AdaptationJob:
         shots = workspace.for_model(workspace.shots)
         test = TestSet.of(workspace)
         lr = to_channels(test.lr, workspace.model.channels).to(workspace.device)
+        hr = to_channels(workspace.target_task.query_hr, workspace.model.channels).to(workspace.device)
         rows: list[Floats] = []
         last: list[Tensor] = []
 
         def measure(step: int, current: Tensor) -> None:
             del step
             with torch.no_grad():
-                restored = restore(workspace.model, workspace.layout.unflatten(current), lr).cpu()
+                restored = restore(workspace.model, workspace.layout.unflatten(current), lr, hr=hr).cpu()
             last[:] = [restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
             rows.append(test.psnr(last[0]))
 
@@ -108,7 +109,7 @@ class AdaptationJob:
         )
         photographs = workspace.target_draw.photographs
         curve = Curve(
-            label=f"{self.how.optimizer} {self.how.lr:g}",
+            label="given HR" if workspace.model.privileged else f"{self.how.optimizer} {self.how.lr:g}",
             psnr_y=cluster_means(np.stack(rows), photographs),
             ssim_y=cluster_means(test.ssim(last[0]), photographs),
         )
@@ -132,5 +133,9 @@ def bicubic_result(workspace: Workspace) -> ArmResult:
 def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
     """Restores the test crops in colour: (N, 3, H, W) in [0, 1]."""
     workspace.model.load_state_dict(workspace.layout.unflatten(adapted))
-    scale, channels = workspace.study.scale, workspace.model.channels
-    return restore_rgb(workspace.model, workspace.target_task.query_lr, scale=scale, channels=channels)
+    scale, channels, task = workspace.study.scale, workspace.model.channels, workspace.target_task
+
+    def restored(lr: Tensor) -> Tensor:
+        return restore(workspace.model, dict(workspace.model.named_parameters()), lr, hr=task.query_hr)
+
+    return restore_rgb(restored, task.query_lr, scale=scale, channels=channels)

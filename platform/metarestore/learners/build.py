@@ -11,7 +11,8 @@ from torch import nn
 from metarestore.config.learner import (
     ANIL,
     FOMAML,
-    MAML,
+    AnyLearnerSpec,
+    Distill,
     Finetune,
     MetaSGD,
     Pretrain,
@@ -19,20 +20,24 @@ from metarestore.config.learner import (
 )
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
+from metarestore.learners.distill import DistillLearner
 from metarestore.learners.learner import MAMLLearner, Precision, PretrainLearner
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
+from metarestore.models.checkpoint import load_model
+from metarestore.models.kdsr import KDSR
 
-AnyLearnerSpec = Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune
+AnyLearner = PretrainLearner | DistillLearner | MAMLLearner
 
 
-def build_learner(
-    spec: AnyLearnerSpec, model: nn.Module, precision: Precision = "float32"
-) -> PretrainLearner | MAMLLearner:
+def build_learner(spec: AnyLearnerSpec, model: nn.Module, precision: Precision = "float32") -> AnyLearner:
     """Builds the learner of an experiment.
 
     Raises:
-        UserError: A pattern of `learner.adapts` matches no parameter of the network.
+        UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` is no teacher
+            of the network.
     """
+    if isinstance(spec, Distill):
+        return _student(spec, model, precision)
     if isinstance(spec, Pretrain | Finetune):
         return PretrainLearner(model, spec.loss, spec.charbonnier_eps, precision)
     options: dict[str, Any] = {
@@ -53,6 +58,34 @@ def build_learner(
         adapts = matching_parameters(spec.adapts, [name for name, _ in model.named_parameters()])
         return MAMLLearner(model, first_order=spec.first_order, adapts=adapts, **options)
     return MAMLLearner(model, first_order=isinstance(spec, FOMAML), **options)
+
+
+def _student(spec: Distill, model: nn.Module, precision: Precision) -> DistillLearner:
+    """Builds the student stage, with its teacher where the student is."""
+    if not isinstance(model, KDSR):
+        raise UserError("learner.kind: distill needs model: {kind: kdsr, estimator: student}")
+    try:
+        teacher = load_model(spec.teacher)
+    except UserError as error:
+        raise UserError(f"learner.teacher: {error}") from error
+    if not isinstance(teacher, KDSR) or not teacher.privileged:
+        raise UserError(f"learner.teacher: {spec.teacher} holds no teacher; train one with model.estimator: teacher")
+    if (teacher.size, teacher.scale) != (model.size, model.scale):
+        raise UserError(
+            f"learner.teacher: {spec.teacher} has size {teacher.size} and scale {teacher.scale}, the student "
+            f"{model.size} and {model.scale}; make them those of the teacher"
+        )
+    teacher.requires_grad_(False).to(next(model.parameters()).device)
+    return DistillLearner(
+        model,
+        teacher,
+        loss_name=spec.loss,
+        eps=spec.charbonnier_eps,
+        temperature=spec.temperature,
+        weight=spec.weight,
+        warmup_steps=spec.warmup_steps,
+        precision=precision,
+    )
 
 
 def matching_parameters(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:

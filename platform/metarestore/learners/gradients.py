@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.errors import UserError
-from metarestore.learners.learner import Learner
+from metarestore.learners.learner import Learner, Metrics
 from metarestore.learners.sketch import sketched
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
@@ -26,12 +26,14 @@ class TaskFigures:
         mse: Mean squared errors of the query images, (T,).
         norms: Norms of the gradients, (T,).
         sketches: Sketches of the gradients, (T, m), or None where nobody asked for them.
+        terms: Parts of the losses that are logged, (T,), by name.
     """
 
     losses: NDArray[np.float32]
     mse: NDArray[np.float32]
     norms: NDArray[np.float32]
     sketches: NDArray[np.float32] | None = None
+    terms: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class TaskGradients:
     figures: TaskFigures
 
     @classmethod
-    def of(cls, gradients: Tensor, losses: Tensor, mse: Tensor) -> TaskGradients:
-        """Takes gradients (T, P), losses and mean squared errors (T,) from the device."""
-        rows, *scalars = (tensor.detach().cpu().numpy() for tensor in (gradients, losses, mse))
-        return cls(rows, TaskFigures(scalars[0], scalars[1], np.linalg.norm(rows, axis=1)))
+    def of(cls, gradients: Tensor, metrics: Metrics) -> TaskGradients:
+        """Takes gradients (T, P) and what goes with them from the device."""
+        rows, loss, mse = (_numpy(tensor) for tensor in (gradients, metrics.loss, metrics.mse))
+        terms = {name: _numpy(term) for name, term in metrics.terms.items()}
+        return cls(rows, TaskFigures(loss, mse, np.linalg.norm(rows, axis=1), terms=terms))
 
     def sketch(self, size: int, length: int | None = None) -> TaskGradients:
         """Adds sketches of `size` entries, of the first `length` parameters: learned rates have another unit."""
@@ -64,6 +67,11 @@ class TaskGradients:
         return total
 
 
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.detach().cpu().numpy()
+    return found
+
+
 def joined(parts: Sequence[TaskFigures]) -> TaskFigures:
     """Joins the figures of consecutive tasks, in order."""
     sketches = [part.sketches for part in parts if part.sketches is not None]
@@ -72,6 +80,7 @@ def joined(parts: Sequence[TaskFigures]) -> TaskFigures:
         np.concatenate([part.mse for part in parts]),
         np.concatenate([part.norms for part in parts]),
         np.concatenate(sketches) if sketches else None,
+        {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
     )
 
 
@@ -108,7 +117,7 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
             f"the network cannot be differentiated task by task: {error}; "
             "use learner.kind: fomaml, or learner.backend: learn2learn"
         ) from error
-    return TaskGradients.of(layout.flatten(gradients, batch=1), metrics.loss, metrics.mse)
+    return TaskGradients.of(layout.flatten(gradients, batch=1), metrics)
 
 
 def split_gradients(

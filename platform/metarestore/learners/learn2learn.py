@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskGradients
-from metarestore.learners.learner import MAMLLearner, PretrainLearner
+from metarestore.learners.learner import MAMLLearner, Metrics, PretrainLearner
 from metarestore.learners.losses import image_loss
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import RATE, MetaSGDLearner, ReptileLearner
@@ -98,7 +98,7 @@ def reference_gradients(
             rows.append(layout.flatten({name: _grad(leaf) for name, leaf in leaves.items()}))
         losses.append(loss.detach())
         errors.append(mse.detach())
-    return TaskGradients.of(torch.stack(rows), torch.stack(losses), torch.stack(errors))
+    return TaskGradients.of(torch.stack(rows), Metrics(torch.stack(losses), torch.stack(errors)))
 
 
 def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Parameter]) -> Any:

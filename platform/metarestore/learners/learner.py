@@ -9,15 +9,18 @@ vectorised by `vmap`, derivatives are PyTorch's ordinary ones, taken outside of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils import _pytree as pytree
 
 from metarestore.config.learner import LossName, MultiStep
 from metarestore.learners.inner_rule import InnerRule
@@ -27,6 +30,7 @@ from metarestore.learners.precision import Bfloat16
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
 
+_Result = TypeVar("_Result")
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -36,27 +40,44 @@ class Metrics(NamedTuple):
     Attributes:
         loss: The task losses.
         mse: Mean squared error of the query images, after the inner steps if there are any.
+        terms: Parts of the losses that are logged, by name.
     """
 
     loss: Tensor
     mse: Tensor
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def restore(model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32") -> Tensor:
-    """Restores LR (N, C, h, w) to (N, C, s·h, s·w), in the type of LR, with the given parameters."""
+def restore(
+    model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32", *, hr: Tensor | None = None
+) -> Tensor:
+    """Restores LR (N, C, h, w) to (N, C, s·h, s·w), in the type of LR, with the given parameters.
+
+    Args:
+        model: The network.
+        params: Its parameters.
+        lr: LR images.
+        precision: Arithmetic of the network.
+        hr: The HR images, for a network that must be given them (a teacher); no other sees them.
+    """
+    inputs = (lr, hr) if getattr(model, "privileged", False) else (lr,)
     with Bfloat16() if precision == "bfloat16" else nullcontext():
-        output: Tensor = functional_call(model, params, (lr,))
+        output: Tensor = functional_call(model, params, inputs)
     return output.to(lr.dtype)
 
 
-def restore_each(model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32") -> Tensor:
-    """Restores LR of T tasks (T, N, C, h, w) to (T, N, C, s·h, s·w) with parameters (T, ...) of each."""
+def each(function: Callable[..., _Result], *inputs: Any) -> _Result:
+    """Applies a function to each of T tasks: everything in the inputs and the result has T as its first dimension.
 
-    def restore_one(params: Params, lr: Tensor) -> Tensor:
-        return restore(model, params, lr, precision)
-
-    restored: Tensor = vmap(restore_one)(params, lr)
-    return restored
+    One task alone is computed without `vmap`, whose grouped convolutions are slower than plain ones.
+    """
+    count = len(pytree.tree_leaves(inputs)[0])
+    if count > 1:
+        found: _Result = vmap(function)(*inputs)
+        return found
+    alone = function(*pytree.tree_map(lambda tensor: tensor[0], inputs))
+    stacked: _Result = pytree.tree_map(lambda tensor: tensor[None], alone)
+    return stacked
 
 
 class Learner(ABC):
@@ -107,14 +128,19 @@ class Learner(ABC):
     def pooled_losses(self, params: Params, tasks: Task, name: LossName, eps: float) -> tuple[Tensor, Metrics]:
         """Computes the losses of support and query together, with the parameters as they are."""
         lr, hr = all_patches(tasks)
-        restored = self.restore(params, lr)
+        restored = self.restore(params, lr, hr)
         losses = image_losses(name, eps)(restored, hr)
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse)
 
-    def restore(self, params: Params, lr: Tensor) -> Tensor:
-        """Restores LR images of T tasks, (T, N, C, h, w), with the learner's network."""
-        return restore_each(self.model, params, lr, self.precision)
+    def restore(self, params: Params, lr: Tensor, hr: Tensor | None = None) -> Tensor:
+        """Restores LR images of T tasks, (T, N, C, h, w), with the learner's network; a teacher is given HR."""
+        given = (params, lr) if hr is None else (params, lr, hr)
+
+        def restore_one(params: Params, lr: Tensor, hr: Tensor | None = None) -> Tensor:
+            return restore(self.model, params, lr, self.precision, hr=hr)
+
+        return each(restore_one, *given)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from metarestore.config.experiment import Experiment
-from metarestore.learners.build import build_learner
+from metarestore.learners.build import AnyLearner, build_learner
+from metarestore.learners.distill import DistillLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
-from metarestore.learners.learner import MAMLLearner, PretrainLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.network import Network
@@ -142,7 +142,7 @@ class Workspace:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
 
     @cached_property
-    def learner(self) -> PretrainLearner | MAMLLearner:
+    def learner(self) -> AnyLearner:
         """The experiment's learner."""
         return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
 
@@ -237,8 +237,9 @@ class Workspace:
     def gradients(self, flat: Tensor, tasks: Task, step: int = 0) -> TaskGradients:
         """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for."""
         flat, training = flat.to(self.device), self.experiment.training
-        if self.experiment.learner.backend == "learn2learn":
-            found = reference_gradients(self.learner, self.learned, flat, tasks, step)
+        learner = self.learner
+        if self.experiment.learner.backend == "learn2learn" and not isinstance(learner, DistillLearner):
+            found = reference_gradients(learner, self.learned, flat, tasks, step)
         else:
-            found = split_gradients(self.learner, self.learned, flat, tasks, step, training.microbatch)
+            found = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)
         return found if training.sketch is None else found.sketch(training.sketch, self.layout.size)

@@ -53,8 +53,8 @@ class _Convolve(Function):
         if _is_channels_last(images):
             # Folding the batch into groups would copy the images; one by one, none is copied.
             each = [
-                F.conv2d(image[None], kernel[:, None], padding=1, groups=channels)
-                for image, kernel in zip(images, kernels, strict=True)
+                F.conv2d(image, kernel[:, None], padding=1, groups=channels)
+                for image, kernel in zip(_each(images), kernels, strict=True)
             ]
             return torch.cat(each) if batch > 1 else each[0]
         folded = images.reshape(1, batch * channels, height, width)
@@ -90,8 +90,8 @@ class _Correlate(Function):
         batch, channels, height, width = images.shape
         if _is_channels_last(images):
             shape, others = (channels, 1, KERNEL, KERNEL), others.contiguous(memory_format=torch.channels_last)
-            pairs = zip(images, others, strict=True)
-            return torch.stack([_weight_slope(x[None], shape, y[None])[:, 0] for x, y in pairs])
+            pairs = zip(_each(images), _each(others), strict=True)
+            return torch.stack([_weight_slope(x, shape, y)[:, 0] for x, y in pairs])
         folded = (1, batch * channels, height, width)
         shape = (batch * channels, 1, KERNEL, KERNEL)
         found = _weight_slope(images.reshape(folded), shape, others.reshape(folded))
@@ -136,6 +136,11 @@ class _ChannelsLast(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], images: Tensor) -> tuple[Tensor, int]:
         return images, in_dims[0]
+
+
+def _each(images: Tensor) -> list[Tensor]:
+    """Returns each image with its batch dimension; image[None] would have the strides of neither memory format."""
+    return [images.narrow(0, index, 1) for index in range(len(images))]
 
 
 def _weight_slope(images: Tensor, shape: tuple[int, ...], slopes: Tensor) -> Tensor:

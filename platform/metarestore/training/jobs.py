@@ -68,5 +68,5 @@ class ValidationJob:
             task = workspace.for_model(distribution.build(distribution.draw(seed, index)))
             lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
             with torch.no_grad():
-                errors.append(float((restore(workspace.model, params, lr) - hr).square().mean()))
+                errors.append(float((restore(workspace.model, params, lr, hr=hr) - hr).square().mean()))
         return psnr_of_mse(errors)

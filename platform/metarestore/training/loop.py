@@ -173,6 +173,7 @@ def _row(
         "step": step,
         "loss": float(figures.losses.mean()),
         "psnr": float(psnr_of_mse(figures.mse).mean()),
+        **{name: float(values.mean()) for name, values in figures.terms.items()},
         "weights": weights.tolist(),
         "effective_tasks": effective_tasks(weights),
         "norms": _mean_by(figures.norms.astype(np.float64), which, len(weights)),

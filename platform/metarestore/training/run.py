@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarestore import __version__
 from metarestore.config.dump import dump_yaml
+from metarestore.config.learner import Distill
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.estimate import estimate
@@ -110,6 +111,8 @@ def _described(study: Study) -> dict[str, Any]:
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     if study.experiment.training.init is not None:
         described["init"] = network_hash(study.experiment.training.init)
+    if isinstance(study.experiment.learner, Distill):
+        described["teacher"] = network_hash(study.experiment.learner.teacher)
     described["images"] = {split: str(source) for split, source in study.images.items()}
     return described
 

@@ -49,7 +49,8 @@ class HeldOutShotsJob:
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
         )
         with torch.no_grad():
-            restored = restore(workspace.model, workspace.layout.unflatten(adapted), shots.support_lr[held]).cpu()
+            params, hr = workspace.layout.unflatten(adapted), shots.support_hr[held]
+            restored = restore(workspace.model, params, shots.support_lr[held], hr=hr).cpu()
         y = restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))
         colour = np.zeros(int(held.sum()), dtype=bool)
         reference = evaluation_luma(rgb_to_y(workspace.shots.support_hr[held]), colour)
