@@ -109,7 +109,7 @@ class AdaptationJob:
         )
         photographs = workspace.target_draw.photographs
         curve = Curve(
-            label="given HR" if workspace.model.privileged else f"{self.how.optimizer} {self.how.lr:g}",
+            label="no step, given HR" if workspace.model.privileged else f"{self.how.optimizer} {self.how.lr:g}",
             psnr_y=cluster_means(np.stack(rows), photographs),
             ssim_y=cluster_means(test.ssim(last[0]), photographs),
         )
