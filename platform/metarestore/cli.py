@@ -36,6 +36,14 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Overrides a value 
 More = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More values to override.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continues the run in --out.")]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        "--estimate-on",
+        min=16,
+        help="KDSR: estimates the degradation on the middle N x N pixels alone; faster, approximate.",
+    ),
+]
 
 
 def main() -> None:
@@ -230,6 +238,7 @@ def evaluate(
     ] = None,
     bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
     model: Annotated[Path | None, typer.Option(help="Measures this network (a run's folder or its weights).")] = None,
+    crop: Crop = None,
     json_file: Json = None,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
@@ -249,7 +258,7 @@ def evaluate(
             raise UserError(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
-        restore = image_restorer(network)
+        restore = image_restorer(network, crop=crop)
     if protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
@@ -276,6 +285,7 @@ def restore(
     photo: Path,
     model: Annotated[Path, typer.Option(help="A run's folder, or its model.safetensors or adapted.safetensors.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    crop: Crop = None,
 ) -> None:
     """Restores one photograph with a trained network."""
     from metarestore.models.checkpoint import load_model
@@ -284,7 +294,7 @@ def restore(
 
     network = load_model(model)
     pixels = read_image(photo).pixels
-    restored = image_restorer(network)(pixels)
+    restored = image_restorer(network, crop=crop)(pixels)
     write_image(out, restored)
     console.print(
         f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False

@@ -1,4 +1,4 @@
-"""The page on learners speaks of every kind and key, and its examples are right."""
+"""The page on learners speaks of every kind and key; its examples, and those of the page on KDSR, are right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from metarestore.config.experiment import Experiment, OptimizerSpec
 from metarestore.config.learner import LearnerSpec, MultiStep
 
-PAGE = (Path(__file__).parents[2] / "docs/learners.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, KDSR_PAGE = ((DOCS / name).read_text() for name in ("learners.md", "kdsr.md"))
 KINDS = get_args(get_args(LearnerSpec)[0])
 
 
@@ -25,6 +26,6 @@ def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
         assert f"| `{get_args(spec.model_fields['kind'].annotation)[0]}` |" in PAGE
 
 
-@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE + KDSR_PAGE, re.MULTILINE | re.DOTALL))
 def test_the_examples_of_the_page_are_right(small_experiment: Callable[..., Experiment], text: str) -> None:
     small_experiment(**YAML(typ="safe", pure=True).load(text))

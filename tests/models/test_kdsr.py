@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
-from metarestore.models.kdsr import KDSR, Estimator
+from metarestore.models.kdsr import KDSR, SIZES, Estimator
 from metarestore.models.linear_tail import Layer, composed_tail, layered_tail
 from metarestore.models.network import seeded
 from metarestore.models.parameters import initial_vector
@@ -69,6 +69,12 @@ def test_shapes(scale: int, estimator: str) -> None:
 def test_another_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
         KDSR(5, "tiny")
+
+
+def test_the_page_tells_the_sizes() -> None:
+    page = (Path(__file__).parents[2] / "docs/kdsr.md").read_text()
+    for name, size in SIZES.items():
+        assert f"| `{name}` | {size.features} | {size.blocks} | {size.estimator_blocks} |" in page
 
 
 # Dynamic convolution -------------------------------------------------------------------------------------------------
@@ -179,6 +185,18 @@ def test_a_crop_describes_the_middle() -> None:
     network, lr = tiny(), uniform(2, 3, 20, 15)
     torch.testing.assert_close(network.describe(lr, crop=6), network.describe(lr[..., 7:13, 4:10]))
     torch.testing.assert_close(network.describe(lr, crop=99), network.describe(lr))
+
+
+def test_a_photograph_may_be_restored_by_what_a_crop_says() -> None:
+    network = seeded(KDSR, 0, scale=2, size="tiny")
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+    lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = network(lr, embedding=network.describe(lr, crop=16))
+        np.testing.assert_allclose(network.for_image(lr, crop=16)(lr), expected, atol=1e-6)
+    found = image_restorer(network, crop=16)(pixels)
+    rounded = (expected[0].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert int(np.abs(found.astype(int) - rounded).max()) <= 1
 
 
 def test_the_output_depends_on_the_embedding() -> None:

@@ -67,13 +67,29 @@ def composed_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
     for layer in layers[:-1]:
         inner = F.pixel_shuffle(inner, layer.factor)
     scale = math.prod(layer.factor for layer in layers)
-    near = REACH + 1
-    rows = layered_tail(torch.cat([features[:, :, :near], features[:, :, -near:]]), layers)
-    columns = layered_tail(torch.cat([features[..., :near], features[..., -near:]]), layers)
-    top, bottom = (half[..., scale:-scale] for half in rows.chunk(2))
-    left, right = columns.chunk(2)
-    middle = torch.cat([top[:, :, :scale], inner, bottom[:, :, -scale:]], dim=2)
-    return torch.cat([left[..., :scale], middle, right[..., -scale:]], dim=3)
+    top, bottom = (_edge(features, layers, scale, 2, last=last)[..., scale:-scale] for last in (False, True))
+    left, right = (_edge(features, layers, scale, 3, last=last) for last in (False, True))
+    return torch.cat([left, torch.cat([top, inner, bottom], dim=2), right], dim=3)
+
+
+def _edge(features: Tensor, layers: Sequence[Layer], scale: int, axis: int, *, last: bool) -> Tensor:
+    """Applies the layers to what the first or last LR row (axis 2) or column (axis 3) of the output depends on."""
+    needed = [scale]
+    for layer in reversed(layers):
+        needed.append(-(-needed[-1] // layer.factor) + 1)
+    border = [0, 0, 0, 0]
+    border[2 * (3 - axis) + last] = 1
+    features = _kept(features, axis, needed.pop(), last=last)
+    for weight, bias, factor in layers:
+        across = (0, 1) if axis == 2 else (1, 0)
+        features = F.conv2d(F.pad(features, border), weight, bias, padding=across)
+        features = F.pixel_shuffle(features, factor) if factor > 1 else features
+        features = _kept(features, axis, needed.pop(), last=last)
+    return features
+
+
+def _kept(features: Tensor, axis: int, count: int, *, last: bool) -> Tensor:
+    return features.narrow(axis, features.shape[axis] - count if last else 0, count)
 
 
 def composed(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
