@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metarestore.evaluation.statistics import cluster_means, mean_and_error, paired_difference
+from metarestore.evaluation.statistics import cluster_means, crossed_difference, mean_and_error, paired_difference
 
 
 def figures(seed, count, mean=30.0):
@@ -101,3 +101,40 @@ def test_misuse_is_named():
         mean_and_error([])
     with pytest.raises(ValueError, match=r"must be paired, got shapes \(1,\) and \(2,\)"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("trainings", "photographs", "rest"), [(0.0, 1.0, 0.3), (1.0, 0.3, 0.3), (0.3, 0.3, 1.0), (1, 1, 1)]
+)
+def test_an_interval_over_trainings_and_photographs_holds_the_truth_as_often_as_it_says(trainings, photographs, rest):
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        table = (
+            trainings * rng.normal(size=(3, 1))
+            + photographs * rng.normal(size=(1, 18))
+            + rest * rng.normal(size=(3, 18))
+        )
+        difference = crossed_difference(0.7 + table)
+        held += difference.low <= 0.7 <= difference.high
+    assert held / 2000 >= 0.94
+
+
+def test_where_trainings_agree_the_interval_is_that_over_photographs():
+    differences = np.tile(figures(0, 18, mean=0.3), (3, 1))
+    crossed, paired = crossed_difference(differences), paired_difference(differences[0], np.zeros(18))
+    assert (crossed.mean, crossed.standard_error) == pytest.approx((paired.mean, paired.standard_error))
+    assert (crossed.low, crossed.high) == pytest.approx((paired.low, paired.high))
+
+
+@pytest.mark.parametrize("shape", [(1, 18), (3, 1)])
+def test_one_training_or_photograph_says_nothing_of_others(shape):
+    difference = crossed_difference(np.ones(shape))
+    assert not difference.beyond_noise
+    assert difference.low == -math.inf
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 4), (2, 0)])
+def test_a_crossed_comparison_needs_a_table(shape):
+    with pytest.raises(ValueError, match="table of trainings and photographs"):
+        crossed_difference(np.ones(shape))

@@ -66,7 +66,7 @@ def evaluate_protocol(
     """
     labels = case_labels(spec.cases)
     reports = {
-        label: evaluate_folder(folder, spec.scale, restore, progress, _degradation(case))
+        label: evaluate_folder(folder, spec.scale, restore, progress, degradation(case))
         for label, case in zip(labels, spec.cases, strict=True)
     }
     return ProtocolReport(name, reports)
@@ -88,7 +88,9 @@ def case_labels(cases: Sequence[Drawn]) -> list[str]:
     return [label if labels.count(label) == 1 else f"{label} (case {k})".strip() for k, label in enumerate(labels)]
 
 
-def _degradation(case: Drawn) -> Degrade:
+def degradation(case: Drawn) -> Degrade:
+    """Returns what makes the LR image of a photograph by a case of a protocol."""
+
     def degrade(name: str, hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         lr = replay(to_tensor(hr)[None], case, [derived_seed("protocol", name)])
         return np.ascontiguousarray((lr[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())

@@ -116,3 +116,39 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) if count > 1 else math.inf
     low, high = mean - reach, mean + reach
     return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)
+
+
+def crossed_difference(differences: ArrayLike) -> Difference:
+    """Compares two methods that were trained several times and measured on the same photographs each time.
+
+    Both the trainings and the photographs are a sample: the interval is for another training on other photographs.
+
+    Args:
+        differences: a − b for each training and photograph, (S, N).
+
+    Returns:
+        The mean with its interval; `count` is N. With a single training or photograph the spread is unknown, and the
+        interval infinite.
+
+    Raises:
+        ValueError: There are no values, or they are not a table.
+
+    Source: two-way random effects: the variance of the mean is at most the sum of those of the means over photographs
+        and over trainings (what is neither's own is counted twice, so the interval errs on the wide side); degrees of
+        freedom by Satterthwaite, An Approximate Distribution of Estimates of Variance Components (1946).
+    """
+    table = np.asarray(differences, np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"differences must be a table of trainings and photographs, got shape {table.shape}")
+    mean, count = float(table.mean()), table.shape[1]
+    if min(table.shape) == 1:
+        return Difference(mean, math.inf, -math.inf, math.inf, count, beyond_noise=False)
+    parts = [
+        (float(means.var(ddof=1)) / means.size, means.size - 1) for means in (table.mean(axis=0), table.mean(axis=1))
+    ]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance > 0 else math.inf
+    error = math.sqrt(variance)
+    reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    low, high = mean - reach, mean + reach
+    return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)

@@ -40,22 +40,24 @@ def image_restorer(network: Network, strip: int = _STRIP, crop: int | None = Non
     def restore(pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
         rows = max(strip // width, 1)
-        image, strips = _tensor(pixels), []
+        image, strips = to_image(pixels), []
         part = network.for_image(to_channels(image, network.channels), crop)
         for top in range(0, height, rows):
             first, last = max(top - margin, 0), min(top + rows + margin, height)
             restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
             inner = restored[..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
-            strips.append(_pixels(inner[0]))
+            strips.append(to_pixels(inner[0]))
         return np.concatenate(strips)
 
     return restore
 
 
-def _tensor(pixels: Pixels) -> Tensor:
+def to_image(pixels: Pixels) -> Tensor:
+    """Maps 8-bit RGB pixels (h, w, 3) to an image (1, 3, h, w) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(torch.float32) / 255.0
 
 
-def _pixels(image: Tensor) -> Pixels:
+def to_pixels(image: Tensor) -> Pixels:
+    """Maps an image (3, h, w) in [0, 1] to 8-bit RGB pixels (h, w, 3)."""
     rounded: Pixels = (image * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return rounded
