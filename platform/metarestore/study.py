@@ -35,7 +35,7 @@ from metarestore.tracking import Run, Store
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
 
-_LOGGED = ("loss", "psnr", "effective_tasks", "kl")
+_LOGGED = ("loss", "psnr", "effective_tasks", "kl", "contrast")
 """Entries of a step's row that every tracker is told, if the learner has them."""
 
 

@@ -76,7 +76,7 @@ def test_vectorised_equals_learn2learn(name: str) -> None:
 @pytest.mark.parametrize("learner", ["pretrain", "distill"])
 def test_one_task_alone_equals_many_at_once(learner: str) -> None:
     model, given = tiny(), tasks(2)
-    built = PretrainLearner(model) if learner == "pretrain" else DistillLearner(model, tiny("teacher", 1))
+    built = PretrainLearner(model) if learner == "pretrain" else DistillLearner(model, teacher=tiny("teacher", 1))
     together = gradients(built, given).gradients
     for k in range(2):
         np.testing.assert_allclose(gradients(built, row(given, k)).gradients[0], together[k], rtol=1e-8, atol=1e-13)
@@ -108,7 +108,7 @@ def test_kl_by_hand() -> None:
 def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
     student, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
     plain = gradients(PretrainLearner(student), given).figures.losses
-    found = gradients(DistillLearner(student, teacher, weight=3.0, temperature=0.3), given).figures
+    found = gradients(DistillLearner(student, teacher=teacher, weight=3.0, temperature=0.3), given).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         told, said = teacher.encode(lr[0], hr[0]).distilled, student.encode(lr[0]).distilled
@@ -117,7 +117,7 @@ def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
 
 
 def test_while_warming_up_the_estimator_alone_learns() -> None:
-    learner = DistillLearner(tiny(), tiny("teacher", 1), warmup_steps=3)
+    learner = DistillLearner(tiny(), teacher=tiny("teacher", 1), warmup_steps=3)
     layout = Layout.of(learner.model)
     for step, warming in ((2, True), (3, False)):
         found = gradients(learner, tasks(1), step)
@@ -131,7 +131,7 @@ def test_while_warming_up_the_estimator_alone_learns() -> None:
 
 def test_the_student_starts_with_the_teacher_s_restorer_and_its_own_estimator() -> None:
     student, teacher = tiny(seed=0), tiny("teacher", 1)
-    flat = DistillLearner(student, teacher).initial(initial_vector(student))
+    flat = DistillLearner(student, teacher=teacher).initial(initial_vector(student))
     found = Layout.of(student).unflatten(flat)
     taught, own = dict(teacher.named_parameters()), dict(student.named_parameters())
     assert all(torch.equal(v, (own if n.startswith("estimator.") else taught)[n]) for n, v in found.items())
@@ -143,7 +143,7 @@ def test_the_student_starts_with_the_teacher_s_restorer_and_its_own_estimator() 
 
 def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    learner = DistillLearner(student, teacher)
+    learner = DistillLearner(student, teacher=teacher)
     assert all(parameter.requires_grad for parameter in teacher.parameters())
     params = {n: v.requires_grad_() for n, v in repeated(dict(student.named_parameters()), 2).items()}
     told = learner.told(given.query_lr, given.query_hr)

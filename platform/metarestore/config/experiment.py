@@ -198,6 +198,27 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _a_contrast_has_two_sides(self) -> Self:
+        if not self.contrasts:
+            return self
+        if not isinstance(self.model, KDSRModel) or self.model.estimator == "none":
+            raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
+        if self.training.source == "target":
+            raise ValueError("learner.contrast compares distributions; training.source: target has only one")
+        together = (self.training.tasks_per_step, self.training.shard_size, self.training.microbatch or 2)
+        if min(together) < 2:
+            raise ValueError(
+                "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
+                "microbatch must be at least 2"
+            )
+        return self
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the descriptors of tasks are contrasted, and so all tasks of a step degrade the same patches."""
+        return isinstance(self.learner, Pretrain | Finetune | Distill) and self.learner.contrast is not None
+
+    @model_validator(mode="after")
     def _a_teacher_only_learns(self) -> Self:
         """Refuses what would have to restore without HR images."""
         if not isinstance(self.model, KDSRModel) or self.model.estimator != "teacher":

@@ -62,19 +62,45 @@ class _MultiStepLoop(_InnerLoop):
         return self
 
 
-class Pretrain(_Learner):
+class Contrast(Strict):
+    """Descriptors of one task's images are drawn together, those of other tasks apart (Khosla et al., 2020).
+
+    All tasks of a step then degrade the same clean patches, so that contents do not tell them apart; the tasks of a
+    shard are compared with each other.
+    """
+
+    weight: float = Field(0.1, gt=0)
+    """Weight of the contrast beside the image loss."""
+    temperature: float = Field(0.1, gt=0)
+    """What the cosine of two descriptors is divided by."""
+
+
+class _Pooled(_Learner):
+    """What every learner has that takes support and query together."""
+
+    contrast: Contrast | None = None
+    """For KDSR: makes its estimator tell tasks apart, for descriptors; left out, it learns from restoring alone."""
+
+    @model_validator(mode="after")
+    def _contrast_is_vectorised(self) -> Self:
+        if self.contrast is not None and self.backend != "vectorised":
+            raise ValueError("contrast compares the tasks of a shard; it needs backend: vectorised")
+        return self
+
+
+class Pretrain(_Pooled):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
     kind: Literal["pretrain"]
 
 
-class Finetune(_Learner):
+class Finetune(_Pooled):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
     kind: Literal["finetune"]
 
 
-class Distill(_Learner):
+class Distill(_Pooled):
     """Student stage of KDSR (Xia et al., 2023): the loss of pre-training, and the divergence from a teacher.
 
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.

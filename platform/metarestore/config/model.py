@@ -33,6 +33,9 @@ class KDSRModel(Strict):
     estimator: Literal["student", "teacher", "none"] = "student"
     """What the degradation is estimated from: LR (student), LR and HR (teacher, for distillation alone), or nothing:
     one constant stands in its place (none, the control)."""
+    embedding: Literal["image", "task"] = "image"
+    """Whether each image is restored by its own embedding, or the images of a task, which have one degradation, by the
+    mean of theirs."""
     channels: Literal["rgb"] = "rgb"
 
 

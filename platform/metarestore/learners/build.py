@@ -21,12 +21,13 @@ from metarestore.config.learner import (
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.learners.distill import DistillLearner
+from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.learner import MAMLLearner, Precision, PretrainLearner
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 from metarestore.models.checkpoint import load_model
 from metarestore.models.kdsr import KDSR
 
-AnyLearner = PretrainLearner | DistillLearner | MAMLLearner
+AnyLearner = PretrainLearner | EmbeddingLearner | MAMLLearner
 
 
 def build_learner(spec: AnyLearnerSpec, model: nn.Module, precision: Precision = "float32") -> AnyLearner:
@@ -36,10 +37,8 @@ def build_learner(spec: AnyLearnerSpec, model: nn.Module, precision: Precision =
         UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` is no teacher
             of the network.
     """
-    if isinstance(spec, Distill):
-        return _student(spec, model, precision)
-    if isinstance(spec, Pretrain | Finetune):
-        return PretrainLearner(model, spec.loss, spec.charbonnier_eps, precision)
+    if isinstance(spec, Pretrain | Finetune | Distill):
+        return _pooled(spec, model, precision)
     options: dict[str, Any] = {
         "inner_steps": spec.inner_steps,
         "inner_lr": spec.inner_lr,
@@ -60,31 +59,48 @@ def build_learner(spec: AnyLearnerSpec, model: nn.Module, precision: Precision =
     return MAMLLearner(model, first_order=isinstance(spec, FOMAML), **options)
 
 
+def _pooled(
+    spec: Pretrain | Finetune | Distill, model: nn.Module, precision: Precision
+) -> PretrainLearner | EmbeddingLearner:
+    """Builds a learner that takes support and query together."""
+    if isinstance(spec, Distill):
+        return _student(spec, model, precision)
+    if spec.contrast is None:
+        return PretrainLearner(model, spec.loss, spec.charbonnier_eps, precision)
+    return EmbeddingLearner(_describing(model), spec.loss, spec.charbonnier_eps, spec.contrast, precision)
+
+
+def _describing(model: nn.Module) -> KDSR:
+    if not isinstance(model, KDSR) or model.estimator is None:
+        raise TypeError("losses of embeddings need a network with an estimator")
+    return model
+
+
 def _student(spec: Distill, model: nn.Module, precision: Precision) -> DistillLearner:
     """Builds the student stage, with its teacher where the student is."""
-    if not isinstance(model, KDSR):
-        raise UserError("learner.kind: distill needs model: {kind: kdsr, estimator: student}")
+    student = _describing(model)
     try:
         teacher = load_model(spec.teacher)
     except UserError as error:
         raise UserError(f"learner.teacher: {error}") from error
     if not isinstance(teacher, KDSR) or not teacher.privileged:
         raise UserError(f"learner.teacher: {spec.teacher} holds no teacher; train one with model.estimator: teacher")
-    if (teacher.size, teacher.scale) != (model.size, model.scale):
+    if (teacher.size, teacher.scale) != (student.size, student.scale):
         raise UserError(
             f"learner.teacher: {spec.teacher} has size {teacher.size} and scale {teacher.scale}, the student "
-            f"{model.size} and {model.scale}; make them those of the teacher"
+            f"{student.size} and {student.scale}; make them those of the teacher"
         )
-    teacher.requires_grad_(False).to(next(model.parameters()).device)
+    teacher.requires_grad_(False).to(next(student.parameters()).device)
     return DistillLearner(
-        model,
-        teacher,
-        loss_name=spec.loss,
-        eps=spec.charbonnier_eps,
+        student,
+        spec.loss,
+        spec.charbonnier_eps,
+        spec.contrast,
+        precision,
+        teacher=teacher,
         temperature=spec.temperature,
         weight=spec.weight,
         warmup_steps=spec.warmup_steps,
-        precision=precision,
     )
 
 

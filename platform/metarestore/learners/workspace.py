@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarestore.config.experiment import Experiment
 from metarestore.learners.build import AnyLearner, build_learner
-from metarestore.learners.distill import DistillLearner
+from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.models.build import build_model, to_channels
@@ -66,11 +66,19 @@ class Study:
 
 @dataclass(frozen=True)
 class TaskRef:
-    """One task to be drawn and built by a worker: ids and seeds travel, images do not."""
+    """One task to be drawn and built by a worker: ids and seeds travel, images do not.
+
+    Attributes:
+        distribution: Name of its distribution.
+        seed: Seed of the run.
+        index: Which task of the distribution.
+        patches: Index that its clean patches are drawn by, if not its own: tasks that share it degrade the same ones.
+    """
 
     distribution: str
     seed: int
     index: int
+    patches: int | None = None
 
 
 class Job(Protocol):
@@ -227,7 +235,7 @@ class Workspace:
         built = []
         for ref in refs:
             distribution = self.distribution(ref.distribution)
-            built.append(distribution.build(distribution.draw(ref.seed, ref.index)))
+            built.append(distribution.build(distribution.draw(ref.seed, ref.index, ref.patches)))
         return self.for_model(stack(built))
 
     def for_model(self, task: Task) -> Task:
@@ -238,7 +246,7 @@ class Workspace:
         """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for."""
         flat, training = flat.to(self.device), self.experiment.training
         learner = self.learner
-        if self.experiment.learner.backend == "learn2learn" and not isinstance(learner, DistillLearner):
+        if self.experiment.learner.backend == "learn2learn" and not isinstance(learner, EmbeddingLearner):
             found = reference_gradients(learner, self.learned, flat, tasks, step)
         else:
             found = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)

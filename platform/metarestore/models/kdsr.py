@@ -21,6 +21,7 @@ from metarestore.models.network import Channels, Network, Restore
 
 EstimatorKind = Literal["student", "teacher", "none"]
 SizeName = Literal["tiny", "s", "m", "l"]
+EmbeddingOf = Literal["image", "task"]
 
 _SLOPE = 0.1
 _MEAN = (0.4488, 0.4371, 0.4040)
@@ -159,13 +160,20 @@ class KDSR(Network):
         size: Name in `SIZES`.
         estimator: The student's sees LR, the teacher's LR and HR; without one, the embedding is 1 for every image.
         channels: RGB.
+        embedding: Whether each image has the embedding of its own, or the images that are given together have their
+            mean: they are of one task then.
 
     Raises:
         ValueError: There is no such scale.
     """
 
     def __init__(
-        self, scale: int, size: SizeName, estimator: EstimatorKind = "student", channels: Channels = "rgb"
+        self,
+        scale: int,
+        size: SizeName,
+        estimator: EstimatorKind = "student",
+        channels: Channels = "rgb",
+        embedding: EmbeddingOf = "image",
     ) -> None:
         super().__init__()
         if scale not in {2, 3, 4}:
@@ -173,6 +181,7 @@ class KDSR(Network):
         self.scale = scale
         self.channels = channels
         self.size = size
+        self.embedding_of = embedding
         self.privileged = estimator == "teacher"
         self.features, blocks, depth = SIZES[size]
         planes = 3 + 3 * scale**2 if self.privileged else 3
@@ -196,7 +205,7 @@ class KDSR(Network):
         """
         if self.estimator is None:
             raise ValueError("the network has no estimator; build it with estimator: student")
-        embeddings: Embeddings = self.estimator(self._seen(lr, hr))
+        embeddings: Embeddings = self.estimator(self.seen(lr, hr))
         return embeddings
 
     def describe(self, lr: Tensor, hr: Tensor | None = None, crop: int | None = None) -> Tensor:
@@ -222,8 +231,12 @@ class KDSR(Network):
             hr: (B, 3, s·h, s·w), for a teacher that is not given an embedding.
             embedding: D, (B, C) or (1, C), in place of what the estimator says.
         """
-        restored: Tensor = self.restorer(lr, self.describe(lr, hr) if embedding is None else embedding)
+        restored: Tensor = self.restorer(lr, self.shared(self.describe(lr, hr)) if embedding is None else embedding)
         return restored
+
+    def shared(self, embedding: Tensor) -> Tensor:
+        """Returns embeddings D of images of one task, (N, C), as they are used: as they are, or their mean (1, C)."""
+        return embedding if self.embedding_of == "image" else embedding.mean(dim=0, keepdim=True)
 
     def for_image(self, lr: Tensor, crop: int | None = None) -> Restore:
         """Returns what restores parts of an image LR (1, 3, h, w), all with the embedding of the whole image.
@@ -235,16 +248,22 @@ class KDSR(Network):
         if self.estimator is None:
             return self
         with torch.no_grad():
-            embedding = self.estimator.in_strips(self._seen(_middle(lr, crop), None)).modulating
+            embedding = self.estimator.in_strips(self.seen(_middle(lr, crop), None)).modulating
         return partial(self.restorer, embedding=embedding)
 
-    def _seen(self, lr: Tensor, hr: Tensor | None) -> Tensor:
-        """Returns what the estimator sees: LR, and for a teacher the HR pixels of each LR pixel after it."""
+    def seen(self, lr: Tensor, hr: Tensor | None) -> Tensor:
+        """Returns what the estimator sees of images (..., 3, h, w): LR, or for a teacher (..., 3 + 3s², h, w).
+
+        A teacher sees the HR pixels of each LR pixel after it.
+
+        Raises:
+            ValueError: A teacher is not given HR.
+        """
         if not self.privileged:
             return lr
         if hr is None:
             raise ValueError("a KDSR teacher must be given the HR images; restore with a student")
-        return torch.cat([lr, F.pixel_unshuffle(hr, self.scale)], dim=1)
+        return torch.cat([lr, F.pixel_unshuffle(hr, self.scale)], dim=-3)
 
 
 class _Residual(nn.Module):

@@ -23,8 +23,14 @@ class TaskDistribution(Protocol):
     content: str
     scale: int
 
-    def draw(self, seed: int, index: int) -> TaskDraw:
-        """Draws a task; it depends on the distribution's content, `seed` and `index` only."""
+    def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
+        """Draws a task; it depends on the distribution's content and the arguments only.
+
+        Args:
+            seed: Seed of the run.
+            index: Which task.
+            patches: Index that the patches are drawn by, if not `index`.
+        """
         ...
 
     def build(self, draw: TaskDraw) -> Task:
@@ -88,9 +94,10 @@ class SyntheticTasks:
         self._episode = episode
         self._split = split
 
-    def draw(self, seed: int, index: int) -> TaskDraw:
-        """Draws the degradation and the patches of task `index`."""
-        support, query = draw_patches(self._images[self._split], self._split, self._episode, seed, index)
+    def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
+        """Draws the degradation of task `index`, and its patches or those of task `patches`."""
+        drawn = index if patches is None else patches
+        support, query = draw_patches(self._images[self._split], self._split, self._episode, seed, drawn)
         return self.draw_on(seed, index, support, query)
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
@@ -144,9 +151,10 @@ class PairTasks:
         self._lr = lr
         self._episode = episode
 
-    def draw(self, seed: int, index: int) -> TaskDraw:
-        """Draws patches of task `index` from the support pool."""
-        support, query = draw_pair_patches(self.hr, self.pool, self.scale, self._episode, seed, index)
+    def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
+        """Draws patches of task `index`, or of task `patches`, from the support pool."""
+        drawn = index if patches is None else patches
+        support, query = draw_pair_patches(self.hr, self.pool, self.scale, self._episode, seed, drawn)
         return self.draw_on(support, query)
 
     def draw_on(self, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:

@@ -216,9 +216,9 @@ class ShotTasks:
         self._shots = shots
         self._episode = episode
 
-    def draw(self, seed: int, index: int) -> TaskDraw:
-        """Draws patches whose boxes fall on LR pixels."""
-        rng = generator(seed, "patches", index)
+    def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
+        """Draws patches of task `index`, or of task `patches`, whose boxes fall on LR pixels."""
+        rng = generator(seed, "patches", index if patches is None else patches)
         count, _, height, width = self._shots.support_lr.shape
         side = self._episode.patch // self.scale
         refs = []

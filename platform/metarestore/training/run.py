@@ -134,7 +134,9 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
     checked = [] if from_target else [n for n in names if isinstance(study.auxiliary[n], SyntheticSpec)]
     return Plan(
         steps=training.steps,
-        sampler=TaskSampler(names, experiment.seed, training.tasks_per_step, training.shard_size),
+        sampler=TaskSampler(
+            names, experiment.seed, training.tasks_per_step, training.shard_size, same_patches=experiment.contrasts
+        ),
         weights=experiment.graph.weights,
         relate=None if from_target else lambda step, flat: estimate(workspace, session.map, workspace.network(flat)),
         refresh=experiment.graph.refresh,
