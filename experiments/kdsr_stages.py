@@ -1,48 +1,33 @@
-"""Does an estimate of the degradation pay? KDSR's teacher, its student, and the same network without an embedding.
+"""Trains KDSR in two stages, teacher and student, on isotropic blur or on a mixture of degradations (x4).
 
-Each seed trains, on isotropic Gaussian blur (x4): a teacher; a student that starts from it; and a control, the same
-restorer with one learned constant in place of the embedding, for as many steps as teacher and student have together
-(two cosines as well, so that its restorer is updated as often as the student's). Measured on Gaussian8, every photograph
-by every kernel. Everything can be stopped and started again; trainings that are finished are not repeated.
+isotropic  teacher, student, and a control: the same restorer with one learned constant in place of the embedding, for as
+           many steps as teacher and student have together, in two cosines as well, so that its restorer is updated as
+           often as the student's. Measured by experiments/kdsr_restoration.py.
+mixed      teacher and student on 16 kinds of degradation, with a contrast between the descriptors of tasks. Measured
+           by experiments/kdsr_descriptors.py.
 
-The data are not part of this repository: DATA needs train/ and valid/ with photographs.
+Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
+repository: DATA needs train/ and valid/ with photographs.
 
-Run:     python experiments/kdsr_stages.py DATA --out runs/kdsr_stages [--seeds 0 1 2] [--steps 5000]
-         python experiments/kdsr_stages.py DATA --out runs/kdsr_stages --report experiments/results/kdsr_stages.md
-Results: experiments/results/kdsr_stages.md
+Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 4000 --seeds 0 1 2
+         python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --steps 3000 --seeds 0
+Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from metarestore.evaluation.folder import Restore, bicubic_restore, evaluate_folder
-from metarestore.evaluation.protocol import case_labels, degradation, evaluate_protocol
-from metarestore.evaluation.statistics import crossed_difference
-from metarestore.models.checkpoint import load_model
-from metarestore.models.restore import image_restorer, to_image, to_pixels
-from metarestore.project import Project
 from metarestore.tasks.images import ImageSource, ImageStore
 
-SCALE, PROTOCOL, PATCH = 4, "gaussian8", 128
-CROP = 32
-"""LR pixels of the cropped estimate whose price is measured."""
+PATCH = 128
 
 TARGET = """\
-# Photographs as soft as those of Gaussian8; only drawn for the figures of the runs themselves.
+# Soft photographs; only drawn for the figures of the runs themselves.
 kind: synthetic
 scale: 4
 pipeline:
@@ -51,16 +36,16 @@ pipeline:
 """
 
 EXPERIMENT = """\
-# One stage of the comparison.
+# One stage.
 seed: {seed}
 data: {{train: {train}, test: {test}}}
-graph: {{target: soft, auxiliary: [kdsr_iso], estimator: {{kind: uniform}}}}
+graph: {{target: soft, auxiliary: [{auxiliary}], estimator: {{kind: uniform}}}}
 model: {{kind: kdsr, size: {size}, estimator: {estimator}}}
-learner: {learner}
+learner: {{{learner}}}
 training:
   steps: {steps}
-  tasks_per_step: 4
-  shard_size: 4
+  tasks_per_step: {tasks}
+  shard_size: {tasks}
   support: 1
   query: 1
   patch: {patch}
@@ -73,25 +58,59 @@ engine: {{kind: local}}
 """
 
 
-STAGES = ("teacher", "student", "control_first", "control")
+@dataclass(frozen=True)
+class Study:
+    """What is learned from, and in which stages.
+
+    Attributes:
+        auxiliary: Task distributions.
+        tasks: Tasks of a step.
+        stages: Names of the trainings, each of which may start from the one before.
+        contrast: Whether descriptors are contrasted.
+    """
+
+    auxiliary: tuple[str, ...]
+    tasks: int
+    stages: tuple[str, ...]
+    contrast: bool = False
 
 
-def experiment_of(stage: str, folder: Path, data: Path, seed: int, size: str, steps: int) -> str:
+MIXTURE = (
+    *(
+        "bicubic",
+        "blur_aniso",
+        "blur_defocus",
+        "blur_iso_mild",
+        "blur_iso_wide",
+        "blur_jpeg",
+        "blur_motion",
+        "blur_noise",
+    ),
+    *("jpeg", "noise_gaussian", "noise_gray", "noise_jpeg", "noise_poisson", "noise_sensor", "noise_speckle", "webp"),
+)
+
+STUDIES = {
+    "isotropic": Study(("kdsr_iso",), 4, ("teacher", "student", "control_first", "control")),
+    "mixed": Study(MIXTURE, 8, ("teacher", "student"), contrast=True),
+}
+
+
+def experiment_of(stage: str, study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> str:
     """Writes the experiment of one stage of a seed."""
     runs = (folder / f"seed{seed}").resolve()
-    learner = {
-        "student": f"{{kind: distill, teacher: {runs}/teacher}}",
-        "control": "{kind: finetune}",
-    }
+    kinds = {"student": f"kind: distill, teacher: {runs}/teacher", "control": "kind: finetune"}
+    contrast = ", contrast: {}" if study.contrast else ""
     return EXPERIMENT.format(
         seed=seed,
         size=size,
         steps=steps,
+        tasks=study.tasks,
         patch=PATCH,
         train=(folder / "train").resolve(),
         test=(data / "valid").resolve(),
+        auxiliary=", ".join(study.auxiliary),
         estimator="none" if stage.startswith("control") else stage,
-        learner=learner.get(stage, "{kind: pretrain}"),
+        learner=kinds.get(stage, "kind: pretrain") + contrast,
         init=f"  init: {runs}/control_first\n" if stage == "control" else "",
     )
 
@@ -109,14 +128,14 @@ def make_project(folder: Path, data: Path) -> None:
     (folder / "tasks/soft.yaml").write_text(TARGET)
 
 
-def train(folder: Path, data: Path, seed: int, size: str, steps: int) -> None:
+def train(study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> None:
     """Trains what is not trained yet of a seed."""
-    for stage in STAGES:
+    for stage in study.stages:
         run = (folder / f"seed{seed}" / stage).resolve()
         if (run / "model.safetensors").exists():
             continue
         experiment = folder / f"experiments/seed{seed}_{stage}.yaml"
-        experiment.write_text(experiment_of(stage, folder, data, seed, size, steps))
+        experiment.write_text(experiment_of(stage, study, folder, data, seed, size, steps))
         command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
         resume = ["--resume"] if (run / "run.json").exists() else []
         subprocess.run([*command, *resume], check=True)
@@ -125,11 +144,12 @@ def train(folder: Path, data: Path, seed: int, size: str, steps: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/kdsr_stages"))
+    parser.add_argument("--study", choices=STUDIES, default="isotropic")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4000)
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:
-        train(options.out, options.data, seed, options.size, options.steps)
+        train(STUDIES[options.study], options.out, options.data, seed, options.size, options.steps)
