@@ -1,6 +1,6 @@
 """Trains KDSR in two stages, teacher and student, on isotropic blur or on a mixture of degradations (x4).
 
-isotropic  teacher, student, and a control: the same restorer with one learned constant in place of the embedding, for as
+isotropic  teacher, student, and a control: the same restorer with one learned constant for an embedding, for as
            many steps as teacher and student have together, in two cosines as well, so that its restorer is updated as
            often as the student's. Measured by experiments/kdsr_restoration.py.
 mixed      teacher and student on 16 kinds of degradation, with a contrast between the descriptors of tasks. Measured

@@ -257,3 +257,44 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     other = KDSRModel(kind="kdsr", size="tiny", estimator="none")
     with pytest.raises(UserError, match=r"another network \(estimator student where none is wanted\)"):
         load_vector(tmp_path, other, 3, "training.init")
+
+
+# Initial weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_colours_start_upscaled_bilinearly(scale: int) -> None:
+    network = tiny(scale)
+    restorer = network.restorer
+    with torch.no_grad():  # the colours alone
+        restorer.head.weight[3:] = 0
+        restorer.join.weight.zero_()
+    lr = uniform(1, 3, 9, 8)
+    expected = lr
+    for factor in restorer.factors:
+        expected = F.interpolate(expected, scale_factor=factor, mode="bilinear", align_corners=False)
+    inner = (..., slice(2 * scale, -2 * scale), slice(2 * scale, -2 * scale))  # the layers see zeros around their maps
+    torch.testing.assert_close(network(lr)[inner], expected[inner], rtol=0, atol=1e-7)  # thirds, in float32
+
+
+@pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])
+def test_embeddings_start_telling_images_apart(size: str) -> None:
+    with torch.no_grad():
+        found = seeded(KDSR, 0, scale=4, size=size).describe(uniform(8, 3, 16, 16).float())
+    assert float(found.std(dim=0).norm() / found.mean(dim=0).norm()) > 0.01
+
+
+@pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])
+def test_the_restorer_starts_near_its_colours(size: str) -> None:
+    network = seeded(KDSR, 0, scale=4, size=size)
+    lr = F.interpolate(uniform(1, 3, 4, 4).float(), size=16, mode="bicubic").clamp(0, 1)
+    with torch.no_grad():
+        away = network(lr) - F.interpolate(lr, scale_factor=4, mode="bilinear")
+    assert float(away[..., 8:-8, 8:-8].abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("estimator", ["student", "teacher"])
+def test_embeddings_start_blind_to_brightness(estimator: str) -> None:
+    network, lr, hr = tiny(2, estimator), uniform(1, 3, 9, 9), uniform(1, 3, 18, 18)
+    maps = [network.estimator.body[0](network.seen(x, y))[..., 1:-1, 1:-1] for x, y in ((lr, hr), (lr + 0.2, hr + 0.2))]
+    torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-7)

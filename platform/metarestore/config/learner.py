@@ -69,10 +69,10 @@ class Contrast(Strict):
     shard are compared with each other.
     """
 
-    weight: float = Field(0.1, gt=0)
+    weight: float = Field(0.03, gt=0)
     """Weight of the contrast beside the image loss."""
     temperature: float = Field(0.1, gt=0)
-    """What the cosine of two descriptors is divided by."""
+    """What the cosine of two centred descriptors is divided by."""
 
 
 class _Pooled(_Learner):

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 
 def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
-    """Computes how badly each task's images are told from the other tasks' by the cosine of their descriptors.
+    """Computes how badly each task's images are told from the other tasks' by the cosine of their centred descriptors.
 
     Where the tasks degrade the same clean patches, what is alike is the degradation alone: an image's content tells it
-    from its own task's images, and not from the others'.
+    from its own task's images, and not from the others'. Descriptors have a large part in common, which says nothing;
+    with it, all cosines start at 1, and stay there (measured).
 
     Args:
         descriptors: (T, N, C), N images of each of T tasks, at least two.
@@ -24,7 +25,8 @@ def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
     Unsupervised Degradation Representation Learning for Blind Super-Resolution (2021), section 3.2.
     """
     tasks, images = descriptors.shape[:2]
-    unit = F.normalize(descriptors.flatten(0, 1), dim=-1)
+    pooled = descriptors.flatten(0, 1)
+    unit = F.normalize(pooled - pooled.mean(dim=0), dim=-1)
     own = torch.arange(tasks, device=unit.device).repeat_interleave(images)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     scores = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf).log_softmax(dim=-1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarestore.models.dynamic import KERNEL, channels_last, dynamic_depthwise
+from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, start_bilinear
 from metarestore.models.linear_tail import REACH, Layer, linear_tail
 from metarestore.models.network import Channels, Network, Restore
 
@@ -187,6 +188,20 @@ class KDSR(Network):
         planes = 3 + 3 * scale**2 if self.privileged else 3
         self.estimator = None if estimator == "none" else Estimator(planes, self.features, depth)
         self.restorer = Restorer(scale, self.features, blocks)
+        self._start()
+
+    def _start(self) -> None:
+        """Draws the initial weights."""
+        restorer = self.restorer
+        excite(self, _SLOPE)
+        blocks = [block for block in restorer.modules() if isinstance(block, _Block)]
+        shrink((block.kernels[-1] for block in blocks), 1 / KERNEL)  # a position sums KERNEL² products
+        shrink(block.mix for block in blocks)
+        shrink(block.body[-1] for block in self.modules() if isinstance(block, _Residual))
+        if self.estimator is not None:
+            blind_to_brightness(self.estimator.body[0])
+        shrink([restorer.join])
+        start_bilinear(restorer.head, restorer.grow, restorer.factors, restorer.tail)
 
     @property
     def reach(self) -> int:
