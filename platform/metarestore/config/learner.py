@@ -71,8 +71,8 @@ class Contrast(Strict):
 
     weight: float = Field(0.03, gt=0)
     """Weight of the contrast beside the image loss."""
-    temperature: float = Field(0.1, gt=0)
-    """What the cosine of two centred descriptors is divided by."""
+    temperature: float = Field(0.2, gt=0)
+    """What the cosine of two descriptors is divided by."""
 
 
 class _Pooled(_Learner):

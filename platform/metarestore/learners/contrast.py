@@ -1,4 +1,4 @@
-"""Contrast of descriptors: the images of one task close, those of other tasks apart."""
+"""Contrast of descriptors: the images of one task close, those of other tasks apart, on the same clean patches."""
 
 from __future__ import annotations
 
@@ -6,30 +6,40 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_TINY = 1e-20
+"""Keeps a network whose descriptors are all equal from dividing by 0."""
+
 
 def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
-    """Computes how badly each task's images are told from the other tasks' by the cosine of their centred descriptors.
+    """Computes how badly tasks that degrade the same N clean patches are told apart by their descriptors.
 
-    Where the tasks degrade the same clean patches, what is alike is the degradation alone: an image's content tells it
-    from its own task's images, and not from the others'. Descriptors have a large part in common, which says nothing;
-    with it, all cosines start at 1, and stay there (measured).
+    What all tasks say of a patch is its content, and is taken off first: in a network that has learned nothing yet it
+    is nearly all there is, all cosines are ±1, and their slope is 0 (measured). It is counted by a term of its own.
 
     Args:
-        descriptors: (T, N, C), N images of each of T tasks, at least two.
+        descriptors: (T, N, C), the same N ≥ 2 patches in the same order for each of T ≥ 2 tasks.
         temperature: τ, what cosines are divided by.
 
     Returns:
-        The mean over the task's images of −log p(own task), (T,); log(T·N − 1) where nothing is told apart.
+        (T,): the mean over a task's images of −log p(own task), from log(N − 1), where tasks are far apart,
+        to log(T·N − 1), where nothing is told apart; plus log(1 + `content_share`).
 
     Source: Khosla et al., Supervised Contrastive Learning (2020), eq. 2; as use of degradations: Wang et al.,
     Unsupervised Degradation Representation Learning for Blind Super-Resolution (2021), section 3.2.
     """
     tasks, images = descriptors.shape[:2]
-    pooled = descriptors.flatten(0, 1)
-    unit = F.normalize(pooled - pooled.mean(dim=0), dim=-1)
+    unit = F.normalize(descriptors - descriptors.mean(dim=0), dim=-1).flatten(0, 1)
     own = torch.arange(tasks, device=unit.device).repeat_interleave(images)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     scores = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
     alike = (own[:, None] == own) & ~itself
     losses = -scores.masked_fill(~alike, 0.0).sum(dim=-1) / (images - 1)
-    return losses.unflatten(0, (tasks, images)).mean(dim=-1)  # type: ignore[no-untyped-call, no-any-return]
+    told = losses.view(tasks, images).mean(dim=-1)
+    return told + content_share(descriptors).log1p()
+
+
+def content_share(descriptors: Tensor) -> Tensor:
+    """Computes the variance of descriptors (T, N, C) between patches, as a multiple of that between tasks; ()."""
+    grand = descriptors.mean(dim=(0, 1))
+    patches, tasks = descriptors.mean(dim=0) - grand, descriptors.mean(dim=1) - grand
+    return patches.square().sum(dim=-1).mean() / tasks.square().sum(dim=-1).mean().clamp_min(_TINY)
