@@ -30,7 +30,8 @@ def descriptor_map(descriptions: Sequence[Description]) -> Figure:
     table = np.stack([item.mean for description in descriptions for item in description.items])
     if len(table) < LEAST_ITEMS:
         raise ValueError(f"a map needs at least {LEAST_ITEMS} items, got {len(table)}")
-    components = PCA(2).fit(table - table.mean(axis=0))
+    with np.errstate(invalid="ignore"):  # items that are all equal have no variance to share
+        components = PCA(2).fit(table - table.mean(axis=0))
     figure = Figure(figsize=(WIDTH, max(4.5, 1.0 + 0.22 * len(descriptions))), layout="constrained")
     axes = figure.add_subplot()
     for index, description in enumerate(descriptions):
@@ -45,7 +46,7 @@ def descriptor_map(descriptions: Sequence[Description]) -> Figure:
             linewidths=0,
             label=f"{description.name} ({len(description.items)})",
         )
-    shares = np.nan_to_num(components.explained_variance_ratio_)  # items that are all equal have no variance
+    shares = np.nan_to_num(components.explained_variance_ratio_)
     axes.set_xlabel(f"first component ({shares[0]:.0%} of the variance)")
     axes.set_ylabel(f"second component ({shares[1]:.0%} of the variance)")
     figure.legend(loc="outside right upper", fontsize=SMALL)
