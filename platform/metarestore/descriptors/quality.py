@@ -70,7 +70,8 @@ def descriptor_quality(
         families: Task distribution of each image.
         values: Drawn parameters by name, (N,) each; NaN where a task has none.
         photographs: Clean photograph that each image comes from.
-        tasks: Task that each image belongs to, different in different families.
+        tasks: Task that each image belongs to; for distributions drawn with one seed, the number of the draw, which has
+            the same clean patches in all of them (see `content_leakage`).
 
     Raises:
         ValueError: There are too few photographs or tasks to hold some back.
@@ -105,7 +106,9 @@ def content_leakage(descriptors: ArrayLike, photographs: Labels, tasks: Labels, 
     Args:
         descriptors: (N, C).
         photographs: What is predicted, N labels; each should be in several tasks.
-        tasks: N labels; a task, which is one degradation, is never both fitted on and predicted for.
+        tasks: N labels; a task, which is one degradation, is never both fitted on and predicted for. Draws of one
+            number and seed have the same clean patches in all distributions: label them by the number alone, or the
+            very patch is recognised, not its photograph.
         k: Number of neighbours.
 
     Raises:
