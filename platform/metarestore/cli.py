@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.console import Console
 
+from metarestore.describe_cli import describe
 from metarestore.errors import UserError
 from metarestore.tasks_cli import tasks_app
 
@@ -215,11 +215,10 @@ def _say_where(folder: Path, root: Path) -> None:
 
 def _check_writable(path: Path | None) -> None:
     """Finds out before hours of work, not after, whether a file can be written."""
-    if path is None:
-        return
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"--json: {path} cannot be written; name a file in a folder that exists and is yours")
+    from metarestore.models.checkpoint import require_writable
+
+    if path is not None:
+        require_writable(path, "--json")
 
 
 def _write_json(path: Path, data: object) -> None:
@@ -286,19 +285,32 @@ def restore(
     model: Annotated[Path, typer.Option(help="A run's folder, or its model.safetensors or adapted.safetensors.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     crop: Crop = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
+    ] = None,
 ) -> None:
     """Restores one photograph with a trained network."""
+    from metarestore.descriptors.file import chosen_embedding
     from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
     from metarestore.tasks.images import read_image, write_image
 
+    if embedding is not None and crop is not None:
+        raise UserError(
+            "--estimate-on: does not go with --embedding, in place of which nothing is estimated; leave it out"
+        )
     network = load_model(model)
+    chosen = None if embedding is None else chosen_embedding(embedding, model, network)
     pixels = read_image(photo).pixels
-    restored = image_restorer(network, crop=crop)(pixels)
+    restored = image_restorer(network, crop=crop, embedding=chosen)(pixels)
     write_image(out, restored)
     console.print(
         f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False
     )
+
+
+app.command()(describe)
 
 
 @app.command()

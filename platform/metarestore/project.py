@@ -100,6 +100,29 @@ class Project:
         """Reads a graph file."""
         return validate(read_document(self.path("graphs", name, "graph")), GraphSpec)
 
+    def distributions(
+        self, pattern: str, key: str, scale: Scale | None = None, without: str | None = None
+    ) -> dict[str, SyntheticSpec | PairsSpec]:
+        """Returns the distributions that a name or pattern stands for; evaluation protocols are none.
+
+        Args:
+            pattern: A name, or a pattern such as `blur_*`.
+            key: Key or option that gives it, for the message.
+            scale: Factor that synthetic distributions are wanted for, if not that of their files.
+            without: Name of a distribution that is left out.
+
+        Raises:
+            UserError: It stands for nothing, or names a protocol, or a file is wrong or not for this scale.
+        """
+        known = self.names("tasks")
+        matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != without]
+        found = {name: self.task(name, key, scale) for name in matches}
+        if pattern in found and isinstance(found[pattern], ProtocolSpec):
+            raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
+        if not matches:
+            raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
+        return {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+
     def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, SyntheticSpec | PairsSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
 
@@ -110,21 +133,12 @@ class Project:
         Raises:
             UserError: A name or pattern stands for nothing, or the scales differ.
         """
-        known = self.names("tasks")
         target = self.task(graph.target, "graph.target", scale)
         if isinstance(target, ProtocolSpec):
             raise UserError(f"graph.target: '{graph.target}' is an evaluation protocol; name a task distribution")
         specs: dict[str, SyntheticSpec | PairsSpec] = {}
         for pattern in graph.auxiliary:
-            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != graph.target]
-            found = {name: self.task(name, "graph.auxiliary", scale) for name in matches}
-            if pattern in found and isinstance(found[pattern], ProtocolSpec):
-                raise UserError(f"graph.auxiliary: '{pattern}' is an evaluation protocol; name a task distribution")
-            if not matches:
-                raise UserError(
-                    f"graph.auxiliary: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}"
-                )
-            specs |= {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+            specs |= self.distributions(pattern, "graph.auxiliary", scale, without=graph.target)
         for name, spec in specs.items():
             if isinstance(spec, PairsSpec) and isinstance(target, PairsSpec) and spec.hr.samefile(target.hr):
                 raise UserError(

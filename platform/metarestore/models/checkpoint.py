@@ -49,6 +49,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
 
 
+def require_writable(path: Path, option: str) -> None:
+    """Finds out before hours of work, not after, whether a file can be written.
+
+    Args:
+        path: The file.
+        option: The option that names it, for the message.
+
+    Raises:
+        UserError: It is a folder, or its folder is missing or not the user's.
+    """
+    parent = path.absolute().parent
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{option}: {path} cannot be written; name a file in a folder that exists and is yours")
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename survive a power cut: the name of a file belongs to its folder, which has to be written too."""
     if os.name == "nt":

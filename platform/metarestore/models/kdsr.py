@@ -238,6 +238,18 @@ class KDSR(Network):
             return lr.new_ones(len(lr), self.features)
         return self.encode(_middle(lr, crop), None if hr is None else _middle(hr, crop, self.scale)).modulating
 
+    def describe_photograph(self, lr: Tensor, crop: int | None = None) -> Tensor:
+        """Describes LR of any size as `describe` does, but for rounding, in the memory of a strip; without autograd.
+
+        Args:
+            lr: (B, 3, h, w) in [0, 1].
+            crop: As for `describe`.
+        """
+        if self.estimator is None:
+            return lr.new_ones(len(lr), self.features)
+        with torch.no_grad():
+            return self.estimator.in_strips(self.seen(_middle(lr, crop), None)).modulating
+
     def forward(self, lr: Tensor, hr: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
         """Restores LR (B, 3, h, w) in [0, 1] to (B, 3, s·h, s·w), not clamped.
 
@@ -262,9 +274,7 @@ class KDSR(Network):
         """
         if self.estimator is None:
             return self
-        with torch.no_grad():
-            embedding = self.estimator.in_strips(self.seen(_middle(lr, crop), None)).modulating
-        return partial(self.restorer, embedding=embedding)
+        return partial(self.restorer, embedding=self.describe_photograph(lr, crop))
 
     def seen(self, lr: Tensor, hr: Tensor | None) -> Tensor:
         """Returns what the estimator sees of images (..., 3, h, w): LR, or for a teacher (..., 3 + 3s², h, w).

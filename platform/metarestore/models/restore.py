@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from metarestore.errors import UserError
 from metarestore.models.build import restore_rgb, to_channels
-from metarestore.models.network import Network
+from metarestore.models.kdsr import KDSR
+from metarestore.models.network import Network, Restore
 
 Pixels = NDArray[np.uint8]
 
@@ -19,7 +21,9 @@ _STRIP = 2**19
 """LR pixels that are restored at once: what a network of 64 channels holds of them fits some hundred MiB."""
 
 
-def image_restorer(network: Network, strip: int = _STRIP, crop: int | None = None) -> Callable[[Pixels], Pixels]:
+def image_restorer(
+    network: Network, strip: int = _STRIP, crop: int | None = None, embedding: Tensor | None = None
+) -> Callable[[Pixels], Pixels]:
     """Returns a function from 8-bit RGB pixels (h, w, 3) to restored ones (s·h, s·w, 3).
 
     Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
@@ -29,11 +33,14 @@ def image_restorer(network: Network, strip: int = _STRIP, crop: int | None = Non
         network: The network.
         strip: LR pixels of a strip, about.
         crop: Estimates the degradation on the middle `crop` by `crop` LR pixels alone: faster, an approximation.
+        embedding: D (1, C) for every photograph, in place of what a KDSR's estimator says of it; even a teacher can
+            restore with one.
 
     Raises:
-        UserError: The network restores from the HR image: a teacher.
+        UserError: The network restores from the HR image (a teacher), or takes no such embedding.
     """
-    if network.privileged:
+    given = None if embedding is None else _with_embedding(network, embedding)
+    if network.privileged and given is None:
         raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
     margin = network.reach
 
@@ -41,7 +48,7 @@ def image_restorer(network: Network, strip: int = _STRIP, crop: int | None = Non
         height, width = pixels.shape[:2]
         rows = max(strip // width, 1)
         image, strips = to_image(pixels), []
-        part = network.for_image(to_channels(image, network.channels), crop)
+        part = given or network.for_image(to_channels(image, network.channels), crop)
         for top in range(0, height, rows):
             first, last = max(top - margin, 0), min(top + rows + margin, height)
             restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
@@ -50,6 +57,15 @@ def image_restorer(network: Network, strip: int = _STRIP, crop: int | None = Non
         return np.concatenate(strips)
 
     return restore
+
+
+def _with_embedding(network: Network, embedding: Tensor) -> Restore:
+    if not isinstance(network, KDSR):
+        raise UserError("the network takes no embedding, as it has no estimator of the degradation; give a KDSR")
+    if embedding.shape != (1, network.features):
+        given = "x".join(map(str, embedding.shape))
+        raise UserError(f"the embedding is {given}, but that of this network is 1x{network.features}; describe with it")
+    return partial(network.restorer, embedding=embedding)
 
 
 def to_image(pixels: Pixels) -> Tensor:

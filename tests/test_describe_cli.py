@@ -1,0 +1,196 @@
+"""`metarestore describe` and `restore --embedding`: what they write and say, and one line for every mistake."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarestore.cli import main
+from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.descriptors.file import read_descriptors
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
+from metarestore.models.parameters import initial_vector
+from metarestore.tasks.images import read_image, write_image
+
+Cli = Callable[..., tuple[int, str, str]]
+
+FEW = ("--draws", 2, "--patches", 2, "--patch", 32)
+NETWORKS = {
+    "student": KDSRModel(kind="kdsr", size="tiny"),
+    "teacher": KDSRModel(kind="kdsr", size="tiny", estimator="teacher"),
+    "none": KDSRModel(kind="kdsr", size="tiny", estimator="none"),
+    "fsrcnn": FSRCNNModel(d=4, s=2, m=1),
+}
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Runs the command line in this process, in a folder with networks, photographs and a camera's pairs."""
+    monkeypatch.chdir(tmp_path)
+    for name, spec in NETWORKS.items():
+        save_model(tmp_path / name / "model.safetensors", spec, 4, initial_vector(build_model(spec, 4, 0)))
+    rng = np.random.default_rng(0)
+    for folder, names, side in (("photos", "ab", 24), ("pairs/lr", "xyz", 16), ("pairs/hr", "xyz", 64)):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.png", rng.integers(0, 256, (side, side, 3), np.uint8))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/camera.yaml").write_text("kind: pairs\nscale: 4\nlr: pairs/lr\nhr: pairs/hr\n")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["metarestore", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_folders_and_tasks_in_one_file(cli: Cli, tmp_path: Path) -> None:
+    given = ("--images", "photos", "--task", "noise_*", "--task", "camera", "--task", "jpeg", "--seed", 3, *FEW)
+    code, out, err = cli("describe", "--model", "student", *given, "--out", "d.json", "--figure", "map.png")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == ["d.json", "map.png"]
+    assert (tmp_path / "map.png").is_file()
+    found = read_descriptors(tmp_path / "d.json")
+    kinds = {group.name: (group.kind, len(group.items), group.count) for group in found.descriptions()}
+    assert kinds.pop("photos") == ("images", 2, 2)
+    assert kinds.pop("camera") == ("task", 3, 3)
+    assert {"noise_gaussian", "noise_poisson", "jpeg"} <= set(kinds)
+    assert set(kinds.values()) == {("task", 2, 4)}
+    assert (found.seed, found.channels, found.model.path) == (3, 16, "student")
+    assert [one.name for one in found.groups[0].items] == ["a", "b"]
+    for name in (*kinds, "photos", "camera"):
+        assert name in out
+
+
+def test_the_same_command_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        assert cli("describe", "--model", "student", "--task", "jpeg", *FEW, "--out", name)[0] == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_clean_photographs_of_the_users_own(cli: Cli, tmp_path: Path) -> None:
+    given = ("--task", "jpeg", "--data", "pairs/hr", *FEW)
+    assert cli("describe", "--model", "teacher", *given, "--out", "d.json")[0] == 0
+    [group] = read_descriptors(tmp_path / "d.json").groups
+    assert {name for item in group.items for name in item.photographs} <= {"x", "y", "z"}
+
+
+def test_folders_of_one_name_are_told_apart(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "photos").rename(tmp_path / "other/lr")
+    given = ("--images", "other/lr", "--images", "pairs/lr", "--images", "pairs/hr", "--estimate-on", 16)
+    assert cli("describe", "--model", "student", *given, "--out", "d.json")[0] == 0
+    assert [group.name for group in read_descriptors(tmp_path / "d.json").groups] == ["other/lr", "pairs/lr", "hr"]
+
+
+def test_a_task_file_stands_for_itself(cli: Cli, tmp_path: Path) -> None:
+    assert cli("describe", "--model", "student", "--task", "tasks/camera.yaml", "--out", "d.json")[0] == 0
+    assert [group.name for group in read_descriptors(tmp_path / "d.json").groups] == ["camera"]
+
+
+def test_restoring_with_a_descriptor(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/a.png").write_bytes((tmp_path / "photos/a.png").read_bytes())
+    assert cli("describe", "--model", "student", "--images", "one", "--task", "jpeg", *FEW, "--out", "d.json")[0] == 0
+    restore = ("restore", "photos/a.png", "--model", "student")
+    assert cli(*restore, "--out", "plain.png")[0] == 0
+    assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, "own.png: 24x24 -> 96x96\n", "")
+    assert np.array_equal(read_image("own.png").pixels, read_image("plain.png").pixels)
+    far = (tmp_path / "d.json").read_text().replace('"mean":[', '"mean":[9', 2)
+    (tmp_path / "far.json").write_text(far)
+    assert cli(*restore, "--embedding", "far.json:one", "--out", "far.png")[0] == 0
+    assert not np.array_equal(read_image("far.png").pixels, read_image("plain.png").pixels)
+
+
+def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/kdsr.md").read_text()
+    lines = re.findall(r"^metarestore (.*)$", page, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["describe", "restore"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "student").rename(tmp_path / "runs/student")
+    (tmp_path / "photo.png").write_bytes((tmp_path / "photos/a.png").read_bytes())
+    for line in lines:
+        words = shlex.split(line)
+        code, _, err = cli(*words, *(FEW if words[0] == "describe" else ()))
+        assert (code, err) == (0, ""), line
+    assert {"d.json", "map.png", "restored.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+DESCRIBE = ("describe", "--out", "d.json", "--model")
+MISTAKES = {
+    "nothing to describe": ((*DESCRIBE, "student"), "describe: say what to describe, with --images DIR or --task NAME"),
+    "no such network": ((*DESCRIBE, "nowhere", "--task", "jpeg"), "nowhere: no such file"),
+    "another kind of network": ((*DESCRIBE, "fsrcnn", "--task", "jpeg"), "give a KDSR (model: {kind: kdsr})"),
+    "no estimator": ((*DESCRIBE, "none", "--task", "jpeg"), "give one with estimator: student"),
+    "a teacher and photographs": ((*DESCRIBE, "teacher", "--images", "photos"), "is a teacher"),
+    "a teacher and real pairs": ((*DESCRIBE, "teacher", "--task", "camera"), "is a teacher"),
+    "a protocol": ((*DESCRIBE, "student", "--task", "gaussian8"), "--task: 'gaussian8' is an evaluation protocol"),
+    "no such task": ((*DESCRIBE, "student", "--task", "jpg"), "did you mean 'jpeg'?"),
+    "no such folder": ((*DESCRIBE, "student", "--images", "nowhere"), "nowhere: no such folder"),
+    "a folder twice": ((*DESCRIBE, "student", "--images", "photos", "--images", "photos"), "are called 'photos'"),
+    "a damaged photograph": ((*DESCRIBE, "student", "--images", "damaged"), "bad.png: damaged"),
+    "an odd patch": ((*DESCRIBE, "student", "--task", "jpeg", "--patch", 33), "--patch: 33 is not a multiple"),
+    "no clean photographs": ((*DESCRIBE, "student", "--task", "jpeg", "--data", "nowhere"), "nowhere: no such folder"),
+    "a place that is not there": (
+        ("describe", "--model", "student", "--images", "photos", "--out", "nowhere/d.json"),
+        "--out: nowhere/d.json cannot be written",
+    ),
+    "a figure of another format": (
+        (*DESCRIBE, "student", "--images", "photos", "--figure", "map.svg"),
+        "--figure: map.svg: pictures are written as PNG",
+    ),
+    "a figure of too little": (
+        (*DESCRIBE, "student", "--images", "photos", "--figure", "map.png"),
+        "--figure: a map needs at least 3",
+    ),
+    "an embedding of another network": (
+        ("restore", "photos/a.png", "--model", "teacher", "--embedding", "kept.json:a", "--out", "o.png"),
+        "--embedding: kept.json was made by another network, student",
+    ),
+    "no place for an embedding": (
+        ("restore", "photos/a.png", "--model", "fsrcnn", "--embedding", "kept.json:a", "--out", "o.png"),
+        "give a KDSR",
+    ),
+    "no group": (
+        ("restore", "photos/a.png", "--model", "student", "--embedding", "kept.json", "--out", "o.png"),
+        "say which one, as FILE:GROUP, of lr, camera",
+    ),
+    "no such group": (
+        ("restore", "photos/a.png", "--model", "student", "--embedding", "kept.json:raw", "--out", "o.png"),
+        "holds no group 'raw'; name one of lr, camera",
+    ),
+    "no such file of descriptors": (
+        ("restore", "photos/a.png", "--model", "student", "--embedding", "none.json:lr", "--out", "o.png"),
+        "none.json:lr: cannot be read",
+    ),
+    "estimated and given": (
+        ("restore", "photos/a.png", "--model", "student", "--embedding", "d.json", "--estimate-on", 16, "--out", "o"),
+        "--estimate-on: does not go with --embedding",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(cli: Cli, tmp_path: Path, name: str) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/bad.png").write_bytes(b"\x89PNG broken")
+    cli("describe", "--model", "student", "--images", "pairs/lr", "--task", "camera", "--out", "kept.json")
+    arguments, expected = MISTAKES[name]
+    code, _, err = cli(*arguments)
+    assert code == 2, err
+    assert expected in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "d.json").exists()
