@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -109,8 +110,9 @@ def test_restoring_with_a_descriptor(cli: Cli, tmp_path: Path) -> None:
     assert cli(*restore, "--out", "plain.png")[0] == 0
     assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, "own.png: 24x24 -> 96x96\n", "")
     assert np.array_equal(read_image("own.png").pixels, read_image("plain.png").pixels)
-    far = (tmp_path / "d.json").read_text().replace('"mean":[', '"mean":[9', 2)
-    (tmp_path / "far.json").write_text(far)
+    far = json.loads((tmp_path / "d.json").read_text())
+    far["groups"][0]["items"][0]["mean"] = [9 + value for value in far["groups"][0]["items"][0]["mean"]]
+    (tmp_path / "far.json").write_text(json.dumps(far))
     assert cli(*restore, "--embedding", "far.json:one", "--out", "far.png")[0] == 0
     assert not np.array_equal(read_image("far.png").pixels, read_image("plain.png").pixels)
 
