@@ -1,0 +1,152 @@
+"""Losses of the embeddings: contrast between tasks on the same clean patches, and one embedding for a whole task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from metarestore.config.experiment import Experiment
+from metarestore.config.learner import Contrast
+from metarestore.learners.contrast import contrastive_losses
+from metarestore.learners.distill import DistillLearner
+from metarestore.learners.embedding import EmbeddingLearner
+from metarestore.learners.gradients import TaskGradients, vectorised_gradients
+from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
+from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.kdsr import KDSR
+from metarestore.models.network import seeded
+from metarestore.models.parameters import Layout, initial_vector
+from metarestore.tasks.task import Task
+from metarestore.training.sampler import TaskSampler
+
+STUDENT = {"kind": "kdsr", "size": "tiny"}
+CONTRAST = Contrast(weight=0.3, temperature=0.5)
+
+
+def tiny(estimator: str = "student", seed: int = 0, embedding: str = "image") -> KDSR:
+    return seeded(KDSR, seed, scale=2, size="tiny", estimator=estimator, embedding=embedding).double()
+
+
+def tasks(count: int, patches: int = 2, side: int = 6) -> Task:
+    rng = torch.Generator().manual_seed(0)
+    lr, hr = (count, patches, 3, side, side), (count, patches, 3, 2 * side, 2 * side)
+    return Task(*(torch.rand(shape, generator=rng, dtype=torch.float64) for shape in (lr, hr, lr, hr)))
+
+
+def gradients(learner: Learner, given: Task) -> TaskGradients:
+    return vectorised_gradients(learner, Layout.of(learner.model), initial_vector(learner.model), given)
+
+
+@pytest.mark.parametrize("estimator", ["student", "teacher"])
+def test_the_contrast_is_added_to_the_image_loss(estimator: str) -> None:
+    network, given = tiny(estimator), tasks(3)
+    found = gradients(EmbeddingLearner(network, contrast=CONTRAST), given).figures
+    plain = gradients(PretrainLearner(network), given).figures
+    lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
+    with torch.no_grad():
+        said = network.describe(lr.flatten(0, 1), hr.flatten(0, 1)).unflatten(0, lr.shape[:2])
+    expected = contrastive_losses(said, CONTRAST.temperature).numpy()
+    np.testing.assert_allclose(found.terms["contrast"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.losses, plain.losses + CONTRAST.weight * expected, rtol=1e-6)
+    np.testing.assert_allclose(found.mse, plain.mse, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distils", [False, True])
+def test_the_gradients_of_tasks_add_up_to_that_of_the_sum_of_losses(distils: bool) -> None:
+    """A task's contrast depends on the other tasks: rows are shares of one gradient, not gradients of the losses."""
+    network, given = tiny(), tasks(3)
+    learner = (
+        DistillLearner(network, contrast=CONTRAST, teacher=tiny("teacher", 1))
+        if distils
+        else EmbeddingLearner(network, contrast=CONTRAST)
+    )
+    layout = Layout.of(network)
+    flat = initial_vector(network).requires_grad_()
+    shared = {name: value.expand(3, *value.shape) for name, value in layout.unflatten(flat).items()}
+    (expected,) = torch.autograd.grad(learner.losses(shared, given)[0].sum(), flat)
+    total = gradients(learner, given).gradients.sum(axis=0)
+    np.testing.assert_allclose(total, expected.numpy(), rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
+    network, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
+    both = gradients(DistillLearner(network, contrast=CONTRAST, teacher=teacher, weight=2.0), given).figures
+    plain = gradients(PretrainLearner(network), given).figures
+    expected = plain.losses + 2.0 * both.terms["kl"] + CONTRAST.weight * both.terms["contrast"]
+    np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
+
+
+# Clean patches -------------------------------------------------------------------------------------------------------
+
+
+def test_the_tasks_of_a_step_share_their_patches() -> None:
+    sampler = TaskSampler(("a", "b"), 3, 5, 2, same_patches=True)
+    apart = replace(sampler, same_patches=False)
+    for step in (0, 4):
+        refs, others = ([ref for shard in s.shards(step) for ref in shard] for s in (sampler, apart))
+        assert {ref.patches for ref in refs} == {5 * step}
+        assert [replace(ref, patches=None) for ref in refs] == others
+
+
+def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., Study]) -> None:
+    auxiliary = ["blur_iso_wide", "noise_gaussian"]
+    workspace = Workspace(small_study(model=STUDENT, graph={"auxiliary": auxiliary}))
+    sampler = TaskSampler(tuple(auxiliary), 0, 4, 4, same_patches=True)
+    built, apart = (workspace.tasks(s.shards(1)[0]) for s in (sampler, replace(sampler, same_patches=False)))
+    assert all(torch.equal(built.support_hr[k], built.support_hr[0]) for k in range(4))
+    assert all(not torch.equal(built.support_lr[k], built.support_lr[0]) for k in range(1, 4))
+    assert torch.equal(built.support_hr[0], apart.support_hr[0])
+    assert not torch.equal(apart.support_hr[1], apart.support_hr[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, r"learner.contrast needs model: \{kind: kdsr\}"),
+        ({"model": {**STUDENT, "estimator": "none"}}, "with an estimator"),
+        ({"model": STUDENT, "training": {"source": "target"}}, "compares distributions"),
+        ({"model": STUDENT, "training": {"shard_size": 1}}, "must be at least 2"),
+        ({"model": STUDENT, "training": {"microbatch": 1}}, "must be at least 2"),
+        ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "needs backend: vectorised"),
+    ],
+)
+def test_a_contrast_without_two_sides_is_refused(
+    small_experiment: Callable[..., Experiment], changes: dict[str, Any], message: str
+) -> None:
+    learner = {"kind": "pretrain", "contrast": {}, **changes.get("learner", {})}
+    with pytest.raises(ValidationError, match=message):
+        small_experiment(**{**changes, "learner": learner})
+
+
+# One embedding for a task --------------------------------------------------------------------------------------------
+
+
+def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:
+    network, lr = tiny(embedding="task"), tasks(1, patches=3).support_lr[0]
+    expected = network(lr, embedding=network.describe(lr).mean(dim=0, keepdim=True))
+    torch.testing.assert_close(network(lr), expected)
+    own = tiny()
+    assert not torch.allclose(own(lr), expected)
+    torch.testing.assert_close(network(lr[:1]), own(lr[:1]))
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [PretrainLearner, lambda model: EmbeddingLearner(model, contrast=CONTRAST), MAMLLearner],
+    ids=["pretrain", "contrast", "maml"],
+)
+def test_every_task_has_a_mean_of_its_own(learner: Callable[[KDSR], Learner]) -> None:
+    built, given = learner(tiny(embedding="task")), tasks(2)
+    lr = torch.cat([given.support_lr, given.query_lr], 1)
+    params = {name: value.expand(2, *value.shape) for name, value in built.model.named_parameters()}
+    expected = torch.stack([built.model(images) for images in lr])
+    torch.testing.assert_close(built.restore(params, lr), expected)
+    other = Task(*(torch.cat([tensor[:1], tensor.flip(0)[:1] * 0.5]) for tensor in given))
+    mse = [gradients(built, case).figures.mse[0] for case in (given, other)]
+    np.testing.assert_allclose(mse[0], mse[1], rtol=1e-6)  # whatever the other task is
