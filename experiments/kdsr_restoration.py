@@ -156,7 +156,7 @@ seeds.
 
 Commands:
 
-    python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps {steps} --seeds {seed_list}
+    python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps {steps} --seeds {names}
     python experiments/kdsr_restoration.py DATA --runs runs/kdsr_isotropic
 
 {date}, one thread of a 2-core machine beside other work; minutes of training by stage: {minutes}.
@@ -241,7 +241,7 @@ def report(data: Path, runs: Path, out: Path, size: str) -> None:
         steps=logs[0].steps,
         count=bicubic.shape[1],
         seeds=len(folders),
-        seed_list=" ".join(folder.name.removeprefix("seed") for folder in folders),
+        names=" ".join(folder.name.removeprefix("seed") for folder in folders),
         date=datetime.date.today(),
         minutes=", ".join(f"{name} {mean(log.minutes[name] for log in logs):.0f}" for name in stages),
         table=table(labels, bicubic, figures),

@@ -9,7 +9,7 @@ mixed      teacher and student on 16 kinds of degradation, with a contrast betwe
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
 
-Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 4000 --seeds 0 1 2
+Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 3000 --seeds 0 1 2
          python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --steps 3000 --seeds 0
 Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
 """
@@ -24,7 +24,8 @@ from pathlib import Path
 
 from metarestore.tasks.images import ImageSource, ImageStore
 
-PATCH = 128
+LEAST = 128
+"""Side of the smallest photograph that is learned from, in pixels."""
 
 TARGET = """\
 # Soft photographs; only drawn for the figures of the runs themselves.
@@ -46,8 +47,8 @@ training:
   steps: {steps}
   tasks_per_step: {tasks}
   shard_size: {tasks}
-  support: 1
-  query: 1
+  support: {half}
+  query: {half}
   patch: {patch}
   optimizer: {{kind: adam, lr: 1e-3, schedule: cosine, clip: 1.0}}
   validate_every: 1000
@@ -65,14 +66,18 @@ class Study:
     Attributes:
         auxiliary: Task distributions.
         tasks: Tasks of a step.
+        patches: Patches of each task, half of them support.
+        patch: Side of an HR patch, in pixels.
         stages: Names of the trainings, each of which may start from the one before.
-        contrast: Whether descriptors are contrasted.
+        contrast: How descriptors are contrasted.
     """
 
     auxiliary: tuple[str, ...]
     tasks: int
+    patches: int
+    patch: int
     stages: tuple[str, ...]
-    contrast: bool = False
+    contrast: str
 
 
 MIXTURE = (
@@ -90,8 +95,8 @@ MIXTURE = (
 )
 
 STUDIES = {
-    "isotropic": Study(("kdsr_iso",), 4, ("teacher", "student", "control_first", "control")),
-    "mixed": Study(MIXTURE, 8, ("teacher", "student"), contrast=True),
+    "isotropic": Study(("kdsr_iso",), 4, 2, 128, ("teacher", "student", "control_first", "control"), "{steps: 300}"),
+    "mixed": Study(MIXTURE, 8, 4, 96, ("teacher", "student"), "{}"),
 }
 
 
@@ -99,31 +104,32 @@ def experiment_of(stage: str, study: Study, folder: Path, data: Path, seed: int,
     """Writes the experiment of one stage of a seed."""
     runs = (folder / f"seed{seed}").resolve()
     kinds = {"student": f"kind: distill, teacher: {runs}/teacher", "control": "kind: finetune"}
-    contrast = ", contrast: {}" if study.contrast else ""
+    is_control = stage.startswith("control")
     return EXPERIMENT.format(
         seed=seed,
         size=size,
         steps=steps,
         tasks=study.tasks,
-        patch=PATCH,
+        half=study.patches // 2,
+        patch=study.patch,
         train=(folder / "train").resolve(),
         test=(data / "valid").resolve(),
         auxiliary=", ".join(study.auxiliary),
-        estimator="none" if stage.startswith("control") else stage,
-        learner=kinds.get(stage, "kind: pretrain") + contrast,
+        estimator="none" if is_control else stage,
+        learner=kinds.get(stage, "kind: pretrain") + ("" if is_control else f", contrast: {study.contrast}"),
         init=f"  init: {runs}/control_first\n" if stage == "control" else "",
     )
 
 
 def make_project(folder: Path, data: Path) -> None:
-    """Makes the project's folder; training photographs that are smaller than a patch are left out."""
+    """Makes the project's folder; training photographs that are smaller than `LEAST` are left out."""
     for name in ("tasks", "experiments", "train"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     source = ImageSource.folder(data / "train")
     store, files = ImageStore.open(source), source.files()
     for name in store.names:
         link = folder / "train" / files[name].name
-        if min(store.size(name)) >= PATCH and not link.exists():
+        if min(store.size(name)) >= LEAST and not link.exists():
             link.symlink_to(files[name].resolve())
     (folder / "tasks/soft.yaml").write_text(TARGET)
 
@@ -148,7 +154,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:

@@ -82,23 +82,33 @@ def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
 
+def test_a_contrast_may_act_at_first_alone() -> None:
+    network, given = tiny(), tasks(2)
+    learner = EmbeddingLearner(network, contrast=Contrast(steps=3))
+    layout, flat = Layout.of(network), initial_vector(network)
+    assert "contrast" in vectorised_gradients(learner, layout, flat, given, 2).figures.terms
+    after = vectorised_gradients(learner, layout, flat, given, 3)
+    np.testing.assert_array_equal(after.gradients, gradients(PretrainLearner(network), given).gradients)
+
+
 # Clean patches -------------------------------------------------------------------------------------------------------
 
 
 def test_the_tasks_of_a_step_share_their_patches() -> None:
-    sampler = TaskSampler(("a", "b"), 3, 5, 2, same_patches=True)
-    apart = replace(sampler, same_patches=False)
+    sampler = TaskSampler(("a", "b"), 3, 5, 2, shared_until=5)
+    apart = replace(sampler, shared_until=0)
     for step in (0, 4):
         refs, others = ([ref for shard in s.shards(step) for ref in shard] for s in (sampler, apart))
         assert {ref.patches for ref in refs} == {5 * step}
         assert [replace(ref, patches=None) for ref in refs] == others
+    assert sampler.shards(5) == apart.shards(5)
 
 
 def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., Study]) -> None:
     auxiliary = ["blur_iso_wide", "noise_gaussian"]
     workspace = Workspace(small_study(model=STUDENT, graph={"auxiliary": auxiliary}))
-    sampler = TaskSampler(tuple(auxiliary), 0, 4, 4, same_patches=True)
-    built, apart = (workspace.tasks(s.shards(1)[0]) for s in (sampler, replace(sampler, same_patches=False)))
+    sampler = TaskSampler(tuple(auxiliary), 0, 4, 4, shared_until=5)
+    built, apart = (workspace.tasks(s.shards(1)[0]) for s in (sampler, replace(sampler, shared_until=0)))
     assert all(torch.equal(built.support_hr[k], built.support_hr[0]) for k in range(4))
     assert all(not torch.equal(built.support_lr[k], built.support_lr[0]) for k in range(1, 4))
     assert torch.equal(built.support_hr[0], apart.support_hr[0])

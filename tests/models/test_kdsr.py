@@ -278,10 +278,14 @@ def test_colours_start_upscaled_bilinearly(scale: int) -> None:
 
 
 @pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])
-def test_embeddings_start_telling_images_apart(size: str) -> None:
+def test_embeddings_start_telling_noise_from_blur(size: str) -> None:
+    """Noise and blurred noise lie further apart than images of each, around an embedding of 1."""
+    network = seeded(KDSR, 0, scale=4, size=size)
+    noise, blurred = uniform(8, 3, 16, 16).float(), F.avg_pool2d(uniform(8, 3, 48, 48, seed=1).float(), 3)
     with torch.no_grad():
-        found = seeded(KDSR, 0, scale=4, size=size).describe(uniform(8, 3, 16, 16).float())
-    assert float(found.std(dim=0).norm() / found.mean(dim=0).norm()) > 0.01
+        told = [network.describe(images) for images in (noise, blurred)]
+    assert float((told[0].mean(dim=0) - told[1].mean(dim=0)).norm()) > 3 * float(told[0].std(dim=0).norm())
+    torch.testing.assert_close(told[0], torch.ones_like(told[0]), rtol=0, atol=0.3)
 
 
 @pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])

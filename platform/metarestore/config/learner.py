@@ -73,6 +73,9 @@ class Contrast(Strict):
     """Weight of the contrast beside the image loss."""
     temperature: float = Field(0.2, gt=0)
     """What the cosine of two descriptors is divided by."""
+    steps: int | None = Field(None, ge=1)
+    """Outer steps at first in which it acts; throughout if left out. Restoring learns more from tasks with patches of
+    their own."""
 
 
 class _Pooled(_Learner):

@@ -43,10 +43,10 @@ class DistillLearner(EmbeddingLearner):
         restorer = {name: taught[name] for name in params if not name.startswith(ESTIMATOR)}
         return layout.flatten({**params, **restorer})
 
-    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
-        """Computes the divergence, and the contrast if there is one."""
+    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor, step: int) -> Terms:
+        """Computes the divergence, and the contrast while there is one."""
         divergence = kl_divergence(self.told(lr, hr), said.distilled, self.temperature)
-        return {"kl": (self.weight, divergence), **super().terms(said, lr, hr)}
+        return {"kl": (self.weight, divergence), **super().terms(said, lr, hr, step)}
 
     def learns_estimator_alone(self, step: int) -> bool:
         """Tells whether the estimator is still warming up."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarestore.models.dynamic import KERNEL, channels_last, dynamic_depthwise
-from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, start_bilinear
+from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, start_around_one, start_bilinear
 from metarestore.models.linear_tail import REACH, Layer, linear_tail
 from metarestore.models.network import Channels, Network, Restore
 
@@ -200,6 +200,7 @@ class KDSR(Network):
         shrink(block.body[-1] for block in self.modules() if isinstance(block, _Residual))
         if self.estimator is not None:
             blind_to_brightness(self.estimator.body[0])
+            start_around_one(self.estimator.compress[0])
         shrink([restorer.join])
         start_bilinear(restorer.head, restorer.grow, restorer.factors, restorer.tail)
 

@@ -38,6 +38,17 @@ def blind_to_brightness(layer: nn.Module) -> None:
         weight.sub_(weight.mean(dim=(-2, -1), keepdim=True))
 
 
+def start_around_one(layer: nn.Module) -> None:
+    """Makes a layer start near 1 for all inputs.
+
+    The embeddings of all images then have a large part in common, from which the restorer learns as fast as from a
+    constant; from small embeddings alone its kernels, which have no bias, start small and learn slowly (measured).
+    """
+    shrink([layer])
+    with torch.no_grad():
+        layer.get_parameter("bias").fill_(1.0)
+
+
 def shrink(layers: Iterable[nn.Module], factor: float = BRANCH) -> None:
     """Multiplies the weights of layers, by default those of the last layers of residual branches.
 

@@ -135,7 +135,11 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
     return Plan(
         steps=training.steps,
         sampler=TaskSampler(
-            names, experiment.seed, training.tasks_per_step, training.shard_size, same_patches=experiment.contrasts
+            names,
+            experiment.seed,
+            training.tasks_per_step,
+            training.shard_size,
+            shared_until=experiment.contrasted_until,
         ),
         weights=experiment.graph.weights,
         relate=None if from_target else lambda step, flat: estimate(workspace, session.map, workspace.network(flat)),

@@ -23,14 +23,14 @@ class TaskSampler:
         seed: Seed of the run.
         tasks_per_step: Tasks T of one outer step.
         shard_size: Tasks of one shard; the last one may be smaller.
-        same_patches: Whether all tasks of a step degrade the same clean patches.
+        shared_until: Step before which all tasks of a step degrade the same clean patches.
     """
 
     distributions: tuple[str, ...]
     seed: int
     tasks_per_step: int
     shard_size: int
-    same_patches: bool = False
+    shared_until: float = 0
 
     def shards(self, step: int, probabilities: NDArray[np.float64] | None = None) -> list[Shard]:
         """Returns the shards of a step.
@@ -41,7 +41,7 @@ class TaskSampler:
         """
         order = self._balanced(step) if probabilities is None else self._systematic(step, probabilities)
         first = step * self.tasks_per_step
-        patches = first if self.same_patches else None
+        patches = first if step < self.shared_until else None
         refs = [TaskRef(self.distributions[i], self.seed, first + k, patches) for k, i in enumerate(order)]
         return [tuple(refs[k : k + self.shard_size]) for k in range(0, len(refs), self.shard_size)]
 
