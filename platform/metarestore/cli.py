@@ -236,7 +236,9 @@ def evaluate(
         str | None, typer.Option(help="Makes LR images by every case of this protocol (gaussian8), not by bicubic.")
     ] = None,
     bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
-    model: Annotated[Path | None, typer.Option(help="Measures this network (a run's folder or its weights).")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Measures this network: a run's folder or weights, or a name.")
+    ] = None,
     crop: Crop = None,
     json_file: Json = None,
 ) -> None:
@@ -282,7 +284,7 @@ def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: f
 @app.command()
 def restore(
     photo: Path,
-    model: Annotated[Path, typer.Option(help="A run's folder, or its model.safetensors or adapted.safetensors.")],
+    model: Annotated[Path, typer.Option(help="A run's folder or weights, or the name of a shipped network.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     crop: Crop = None,
     embedding: Annotated[
@@ -311,6 +313,15 @@ def restore(
 
 
 app.command()(describe)
+
+
+@app.command()
+def networks() -> None:
+    """Lists the trained networks that travel with the package; their names stand wherever a network is asked for."""
+    from metarestore.models.shipped import read_card, shipped
+    from metarestore.reports.network_table import network_table
+
+    console.print(network_table([read_card(path) for path in shipped().values()]))
 
 
 @app.command()

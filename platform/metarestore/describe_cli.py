@@ -46,7 +46,7 @@ class _Options(NamedTuple):
 
 
 def describe(
-    model: Annotated[Path, typer.Option(help="A KDSR: a run's folder, or its weights.")],
+    model: Annotated[Path, typer.Option(help="A KDSR: a run's folder or weights, or the name of a shipped one.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     images: Annotated[list[Path] | None, typer.Option(help="Folder of LR photographs; may be repeated.")] = None,
     task: Annotated[

@@ -23,6 +23,7 @@ from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study
+from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.spec import PairsSpec, ProtocolSpec, Scale, SyntheticSpec, TaskSpec
 from metarestore.tasks.task import Split
@@ -119,6 +120,8 @@ class Project:
         found = {name: self.task(name, key, scale) for name in matches}
         if pattern in found and isinstance(found[pattern], ProtocolSpec):
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
+        if not matches and pattern == without:
+            raise UserError(f"{key}: '{pattern}' is the target itself; name other distributions to learn from")
         if not matches:
             raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
         return {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
@@ -319,9 +322,13 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
 
 def _network(given: Path, root: Path, key: str) -> Path:
     path = (root / given).resolve()
-    if not path.exists():
-        raise UserError(f"{key}: there is no {path}; give a run's folder or its model.safetensors")
-    return path
+    if path.exists():
+        return path
+    known = shipped()
+    if str(given) not in known:
+        hint = did_you_mean(str(given), known, noun="shipped networks")
+        raise UserError(f"{key}: there is no {path}; give a run's folder or its model.safetensors{hint}")
+    return known[str(given)].resolve()
 
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:

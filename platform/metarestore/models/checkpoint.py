@@ -15,10 +15,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from metarestore.config.model import AnyModelSpec, ModelSpec
+from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.shipped import shipped
 
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
@@ -84,7 +86,10 @@ def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None
 
 
 def load_model(path: Path) -> Network:
-    """Reads a network written by `save_model`; a folder stands for the `model.safetensors` in it.
+    """Reads a network written by `save_model`.
+
+    Args:
+        path: Its file, the folder of its run, or the name of a shipped network.
 
     Raises:
         UserError: There is no such file, or it is not a network of ours.
@@ -119,20 +124,29 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str) -> Tensor:
 
 
 def network_hash(path: Path) -> str:
-    """Returns 16 hex digits that change with a network's file; a folder stands for the `model.safetensors` in it."""
-    return hashlib.blake2b(_file(path).read_bytes(), digest_size=8).hexdigest()
+    """Returns 16 hex digits that change with a network's file, which is named as for `load_model`."""
+    return hashlib.blake2b(network_file(path).read_bytes(), digest_size=8).hexdigest()
 
 
-def _file(path: Path) -> Path:
+def network_file(path: Path) -> Path:
+    """Returns the file of a network: of a folder the `model.safetensors` in it, of a shipped network's name its file.
+
+    Raises:
+        UserError: There is none.
+    """
+    known = shipped()
+    if not path.exists() and str(path) in known:
+        return known[str(path)]
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors")
+        hint = did_you_mean(str(path), known, noun="shipped networks")
+        raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors{hint}")
     return file
 
 
 def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
     """Reads a network, its specification and its scale."""
-    file = _file(path)
+    file = network_file(path)
     try:
         with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}

@@ -1,0 +1,89 @@
+"""Copies a trained network to experiments/networks/, from where it travels with the package, and writes its card.
+
+The data are not part of this repository: DATA needs valid/ with photographs, on which the network is measured.
+
+Run:     python experiments/ship_network.py DATA --run RUN --after RUN... --name NAME --purpose TEXT --command TEXT
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from metarestore.evaluation.folder import bicubic_restore
+from metarestore.evaluation.protocol import evaluate_protocol
+from metarestore.learners.process import prepare_process
+from metarestore.models.checkpoint import load_model
+from metarestore.models.restore import image_restorer
+from metarestore.models.shipped import Card, folder
+from metarestore.project import Project
+from metarestore.tasks.spec import Scale, content_hash
+from metarestore.training.state import last_checkpoint
+
+PROTOCOL = "gaussian8"
+
+
+def last_state(run: Path) -> dict[str, Any]:
+    """Reads the data of a run's last checkpoint."""
+    path = last_checkpoint(run / "checkpoints")
+    if path is None:
+        raise FileNotFoundError(f"{run} has no checkpoint")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def measured(data: Path, run: Path) -> dict[str, float]:
+    """Measures a network and bicubic upscaling on the protocol."""
+    network = load_model(run)
+    scale = cast("Scale", network.scale)
+    spec = Project(Path.cwd()).protocol(PROTOCOL, scale)
+    figures = {}
+    for name, restore in (("PSNR-Y", image_restorer(network)), ("bicubic PSNR-Y", bicubic_restore(scale))):
+        report = evaluate_protocol(PROTOCOL, spec, data / "valid", restore)
+        figures[f"{name} on {PROTOCOL}, shared/data/valid, dB"] = round(report.psnr_y, 3)
+    return figures
+
+
+def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: str, command: str) -> Card:
+    """Collects what is known of a network."""
+    network = load_model(run)
+    record = json.loads((run / "run.json").read_text())["study"]
+    states = {stage.name: last_state(stage) for stage in (*before, run)}
+    scale = cast("Scale", network.scale)
+    tasks = {task: content_hash(Project(Path.cwd()).task(task, scale=scale)) for task in record["graph"]["auxiliary"]}
+    return Card(
+        name=name,
+        purpose=purpose,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        scale=network.scale,
+        sha256=hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+        data="T91, BSDS500 train and test, Kodak and McMaster photographs (shared/data/train)",
+        tasks=tasks,
+        seed=record["seed"],
+        steps={stage: state["step"] for stage, state in states.items()},
+        minutes=round(sum(state["seconds"] for state in states.values()) / 60, 1),
+        command=command,
+        metrics=measured(data, run),
+        date=str(datetime.date.today()),
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--after", type=Path, nargs="*", default=[], help="runs that it started from")
+    for option in ("name", "purpose", "command"):
+        parser.add_argument(f"--{option}", required=True)
+    options = parser.parse_args()
+    prepare_process()
+    card = card_of(options.data, options.run, options.after, options.name, options.purpose, options.command)
+    folder().mkdir(parents=True, exist_ok=True)
+    (folder() / f"{card.name}.safetensors").write_bytes((options.run / "model.safetensors").read_bytes())
+    (folder() / f"{card.name}.json").write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Trained networks that travel with the package, by name, each with a card that says what it was trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from metarestore.errors import UserError
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a shipped network.
+
+    Attributes:
+        name: Its name, which commands take in place of a path.
+        purpose: What it is for, in a sentence.
+        parameters: Number of its parameters.
+        scale: Upscaling factor.
+        sha256: Of its file.
+        data: What it was trained on.
+        tasks: Content hash of each task distribution it was trained on.
+        seed: Seed of its training.
+        steps: Outer steps of each stage.
+        minutes: Of training, all stages.
+        command: What it was trained by.
+        metrics: Figures, with what they were measured on in their names.
+        date: Day of the training.
+    """
+
+    name: str
+    purpose: str
+    parameters: int
+    scale: int
+    sha256: str
+    data: str
+    tasks: dict[str, str]
+    seed: int
+    steps: dict[str, int]
+    minutes: float
+    command: str
+    metrics: dict[str, float]
+    date: str
+
+
+_CARD = TypeAdapter(Card)
+
+
+def folder() -> Path:
+    """Returns the folder of the shipped networks: in the wheel, or the repository's own."""
+    package = Path(__file__).parents[1]
+    packaged = package / "catalogue" / "networks"
+    return packaged if packaged.is_dir() else package.parents[1] / "experiments" / "networks"
+
+
+def shipped() -> dict[str, Path]:
+    """Returns the files of the shipped networks by name."""
+    return {path.stem: path for path in sorted(folder().glob("*.safetensors"))}
+
+
+def read_card(path: Path) -> Card:
+    """Reads the card beside a network's file.
+
+    Raises:
+        UserError: There is none, or it is no card.
+    """
+    card = path.with_suffix(".json")
+    try:
+        return _CARD.validate_python(json.loads(card.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{card}: is not the card of a network ({reason}); install metarestore again") from error

@@ -1,0 +1,81 @@
+"""The networks that travel with the package: small, whole, and what their cards say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarestore.errors import UserError
+from metarestore.models import shipped as module
+from metarestore.models.checkpoint import load_model, network_hash
+from metarestore.models.kdsr import KDSR
+from metarestore.models.shipped import folder, read_card, shipped
+from metarestore.project import Project
+from metarestore.tasks.spec import content_hash
+
+NAMES = tuple(shipped())
+
+
+def test_there_are_networks_and_they_are_small() -> None:
+    assert NAMES
+    assert sum(path.stat().st_size for path in folder().iterdir()) <= 5e6
+    assert {path.stem for path in folder().iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_what_the_file_holds(name: str) -> None:
+    card, network = read_card(shipped()[name]), load_model(Path(name))
+    assert card.name == name
+    assert card.sha256 == hashlib.sha256(shipped()[name].read_bytes()).hexdigest()
+    assert card.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert card.scale == network.scale
+    assert date.fromisoformat(card.date) <= date.today()
+    assert min(card.minutes, *card.steps.values(), *card.metrics.values()) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_names_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
+    """A changed task file needs a network that was trained on it, or a card that says that it was another."""
+    card = read_card(shipped()[name])
+    project = Project(tmp_path)
+    assert {task: content_hash(project.task(task, scale=card.scale)) for task in card.tasks} == card.tasks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_network_restores_and_describes(name: str) -> None:
+    network = load_model(Path(name))
+    assert isinstance(network, KDSR)
+    grain = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    lr = torch.stack([grain[0], torch.nn.functional.avg_pool2d(grain[1:], 5, 1, 2)[0]])
+    with torch.no_grad():
+        restored, told = network(lr), network.describe(lr)
+    assert restored.shape == (2, 3, 24 * network.scale, 24 * network.scale)
+    assert torch.isfinite(restored).all()
+    assert float((told[0] - told[1]).norm() / told.norm()) > 0.01  # noise is no blur
+
+
+def test_names_are_for_what_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert network_hash(Path(NAMES[0])) == network_hash(shipped()[NAMES[0]])
+    (tmp_path / NAMES[0]).mkdir()
+    with pytest.raises(UserError, match="no such file"):
+        load_model(Path(NAMES[0]))
+    with pytest.raises(UserError, match=f"did you mean '{NAMES[0]}'"):
+        load_model(Path(NAMES[0] + "x"))
+
+
+def test_a_broken_card_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "folder", lambda: tmp_path)
+    (tmp_path / "n.safetensors").write_bytes(b"")
+    for text in (None, "{", json.dumps({"name": "n"})):
+        if text is not None:
+            (tmp_path / "n.json").write_text(text)
+        with pytest.raises(UserError, match="is not the card of a network") as caught:
+            read_card(module.shipped()["n"])
+        assert len(caught.value.problems) == 1
+        assert "\n" not in caught.value.problems[0]
