@@ -101,7 +101,7 @@ class Ours:
 
     def __init__(self, student: KDSR, teacher: KDSR) -> None:
         self.student = student
-        self.learner = DistillLearner(student, teacher)
+        self.learner = DistillLearner(student, teacher=teacher)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Restores LR."""

@@ -50,7 +50,7 @@ def test_the_contrast_is_added_to_the_image_loss(estimator: str) -> None:
     plain = gradients(PretrainLearner(network), given).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
-        said = network.describe(lr.flatten(0, 1), hr.flatten(0, 1)).unflatten(0, lr.shape[:2])
+        said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
     expected = contrastive_losses(said, CONTRAST.temperature).numpy()
     np.testing.assert_allclose(found.terms["contrast"], expected, rtol=1e-6)
     np.testing.assert_allclose(found.losses, plain.losses + CONTRAST.weight * expected, rtol=1e-6)

@@ -38,7 +38,8 @@ class EmbeddingLearner(Learner):
         model: KDSR with an estimator.
         loss_name: Image loss.
         eps: ε of the Charbonnier loss.
-        contrast: Contrast between the descriptors of tasks, or None.
+        contrast: Contrast between tasks, or None. It is of D′, not of D: how much of what the estimator knows modulates
+            the restorer is left to the images (contrasting D learned to restore more slowly, measured).
         precision: Arithmetic of the network.
     """
 
@@ -71,7 +72,7 @@ class EmbeddingLearner(Learner):
         """Computes the losses of the embeddings of images (T, N, ...) at an outer step."""
         if self.contrast is None or (self.contrast.steps is not None and step >= self.contrast.steps):
             return {}
-        losses = contrastive_losses(said.modulating, self.contrast.temperature)
+        losses = contrastive_losses(said.distilled, self.contrast.temperature)
         return {"contrast": (self.contrast.weight, losses)}
 
     def learns_estimator_alone(self, step: int) -> bool:
