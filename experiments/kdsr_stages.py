@@ -1,15 +1,15 @@
 """Trains KDSR in two stages, teacher and student, on isotropic blur or on a mixture of degradations (x4).
 
-isotropic  teacher, student, and a control: the same restorer with one learned constant for an embedding, for as
-           many steps as teacher and student have together, in two cosines as well, so that its restorer is updated as
-           often as the student's. Measured by experiments/kdsr_restoration.py.
-mixed      teacher and student on 16 kinds of degradation, with a contrast between the descriptors of tasks. Measured
-           by experiments/kdsr_descriptors.py.
+isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
+           `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines:
+           every restorer is updated as often. Measured by experiments/kdsr_restoration.py.
+mixed      teacher and student on 16 kinds of degradation, with a contrast throughout. Measured by
+           experiments/kdsr_descriptors.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
 
-Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 3000 --seeds 0 1 2
+Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 2500 --seeds 0 1 2
          python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --steps 3000 --seeds 0
 Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,21 @@ engine: {{kind: local}}
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One training of a seed.
+
+    Attributes:
+        estimator: Of the network.
+        init: Stage that it starts from, if any; a student starts from its teacher by itself.
+        contrast: How embeddings are contrasted, and how long at first the estimator learns alone.
+    """
+
+    estimator: str
+    init: str = ""
+    contrast: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """What is learned from, and in which stages.
 
@@ -68,16 +84,14 @@ class Study:
         tasks: Tasks of a step.
         patches: Patches of each task, half of them support.
         patch: Side of an HR patch, in pixels.
-        stages: Names of the trainings, each of which may start from the one before.
-        contrast: How descriptors are contrasted.
+        stages: The trainings by name, in their order.
     """
 
     auxiliary: tuple[str, ...]
     tasks: int
     patches: int
     patch: int
-    stages: tuple[str, ...]
-    contrast: str
+    stages: Mapping[str, Stage]
 
 
 MIXTURE = (
@@ -94,17 +108,36 @@ MIXTURE = (
     *("jpeg", "noise_gaussian", "noise_gray", "noise_jpeg", "noise_poisson", "noise_sensor", "noise_speckle", "webp"),
 )
 
+FIRST, THROUGHOUT = "contrast: {steps: 200}, warmup_steps: 200", "contrast: {}"
+
 STUDIES = {
-    "isotropic": Study(("kdsr_iso",), 4, 2, 128, ("teacher", "student", "control_first", "control"), "{steps: 300}"),
-    "mixed": Study(MIXTURE, 8, 4, 96, ("teacher", "student"), "{}"),
+    "isotropic": Study(
+        ("kdsr_iso",),
+        tasks=4,
+        patches=2,
+        patch=128,
+        stages={
+            "base": Stage("none"),
+            "teacher": Stage("teacher", "base", FIRST),
+            "student": Stage("student", "", FIRST),
+            "control_first": Stage("none", "base"),
+            "control": Stage("none", "control_first"),
+        },
+    ),
+    "mixed": Study(
+        MIXTURE,
+        tasks=8,
+        patches=4,
+        patch=96,
+        stages={"teacher": Stage("teacher", "", THROUGHOUT), "student": Stage("student", "", THROUGHOUT)},
+    ),
 }
 
 
-def experiment_of(stage: str, study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> str:
+def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> str:
     """Writes the experiment of one stage of a seed."""
-    runs = (folder / f"seed{seed}").resolve()
-    kinds = {"student": f"kind: distill, teacher: {runs}/teacher", "control": "kind: finetune"}
-    is_control = stage.startswith("control")
+    runs, stage = (folder / f"seed{seed}").resolve(), study.stages[name]
+    learner = f"kind: distill, teacher: {runs}/teacher" if name == "student" else "kind: pretrain"
     return EXPERIMENT.format(
         seed=seed,
         size=size,
@@ -115,9 +148,9 @@ def experiment_of(stage: str, study: Study, folder: Path, data: Path, seed: int,
         train=(folder / "train").resolve(),
         test=(data / "valid").resolve(),
         auxiliary=", ".join(study.auxiliary),
-        estimator="none" if is_control else stage,
-        learner=kinds.get(stage, "kind: pretrain") + ("" if is_control else f", contrast: {study.contrast}"),
-        init=f"  init: {runs}/control_first\n" if stage == "control" else "",
+        estimator=stage.estimator,
+        learner=", ".join(filter(None, (learner, stage.contrast))),
+        init=f"  init: {runs}/{stage.init}\n" if stage.init else "",
     )
 
 
@@ -154,7 +187,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2500)
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from metarestore.learners.contrast import content_share, contrastive_losses
+from metarestore.learners.contrast import content_share, contrastive_losses, log_scale
 from metarestore.seeds import derived_seed
 
 
@@ -18,13 +18,13 @@ def drawn(*shape: int) -> torch.Tensor:
 
 def test_tasks_that_are_told_apart_by_hand() -> None:
     """Two tasks in opposite directions: one image of the own task at cosine 1, two of the other at −1."""
-    told = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]], dtype=torch.float64).expand(2, 2, 2)
+    told = 2**0.5 * torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]], dtype=torch.float64).expand(2, 2, 2)  # scale 1
     expected = math.log(1 + 2 * math.exp(-2 / 0.5))
     assert contrastive_losses(told, 0.5).tolist() == pytest.approx([expected] * 2, rel=1e-12)
 
 
 def test_where_nothing_is_told_apart_every_image_is_as_likely() -> None:
-    descriptors = torch.zeros(4, 3, 5, dtype=torch.float64)
+    descriptors = torch.ones(4, 3, 5, dtype=torch.float64)
     assert contrastive_losses(descriptors, 0.2).tolist() == pytest.approx([math.log(11)] * 4)
 
 
@@ -33,14 +33,22 @@ def test_content_is_counted_by_its_variance() -> None:
     contents, tasks = torch.tensor([3.0, -3.0]), torch.tensor([1.0, -1.0])
     descriptors = (contents[None, :] + tasks[:, None])[..., None].double()
     assert float(content_share(descriptors)) == pytest.approx(9)
-    without = contrastive_losses(descriptors - contents[None, :, None], 0.5)
-    torch.testing.assert_close(contrastive_losses(descriptors, 0.5), without + math.log(10))
+    found, without = (
+        contrastive_losses(d, 0.5) - log_scale(d) ** 2 for d in (descriptors, descriptors - contents[:, None])
+    )
+    torch.testing.assert_close(found, without + math.log(10))
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1.0, 0.0), (math.e, 1.0), (math.e**-2, -2.0)])
+def test_the_scale_is_held_at_one(size: float, expected: float) -> None:
+    assert float(log_scale(torch.full((2, 2, 3), -size))) == pytest.approx(expected, abs=1e-6)
 
 
 def test_only_directions_from_the_common_part_count() -> None:
     descriptors = drawn(5, 3, 6)
     moved = 7 * descriptors + drawn(6)
-    torch.testing.assert_close(contrastive_losses(moved, 0.2), contrastive_losses(descriptors, 0.2))
+    found, expected = (contrastive_losses(d, 0.2) - log_scale(d) ** 2 for d in (moved, descriptors))
+    torch.testing.assert_close(found, expected)
 
 
 def test_tasks_of_another_order_have_their_losses_in_that_order() -> None:
@@ -59,3 +67,4 @@ def test_descriptors_are_pulled_together_by_task() -> None:
     assert float(content_share(found.detach())) < 0.05
     least = math.log(2)  # the two other images of the own task share its probability
     assert least < float(contrastive_losses(found.detach(), 0.2).max()) < least + 0.02
+    assert float(log_scale(found.detach())) == pytest.approx(0, abs=0.05)

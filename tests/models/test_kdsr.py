@@ -256,7 +256,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert torch.equal(found(lr), network(lr))
     other = KDSRModel(kind="kdsr", size="tiny", estimator="none")
     with pytest.raises(UserError, match=r"another network \(estimator student where none is wanted\)"):
-        load_vector(tmp_path, other, 3, "training.init")
+        load_vector(tmp_path, other, 3, "training.init", network)
 
 
 # Initial weights -----------------------------------------------------------------------------------------------------

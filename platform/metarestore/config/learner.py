@@ -83,6 +83,8 @@ class _Pooled(_Learner):
 
     contrast: Contrast | None = None
     """For KDSR: makes its estimator tell tasks apart, for descriptors; left out, it learns from restoring alone."""
+    warmup_steps: int = Field(0, ge=0)
+    """Outer steps at first in which KDSR's estimator learns alone, from the contrast and what a teacher says."""
 
     @model_validator(mode="after")
     def _contrast_is_vectorised(self) -> Self:
@@ -91,13 +93,26 @@ class _Pooled(_Learner):
         return self
 
 
-class Pretrain(_Pooled):
+class _FromImages(_Pooled):
+    """What every learner has that learns from images alone, but for a contrast."""
+
+    @model_validator(mode="after")
+    def _warms_up_by_something(self) -> Self:
+        lasts = self.contrast.steps if self.contrast else 0
+        if lasts is not None and self.warmup_steps > lasts:
+            raise ValueError(
+                "in the warmup_steps the estimator learns from the contrast alone; contrast must last as long"
+            )
+        return self
+
+
+class Pretrain(_FromImages):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
     kind: Literal["pretrain"]
 
 
-class Finetune(_Pooled):
+class Finetune(_FromImages):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
     kind: Literal["finetune"]
@@ -116,8 +131,6 @@ class Distill(_Pooled):
     """τ of KL(softmax(D′ of the teacher / τ) ‖ softmax(D′ of the student / τ))."""
     weight: float = Field(1.0, ge=0)
     """Weight of the divergence beside the image loss."""
-    warmup_steps: int = Field(0, ge=0)
-    """Outer steps at first in which the estimator learns from the divergence alone."""
     backend: Literal["vectorised"] = "vectorised"
 
 

@@ -67,7 +67,8 @@ def _pooled(
         return _student(spec, model, precision)
     if spec.contrast is None:
         return PretrainLearner(model, spec.loss, spec.charbonnier_eps, precision)
-    return EmbeddingLearner(_describing(model), spec.loss, spec.charbonnier_eps, spec.contrast, precision)
+    describing = _describing(model)
+    return EmbeddingLearner(describing, spec.loss, spec.charbonnier_eps, spec.contrast, spec.warmup_steps, precision)
 
 
 def _describing(model: nn.Module) -> KDSR:
@@ -96,11 +97,11 @@ def _student(spec: Distill, model: nn.Module, precision: Precision) -> DistillLe
         spec.loss,
         spec.charbonnier_eps,
         spec.contrast,
+        spec.warmup_steps,
         precision,
         teacher=teacher,
         temperature=spec.temperature,
         weight=spec.weight,
-        warmup_steps=spec.warmup_steps,
     )
 
 

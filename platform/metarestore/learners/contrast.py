@@ -21,8 +21,9 @@ def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
         temperature: τ, what cosines are divided by.
 
     Returns:
-        (T,): the mean over a task's images of −log p(own task), from log(N − 1), where tasks are far apart,
-        to log(T·N − 1), where nothing is told apart; plus log(1 + `content_share`).
+        (T,): the mean over a task's images of −log p(own task), from log(N − 1), where tasks are far apart, to
+        log(T·N − 1), where nothing is told apart; plus log(1 + `content_share`); plus the square of `log_scale`, since
+        nothing else keeps descriptors from growing without end (measured).
 
     Source: Khosla et al., Supervised Contrastive Learning (2020), eq. 2; as use of degradations: Wang et al.,
     Unsupervised Degradation Representation Learning for Blind Super-Resolution (2021), section 3.2.
@@ -35,7 +36,12 @@ def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
     alike = (own[:, None] == own) & ~itself
     losses = -scores.masked_fill(~alike, 0.0).sum(dim=-1) / (images - 1)
     told = losses.view(tasks, images).mean(dim=-1)
-    return told + content_share(descriptors).log1p()
+    return told + content_share(descriptors).log1p() + log_scale(descriptors).square()
+
+
+def log_scale(descriptors: Tensor) -> Tensor:
+    """Computes the logarithm of the root mean square of descriptors (T, N, C); ()."""
+    return descriptors.square().mean().clamp_min(_TINY).log() / 2
 
 
 def content_share(descriptors: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from metarestore.learners.embedding import ESTIMATOR, EmbeddingLearner, Terms
+from metarestore.learners.embedding import COMPRESS, ESTIMATOR, EmbeddingLearner, Terms
 from metarestore.models.kdsr import KDSR, Embeddings
 from metarestore.models.parameters import Layout, initial_vector
 
@@ -27,30 +27,27 @@ class DistillLearner(EmbeddingLearner):
         teacher: The trained teacher, of the student's size and scale.
         temperature: τ.
         weight: Weight of the divergence.
-        warmup_steps: Outer steps at first in which the embeddings alone are learned from.
     """
 
     teacher: KDSR = field(kw_only=True)
     temperature: float = 0.15
     weight: float = 1.0
-    warmup_steps: int = 0
 
     def initial(self, network: Tensor) -> Tensor:
-        """Returns the student's parameters (P,) with the restorer's replaced by the teacher's."""
+        """Returns the student's parameters (P,) with the teacher's restorer, and its layer from D′ to D.
+
+        The student learns to say the teacher's D′, so that layer is right for it (published students learn it anew).
+        """
         layout = Layout.of(self.model)
         taught = Layout.of(self.teacher).unflatten(initial_vector(self.teacher).to(network))
         params = layout.unflatten(network)
-        restorer = {name: taught[name] for name in params if not name.startswith(ESTIMATOR)}
-        return layout.flatten({**params, **restorer})
+        own = [name for name in params if name.startswith(ESTIMATOR) and not name.startswith(COMPRESS)]
+        return layout.flatten({name: params[name] if name in own else taught[name] for name in params})
 
     def terms(self, said: Embeddings, lr: Tensor, hr: Tensor, step: int) -> Terms:
         """Computes the divergence, and the contrast while there is one."""
         divergence = kl_divergence(self.told(lr, hr), said.distilled, self.temperature)
         return {"kl": (self.weight, divergence), **super().terms(said, lr, hr, step)}
-
-    def learns_estimator_alone(self, step: int) -> bool:
-        """Tells whether the estimator is still warming up."""
-        return step < self.warmup_steps
 
     def told(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Computes the teacher's D′ of images of T tasks, (T, N, 4C); it is a constant."""

@@ -23,6 +23,9 @@ from metarestore.tasks.task import Task
 ESTIMATOR = "estimator."
 """Prefix of the names of the estimator's parameters; all others are the restorer's."""
 
+COMPRESS = f"{ESTIMATOR}compress."
+"""Prefix of the names of the layer from D′ to D."""
+
 Terms = Mapping[str, tuple[float, Tensor]]
 """Losses (T,) of the embeddings with their weights, by the name they are logged under."""
 
@@ -40,6 +43,7 @@ class EmbeddingLearner(Learner):
         eps: ε of the Charbonnier loss.
         contrast: Contrast between tasks, or None. It is of D′, not of D: how much of what the estimator knows modulates
             the restorer is left to the images (contrasting D learned to restore more slowly, measured).
+        warmup_steps: Outer steps at first in which the estimator alone learns, from the losses of the embeddings.
         precision: Arithmetic of the network.
     """
 
@@ -47,6 +51,7 @@ class EmbeddingLearner(Learner):
     loss_name: LossName = "l1"
     eps: float = EPS
     contrast: Contrast | None = None
+    warmup_steps: int = 0
     precision: Precision = "float32"
 
     @property
@@ -60,7 +65,7 @@ class EmbeddingLearner(Learner):
         said = each(self._describe, params, self.model.seen(lr, hr))
         terms = self.terms(said, lr, hr, step)
         losses = sum((weight * term for weight, term in terms.values()), start=lr.new_zeros(len(lr)))
-        alone = self.learns_estimator_alone(step)
+        alone = step < self.warmup_steps
         with torch.no_grad() if alone else nullcontext():  # then images are restored for the log alone
             restored = each(self._restore, params, lr, said.modulating)
             errors = image_losses(self.loss_name, self.eps)(restored, hr)
@@ -74,10 +79,6 @@ class EmbeddingLearner(Learner):
             return {}
         losses = contrastive_losses(said.distilled, self.contrast.temperature)
         return {"contrast": (self.contrast.weight, losses)}
-
-    def learns_estimator_alone(self, step: int) -> bool:
-        """Tells whether the restored images are not learned from at an outer step."""
-        return False
 
     def _describe(self, params: Params, seen: Tensor) -> Embeddings:
         own = {name.removeprefix(ESTIMATOR): v for name, v in params.items() if name.startswith(ESTIMATOR)}

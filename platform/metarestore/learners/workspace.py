@@ -142,9 +142,10 @@ class Workspace:
             UserError: `training.init` is no network, or another one.
         """
         init = self.experiment.training.init
+        fresh = self._fresh_model()
         if init is None:
-            return self.learner.initial(initial_vector(self._fresh_model()))
-        return self.learner.initial(load_vector(init, self.experiment.model, self.study.scale, "training.init"))
+            return self.learner.initial(initial_vector(fresh))
+        return self.learner.initial(load_vector(init, self.experiment.model, self.study.scale, "training.init", fresh))
 
     def _fresh_model(self) -> Network:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))

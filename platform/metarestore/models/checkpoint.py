@@ -25,6 +25,9 @@ from metarestore.models.shipped import shipped
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
 
+_FREE = ("estimator", "embedding")
+"""What may differ between a KDSR and the one it starts from."""
+
 _SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
 
 
@@ -97,14 +100,18 @@ def load_model(path: Path) -> Network:
     return _read(path)[0].eval()
 
 
-def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str) -> Tensor:
+def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
     """Reads the parameters (P,) of a network that must be of the given kind.
+
+    A KDSR may start from one with another estimator, or without: the restorer is taken from it, the estimator from
+    `fresh`. Estimators start near 1, which is what a network without one has for an embedding.
 
     Args:
         path: As for `load_model`.
         spec: The network that is wanted.
         scale: Its upscaling factor.
         key: Key of the configuration that names the file, for the message.
+        fresh: The network with its initial weights.
 
     Raises:
         UserError: There is no such file, or it is not a network of ours, or another one.
@@ -115,12 +122,16 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str) -> Tensor:
         raise UserError(f"{key}: {error}") from error
     wanted = spec.model_dump() | {"scale": scale}
     given = found.model_dump() | {"scale": found_scale}
-    names = wanted if spec.kind == found.kind else ("kind",)
+    names = [name for name in wanted if name not in _FREE] if spec.kind == found.kind else ["kind"]
     differing = [name for name in names if wanted[name] != given[name]]
     if differing:
         text = ", ".join(f"{name} {given.get(name)} where {wanted[name]} is wanted" for name in differing)
         raise UserError(f"{key}: {path} holds another network ({text}); make model and scale those of the file")
-    return initial_vector(model)
+    if wanted.get("estimator") == given.get("estimator"):
+        return initial_vector(model)
+    layout, taken = Layout.of(fresh), dict(model.named_parameters())
+    own = dict(fresh.named_parameters())
+    return layout.flatten({name: (taken if name.startswith("restorer.") else own)[name].detach() for name in own})
 
 
 def network_hash(path: Path) -> str:
