@@ -91,6 +91,26 @@ def test_a_contrast_may_act_at_first_alone() -> None:
     np.testing.assert_array_equal(after.gradients, gradients(PretrainLearner(network), given).gradients)
 
 
+def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
+    network, given = tiny(), tasks(2)
+    learner = EmbeddingLearner(network, contrast=Contrast(weight=0.5), warmup_steps=3)
+    layout, flat = Layout.of(network), initial_vector(network)
+    for step, warming in ((2, True), (3, False)):
+        found = vectorised_gradients(learner, layout, flat, given, step)
+        slopes = layout.unflatten(torch.from_numpy(found.gradients[0]))
+        moving = {name for name, slope in slopes.items() if slope.any()}
+        assert all(name.startswith("estimator.") for name in moving) == warming
+        assert "estimator.mix.0.weight" in moving
+        assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
+
+
+@pytest.mark.parametrize("contrast", [None, {"steps": 4}])
+def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment], contrast: dict[str, Any] | None) -> None:
+    learner = {"kind": "pretrain", "contrast": contrast, "warmup_steps": 5}
+    with pytest.raises(ValidationError, match="contrast must last as long"):
+        small_experiment(model=STUDENT, learner=learner)
+
+
 # Clean patches -------------------------------------------------------------------------------------------------------
 
 

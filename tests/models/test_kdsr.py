@@ -19,7 +19,7 @@ from metarestore.models.dynamic import channels_last, dynamic_depthwise
 from metarestore.models.kdsr import KDSR, SIZES, Estimator
 from metarestore.models.linear_tail import Layer, composed_tail, layered_tail
 from metarestore.models.network import seeded
-from metarestore.models.parameters import initial_vector
+from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
 
 FROZEN = 24
@@ -254,9 +254,29 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert torch.equal(initial_vector(found), flat)
     lr = uniform(1, 3, 6, 6).float()
     assert torch.equal(found(lr), network(lr))
-    other = KDSRModel(kind="kdsr", size="tiny", estimator="none")
-    with pytest.raises(UserError, match=r"another network \(estimator student where none is wanted\)"):
+    other = KDSRModel(kind="kdsr", size="s")
+    with pytest.raises(UserError, match=r"another network \(size tiny where s is wanted\)"):
         load_vector(tmp_path, other, 3, "training.init", network)
+
+
+@pytest.mark.parametrize(("before", "after"), [("none", "teacher"), ("teacher", "student"), ("student", "none")])
+def test_a_network_starts_from_one_with_another_estimator(tmp_path: Path, before: str, after: str) -> None:
+    specs = [KDSRModel(kind="kdsr", size="tiny", estimator=kind) for kind in (before, after)]
+    first, fresh = build_model(specs[0], 2, seed=5), build_model(specs[1], 2, seed=6)
+    save_model(tmp_path / "model.safetensors", specs[0], 2, initial_vector(first))
+    found = Layout.of(fresh).unflatten(load_vector(tmp_path, specs[1], 2, "training.init", fresh))
+    taken, own = dict(first.named_parameters()), dict(fresh.named_parameters())
+    for name, value in found.items():
+        assert torch.equal(value, (taken if name.startswith("restorer.") else own)[name])
+
+
+def test_an_estimator_hardly_changes_what_a_network_without_one_has_learned(tmp_path: Path) -> None:
+    none, student = tiny(2, "none"), tiny(2, seed=1)
+    student.restorer.load_state_dict(none.restorer.state_dict())
+    lr = uniform(2, 3, 9, 9)
+    with torch.no_grad():
+        away = (student(lr) - none(lr)).abs().max() / none(lr).abs().max()
+    assert 0 < float(away) < 0.05
 
 
 # Initial weights -----------------------------------------------------------------------------------------------------
