@@ -1,9 +1,10 @@
 """Measures KDSR against a plain implementation of the same structure, in one run, interleaved, on one thread.
 
-Run:     python experiments/benchmarks/kdsr.py [--size m] [--rounds 5]
+Run:     python experiments/benchmarks/kdsr.py [--size m] [--rounds 5] [--out experiments/results/kdsr_speed.md]
 Prints:  the largest difference of the outputs; the median times of the processor (other processes do not count) and
          their ratio for the forward pass at 1 x 3 x 128 x 128 and 256 x 256, with the whole image and with a crop of
-         64 x 64 described, and for a student's training step (batch 8, LR 48 x 48, L1 and distillation).
+         64 x 64 described, and for a student's training step (batch 8, LR 48 x 48, L1 and distillation); and how many
+         multiplications both sides need.
 Plain:   default memory format, the batch folded into groups, each layer of the tail by itself, and a teacher whose
          estimator runs with autograd.
 """
@@ -11,14 +12,20 @@ Plain:   default memory format, the batch folded into groups, each layer of the 
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.process import prepare_process
@@ -122,7 +129,30 @@ class Ours:
         return {name: value[0] for name, value in slopes.items()}
 
 
-def measure(what: str, rounds: int, *forms: Callable[[], object]) -> None:
+@dataclass(frozen=True)
+class Row:
+    """Times of one piece of work.
+
+    Attributes:
+        what: The work.
+        milliseconds: Median time of the processor of each form, the plain one first.
+        products: Multiplications of each form, in 10^9.
+    """
+
+    what: str
+    milliseconds: tuple[float, ...]
+    products: tuple[float, ...]
+
+    def line(self) -> str:
+        """Writes a row of the table."""
+        slow, *others = self.milliseconds
+        shown = [f"{fast:.0f} ms, x{slow / fast:.2f}" for fast in others] + ["–"] * (len(FORMS) - len(others))
+        counts = " / ".join(f"{count:.1f}" for count in self.products)
+        return f"| {self.what} | {slow:.0f} ms | " + " | ".join(shown) + f" | {counts} |"
+
+
+def measure(what: str, rounds: int, *forms: Callable[[], object]) -> Row:
+    """Times forms of one piece of work, interleaved."""
     times: list[list[float]] = [[] for _ in forms]
     for number in range(rounds + 1):
         for form, measured in zip(forms, times, strict=True):
@@ -130,48 +160,89 @@ def measure(what: str, rounds: int, *forms: Callable[[], object]) -> None:
             form()
             if number:  # the first round warms up
                 measured.append(1e3 * (time.process_time() - started))
-    slow, *others = (statistics.median(measured) for measured in times)
-    shown = "".join(f"   {name} {fast:8.0f} ms, x{slow / fast:.2f}" for name, fast in zip(NAMES, others, strict=False))
-    print(f"{what:<34} plain {slow:8.0f} ms{shown}", flush=True)
+    row = Row(what, tuple(map(statistics.median, times)), tuple(map(products_of, forms)))
+    print(row.line(), flush=True)
+    return row
 
 
-NAMES = ("ours", "ours, cropped")
+def products_of(form: Callable[[], object]) -> float:
+    """Counts the multiplications of convolutions and matrix products, in 10^9."""
+    with FlopCounterMode(display=False) as counter:
+        form()
+    return float(counter.get_total_flops()) / 2e9
+
+
+FORMS = ("ours", "ours, estimate on a crop")
+
+PAGE = """\
+# How fast is KDSR?
+
+metarestore's KDSR `{size}` at x4 against a plain implementation of the same published structure (default memory
+format, the batch folded into groups, each layer of the tail by itself, a teacher whose estimator runs with autograd), in
+one run, interleaved, one thread; medians of {rounds} rounds, time of the processor. *estimate on a crop*: of {crop} x
+{crop} LR pixels, an approximation whose price stands in kdsr_restoration.md.
+
+    python experiments/benchmarks/kdsr.py --size {size} --rounds {rounds} --out experiments/results/kdsr_speed.md
+
+{date}, {chip}, torch {torch}, load of the machine {load:.1f}.
+
+| work | plain | {forms} | 10^9 multiplications, plain / ours |
+| :-- | --: | --: | --: | :-- |
+{rows}
+
+Largest difference of the outputs {output:.0e}, of the step's gradient {gradient:.0e} of its norm.
+
+What is left of a step are the convolutions of restorer and estimator, which are the same on both sides, forward and
+backward: the ratio of the multiplications is that of the times, but for the dynamic convolutions and the memory format.
+"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    """Measures, prints, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="m")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     prepare_process()
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, 1 thread, kdsr-{options.size} x4")
     student = seeded(KDSR, 0, scale=SCALE, size=options.size)
     teacher = seeded(KDSR, 1, scale=SCALE, size=options.size, estimator="teacher")
     plain, ours = Plain(student, teacher), Ours(student, teacher)
     rng = torch.Generator().manual_seed(0)
+    rows, differences = [], []
     for side in (128, 256):
         lr = torch.rand(1, 3, side, side, generator=rng)
-        difference = float((plain.forward(lr) - ours.forward(lr)).abs().max())
-        print(f"largest difference at {side} x {side}: {difference:.1e}")
-        measure(
-            f"forward, 1 x 3 x {side} x {side}",
-            options.rounds,
-            lambda lr=lr: plain.forward(lr),
-            lambda lr=lr: ours.forward(lr),
-            lambda lr=lr: ours.forward_cropped(lr),
-        )
+        differences.append(float((plain.forward(lr) - ours.forward(lr)).abs().max()))
+        forms = (partial(form, lr) for form in (plain.forward, ours.forward, ours.forward_cropped))
+        rows.append(measure(f"forward, 1 x 3 x {side} x {side}", options.rounds, *forms))
     lr = torch.rand(BATCH, 3, PATCH, PATCH, generator=rng)
     hr = torch.rand(BATCH, 3, SCALE * PATCH, SCALE * PATCH, generator=rng)
     expected, found = plain.step(lr, hr), ours.step(lr, hr)
     norm = sum(float(value.square().sum()) for value in expected.values()) ** 0.5
     away = sum(float((found[name] - value).square().sum()) for name, value in expected.items()) ** 0.5
-    print(f"difference of the gradients: {away / norm:.1e} of their norm")
-    measure(
-        f"student's step, {BATCH} x 3 x {PATCH} x {PATCH}",
-        options.rounds,
-        lambda: plain.step(lr, hr),
-        lambda: ours.step(lr, hr),
+    steps = (partial(form, lr, hr) for form in (plain.step, ours.step))
+    rows.append(measure(f"student's step, {BATCH} x 3 x {PATCH} x {PATCH}", options.rounds, *steps))
+    page = PAGE.format(
+        size=options.size,
+        rounds=options.rounds,
+        crop=CROP,
+        date=datetime.date.today(),
+        chip=chip(),
+        torch=torch.__version__,
+        load=os.getloadavg()[0],
+        forms=" | ".join(FORMS),
+        rows="\n".join(row.line() for row in rows),
+        output=max(differences),
+        gradient=away / norm,
     )
+    print(page) if options.out is None else options.out.write_text(page, encoding="utf-8")
+
+
+def chip() -> str:
+    """Names the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":
