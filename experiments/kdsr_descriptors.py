@@ -108,7 +108,7 @@ def confusions(rows: Sequence[Row], most: int = 5) -> str:
 PAGE = """\
 # What are KDSR's descriptors worth?
 
-Descriptors D of {count} patches of {photographs} photographs that no training saw (shared/data/valid): {draws} draws,
+Descriptors D of {count} patches of {photographs} photographs that no training saw (DATA/valid): {draws} draws,
 by a seed of their own, of each of the {families} auxiliary distributions of the catalogue's graph, {patches} patches a
 draw. Everything is predicted for photographs *and* draws that nothing was fitted on. Aims: families at least 0.85, R2
 at least 0.8.

@@ -151,7 +151,7 @@ all dynamic kernels, which have no bias, would be 0 and the control a linear net
 fixed kernels.) {steps:,} steps a stage, 4 tasks of 2 patches of 32x32 LR pixels a step, Adam 1e-3 with a cosine to 0;
 nothing was tuned on the photographs that are measured on.
 
-Measured on Gaussian8: {count} photographs of shared/data/valid, each by eight kernels, PSNR-Y in dB, border 4; {seeds}
+Measured on Gaussian8: {count} photographs of DATA/valid, each by eight kernels, PSNR-Y in dB, border 4; {seeds}
 seeds.
 
 Commands:

@@ -46,7 +46,7 @@ def measured(data: Path, run: Path) -> dict[str, float]:
     figures = {}
     for name, restore in (("PSNR-Y", image_restorer(network)), ("bicubic PSNR-Y", bicubic_restore(scale))):
         report = evaluate_protocol(PROTOCOL, spec, data / "valid", restore)
-        figures[f"{name} on {PROTOCOL}, shared/data/valid, dB"] = round(report.psnr_y, 3)
+        figures[f"{name} on {PROTOCOL}, other photographs of BSDS500, Kodak and McMaster, dB"] = round(report.psnr_y, 3)
     return figures
 
 
@@ -63,7 +63,7 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         scale=network.scale,
         sha256=hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
-        data="T91, BSDS500 train and test, Kodak and McMaster photographs (shared/data/train)",
+        data="photographs of T91, BSDS500 (train, part of test), Kodak and McMaster",
         tasks=tasks,
         seed=record["seed"],
         steps={stage: state["step"] for stage, state in states.items()},
