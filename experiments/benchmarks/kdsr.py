@@ -179,8 +179,8 @@ PAGE = """\
 
 metarestore's KDSR `{size}` at x4 against a plain implementation of the same published structure (default memory
 format, the batch folded into groups, each layer of the tail by itself, a teacher whose estimator runs with autograd),
-in one run, interleaved, one thread; medians of {rounds} rounds, time of the processor. *estimate on a crop*: of {crop} x
-{crop} LR pixels, an approximation whose price stands in kdsr_restoration.md.
+in one run, interleaved, one thread; medians of {rounds} rounds, time of the processor. *estimate on a crop*: of the
+middle {crop} x {crop} LR pixels, an approximation whose price stands in kdsr_restoration.md.
 
     python experiments/benchmarks/kdsr.py --size {size} --rounds {rounds} --out experiments/results/kdsr_speed.md
 
