@@ -115,7 +115,7 @@ at least 0.8.
 
 Commands:
 
-    python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --steps {steps} --seeds 0
+    python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --seeds 0
     python experiments/kdsr_descriptors.py DATA {models}
 
 {date}, one thread. *families*: accuracy of the 5 nearest neighbours; *content*: accuracy of telling the photograph by

@@ -156,7 +156,7 @@ seeds.
 
 Commands:
 
-    python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps {steps} --seeds {names}
+    python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --seeds {names}
     python experiments/kdsr_restoration.py DATA --runs runs/kdsr_isotropic
 
 {date}, one thread of a 2-core machine beside other work; minutes of training by stage: {minutes}.

@@ -3,14 +3,14 @@
 isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
            `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines:
            every restorer is updated as often. Measured by experiments/kdsr_restoration.py.
-mixed      teacher and student on 16 kinds of degradation, with a contrast throughout. Measured by
+mixed      teacher and student on 16 kinds of degradation, with a contrast. Measured by
            experiments/kdsr_descriptors.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
 
-Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --steps 2500 --seeds 0 1 2
-         python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --steps 3000 --seeds 0
+Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --seeds 0 1 2
+         python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --seeds 0
 Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
 """
 
@@ -68,11 +68,13 @@ class Stage:
         estimator: Of the network.
         init: Stage that it starts from, if any; a student starts from its teacher by itself.
         contrast: How embeddings are contrasted, and how long at first the estimator learns alone.
+        steps: Outer steps.
     """
 
     estimator: str
     init: str = ""
     contrast: str = ""
+    steps: int = 2000
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ MIXTURE = (
     *("jpeg", "noise_gaussian", "noise_gray", "noise_jpeg", "noise_poisson", "noise_sensor", "noise_speckle", "webp"),
 )
 
-FIRST, THROUGHOUT = "contrast: {steps: 200}, warmup_steps: 200", "contrast: {}"
+CONTRAST = "contrast: {}, warmup_steps: 200"
 
 STUDIES = {
     "isotropic": Study(
@@ -117,9 +119,9 @@ STUDIES = {
         patches=2,
         patch=128,
         stages={
-            "base": Stage("none"),
-            "teacher": Stage("teacher", "base", FIRST),
-            "student": Stage("student", "", FIRST),
+            "base": Stage("none", steps=2500),
+            "teacher": Stage("teacher", "base", CONTRAST),
+            "student": Stage("student", "", CONTRAST),
             "control_first": Stage("none", "base"),
             "control": Stage("none", "control_first"),
         },
@@ -129,19 +131,19 @@ STUDIES = {
         tasks=8,
         patches=4,
         patch=96,
-        stages={"teacher": Stage("teacher", "", THROUGHOUT), "student": Stage("student", "", THROUGHOUT)},
+        stages={"teacher": Stage("teacher", "", CONTRAST), "student": Stage("student", "", CONTRAST)},
     ),
 }
 
 
-def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> str:
+def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, size: str) -> str:
     """Writes the experiment of one stage of a seed."""
     runs, stage = (folder / f"seed{seed}").resolve(), study.stages[name]
     learner = f"kind: distill, teacher: {runs}/teacher" if name == "student" else "kind: pretrain"
     return EXPERIMENT.format(
         seed=seed,
         size=size,
-        steps=steps,
+        steps=stage.steps,
         tasks=study.tasks,
         half=study.patches // 2,
         patch=study.patch,
@@ -167,14 +169,14 @@ def make_project(folder: Path, data: Path) -> None:
     (folder / "tasks/soft.yaml").write_text(TARGET)
 
 
-def train(study: Study, folder: Path, data: Path, seed: int, size: str, steps: int) -> None:
+def train(study: Study, folder: Path, data: Path, seed: int, size: str) -> None:
     """Trains what is not trained yet of a seed."""
     for stage in study.stages:
         run = (folder / f"seed{seed}" / stage).resolve()
         if (run / "model.safetensors").exists():
             continue
         experiment = folder / f"experiments/seed{seed}_{stage}.yaml"
-        experiment.write_text(experiment_of(stage, study, folder, data, seed, size, steps))
+        experiment.write_text(experiment_of(stage, study, folder, data, seed, size))
         command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
         resume = ["--resume"] if (run / "run.json").exists() else []
         subprocess.run([*command, *resume], check=True)
@@ -187,8 +189,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--steps", type=int, default=2500)
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:
-        train(STUDIES[options.study], options.out, options.data, seed, options.size, options.steps)
+        train(STUDIES[options.study], options.out, options.data, seed, options.size)

@@ -82,15 +82,6 @@ def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
 
-def test_a_contrast_may_act_at_first_alone() -> None:
-    network, given = tiny(), tasks(2)
-    learner = EmbeddingLearner(network, contrast=Contrast(steps=3))
-    layout, flat = Layout.of(network), initial_vector(network)
-    assert "contrast" in vectorised_gradients(learner, layout, flat, given, 2).figures.terms
-    after = vectorised_gradients(learner, layout, flat, given, 3)
-    np.testing.assert_array_equal(after.gradients, gradients(PretrainLearner(network), given).gradients)
-
-
 def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
     network, given = tiny(), tasks(2)
     learner = EmbeddingLearner(network, contrast=Contrast(weight=0.5), warmup_steps=3)
@@ -104,11 +95,17 @@ def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
         assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
 
 
-@pytest.mark.parametrize("contrast", [None, {"steps": 4}])
-def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment], contrast: dict[str, Any] | None) -> None:
-    learner = {"kind": "pretrain", "contrast": contrast, "warmup_steps": 5}
-    with pytest.raises(ValidationError, match="contrast must last as long"):
-        small_experiment(model=STUDENT, learner=learner)
+def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(ValidationError, match=r"from the contrast alone; add contrast: \{\}"):
+        small_experiment(model=STUDENT, learner={"kind": "pretrain", "warmup_steps": 5})
+
+
+@pytest.mark.parametrize(("contrast", "expected"), [(None, 0), ({}, 5)])
+def test_tasks_share_their_patches_in_the_warm_up_of_a_contrast(
+    small_experiment: Callable[..., Experiment], contrast: dict[str, Any] | None, expected: int
+) -> None:
+    learner = {"kind": "distill", "teacher": "t", "contrast": contrast, "warmup_steps": 5}
+    assert small_experiment(model=STUDENT, learner=learner).shared_until == expected
 
 
 # Clean patches -------------------------------------------------------------------------------------------------------

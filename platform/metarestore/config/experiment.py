@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -200,7 +199,7 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _a_contrast_has_two_sides(self) -> Self:
-        if not self.contrasted_until:
+        if not isinstance(self.learner, Pretrain | Finetune | Distill) or self.learner.contrast is None:
             return self
         if not isinstance(self.model, KDSRModel) or self.model.estimator == "none":
             raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
@@ -215,11 +214,11 @@ class Experiment(Strict):
         return self
 
     @property
-    def contrasted_until(self) -> float:
-        """Outer step before which descriptors are contrasted, and so all tasks of a step degrade the same patches."""
+    def shared_until(self) -> int:
+        """Outer step before which all tasks of a step degrade the same clean patches."""
         if not isinstance(self.learner, Pretrain | Finetune | Distill) or self.learner.contrast is None:
             return 0
-        return math.inf if self.learner.contrast.steps is None else self.learner.contrast.steps
+        return self.learner.warmup_steps
 
     @model_validator(mode="after")
     def _a_teacher_only_learns(self) -> Self:

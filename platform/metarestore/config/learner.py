@@ -65,17 +65,14 @@ class _MultiStepLoop(_InnerLoop):
 class Contrast(Strict):
     """Embeddings D′ of one task's images are drawn together, those of other tasks apart (Khosla et al., 2020).
 
-    All tasks of a step then degrade the same clean patches, so that contents do not tell them apart; the tasks of a
-    shard are compared with each other.
+    The tasks of a shard are compared with each other. In the `warmup_steps` all tasks of a step degrade the same clean
+    patches, so that contents cannot tell them apart.
     """
 
     weight: float = Field(0.03, gt=0)
     """Weight of the contrast beside the image loss."""
     temperature: float = Field(0.2, gt=0)
     """What the cosine of two embeddings is divided by."""
-    steps: int | None = Field(None, ge=1)
-    """Outer steps at first in which it acts; throughout if left out. Restoring learns more from tasks with patches of
-    their own."""
 
 
 class _Pooled(_Learner):

@@ -1,4 +1,4 @@
-"""Contrast of descriptors: the images of one task close, those of other tasks apart, on the same clean patches."""
+"""Contrast of descriptors: the images of one task close, those of other tasks apart."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ _TINY = 1e-20
 
 
 def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
-    """Computes how badly tasks that degrade the same N clean patches are told apart by their descriptors.
+    """Computes how badly tasks are told apart by the descriptors of their patches.
 
     What all tasks say of a patch is its content, and is taken off first: in a network that has learned nothing yet it
     is nearly all there is, all cosines are ±1, and their slope is 0 (measured). It is counted by a term of its own.
+    Where tasks have patches of their own, what is taken off is about the mean of all descriptors.
 
     Args:
-        descriptors: (T, N, C), the same N ≥ 2 patches in the same order for each of T ≥ 2 tasks.
+        descriptors: (T, N, C), N ≥ 2 patches of each of T ≥ 2 tasks; at first best the same ones in the same order.
         temperature: τ, what cosines are divided by.
 
     Returns:

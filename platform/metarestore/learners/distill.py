@@ -44,10 +44,10 @@ class DistillLearner(EmbeddingLearner):
         own = [name for name in params if name.startswith(ESTIMATOR) and not name.startswith(COMPRESS)]
         return layout.flatten({name: params[name] if name in own else taught[name] for name in params})
 
-    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor, step: int) -> Terms:
-        """Computes the divergence, and the contrast while there is one."""
+    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
+        """Computes the divergence, and the contrast if there is one."""
         divergence = kl_divergence(self.told(lr, hr), said.distilled, self.temperature)
-        return {"kl": (self.weight, divergence), **super().terms(said, lr, hr, step)}
+        return {"kl": (self.weight, divergence), **super().terms(said, lr, hr)}
 
     def told(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Computes the teacher's D′ of images of T tasks, (T, N, 4C); it is a constant."""

@@ -63,7 +63,7 @@ class EmbeddingLearner(Learner):
         """Computes the losses of support and query together."""
         lr, hr = all_patches(tasks)
         said = each(self._describe, params, self.model.seen(lr, hr))
-        terms = self.terms(said, lr, hr, step)
+        terms = self.terms(said, lr, hr)
         losses = sum((weight * term for weight, term in terms.values()), start=lr.new_zeros(len(lr)))
         alone = step < self.warmup_steps
         with torch.no_grad() if alone else nullcontext():  # then images are restored for the log alone
@@ -73,9 +73,9 @@ class EmbeddingLearner(Learner):
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse, {name: term.detach() for name, (_, term) in terms.items()})
 
-    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor, step: int) -> Terms:
-        """Computes the losses of the embeddings of images (T, N, ...) at an outer step."""
-        if self.contrast is None or (self.contrast.steps is not None and step >= self.contrast.steps):
+    def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
+        """Computes the losses of the embeddings of images (T, N, ...)."""
+        if self.contrast is None:
             return {}
         losses = contrastive_losses(said.distilled, self.contrast.temperature)
         return {"contrast": (self.contrast.weight, losses)}

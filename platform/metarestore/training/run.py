@@ -139,7 +139,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
             experiment.seed,
             training.tasks_per_step,
             training.shard_size,
-            shared_until=experiment.contrasted_until,
+            shared_until=experiment.shared_until,
         ),
         weights=experiment.graph.weights,
         relate=None if from_target else lambda step, flat: estimate(workspace, session.map, workspace.network(flat)),

@@ -30,7 +30,7 @@ class TaskSampler:
     seed: int
     tasks_per_step: int
     shard_size: int
-    shared_until: float = 0
+    shared_until: int = 0
 
     def shards(self, step: int, probabilities: NDArray[np.float64] | None = None) -> list[Shard]:
         """Returns the shards of a step.
