@@ -95,11 +95,8 @@ class _FromImages(_Pooled):
 
     @model_validator(mode="after")
     def _warms_up_by_something(self) -> Self:
-        lasts = self.contrast.steps if self.contrast else 0
-        if lasts is not None and self.warmup_steps > lasts:
-            raise ValueError(
-                "in the warmup_steps the estimator learns from the contrast alone; contrast must last as long"
-            )
+        if self.warmup_steps and self.contrast is None:
+            raise ValueError("in the warmup_steps the estimator learns from the contrast alone; add contrast: {}")
         return self
 
 
