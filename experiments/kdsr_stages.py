@@ -3,7 +3,7 @@
 isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
            `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines:
            every restorer is updated as often. Measured by experiments/kdsr_restoration.py.
-mixed      teacher and student on 16 kinds of degradation, with a contrast. Measured by
+mixed      base, teacher and student on 16 kinds of degradation. Measured by
            experiments/kdsr_descriptors.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
@@ -129,9 +129,13 @@ STUDIES = {
     "mixed": Study(
         MIXTURE,
         tasks=8,
-        patches=4,
-        patch=96,
-        stages={"teacher": Stage("teacher", "", CONTRAST), "student": Stage("student", "", CONTRAST)},
+        patches=2,
+        patch=128,
+        stages={
+            "base": Stage("none"),
+            "teacher": Stage("teacher", "base", CONTRAST),
+            "student": Stage("student", "", CONTRAST),
+        },
     ),
 }
 
