@@ -121,9 +121,9 @@ STUDIES = {
         stages={
             "base": Stage("none", steps=2500),
             "teacher": Stage("teacher", "base", CONTRAST),
-            "student": Stage("student", "", CONTRAST),
+            "student": Stage("student", "", CONTRAST, steps=1000),
             "control_first": Stage("none", "base"),
-            "control": Stage("none", "control_first"),
+            "control": Stage("none", "control_first", steps=1000),
         },
     ),
     "mixed": Study(
