@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from metarestore.config.model import KDSRModel
 from metarestore.errors import UserError
+from metarestore.learners.precision import Bfloat16
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
@@ -129,6 +130,21 @@ def test_one_convolution_and_a_frame_equal_the_layers(factors: tuple[int, ...], 
     ]
     features = uniform(2, 4, *size) - 0.5
     torch.testing.assert_close(composed_tail(features, layers), layered_tail(features, layers))
+
+
+@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (2, 2, 1)])
+def test_one_convolution_equals_the_layers_in_bfloat16(factors: tuple[int, ...]) -> None:
+    outputs = [*(4 * factor**2 for factor in factors[:-1]), 3]
+    layers = [
+        Layer(uniform(count, 4, 3, 3, seed=count).float() - 0.5, uniform(count).float(), factor)
+        for count, factor in zip(outputs, factors, strict=True)
+    ]
+    features = uniform(2, 4, 9, 7).float() - 0.5
+    expected = layered_tail(features, layers)
+    with Bfloat16():
+        found = composed_tail(features, layers)
+    away = float((found - expected).abs().max() / expected.abs().max())
+    assert 0 < away < 4 * 2**-8  # a few roundings to 8 bits
 
 
 def test_the_composed_tail_has_the_same_slopes() -> None:
