@@ -143,6 +143,8 @@ def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., S
         ({"model": STUDENT, "training": {"source": "target"}}, "compares distributions"),
         ({"model": STUDENT, "training": {"shard_size": 1}}, "must be at least 2"),
         ({"model": STUDENT, "training": {"microbatch": 1}}, "must be at least 2"),
+        ({"model": STUDENT, "training": {"tasks_per_step": 5, "shard_size": 4}}, "leave no task alone"),
+        ({"model": STUDENT, "training": {"shard_size": 3, "tasks_per_step": 6, "microbatch": 2}}, "leave no task alone"),
         ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "needs backend: vectorised"),
     ],
 )

@@ -57,6 +57,11 @@ class OptimizerSpec(Strict):
         return self
 
 
+def _parts(count: int, size: int) -> set[int]:
+    """Returns the sizes of the parts of `count` things that are cut off `size` at a time."""
+    return {size, count % size or size} if count > size else {count}
+
+
 class Training(Strict):
     """The outer loop."""
 
@@ -91,6 +96,12 @@ class Training(Strict):
     """Steps between two checkpoints; a run that is killed loses at most so many."""
     keep: int = Field(1, ge=1)
     """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
+
+    @property
+    def fewest_together(self) -> int:
+        """Smallest number of tasks of a step that are computed at once."""
+        shards = _parts(self.tasks_per_step, self.shard_size)
+        return min(part for shard in shards for part in _parts(shard, self.microbatch or shard))
 
 
 class AdaptationOptimizer(Strict):
@@ -206,11 +217,10 @@ class Experiment(Strict):
             raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
         if self.training.source == "target":
             raise ValueError("learner.contrast compares distributions; training.source: target has only one")
-        together = (self.training.tasks_per_step, self.training.shard_size, self.training.microbatch or 2)
-        if min(together) < 2:
+        if self.training.fewest_together < 2:
             raise ValueError(
                 "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
-                "microbatch must be at least 2"
+                "microbatch must be at least 2, and leave no task alone when they divide each other"
             )
         return self
 
