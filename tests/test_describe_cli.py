@@ -140,6 +140,7 @@ MISTAKES = {
     "a teacher and photographs": ((*DESCRIBE, "teacher", "--images", "photos"), "is a teacher"),
     "a teacher and real pairs": ((*DESCRIBE, "teacher", "--task", "camera"), "is a teacher"),
     "a protocol": ((*DESCRIBE, "student", "--task", "gaussian8"), "--task: 'gaussian8' is an evaluation protocol"),
+    "protocols alone": ((*DESCRIBE, "student", "--task", "gaussian8*"), "'gaussian8*' is and matches no task"),
     "no such task": ((*DESCRIBE, "student", "--task", "jpg"), "did you mean 'jpeg'?"),
     "no such folder": ((*DESCRIBE, "student", "--images", "nowhere"), "nowhere: no such folder"),
     "a folder twice": ((*DESCRIBE, "student", "--images", "photos", "--images", "photos"), "are called 'photos'"),
@@ -177,6 +178,14 @@ MISTAKES = {
     "no such file of descriptors": (
         ("restore", "photos/a.png", "--model", "student", "--embedding", "none.json:lr", "--out", "o.png"),
         "none.json:lr: cannot be read",
+    ),
+    "nothing to estimate": (
+        ("restore", "photos/a.png", "--model", "fsrcnn", "--estimate-on", 16, "--out", "o.png"),
+        "--estimate-on: the network has no estimator",
+    ),
+    "nothing to estimate by bicubic": (
+        ("evaluate", "--data", "pairs/hr", "--scale", 4, "--bicubic", "--estimate-on", 16),
+        "--estimate-on: goes with --model",
     ),
     "estimated and given": (
         ("restore", "photos/a.png", "--model", "student", "--embedding", "d.json", "--estimate-on", 16, "--out", "o"),

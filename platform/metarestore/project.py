@@ -122,9 +122,10 @@ class Project:
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
         if not matches and pattern == without:
             raise UserError(f"{key}: '{pattern}' is the target itself; name other distributions to learn from")
-        if not matches:
+        distributions = {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+        if not distributions:
             raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
-        return {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+        return distributions
 
     def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, SyntheticSpec | PairsSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
