@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,21 @@ from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Contrast
+from metarestore.config.model import KDSRModel
+from metarestore.engines.local import LocalEngine
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
+from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
@@ -43,11 +49,12 @@ def gradients(learner: Learner, given: Task) -> TaskGradients:
     return vectorised_gradients(learner, Layout.of(learner.model), initial_vector(learner.model), given)
 
 
+@pytest.mark.parametrize("embedding", ["image", "task"])
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
-def test_the_contrast_is_added_to_the_image_loss(estimator: str) -> None:
-    network, given = tiny(estimator), tasks(3)
-    found = gradients(EmbeddingLearner(network, contrast=CONTRAST), given).figures
-    plain = gradients(PretrainLearner(network), given).figures
+def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str) -> None:
+    network, given = tiny(estimator, embedding=embedding), tasks(3)
+    found = gradients(EmbeddingLearner(network, "charbonnier", 0.1, CONTRAST), given).figures
+    plain = gradients(PretrainLearner(network, "charbonnier", 0.1), given).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
@@ -80,6 +87,42 @@ def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     plain = gradients(PretrainLearner(network), given).figures
     expected = plain.losses + 2.0 * both.terms["kl"] + CONTRAST.weight * both.terms["contrast"]
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("distils", [False, True])
+def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
+    network, given = tiny().float(), Task(*(tensor.float() for tensor in tasks(2)))
+    teacher = {"teacher": tiny("teacher", 1).float()} if distils else {}
+    build = DistillLearner if distils else EmbeddingLearner
+    exact, rounded = (
+        gradients(build(network, contrast=CONTRAST, precision=precision, **teacher), given).figures
+        for precision in ("float32", "bfloat16")
+    )
+    for name, values in (*exact.terms.items(), ("mse", exact.mse), ("losses", exact.losses)):
+        away = np.abs((rounded.terms.get(name, getattr(rounded, name, None)) - values) / values).max()
+        assert 0 < away < 0.05, name
+
+
+def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    spec = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")
+    save_model(tmp_path / "t/model.safetensors", spec, 4, initial_vector(build_model(spec, 4, 0)))
+    given = {"contrast": {"weight": 0.5, "temperature": 0.4, "steps": 7}, "warmup_steps": 3}
+    image = {"loss": "charbonnier", "charbonnier_eps": 0.1}
+    for kind, own in (
+        ("pretrain", {}),
+        ("finetune", {}),
+        ("distill", {"teacher": tmp_path / "t", "weight": 2.0, "temperature": 0.3}),
+    ):
+        init = {"init": tmp_path / "t"} if kind == "finetune" else {}
+        training = {"precision": "bfloat16", **init}
+        study = small_study(model=STUDENT, learner={"kind": kind, **given, **image, **own}, training=training)
+        learner = Workspace(study).learner
+        assert isinstance(learner, EmbeddingLearner)
+        assert learner.contrast == Contrast(weight=0.5, temperature=0.4, steps=7)
+        assert (learner.loss_name, learner.eps, learner.warmup_steps) == ("charbonnier", 0.1, 3)
+        assert learner.precision == "bfloat16"
+        if isinstance(learner, DistillLearner):
+            assert (learner.weight, learner.temperature) == (2.0, 0.3)
 
 
 def test_a_contrast_may_act_at_first_alone() -> None:
@@ -135,6 +178,18 @@ def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., S
     assert not torch.equal(apart.support_hr[1], apart.support_hr[0])
 
 
+@pytest.mark.parametrize(("contrast", "until"), [({}, np.inf), ({"steps": 2}, 2), (None, 0)])
+def test_a_run_shares_patches_as_long_as_it_contrasts(
+    small_study: Callable[..., Study], contrast: dict[str, Any] | None, until: float
+) -> None:
+    study = small_study(model=STUDENT, learner={"kind": "pretrain", "contrast": contrast})
+    with LocalEngine() as engine:
+        plan = make_plan(Workspace(study), engine.session(study))
+    for step in (0, 1, 2, 3):
+        shared = {ref.patches for shard in plan.sampler.shards(step) for ref in shard}
+        assert shared == ({4 * step} if step < until else {None})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -144,7 +199,10 @@ def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., S
         ({"model": STUDENT, "training": {"shard_size": 1}}, "must be at least 2"),
         ({"model": STUDENT, "training": {"microbatch": 1}}, "must be at least 2"),
         ({"model": STUDENT, "training": {"tasks_per_step": 5, "shard_size": 4}}, "leave no task alone"),
-        ({"model": STUDENT, "training": {"shard_size": 3, "tasks_per_step": 6, "microbatch": 2}}, "leave no task alone"),
+        (
+            {"model": STUDENT, "training": {"shard_size": 3, "tasks_per_step": 6, "microbatch": 2}},
+            "leave no task alone",
+        ),
         ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "needs backend: vectorised"),
     ],
 )

@@ -243,6 +243,15 @@ def test_the_log_of_a_run(small_study: Callable[..., Study], tmp_path: Path) -> 
     assert [step for step, _ in observer.relations] == [0]
 
 
+def test_the_log_tells_the_terms_of_a_loss_while_they_act(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    learner = {"kind": "pretrain", "contrast": {"steps": 2}}
+    model = {"kind": "kdsr", "size": "tiny"}
+    trained(small_study(model=model, learner=learner, training={"steps": 3}), tmp_path, observer=observer)
+    assert ["contrast" in row for row in observer.rows] == [True, True, False]
+    assert all(math.isfinite(row["contrast"]) for row in observer.rows[:2])
+
+
 def test_the_network_of_the_best_validation_figure_is_kept(small_study: Callable[..., Study], tmp_path: Path) -> None:
     class Remembering(Silent):
         def validated(self, step: int, psnr: float) -> None:
