@@ -306,6 +306,12 @@ def resolve(experiment: Experiment, root: Path) -> Study:
             f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
             "name a folder of photographs, e.g. data: {train: DIR, test: DIR}"
         )
+    pairs = [name for name, spec in study.auxiliary.items() if isinstance(spec, PairsSpec)]
+    if experiment.contrasted_until and pairs:
+        problems.append(
+            f"learner.contrast: compares distributions on the same clean patches, but '{pairs[0]}' is made of real "
+            "pairs; leave it out of graph.auxiliary"
+        )
     if problems:
         raise UserError(problems)
     return study

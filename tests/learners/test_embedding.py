@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Contrast
 from metarestore.config.model import KDSRModel
 from metarestore.engines.local import LocalEngine
+from metarestore.errors import UserError
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
@@ -27,6 +29,7 @@ from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
@@ -147,9 +150,12 @@ def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
         assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
 
 
+@pytest.mark.parametrize("kind", [{"kind": "pretrain"}, {"kind": "distill", "teacher": "t", "weight": 0}])
 @pytest.mark.parametrize("contrast", [None, {"steps": 4}])
-def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment], contrast: dict[str, Any] | None) -> None:
-    learner = {"kind": "pretrain", "contrast": contrast, "warmup_steps": 5}
+def test_a_warm_up_needs_a_loss(
+    small_experiment: Callable[..., Experiment], contrast: dict[str, Any] | None, kind: dict[str, Any]
+) -> None:
+    learner = {**kind, "contrast": contrast, "warmup_steps": 5}
     with pytest.raises(ValidationError, match="contrast must last as long"):
         small_experiment(model=STUDENT, learner=learner)
 
@@ -212,6 +218,18 @@ def test_a_contrast_without_two_sides_is_refused(
     learner = {"kind": "pretrain", "contrast": {}, **changes.get("learner", {})}
     with pytest.raises(ValidationError, match=message):
         small_experiment(**{**changes, "learner": learner})
+
+
+def test_a_contrast_is_not_with_real_pairs(small_experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    for side in ("lr", "hr"):
+        (tmp_path / side).mkdir()
+    (tmp_path / "tasks/camera.yaml").write_text("kind: pairs\nscale: 4\nlr: lr\nhr: hr\n")
+    for contrast, refused in (({}, True), (None, False)):
+        learner = {"kind": "pretrain", "contrast": contrast}
+        study = small_experiment(model=STUDENT, learner=learner, graph={"auxiliary": ["bicubic", "camera"]})
+        with pytest.raises(UserError, match="but 'camera' is made of real pairs") if refused else nullcontext():
+            resolve(study, tmp_path)
 
 
 # One embedding for a task --------------------------------------------------------------------------------------------

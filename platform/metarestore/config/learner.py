@@ -133,6 +133,16 @@ class Distill(_Pooled):
     """Weight of the divergence beside the image loss."""
     backend: Literal["vectorised"] = "vectorised"
 
+    @model_validator(mode="after")
+    def _warms_up_by_something(self) -> Self:
+        lasts = self.contrast.steps if self.contrast else 0
+        if not self.weight and lasts is not None and self.warmup_steps > lasts:
+            raise ValueError(
+                "in the warmup_steps the estimator learns from the divergence and the contrast; without a weight of "
+                "the divergence, the contrast must last as long"
+            )
+        return self
+
 
 class MAML(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
