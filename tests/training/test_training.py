@@ -193,11 +193,21 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
 # Whole trainings -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "fomaml"}, {"kind": "maml"}])
+CONTRASTED = {"kind": "pretrain", "contrast": {"steps": 3}, "warmup_steps": 3}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        *({"learner": {"kind": kind}} for kind in ("pretrain", "fomaml", "maml")),
+        {"model": {"kind": "kdsr", "size": "tiny"}, "learner": CONTRASTED},
+    ],
+    ids=["pretrain", "fomaml", "maml", "contrast"],
+)
 def test_an_interrupted_run_continues_to_the_same_bytes(
-    small_study: Callable[..., Study], tmp_path: Path, learner: dict[str, Any]
+    small_study: Callable[..., Study], tmp_path: Path, sections: dict[str, Any]
 ) -> None:
-    study = small_study(learner=learner)
+    study = small_study(**sections)
     whole = trained(study, tmp_path / "whole")
     with pytest.raises(Interrupted, match="after step 2"):
         trained(study, tmp_path / "parts", observer=Silent(stop_after=2))
