@@ -13,12 +13,10 @@ from torch.func import vmap
 
 from metarestore.config.model import KDSRModel
 from metarestore.errors import UserError
-from metarestore.learners.precision import Bfloat16
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
 from metarestore.models.kdsr import KDSR, SIZES, Estimator
-from metarestore.models.linear_tail import Layer, composed_tail, layered_tail
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
@@ -123,46 +121,6 @@ def test_dynamic_convolution_of_many_tasks() -> None:
     torch.testing.assert_close(shared, torch.stack([looped(images[0], kernel) for kernel in kernels]))
     moved = vmap(dynamic_depthwise, in_dims=(1, 0))(images.movedim(0, 1), kernels)
     torch.testing.assert_close(moved, expected)
-
-
-# The linear tail -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (2, 2, 1)])
-@pytest.mark.parametrize("size", [(3, 3), (3, 8), (9, 7)])
-def test_one_convolution_and_a_frame_equal_the_layers(factors: tuple[int, ...], size: tuple[int, int]) -> None:
-    outputs = [*(4 * factor**2 for factor in factors[:-1]), 3]
-    layers = [
-        Layer(uniform(count, 4, 3, 3, seed=count) - 0.5, uniform(count), factor)
-        for count, factor in zip(outputs, factors, strict=True)
-    ]
-    features = uniform(2, 4, *size) - 0.5
-    torch.testing.assert_close(composed_tail(features, layers), layered_tail(features, layers))
-
-
-@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (2, 2, 1)])
-def test_one_convolution_equals_the_layers_in_bfloat16(factors: tuple[int, ...]) -> None:
-    outputs = [*(4 * factor**2 for factor in factors[:-1]), 3]
-    layers = [
-        Layer(uniform(count, 4, 3, 3, seed=count).float() - 0.5, uniform(count).float(), factor)
-        for count, factor in zip(outputs, factors, strict=True)
-    ]
-    features = uniform(2, 4, 9, 7).float() - 0.5
-    expected = layered_tail(features, layers)
-    with Bfloat16():
-        found = composed_tail(features, layers)
-    away = float((found - expected).abs().max() / expected.abs().max())
-    assert 0 < away < 4 * 2**-8  # a few roundings to 8 bits
-
-
-def test_the_composed_tail_has_the_same_slopes() -> None:
-    weights = [(uniform(16, 4, 3, 3) - 0.5).requires_grad_(), (uniform(3, 4, 3, 3, seed=1) - 0.5).requires_grad_()]
-    biases = [uniform(16).requires_grad_(), uniform(3).requires_grad_()]
-    features = uniform(1, 4, 6, 5).requires_grad_()
-    layers = [Layer(w, b, factor) for w, b, factor in zip(weights, biases, (2, 1), strict=True)]
-    leaves = [features, *weights, *biases]
-    ours = torch.autograd.grad(composed_tail(features, layers).square().sum(), leaves)
-    torch.testing.assert_close(ours, torch.autograd.grad(layered_tail(features, layers).square().sum(), leaves))
 
 
 # The estimator -------------------------------------------------------------------------------------------------------
