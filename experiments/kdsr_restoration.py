@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +34,7 @@ from metarestore.models.restore import Pixels, image_restorer, to_image, to_pixe
 from metarestore.project import Project
 from metarestore.reports.style import PALETTE, WIDTH, house_style
 from metarestore.tasks.spec import Scale
-from metarestore.training.state import last_checkpoint
+from metarestore.training.state import last_data
 
 SCALE: Scale = 4
 PROTOCOL = "gaussian8"
@@ -140,31 +138,23 @@ class Divergence:
 
 def divergence_of(folder: Path, window: int = 100) -> Divergence:
     """Reads the logs of a seed's trainings."""
-    state = {run.name: last_state(run) for run in sorted(folder.iterdir()) if run.is_dir()}
+    state = {run.name: last_data(run) for run in sorted(folder.iterdir()) if run.is_dir()}
     kl = [float(row["kl"]) for row in state["student"]["log"]]
     minutes = {name: found["seconds"] / 60 for name, found in state.items()}
     return Divergence(mean(kl[:window]), mean(kl[-window:]), {name: s["step"] for name, s in state.items()}, minutes)
-
-
-def last_state(run: Path) -> dict[str, Any]:
-    """Reads the data of a run's last checkpoint."""
-    path = last_checkpoint(run / "checkpoints")
-    if path is None:
-        raise FileNotFoundError(f"{run} has no checkpoint")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 PAGE = """\
 # Does an estimate of the degradation pay?
 
 KDSR `{size}` at x4, trained on isotropic Gaussian blur (sigma 0.2 to 4.0, the catalogue's `kdsr_iso`): first `base`,
-the restorer with a learned constant (D = 1) in place of the embedding; from it a *teacher*, whose estimator sees HR, and
-from that a *student*, which sees LR alone; and from `base` as well the *control*, which keeps the constant and is
-trained for as many steps as teacher and student have together. (With D = 0 all dynamic kernels, which have no bias,
-would be 0 and the control a linear network; a constant 1 lets it learn any fixed kernels.) 4 tasks of 2 patches of
-32x32 LR pixels a step, Adam 1e-3 with a cosine to 0 in every stage; the estimators warm up for 200 steps and are
-contrasted between tasks. Nothing was tuned on the photographs that are measured on.
+the restorer with a learned constant (D = 1) in place of the embedding; from it a *teacher*, whose estimator sees HR,
+and from that a *student*, which sees LR alone; and from `base` as well the *control*, which keeps the constant and is
+trained for as many steps as teacher and student have together, so its restorer learns in the 200 steps of each that
+their estimators warm up alone, too. (With D = 0 all dynamic kernels, which have no bias, would be 0 and the control a
+linear network; a constant 1 lets it learn any fixed kernels.) 4 tasks of 2 patches of 32x32 LR pixels a step, Adam 1e-3
+with a cosine to 0 in every stage; the embeddings are contrasted between tasks. Nothing was tuned on the photographs that
+are measured on.
 
 Measured on Gaussian8: {count} photographs of DATA/valid, each by eight kernels, PSNR-Y in dB, border 4; {seeds}
 seeds.

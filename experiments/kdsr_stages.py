@@ -1,8 +1,8 @@
 """Trains KDSR in two stages, teacher and student, on isotropic blur or on a mixture of degradations (x4).
 
 isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
-           `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines:
-           every restorer is updated as often. Measured by experiments/kdsr_restoration.py.
+           `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines
+           (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
 mixed      base, teacher and student on 16 kinds of degradation. Measured by
            experiments/kdsr_descriptors.py.
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from metarestore.evaluation.folder import bicubic_restore
 from metarestore.evaluation.protocol import evaluate_protocol
@@ -22,20 +22,11 @@ from metarestore.learners.process import prepare_process
 from metarestore.models.checkpoint import load_model
 from metarestore.models.restore import image_restorer
 from metarestore.models.shipped import Card, folder
-from metarestore.project import Project
+from metarestore.project import TASK_FILE, Project
 from metarestore.tasks.spec import Scale, content_hash
-from metarestore.training.state import last_checkpoint
+from metarestore.training.state import last_data
 
 PROTOCOL = "gaussian8"
-
-
-def last_state(run: Path) -> dict[str, Any]:
-    """Reads the data of a run's last checkpoint."""
-    path = last_checkpoint(run / "checkpoints")
-    if path is None:
-        raise FileNotFoundError(f"{run} has no checkpoint")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def measured(data: Path, run: Path) -> dict[str, float]:
@@ -54,9 +45,9 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
     """Collects what is known of a network."""
     network = load_model(run)
     record = json.loads((run / "run.json").read_text())["study"]
-    states = {stage.name: last_state(stage) for stage in (*before, run)}
-    scale = cast("Scale", network.scale)
-    tasks = {task: content_hash(Project(Path.cwd()).task(task, scale=scale)) for task in record["graph"]["auxiliary"]}
+    states = {stage.name: last_data(stage) for stage in (*before, run)}
+    learned = {name: spec for name, spec in record["tasks"].items() if name != record["graph"]["target"]}
+    tasks = {name: content_hash(TASK_FILE.validate_python(spec)) for name, spec in learned.items()}
     return Card(
         name=name,
         purpose=purpose,

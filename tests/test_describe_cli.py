@@ -14,11 +14,13 @@ import pytest
 
 from metarestore.cli import main
 from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.descriptors.describe import describe_task, open_tasks
 from metarestore.descriptors.file import read_descriptors
 from metarestore.models.build import build_model
-from metarestore.models.checkpoint import save_model
+from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.parameters import initial_vector
-from metarestore.tasks.images import read_image, write_image
+from metarestore.project import Project
+from metarestore.tasks.images import ImageSource, ImageStore, read_image, write_image
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -82,6 +84,18 @@ def test_the_same_command_writes_the_same_bytes(cli: Cli, tmp_path: Path) -> Non
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
+def test_tasks_are_drawn_and_seen_as_the_options_say(cli: Cli, tmp_path: Path) -> None:
+    given = ("--task", "jpeg", "--draws", 2, "--patches", 3, "--patch", 96, "--seed", 3, "--estimate-on", 16)
+    assert cli("describe", "--model", "student", *given, "--out", "d.json")[0] == 0
+    store = ImageStore.open(ImageSource.embedded("train"))
+    tasks = open_tasks("jpeg", Project(tmp_path).task("jpeg", scale=4), store, 3, 96)
+    expected = describe_task(load_model(tmp_path / "student"), tasks, 2, seed=3, crop=16)
+    [found] = read_descriptors(tmp_path / "d.json").descriptions()
+    for one, other in zip(found.items, expected.items, strict=True):
+        np.testing.assert_array_equal(one.mean, other.mean)
+        assert one.parameters == other.parameters
+
+
 def test_clean_photographs_of_the_users_own(cli: Cli, tmp_path: Path) -> None:
     given = ("--task", "jpeg", "--data", "pairs/hr", *FEW)
     assert cli("describe", "--model", "teacher", *given, "--out", "d.json")[0] == 0
@@ -140,6 +154,7 @@ MISTAKES = {
     "a teacher and photographs": ((*DESCRIBE, "teacher", "--images", "photos"), "is a teacher"),
     "a teacher and real pairs": ((*DESCRIBE, "teacher", "--task", "camera"), "is a teacher"),
     "a protocol": ((*DESCRIBE, "student", "--task", "gaussian8"), "--task: 'gaussian8' is an evaluation protocol"),
+    "protocols alone": ((*DESCRIBE, "student", "--task", "gaussian8*"), "'gaussian8*' is and matches no task"),
     "no such task": ((*DESCRIBE, "student", "--task", "jpg"), "did you mean 'jpeg'?"),
     "no such folder": ((*DESCRIBE, "student", "--images", "nowhere"), "nowhere: no such folder"),
     "a folder twice": ((*DESCRIBE, "student", "--images", "photos", "--images", "photos"), "are called 'photos'"),
@@ -177,6 +192,14 @@ MISTAKES = {
     "no such file of descriptors": (
         ("restore", "photos/a.png", "--model", "student", "--embedding", "none.json:lr", "--out", "o.png"),
         "none.json:lr: cannot be read",
+    ),
+    "nothing to estimate": (
+        ("restore", "photos/a.png", "--model", "fsrcnn", "--estimate-on", 16, "--out", "o.png"),
+        "--estimate-on: the network has no estimator",
+    ),
+    "nothing to estimate by bicubic": (
+        ("evaluate", "--data", "pairs/hr", "--scale", 4, "--bicubic", "--estimate-on", 16),
+        "--estimate-on: goes with --model",
     ),
     "estimated and given": (
         ("restore", "photos/a.png", "--model", "student", "--embedding", "d.json", "--estimate-on", 16, "--out", "o"),

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -280,6 +280,20 @@ def test_a_full_disk_holds_figures_in_memory(tmp_path: Path, monkeypatch: pytest
 
 
 # Whole studies -------------------------------------------------------------------------------------------------------
+
+
+def test_the_terms_of_a_loss_are_tracked_while_they_act() -> None:
+    class Heard:
+        def metrics(self, values: dict[str, float], step: int) -> None:
+            rows[step] = values
+
+    rows: dict[int, dict[str, float]] = {}
+    row = {"loss": 3.0, "psnr": 20.0, "effective_tasks": 1.0, "weights": [1.0], "shares": [1.0], "norms": [None]}
+    with TrainingDisplay(Console(quiet=True)) as display:
+        observers = Observers(display, cast("Run", Heard()), ("a",))
+        observers.step({**row, "step": 1, "kl": 0.5, "contrast": 2.0})
+        observers.step({**row, "step": 2, "kl": 0.25})
+    assert [(rows[step].get("kl"), rows[step].get("contrast")) for step in (1, 2)] == [(0.5, 2.0), (0.25, None)]
 
 
 @pytest.mark.parametrize("moment", ["step", "saved"])

@@ -251,6 +251,8 @@ def evaluate(
 
     if bicubic == (model is not None):
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
+    if bicubic and crop is not None:
+        raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
     _check_writable(json_file)
     restore = bicubic_restore(scale)
     if model is not None:

@@ -122,9 +122,10 @@ class Project:
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
         if not matches and pattern == without:
             raise UserError(f"{key}: '{pattern}' is the target itself; name other distributions to learn from")
-        if not matches:
+        distributions = {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+        if not distributions:
             raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
-        return {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+        return distributions
 
     def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, SyntheticSpec | PairsSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
@@ -304,6 +305,12 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         problems.append(
             f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
             "name a folder of photographs, e.g. data: {train: DIR, test: DIR}"
+        )
+    pairs = [name for name, spec in study.auxiliary.items() if isinstance(spec, PairsSpec)]
+    if experiment.shared_until and pairs:
+        problems.append(
+            f"learner.warmup_steps: the contrast warms up on the same clean patches for all, but '{pairs[0]}' is made "
+            "of real pairs; leave it out of graph.auxiliary, or write warmup_steps: 0"
         )
     if problems:
         raise UserError(problems)

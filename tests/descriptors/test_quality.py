@@ -66,7 +66,7 @@ def test_a_photograph_is_not_recognised_by_its_own_patches() -> None:
     chances = []
     for _ in range(20):
         rows = design.by(design.photographs) + design.noise(0.01)
-        chances.append(neighbour_accuracy(rows, families, design.photographs).value)
+        chances.append(neighbour_accuracy(rows, families, design.photographs, tasks=design.tasks).value)
     assert np.mean(chances) < 0.65
 
 
@@ -104,6 +104,13 @@ def test_tasks_are_not_learned_by_heart(design: Design) -> None:
     values = design.by(design.tasks, channels=1)[:, 0]
     assert linear_r2(rows, values, design.photographs) > 0.99
     assert linear_r2(rows, values, design.photographs, design.tasks) < 0.3
+
+
+def test_photographs_are_not_learned_by_heart(design: Design) -> None:
+    rows, values = (design.by(design.photographs, channels=count) for count in (PHOTOGRAPHS, 1))
+    assert linear_r2(rows, values[:, 0], list(range(len(rows)))) > 0.99
+    assert linear_r2(rows, values[:, 0], design.photographs) < 0.3
+    assert linear_r2(rows, values[:, 0], design.photographs, design.tasks) < 0.3
 
 
 def test_content_alone_leaks_wholly(design: Design) -> None:

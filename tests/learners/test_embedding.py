@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,23 @@ from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Contrast
+from metarestore.config.model import KDSRModel
+from metarestore.engines.local import LocalEngine
+from metarestore.errors import UserError
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.project import resolve
 from metarestore.tasks.task import Task
+from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
@@ -43,11 +52,12 @@ def gradients(learner: Learner, given: Task) -> TaskGradients:
     return vectorised_gradients(learner, Layout.of(learner.model), initial_vector(learner.model), given)
 
 
+@pytest.mark.parametrize("embedding", ["image", "task"])
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
-def test_the_contrast_is_added_to_the_image_loss(estimator: str) -> None:
-    network, given = tiny(estimator), tasks(3)
-    found = gradients(EmbeddingLearner(network, contrast=CONTRAST), given).figures
-    plain = gradients(PretrainLearner(network), given).figures
+def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str) -> None:
+    network, given = tiny(estimator, embedding=embedding), tasks(3)
+    found = gradients(EmbeddingLearner(network, "charbonnier", 0.1, CONTRAST), given).figures
+    plain = gradients(PretrainLearner(network, "charbonnier", 0.1), given).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
@@ -82,6 +92,42 @@ def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("distils", [False, True])
+def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
+    network, given = tiny().float(), Task(*(tensor.float() for tensor in tasks(2)))
+    teacher = {"teacher": tiny("teacher", 1).float()} if distils else {}
+    build = DistillLearner if distils else EmbeddingLearner
+    exact, rounded = (
+        gradients(build(network, contrast=CONTRAST, precision=precision, **teacher), given).figures
+        for precision in ("float32", "bfloat16")
+    )
+    for name, values in (*exact.terms.items(), ("mse", exact.mse), ("losses", exact.losses)):
+        away = np.abs((rounded.terms.get(name, getattr(rounded, name, None)) - values) / values).max()
+        assert 0 < away < 0.05, name
+
+
+def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    spec = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")
+    save_model(tmp_path / "t/model.safetensors", spec, 4, initial_vector(build_model(spec, 4, 0)))
+    given = {"contrast": {"weight": 0.5, "temperature": 0.4}, "warmup_steps": 3}
+    image = {"loss": "charbonnier", "charbonnier_eps": 0.1}
+    for kind, own in (
+        ("pretrain", {}),
+        ("finetune", {}),
+        ("distill", {"teacher": tmp_path / "t", "weight": 2.0, "temperature": 0.3}),
+    ):
+        init = {"init": tmp_path / "t"} if kind == "finetune" else {}
+        training = {"precision": "bfloat16", **init}
+        study = small_study(model=STUDENT, learner={"kind": kind, **given, **image, **own}, training=training)
+        learner = Workspace(study).learner
+        assert isinstance(learner, EmbeddingLearner)
+        assert learner.contrast == Contrast(weight=0.5, temperature=0.4)
+        assert (learner.loss_name, learner.eps, learner.warmup_steps) == ("charbonnier", 0.1, 3)
+        assert learner.precision == "bfloat16"
+        if isinstance(learner, DistillLearner):
+            assert (learner.weight, learner.temperature) == (2.0, 0.3)
+
+
 def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
     network, given = tiny(), tasks(2)
     learner = EmbeddingLearner(network, contrast=Contrast(weight=0.5), warmup_steps=3)
@@ -95,9 +141,10 @@ def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
         assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
 
 
-def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment]) -> None:
-    with pytest.raises(ValidationError, match=r"from the contrast alone; add contrast: \{\}"):
-        small_experiment(model=STUDENT, learner={"kind": "pretrain", "warmup_steps": 5})
+@pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "distill", "teacher": "t", "weight": 0}])
+def test_a_warm_up_needs_a_loss(small_experiment: Callable[..., Experiment], learner: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"in the warmup_steps .* add contrast: \{\}"):
+        small_experiment(model=STUDENT, learner={**learner, "warmup_steps": 5})
 
 
 @pytest.mark.parametrize(("contrast", "expected"), [(None, 0), ({}, 5)])
@@ -132,6 +179,18 @@ def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., S
     assert not torch.equal(apart.support_hr[1], apart.support_hr[0])
 
 
+@pytest.mark.parametrize(("contrast", "warmup", "until"), [({}, 2, 2), ({}, 0, 0), (None, 0, 0)])
+def test_a_run_shares_patches_as_long_as_it_warms_up(
+    small_study: Callable[..., Study], contrast: dict[str, Any] | None, warmup: int, until: int
+) -> None:
+    study = small_study(model=STUDENT, learner={"kind": "pretrain", "contrast": contrast, "warmup_steps": warmup})
+    with LocalEngine() as engine:
+        plan = make_plan(Workspace(study), engine.session(study))
+    for step in (0, 1, 2, 3):
+        shared = {ref.patches for shard in plan.sampler.shards(step) for ref in shard}
+        assert shared == ({4 * step} if step < until else {None})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -140,6 +199,11 @@ def test_a_contrast_degrades_the_same_clean_patches(small_study: Callable[..., S
         ({"model": STUDENT, "training": {"source": "target"}}, "compares distributions"),
         ({"model": STUDENT, "training": {"shard_size": 1}}, "must be at least 2"),
         ({"model": STUDENT, "training": {"microbatch": 1}}, "must be at least 2"),
+        ({"model": STUDENT, "training": {"tasks_per_step": 5, "shard_size": 4}}, "leave no task alone"),
+        (
+            {"model": STUDENT, "training": {"shard_size": 3, "tasks_per_step": 6, "microbatch": 2}},
+            "leave no task alone",
+        ),
         ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "needs backend: vectorised"),
     ],
 )
@@ -149,6 +213,20 @@ def test_a_contrast_without_two_sides_is_refused(
     learner = {"kind": "pretrain", "contrast": {}, **changes.get("learner", {})}
     with pytest.raises(ValidationError, match=message):
         small_experiment(**{**changes, "learner": learner})
+
+
+def test_a_contrast_does_not_warm_up_with_real_pairs(
+    small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    for side in ("lr", "hr"):
+        (tmp_path / side).mkdir()
+    (tmp_path / "tasks/camera.yaml").write_text("kind: pairs\nscale: 4\nlr: lr\nhr: hr\n")
+    for warmup, refused in ((2, True), (0, False)):
+        learner = {"kind": "pretrain", "contrast": {}, "warmup_steps": warmup}
+        study = small_experiment(model=STUDENT, learner=learner, graph={"auxiliary": ["bicubic", "camera"]})
+        with pytest.raises(UserError, match="but 'camera' is made of real pairs") if refused else nullcontext():
+            resolve(study, tmp_path)
 
 
 # One embedding for a task --------------------------------------------------------------------------------------------

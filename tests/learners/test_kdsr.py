@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from metarestore.config.experiment import Experiment, ExperimentFile
 from metarestore.config.model import KDSRModel
 from metarestore.errors import UserError
-from metarestore.evaluation.few_shot import AdaptationJob
+from metarestore.evaluation.few_shot import AdaptationJob, restored_crops
 from metarestore.learners.distill import DistillLearner, kl_divergence
-from metarestore.learners.gradients import TaskGradients, repeated, vectorised_gradients
+from metarestore.learners.gradients import TaskGradients, repeated, split_gradients, vectorised_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
@@ -29,6 +29,7 @@ from metarestore.project import read_experiment, resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
+from metarestore.tuning.metric import HeldOutShotsJob
 
 StudyMaker = Callable[..., Study]
 
@@ -116,6 +117,14 @@ def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
     np.testing.assert_allclose(found.losses, plain + 3.0 * found.terms["kl"], rtol=1e-10)
 
 
+def test_parts_of_a_shard_tell_the_divergence_of_every_task() -> None:
+    learner, given = DistillLearner(tiny(), teacher=tiny("teacher", 1)), tasks(3)
+    layout, flat = Layout.of(learner.model), initial_vector(learner.model)
+    whole, parts = (split_gradients(learner, layout, flat, given, 0, size).figures for size in (None, 2))
+    assert whole.terms["kl"].shape == (3,)
+    np.testing.assert_allclose(parts.terms["kl"], whole.terms["kl"], rtol=1e-9)
+
+
 def test_while_warming_up_the_estimator_alone_learns() -> None:
     learner = DistillLearner(tiny(), teacher=tiny("teacher", 1), warmup_steps=3)
     layout = Layout.of(learner.model)
@@ -182,6 +191,9 @@ def test_a_teacher_is_validated_and_measured_with_hr(small_study: StudyMaker) ->
     found = AdaptationJob(workspace.experiment.adaptation).run(workspace, flat)
     assert found.curve.label == "no step, given HR"
     assert torch.equal(found.flat, flat)
+    assert np.isfinite(HeldOutShotsJob(0, 2).run(workspace, flat)).all()
+    query = workspace.target_task.query_hr
+    assert restored_crops(workspace, flat).shape == query.shape
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
 from metarestore.models.kdsr import KDSR, SIZES, Estimator
-from metarestore.models.linear_tail import Layer, composed_tail, layered_tail
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
@@ -28,6 +27,14 @@ FROZEN = 24
 
 def tiny(scale: int = 4, estimator: str = "student", seed: int = 0) -> KDSR:
     return seeded(KDSR, seed, scale=scale, size="tiny", estimator=estimator).double()
+
+
+def trained(network: KDSR) -> KDSR:
+    """Makes all weights positive, as no initial ones are: every layer then looks as far as it can."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(uniform(*parameter.shape, seed=len(name)) / max(parameter[0].numel(), 1))
+    return network
 
 
 def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -116,31 +123,6 @@ def test_dynamic_convolution_of_many_tasks() -> None:
     torch.testing.assert_close(moved, expected)
 
 
-# The linear tail -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (2, 2, 1)])
-@pytest.mark.parametrize("size", [(3, 3), (3, 8), (9, 7)])
-def test_one_convolution_and_a_frame_equal_the_layers(factors: tuple[int, ...], size: tuple[int, int]) -> None:
-    outputs = [*(4 * factor**2 for factor in factors[:-1]), 3]
-    layers = [
-        Layer(uniform(count, 4, 3, 3, seed=count) - 0.5, uniform(count), factor)
-        for count, factor in zip(outputs, factors, strict=True)
-    ]
-    features = uniform(2, 4, *size) - 0.5
-    torch.testing.assert_close(composed_tail(features, layers), layered_tail(features, layers))
-
-
-def test_the_composed_tail_has_the_same_slopes() -> None:
-    weights = [(uniform(16, 4, 3, 3) - 0.5).requires_grad_(), (uniform(3, 4, 3, 3, seed=1) - 0.5).requires_grad_()]
-    biases = [uniform(16).requires_grad_(), uniform(3).requires_grad_()]
-    features = uniform(1, 4, 6, 5).requires_grad_()
-    layers = [Layer(w, b, factor) for w, b, factor in zip(weights, biases, (2, 1), strict=True)]
-    leaves = [features, *weights, *biases]
-    ours = torch.autograd.grad(composed_tail(features, layers).square().sum(), leaves)
-    torch.testing.assert_close(ours, torch.autograd.grad(layered_tail(features, layers).square().sum(), leaves))
-
-
 # The estimator -------------------------------------------------------------------------------------------------------
 
 
@@ -174,17 +156,20 @@ def test_a_description_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_strips_describe_the_whole() -> None:
-    estimator = tiny().estimator
+    estimator = trained(tiny()).estimator
     assert isinstance(estimator, Estimator)
     lr = uniform(1, 3, 61, 20)
     for strip in (20 * 7, 20 * 60, 20 * 100):
-        torch.testing.assert_close(estimator.in_strips(lr, strip), estimator(lr))
+        torch.testing.assert_close(estimator.in_strips(lr, strip), estimator(lr), rtol=1e-12, atol=0)
 
 
 def test_a_crop_describes_the_middle() -> None:
     network, lr = tiny(), uniform(2, 3, 20, 15)
     torch.testing.assert_close(network.describe(lr, crop=6), network.describe(lr[..., 7:13, 4:10]))
     torch.testing.assert_close(network.describe(lr, crop=99), network.describe(lr))
+    teacher, hr = tiny(2, "teacher"), uniform(2, 3, 40, 30, seed=1)
+    expected = teacher.describe(lr[..., 7:13, 4:10], hr[..., 14:26, 8:20])
+    torch.testing.assert_close(teacher.describe(lr, hr, crop=6), expected)
 
 
 def test_a_photograph_may_be_restored_by_what_a_crop_says() -> None:
@@ -215,15 +200,66 @@ def test_without_an_estimator_every_image_has_the_embedding_1() -> None:
         network.encode(lr)
 
 
+def published(network: KDSR, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    """The published structure, layer by layer: every convolution is followed by LeakyReLU(0.1) where one is written."""
+    weights = dict(network.named_parameters())
+    _, blocks, depth = SIZES[network.size]
+
+    def conv(name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    def linear(name: str, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def rectified(x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(x, 0.1)
+
+    planes = torch.cat([lr, F.pixel_unshuffle(hr, network.scale)], dim=1) if network.privileged else lr
+    x = rectified(conv("estimator.body.0", planes))
+    for block in range(2, 2 + depth):
+        name = f"estimator.body.{block}.body"
+        x = x + conv(f"{name}.2", rectified(conv(f"{name}.0", x)))
+    for layer in range(3):
+        x = rectified(conv(f"estimator.body.{2 + depth + 2 * layer}", x))
+    distilled = rectified(linear("estimator.mix.2", rectified(linear("estimator.mix.0", x.mean(dim=(2, 3))))))
+    embedding = rectified(linear("estimator.compress.0", distilled))
+    mean = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
+    head = x = conv("restorer.head", lr - mean)
+    for block in range(blocks):
+        name = f"restorer.blocks.{block}"
+        kernels = linear(f"{name}.kernels.2", rectified(linear(f"{name}.kernels.0", embedding)))
+        x = x + conv(f"{name}.mix", rectified(looped(x, kernels.unflatten(1, (-1, 3, 3)))))
+    x = conv("restorer.join", x) + head
+    for layer, factor in enumerate({2: (2,), 3: (3,), 4: (2, 2)}[network.scale]):
+        x = F.pixel_shuffle(conv(f"restorer.grow.{layer}", x), factor)
+    return conv("restorer.tail", x) + mean
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("estimator", ["student", "teacher"])
+def test_the_structure_is_the_published_one(scale: int, estimator: str) -> None:
+    network, generator = tiny(scale, estimator), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    lr, hr = uniform(2, 3, 6, 5), uniform(2, 3, 6 * scale, 5 * scale, seed=1)
+    torch.testing.assert_close(network(lr, hr), published(network, lr, hr))
+
+
 # Whole photographs and files -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["student", "none"])
 def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
     network = seeded(KDSR, 0, scale=2, size="tiny", estimator=estimator)
+    if estimator == "student":
+        with torch.no_grad():
+            network.estimator.compress[0].weight.mul_(30)
     pixels = np.random.default_rng(0).integers(0, 256, (90, 20, 3), np.uint8)
-    pixels[:45] //= 4  # strips of their own would be described differently
+    pixels[:45] //= 4
     whole = image_restorer(network)(pixels)
+    alone = image_restorer(network)(pixels[:45])[:60]  # strips of their own would be described differently
+    assert (int(np.abs(whole[:60].astype(int) - alone).max()) > 1) == (estimator == "student")
     in_strips = image_restorer(network, strip=20 * 11)(pixels)
     assert int(np.abs(whole.astype(int) - in_strips).max()) <= 1
     lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
@@ -232,16 +268,15 @@ def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
     assert int(np.abs(whole.astype(int) - direct).max()) <= 1
 
 
-def test_an_output_pixel_looks_no_further_than_the_reach() -> None:
-    network = tiny(2)
+def test_an_output_pixel_looks_as_far_as_the_reach() -> None:
+    network = trained(tiny(2))
     side = 2 * network.reach + 5
     lr = uniform(1, 3, 1, side).requires_grad_()
     restored = network(lr, embedding=torch.ones(1, 16, dtype=torch.float64))
     middle = network.reach + 2
     slope = torch.autograd.grad(restored[0, :, :, 2 * middle : 2 * middle + 2].sum(), lr)[0].abs().sum(dim=(0, 1, 2))
     seen = torch.nonzero(slope).flatten()
-    assert middle - int(seen[0]) <= network.reach
-    assert int(seen[-1]) - middle <= network.reach
+    assert (middle - int(seen[0]), int(seen[-1]) - middle) == (network.reach, network.reach)
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
@@ -257,6 +292,8 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     other = KDSRModel(kind="kdsr", size="s")
     with pytest.raises(UserError, match=r"another network \(size tiny where s is wanted\)"):
         load_vector(tmp_path, other, 3, "training.init", network)
+    with pytest.raises(UserError, match=r"another network \(scale 3 where 2 is wanted\)"):
+        load_vector(tmp_path, spec, 2, "training.init", build_model(spec, 2, seed=5))
 
 
 @pytest.mark.parametrize(("before", "after"), [("none", "teacher"), ("teacher", "student"), ("student", "none")])
@@ -320,5 +357,8 @@ def test_the_restorer_starts_near_its_colours(size: str) -> None:
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
 def test_embeddings_start_blind_to_brightness(estimator: str) -> None:
     network, lr, hr = tiny(2, estimator), uniform(1, 3, 9, 9), uniform(1, 3, 18, 18)
-    maps = [network.estimator.body[0](network.seen(x, y))[..., 1:-1, 1:-1] for x, y in ((lr, hr), (lr + 0.2, hr + 0.2))]
+    even = torch.tensor([0.1, 0.2, 0.3])[:, None, None]  # of any colour
+    maps = [
+        network.estimator.body[0](network.seen(x, y))[..., 1:-1, 1:-1] for x, y in ((lr, hr), (lr + even, hr + even))
+    ]
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-7)

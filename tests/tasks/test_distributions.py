@@ -68,6 +68,16 @@ def test_distributions_share_clean_patches(tmp_path: Path, images: ImageStore) -
     assert not torch.equal(a.support_lr, b.support_lr)
 
 
+def test_a_task_may_have_the_patches_of_another(tmp_path: Path, images: ImageStore, workspace: Workspace) -> None:
+    shots = workspace.distribution("phone_camera")
+    for tasks in (synthetic(tmp_path, images), open_pairs("camera", write_pairs(tmp_path), EPISODE), shots):
+        other, own, mixed = tasks.draw(1, 2), tasks.draw(1, 7), tasks.draw(1, 7, 2)
+        assert (mixed.support, mixed.query) == (other.support, other.query)
+        assert mixed.support != own.support
+        assert mixed.degradations == own.degradations
+        assert tasks.draw(1, 7, 7) == own
+
+
 def test_shapes_ranges_and_eight_bit_lr(tmp_path: Path, images: ImageStore) -> None:
     tasks = synthetic(tmp_path, images)
     task = tasks.build(tasks.draw(0, 0))

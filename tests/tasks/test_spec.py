@@ -185,11 +185,12 @@ def test_a_protocol_is_refused_where_it_cannot_be_meant() -> None:
         Project(Path.cwd()).protocol("jpeg", 4)
 
 
-def test_a_pattern_passes_over_protocols() -> None:
+def test_a_pattern_passes_over_protocols_and_the_target() -> None:
     experiment = read_experiment(catalogue() / "experiments/demo.yaml")
     graph = experiment.graph.model_copy(update={"auxiliary": ("*",)})
     found = Project(catalogue()).auxiliary(graph)
     assert "jpeg" in found
+    assert graph.target not in found
     assert not any(isinstance(spec, ProtocolSpec) for spec in found.values())
 
 

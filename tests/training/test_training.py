@@ -193,11 +193,21 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
 # Whole trainings -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "fomaml"}, {"kind": "maml"}])
+CONTRASTED = {"kind": "pretrain", "contrast": {}, "warmup_steps": 3}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        *({"learner": {"kind": kind}} for kind in ("pretrain", "fomaml", "maml")),
+        {"model": {"kind": "kdsr", "size": "tiny"}, "learner": CONTRASTED},
+    ],
+    ids=["pretrain", "fomaml", "maml", "contrast"],
+)
 def test_an_interrupted_run_continues_to_the_same_bytes(
-    small_study: Callable[..., Study], tmp_path: Path, learner: dict[str, Any]
+    small_study: Callable[..., Study], tmp_path: Path, sections: dict[str, Any]
 ) -> None:
-    study = small_study(learner=learner)
+    study = small_study(**sections)
     whole = trained(study, tmp_path / "whole")
     with pytest.raises(Interrupted, match="after step 2"):
         trained(study, tmp_path / "parts", observer=Silent(stop_after=2))
@@ -241,6 +251,15 @@ def test_the_log_of_a_run(small_study: Callable[..., Study], tmp_path: Path) -> 
         assert 1 <= row["effective_tasks"] <= 3
         assert math.isfinite(row["loss"])
     assert [step for step, _ in observer.relations] == [0]
+
+
+def test_the_log_tells_the_terms_of_a_loss(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    learner = {"kind": "pretrain", "contrast": {}}
+    model = {"kind": "kdsr", "size": "tiny"}
+    trained(small_study(model=model, learner=learner, training={"steps": 3}), tmp_path, observer=observer)
+    assert len(observer.rows) == 3
+    assert all(math.isfinite(row["contrast"]) for row in observer.rows)
 
 
 def test_the_network_of_the_best_validation_figure_is_kept(small_study: Callable[..., Study], tmp_path: Path) -> None:

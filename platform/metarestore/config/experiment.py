@@ -56,6 +56,11 @@ class OptimizerSpec(Strict):
         return self
 
 
+def _parts(count: int, size: int) -> set[int]:
+    """Returns the sizes of the parts of `count` things that are cut off `size` at a time."""
+    return {size, count % size or size} if count > size else {count}
+
+
 class Training(Strict):
     """The outer loop."""
 
@@ -75,8 +80,8 @@ class Training(Strict):
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
     init: Path | None = None
-    """Trained network to start from (a run's folder or its weights), for any learner; a relative path starts at the
-    project's folder."""
+    """Trained network to start from, for any learner: a run's folder or its weights (a relative path starts at the
+    project's folder), or the name of a shipped network."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network in training; bfloat16 is for GPUs, and for what autocast would lower. Parameters stay
     float32."""
@@ -90,6 +95,12 @@ class Training(Strict):
     """Steps between two checkpoints; a run that is killed loses at most so many."""
     keep: int = Field(1, ge=1)
     """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
+
+    @property
+    def fewest_together(self) -> int:
+        """Smallest number of tasks of a step that are computed at once."""
+        shards = _parts(self.tasks_per_step, self.shard_size)
+        return min(part for shard in shards for part in _parts(shard, self.microbatch or shard))
 
 
 class AdaptationOptimizer(Strict):
@@ -205,11 +216,10 @@ class Experiment(Strict):
             raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
         if self.training.source == "target":
             raise ValueError("learner.contrast compares distributions; training.source: target has only one")
-        together = (self.training.tasks_per_step, self.training.shard_size, self.training.microbatch or 2)
-        if min(together) < 2:
+        if self.training.fewest_together < 2:
             raise ValueError(
                 "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
-                "microbatch must be at least 2"
+                "microbatch must be at least 2, and leave no task alone when they divide each other"
             )
         return self
 

@@ -120,12 +120,22 @@ class Distill(_Pooled):
 
     kind: Literal["distill"]
     teacher: Path
-    """The trained teacher: a run's folder or its model.safetensors; a relative path starts at the project's folder."""
+    """The trained teacher: a run's folder or its model.safetensors (a relative path starts at the project's folder), or
+    the name of a shipped network."""
     temperature: float = Field(0.15, gt=0)
     """τ of KL(softmax(D′ of the teacher / τ) ‖ softmax(D′ of the student / τ))."""
     weight: float = Field(1.0, ge=0)
     """Weight of the divergence beside the image loss."""
     backend: Literal["vectorised"] = "vectorised"
+
+    @model_validator(mode="after")
+    def _warms_up_by_something(self) -> Self:
+        if self.warmup_steps and not self.weight and self.contrast is None:
+            raise ValueError(
+                "in the warmup_steps the estimator learns from the divergence and the contrast; give the divergence a "
+                "weight, or add contrast: {}"
+            )
+        return self
 
 
 class MAML(_MultiStepLoop):

@@ -14,7 +14,7 @@ def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
     """Computes how badly tasks are told apart by the descriptors of their patches.
 
     What all tasks say of a patch is its content, and is taken off first: in a network that has learned nothing yet it
-    is nearly all there is, all cosines are ±1, and their slope is 0 (measured). It is counted by a term of its own.
+    is nearly all there is, all cosines are ±1, and their slope is 0. It is counted by a term of its own.
     Where tasks have patches of their own, what is taken off is about the mean of all descriptors.
 
     Args:
@@ -24,7 +24,7 @@ def contrastive_losses(descriptors: Tensor, temperature: float) -> Tensor:
     Returns:
         (T,): the mean over a task's images of −log p(own task), from log(N − 1), where tasks are far apart, to
         log(T·N − 1), where nothing is told apart; plus log(1 + `content_share`); plus the square of `log_scale`, since
-        nothing else keeps descriptors from growing without end (measured).
+        nothing else keeps descriptors from growing without end.
 
     Source: Khosla et al., Supervised Contrastive Learning (2020), eq. 2; as use of degradations: Wang et al.,
     Unsupervised Degradation Representation Learning for Blind Super-Resolution (2021), section 3.2.

@@ -42,7 +42,7 @@ class EmbeddingLearner(Learner):
         loss_name: Image loss.
         eps: ε of the Charbonnier loss.
         contrast: Contrast between tasks, or None. It is of D′, not of D: how much of what the estimator knows modulates
-            the restorer is left to the images (contrasting D learned to restore more slowly, measured).
+            the restorer is left to the images.
         warmup_steps: Outer steps at first in which the estimator alone learns, from the losses of the embeddings.
         precision: Arithmetic of the network.
     """

@@ -99,7 +99,7 @@ def composed(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
         outer = before_shuffle(kernel, layer.factor)
         bias = bias.repeat_interleave(layer.factor**2) + outer.sum(dim=(2, 3)) @ layer.bias
         # Correlating with one kernel and then with another is correlating with the convolution of the two.
-        kernel = F.conv_transpose2d(outer, layer.weight)
+        kernel = F.conv_transpose2d(outer, layer.weight).to(outer.dtype)  # bfloat16 would not fit the next bias
     return kernel, bias
 
 

@@ -37,11 +37,14 @@ def image_restorer(
             restore with one.
 
     Raises:
-        UserError: The network restores from the HR image (a teacher), or takes no such embedding.
+        UserError: The network restores from the HR image (a teacher), takes no such embedding, or estimates nothing
+            that a crop could be for.
     """
     given = None if embedding is None else _with_embedding(network, embedding)
     if network.privileged and given is None:
         raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
+    if crop is not None and not (isinstance(network, KDSR) and network.estimator is not None):
+        raise UserError("--estimate-on: the network has no estimator of the degradation; leave it out, or give a KDSR")
     margin = network.reach
 
     def restore(pixels: Pixels) -> Pixels:

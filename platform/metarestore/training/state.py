@@ -71,6 +71,19 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob(f"*.{_DATA}"), default=legacy if legacy.is_file() else None)
 
 
+def last_data(run: Path) -> dict[str, Any]:
+    """Returns the data of the last checkpoint of a run: its step, log, validation figures and seconds.
+
+    Raises:
+        UserError: There is no checkpoint.
+    """
+    path = last_checkpoint(run / "checkpoints")
+    if path is None:
+        raise UserError(f"{run}: has no checkpoint; give the folder of a run")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def load_state(folder: Path, state: TrainState) -> bool:
     """Takes over the last checkpoint in a folder; returns whether there was one.
 
