@@ -153,8 +153,8 @@ and from that a *student*, which sees LR alone; and from `base` as well the *con
 trained for as many steps as teacher and student have together, so its restorer learns in the 200 steps of each that
 their estimators warm up alone, too. (With D = 0 all dynamic kernels, which have no bias, would be 0 and the control a
 linear network; a constant 1 lets it learn any fixed kernels.) 4 tasks of 2 patches of 32x32 LR pixels a step, Adam 1e-3
-with a cosine to 0 in every stage; the embeddings are contrasted between tasks. Nothing was tuned on the photographs that
-are measured on.
+with a cosine to 0 in every stage; the embeddings are contrasted between tasks. Nothing was tuned on the photographs
+that are measured on.
 
 Measured on Gaussian8: {count} photographs of DATA/valid, each by eight kernels, PSNR-Y in dB, border 4; {seeds}
 seeds.

@@ -72,8 +72,8 @@ class TaskRef:
         distribution: Name of its distribution.
         seed: Seed of the run.
         index: Which task of the distribution.
-        patches: Index that its clean patches are drawn by, with the seeds of their noise, if not its own: tasks that share
-            it degrade the same ones.
+        patches: Index that its clean patches and the seeds of their noise are drawn by, if not its own: tasks that
+            share it degrade the same patches.
     """
 
     distribution: str
