@@ -3,7 +3,8 @@
 isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
            `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines
            (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
-mixed      base, teacher and student on 16 kinds of degradation. Measured by
+mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's that learns from the contrast alone, without a
+           teacher; and `student`, both together. Measured by
            experiments/kdsr_descriptors.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
@@ -66,13 +67,15 @@ class Stage:
 
     Attributes:
         estimator: Of the network.
-        init: Stage that it starts from, if any; a student starts from its teacher by itself.
+        init: Stage that it starts from, if any.
+        teacher: Stage that it is taught by and starts from, if any.
         contrast: How embeddings are contrasted, and how long at first the estimator learns alone.
         steps: Outer steps.
     """
 
     estimator: str
     init: str = ""
+    teacher: str = ""
     contrast: str = ""
     steps: int = 2000
 
@@ -120,8 +123,8 @@ STUDIES = {
         patch=128,
         stages={
             "base": Stage("none", steps=2500),
-            "teacher": Stage("teacher", "base", CONTRAST),
-            "student": Stage("student", "", CONTRAST, steps=1000),
+            "teacher": Stage("teacher", "base", contrast=CONTRAST),
+            "student": Stage("student", teacher="teacher", contrast=CONTRAST, steps=1000),
             "control_first": Stage("none", "base"),
             "control": Stage("none", "control_first", steps=1000),
         },
@@ -133,8 +136,8 @@ STUDIES = {
         patch=128,
         stages={
             "base": Stage("none"),
-            "teacher": Stage("teacher", "base", CONTRAST),
-            "student": Stage("student", "", CONTRAST),
+            "estimator": Stage("student", "base", contrast="contrast: {}, warmup_steps: 4000", steps=4000),
+            "student": Stage("student", "estimator", contrast="contrast: {}", steps=800),
         },
     ),
 }
@@ -143,7 +146,7 @@ STUDIES = {
 def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, size: str) -> str:
     """Writes the experiment of one stage of a seed."""
     runs, stage = (folder / f"seed{seed}").resolve(), study.stages[name]
-    learner = f"kind: distill, teacher: {runs}/teacher" if name == "student" else "kind: pretrain"
+    learner = f"kind: distill, teacher: {runs}/{stage.teacher}" if stage.teacher else "kind: pretrain"
     return EXPERIMENT.format(
         seed=seed,
         size=size,
