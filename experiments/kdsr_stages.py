@@ -3,8 +3,8 @@
 isotropic  `base`, the restorer with a constant for an embedding; then `teacher` from it, and `student` from that; and
            `control`, from `base` as well, for as many steps as teacher and student have together, in as many cosines
            (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
-mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, which learns from the contrast alone, without
-           a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
+mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, which learns from the contrast alone,
+           without a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
