@@ -35,9 +35,9 @@ def measured(data: Path, run: Path) -> dict[str, float]:
     scale = cast("Scale", network.scale)
     spec = Project(Path.cwd()).protocol(PROTOCOL, scale)
     figures = {}
-    for name, restore in (("PSNR-Y", image_restorer(network)), ("bicubic PSNR-Y", bicubic_restore(scale))):
+    for name, restore in (("PSNR-Y", image_restorer(network)), ("bicubic", bicubic_restore(scale))):
         report = evaluate_protocol(PROTOCOL, spec, data / "valid", restore)
-        figures[f"{name} on {PROTOCOL}, other photographs of BSDS500, Kodak and McMaster, dB"] = round(report.psnr_y, 3)
+        figures[name] = round(report.psnr_y, 3)
     return figures
 
 
@@ -61,6 +61,7 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
         minutes=round(sum(state["seconds"] for state in states.values()) / 60, 1),
         command=command,
         metrics=measured(data, run),
+        measured_on=f"{PROTOCOL}, other photographs of BSDS500, Kodak and McMaster; PSNR-Y in dB",
         date=str(datetime.date.today()),
     )
 

@@ -27,7 +27,8 @@ class Card:
         steps: Outer steps of each stage.
         minutes: Of training, all stages.
         command: What it was trained by.
-        metrics: Figures, with what they were measured on in their names.
+        metrics: Figures by name.
+        measured_on: What they were measured on.
         date: Day of the training.
     """
 
@@ -43,6 +44,7 @@ class Card:
     minutes: float
     command: str
     metrics: dict[str, float]
+    measured_on: str
     date: str
 
 
