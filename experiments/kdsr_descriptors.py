@@ -136,7 +136,7 @@ def line(name: str, patch: int, found: Quality) -> str:
     return f"| {name} | {patch} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |"
 
 
-def report(data: Path, models: Sequence[Path], draws: int, steps: int, out: Path) -> None:
+def report(data: Path, models: Sequence[Path], draws: int, out: Path) -> None:
     """Judges networks and writes the page and its figure."""
     images = ImageStore.open(ImageSource.folder(data / "valid"))
     first = load_model(models[0])
@@ -158,7 +158,6 @@ def report(data: Path, models: Sequence[Path], draws: int, steps: int, out: Path
         draws=draws,
         families=len(FAMILIES),
         patches=PATCHES,
-        steps=steps,
         models=" ".join(f"--model {model}" for model in models),
         date=datetime.date.today(),
         chance=chance,
@@ -187,8 +186,7 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", type=Path, action="append", required=True)
     parser.add_argument("--draws", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=Path("experiments/results/kdsr_descriptors.md"))
     options = parser.parse_args()
     prepare_process()
-    report(options.data, options.model, options.draws, options.steps, options.out)
+    report(options.data, options.model, options.draws, options.out)
