@@ -192,8 +192,9 @@ middle {crop} x {crop} LR pixels, an approximation whose price stands in kdsr_re
 
 Largest difference of the outputs {output:.0e}, of the step's gradient {gradient:.0e} of its norm.
 
-What is left of a step are the convolutions of restorer and estimator, which are the same on both sides, forward and
-backward: the ratio of the multiplications is that of the times, but for the dynamic convolutions and the memory format.
+What is left of a step are the convolutions of restorer and estimator, forward and backward, which are the same on both
+sides. (PyTorch's counter takes the backward pass of grouped convolutions for dense ones, so it counts too many
+multiplications for the plain step, whose dynamic convolutions are grouped.)
 """
 
 
