@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from metarestore.cli import main
 from metarestore.config.model import FSRCNNModel, KDSRModel
 from metarestore.descriptors.describe import describe_task, open_tasks
 from metarestore.descriptors.file import read_descriptors
@@ -34,7 +32,7 @@ NETWORKS = {
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+def cli(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     """Runs the command line in this process, in a folder with networks, photographs and a camera's pairs."""
     monkeypatch.chdir(tmp_path)
     for name, spec in NETWORKS.items():
@@ -47,17 +45,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/camera.yaml").write_text("kind: pairs\nscale: 4\nlr: pairs/lr\nhr: pairs/hr\n")
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["metarestore", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return cli
 
 
 def test_folders_and_tasks_in_one_file(cli: Cli, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ of a grouped convolution goes through the groups one by one, and here each image
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,7 +45,16 @@ def channels_last(images: Tensor) -> Tensor:
     return laid
 
 
-class _Convolve(Function):
+class _OfTwo(Function):
+    """A function of two batches, whose derivatives need both."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs)
+
+
+class _Convolve(_OfTwo):
     """Images (B, C, h, w) and kernels (B, C, 3, 3) to images."""
 
     @staticmethod
@@ -62,11 +72,6 @@ class _Convolve(Function):
         return F.conv2d(folded, weight, padding=1, groups=batch * channels).view(images.shape)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        del output
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
         images, kernels = ctx.saved_tensors
         of_images, of_kernels = ctx.needs_input_grad
@@ -77,12 +82,10 @@ class _Convolve(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, int | None], *given: Tensor) -> tuple[Tensor, int]:
-        images, kernels = _as_batch(info.batch_size, in_dims, given)
-        convolved: Tensor = _Convolve.apply(images, kernels)  # type: ignore[no-untyped-call]
-        return convolved.view(info.batch_size, -1, *convolved.shape[1:]), 0
+        return _of_all_tasks(_Convolve.apply, info.batch_size, in_dims, given)
 
 
-class _Correlate(Function):
+class _Correlate(_OfTwo):
     """Sums of images (B, C, h, w), moved by −1..1 pixels, times others of their shape: (B, C, 3, 3)."""
 
     @staticmethod
@@ -98,11 +101,6 @@ class _Correlate(Function):
         return found.view(batch, channels, KERNEL, KERNEL)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        del output
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
         images, others = ctx.saved_tensors
         of_images, of_others = ctx.needs_input_grad
@@ -113,9 +111,7 @@ class _Correlate(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, int | None], *given: Tensor) -> tuple[Tensor, int]:
-        images, others = _as_batch(info.batch_size, in_dims, given)
-        found: Tensor = _Correlate.apply(images, others)  # type: ignore[no-untyped-call]
-        return found.view(info.batch_size, -1, *found.shape[1:]), 0
+        return _of_all_tasks(_Correlate.apply, info.batch_size, in_dims, given)
 
 
 class _ChannelsLast(Function):
@@ -153,10 +149,13 @@ def _is_channels_last(images: Tensor) -> bool:
     return last and images.device.type == "cpu"
 
 
-def _as_batch(tasks: int, in_dims: tuple[int | None, ...], given: tuple[Tensor, ...]) -> list[Tensor]:
-    """Makes tensors of T tasks, (T, B, ...), one batch, (T·B, ...)."""
+def _of_all_tasks(
+    function: Callable[..., Tensor], tasks: int, in_dims: tuple[int | None, ...], given: tuple[Tensor, ...]
+) -> tuple[Tensor, int]:
+    """Applies a function of batches (B, ...) to tensors of T tasks, (T, B, ...), as one batch (T·B, ...)."""
     stacked = [
         tensor.expand(tasks, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(given, in_dims, strict=True)
     ]
-    return [tensor.flatten(0, 1) for tensor in stacked]
+    found = function(*(tensor.flatten(0, 1) for tensor in stacked))
+    return found.view(tasks, -1, *found.shape[1:]), 0

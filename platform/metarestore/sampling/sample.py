@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -209,17 +210,14 @@ def write_samples(folder: Path, header: Header, samples: Iterable[Sample]) -> in
 def _write_pair(folder: Path, sample: Sample, lines: IO[bytes]) -> None:
     """Writes two images and a line, or, if it is interrupted, nothing."""
     images = {folder / side / f"{sample.record.name}.png": getattr(sample, side) for side in SIDES}
-    end = lines.tell()
-    try:
+    with ExitStack() as undo:
+        undo.callback(lines.truncate, lines.tell())
         for path, pixels in images.items():
+            undo.callback(path.unlink, missing_ok=True)
             write_atomically(path, _png(pixels))
         lines.write(to_line(sample.record).encode())
         lines.flush()
-    except BaseException:
-        lines.truncate(end)
-        for path in images:
-            path.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
 
 
 def _png(pixels: Pixels) -> bytes:
