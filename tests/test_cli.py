@@ -290,6 +290,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         ["train", "experiments/small.yaml"],
         "graph.auxiliary: 'blurr_*' is and matches no task distribution",
     ),
+    "the target learned from": (
+        lambda p: edit(p, "[bicubic,", "[phone_camera,"),
+        ["train", "experiments/small.yaml"],
+        "graph.auxiliary: 'phone_camera' is the target itself",
+    ),
     "patch that does not fit the scale": (
         lambda p: edit(p, "patch: 32", "patch: 33"),
         ["train", "experiments/small.yaml"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -206,6 +207,23 @@ def test_no_half_of_a_pair_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(left) == (2 * whole + 1 if whole else 0)
     if whole:
         assert len(read_samples(tmp_path / "out")[1]) == whole
+
+
+def test_no_line_is_left_of_a_pair_that_is_not(tmp_path: Path) -> None:
+    """An interruption may come between the line and the end of its pair."""
+
+    class Stopping(io.BytesIO):
+        def flush(self) -> None:
+            raise KeyboardInterrupt
+
+    for side in sample.SIDES:
+        (tmp_path / side).mkdir()
+    lines = Stopping(b"header")
+    lines.seek(0, io.SEEK_END)
+    with pytest.raises(KeyboardInterrupt):
+        sample._write_pair(tmp_path, next(Sampler(header()).samples(0, 1)), lines)
+    assert lines.getvalue() == b"header"
+    assert not [path for side in sample.SIDES for path in (tmp_path / side).iterdir()]
 
 
 def test_files_are_never_written_over(tmp_path: Path) -> None:

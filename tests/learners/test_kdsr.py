@@ -21,10 +21,11 @@ from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
-from metarestore.models.checkpoint import save_model
+from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.shipped import shipped
 from metarestore.project import read_experiment, resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
@@ -261,6 +262,16 @@ def test_the_path_of_the_teacher_starts_at_the_project(
     saved_teacher(tmp_path / "runs/teacher")
     study = resolve(small_experiment(model=STUDENT, learner={"kind": "distill", "teacher": "runs/teacher"}), tmp_path)
     assert study.experiment.learner.teacher == tmp_path / "runs/teacher"
+
+
+def test_a_shipped_network_may_be_started_from(small_experiment: Callable[..., Experiment]) -> None:
+    name, path = next(iter(shipped().items()))
+    study = resolve(small_experiment(model=STUDENT, training={"init": name}), Path.cwd())
+    assert study.experiment.training.init == path.resolve()
+    workspace = Workspace(study)
+    assert torch.equal(workspace.initial(), initial_vector(load_model(path)))
+    with pytest.raises(UserError, match=rf"training.init: there is no .*{name}x.*; did you mean '{name}'"):
+        resolve(small_experiment(model=STUDENT, training={"init": f"{name}x"}), Path.cwd())
 
 
 def test_an_unknown_size_is_one_line(tmp_path: Path) -> None:
