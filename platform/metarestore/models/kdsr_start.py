@@ -41,8 +41,8 @@ def blind_to_brightness(layer: nn.Module) -> None:
 def start_around_one(layer: nn.Module) -> None:
     """Makes a layer start near 1 for all inputs.
 
-    The embeddings of all images then have a large part in common, from which the restorer learns as fast as from a
-    constant; from small embeddings alone its kernels, which have no bias, start small and learn slowly.
+    The kernels of the restorer, which have no bias, then start as large as those of a network without an estimator, and
+    a restorer that was trained without one is hardly changed by it.
     """
     shrink([layer])
     with torch.no_grad():
