@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.graph import CONTROLS
+from metarestore.config.estimators import CONTROLS
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
 from metarestore.errors import UserError

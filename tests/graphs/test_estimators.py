@@ -95,7 +95,7 @@ def test_transfer_scores_on_shots_that_it_did_not_learn_from(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every halving splits the shots in two, and each half is learned from once and scored once."""
-    from metarestore.config.graph import TransferEstimator
+    from metarestore.config.estimators import TransferEstimator
     from metarestore.graphs import transfer
 
     halves: list[tuple[set[int], set[int]]] = []

@@ -2,96 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from metarestore.config.base import Strict
-
-CONTROLS = ("uniform", "random", "inverted")
-"""Kinds of estimators that estimate nothing: what a real estimate is compared with."""
+from metarestore.config.estimators import Estimator, LearnedEstimator, ResponseEstimator, estimate_behind
 
 RelationValue = Annotated[float, Field(ge=-1.0, le=1.0)]
-
-
-class ResponseEstimator(Strict):
-    """Compares degradation responses: log ratios of LR spectra to bicubic-LR spectra of the same HR patches."""
-
-    kind: Literal["response"] = "response"
-    draws: int = Field(20, ge=2)
-    """Tasks drawn from each auxiliary distribution."""
-
-
-class TransferEstimator(Strict):
-    """Trains briefly on each source, adapts on one half of the shots and scores on the other half."""
-
-    kind: Literal["transfer"]
-    steps: int = Field(150, ge=1)
-    """Outer steps of the short training on each source."""
-    adaptation_steps: int = Field(20, ge=0)
-    """Steps on one half of the shots, taken as `adaptation` says."""
-    draws: int = Field(2, ge=1)
-    """Ways in which the shots are halved; each half is scored once."""
-
-
-class GradientEstimator(Strict):
-    """Compares task gradients by their cosine, on the same clean patches for every distribution."""
-
-    kind: Literal["gradient"]
-    draws: int = Field(16, ge=2)
-    """Tasks drawn from each auxiliary distribution."""
-
-
-class ExpertEstimator(Strict):
-    """Takes the relations from `edges` alone; a distribution without an edge has relation 0."""
-
-    kind: Literal["expert"]
-
-
-class UniformControl(Strict):
-    """Relates every distribution equally: the 'no relation' control."""
-
-    kind: Literal["uniform"]
-
-
-class RandomControl(Strict):
-    """Draws relations at random, once per run: the 'any relation' control."""
-
-    kind: Literal["random"]
-
-
-class InvertedControl(Strict):
-    """Turns the relations of another estimator around: if this does not hurt, the relation does no work."""
-
-    kind: Literal["inverted"]
-    of: ResponseEstimator | TransferEstimator | GradientEstimator | ExpertEstimator = Field(
-        ResponseEstimator(), discriminator="kind"
-    )
-
-
-Estimator = Annotated[
-    ResponseEstimator
-    | TransferEstimator
-    | GradientEstimator
-    | ExpertEstimator
-    | UniformControl
-    | RandomControl
-    | InvertedControl,
-    Field(discriminator="kind"),
-]
 
 
 class Weights(Strict):
     """How relations become gradient weights."""
 
-    rule: Literal["softmax"] = "softmax"
+    rule: Literal["softmax", "relu"] = "softmax"
+    """softmax: `w = N·softmax(z/τ)` over standardised relations z; relu: in proportion to the relations above 0."""
     temperature: float = Field(0.5, gt=0)
-    """τ of `w = N·softmax(z/τ)` over standardised relations z; large: uniform, small: the best alone."""
-    acts_on: Literal["gradients", "sampling"] = "gradients"
-    """Whether a weight scales its task's gradient or the probability of drawing the task (cheaper)."""
+    """τ of the softmax; large: uniform, small: the best alone."""
+    final_temperature: float | None = Field(None, gt=0)
+    """τ at the last step, reached geometrically; above `temperature` it fades to uniform, below it sharpens."""
+    effective: float | None = Field(None, ge=1)
+    """Chooses τ so that about so many distributions count: 1/Σp² of the weights."""
+    top: int | None = Field(None, ge=1)
+    """Only so many of the nearest distributions count; the others weigh 0."""
+    shrink: bool = False
+    """Pulls the weights towards uniform as far as the relations differ by their standard errors alone."""
+    warmup_steps: int = Field(0, ge=0)
+    """Outer steps over which the weights go from uniform to what the relations say."""
+    acts_on: Literal["gradients", "sampling", "inner", "both"] = "gradients"
+    """What a weight scales: its task's gradient; the probability of drawing the task (cheaper); the inner rate of the
+    task, relative to the largest weight (meta-learners); or gradient and inner rate."""
     balance: Literal["none", "unit", "ema"] = "none"
     """Gradient norms as they are; all scaled to the step's mean norm; or each divided by a running mean of its
     distribution's norms. Balancing keeps the scale of the step."""
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        given = self.model_fields_set
+        others = [key for key in ("temperature", "final_temperature") if key in given]
+        if self.rule == "relu" and (wrong := [*others, *(["effective"] if self.effective is not None else [])]):
+            raise ValueError(f"{wrong[0]} is for rule: softmax, not for relu; leave it out")
+        if self.effective is not None and others:
+            raise ValueError(f"effective chooses the temperature; leave out {others[0]}")
+        return self
 
 
 class Edge(Strict):
@@ -99,6 +53,16 @@ class Edge(Strict):
 
     source: str = Field(alias="from")
     relation: RelationValue
+
+
+class Prior(Strict):
+    """What is known from before: a learned graph, of this or of other targets."""
+
+    graph: Path
+    """A `graph.json` that a training wrote or `metarestore graph merge` made; a relative path starts at the project's
+    folder."""
+    strength: float = Field(1.0, gt=0)
+    """How much an earlier relation counts against an estimate of the same standard error."""
 
 
 class GraphSpec(Strict):
@@ -111,11 +75,22 @@ class GraphSpec(Strict):
     estimator: Estimator = ResponseEstimator()
     weights: Weights = Weights()
     edges: tuple[Edge, ...] = ()
+    prior: Prior | None = None
+    """Relations from before, combined with the estimate by their precisions."""
+    forbidden: tuple[str, ...] = ()
+    """Names or glob patterns of auxiliary distributions that stay in the graph and weigh 0."""
     refresh: int | None = Field(None, ge=1)
     """Outer steps between two estimates; leave it out to estimate once, before training."""
 
     @model_validator(mode="after")
     def _expert_has_edges(self) -> Self:
-        if self.estimator.kind == "expert" and not self.edges:
+        if estimate_behind(self.estimator).kind == "expert" and not self.edges:
             raise ValueError("the expert estimator needs edges; write e.g. edges: [{from: jpeg, relation: 0.5}]")
+        return self
+
+    @model_validator(mode="after")
+    def _joint_is_refreshed(self) -> Self:
+        behind = estimate_behind(self.estimator)
+        if isinstance(behind, LearnedEstimator) and behind.joint and self.refresh is None:
+            raise ValueError("estimator.joint learns at every refresh; write e.g. refresh: 100, or joint: false")
         return self

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.document import Document, display_path
 from metarestore.config.experiment import Experiment
-from metarestore.config.graph import InvertedControl, TransferEstimator
+from metarestore.config.estimators import TransferEstimator, estimate_behind
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search import Parameter, as_parameter
@@ -159,10 +159,8 @@ def _fixed(experiment: Experiment) -> dict[str, str]:
 
 def _transfers(experiment: Experiment) -> bool:
     """Tells whether the relations may be estimated by adapting, as the experiment's `adaptation` says."""
-    estimator = experiment.graph.estimator
-    inner = estimator.of if isinstance(estimator, InvertedControl) else estimator
     searched = any(lies_in(key, "graph.estimator") for key in experiment.search)
-    return searched or isinstance(inner, TransferEstimator)
+    return searched or isinstance(estimate_behind(experiment.graph.estimator), TransferEstimator)
 
 
 def _candidates(experiment: Experiment, space: Space) -> Iterator[_Finding]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatchcase
 
 import numpy as np
 from torch import Tensor
 
-from metarestore.config import graph as spec
+from metarestore.config import estimators as spec
+from metarestore.config.graph import Edge
+from metarestore.graphs.descriptor import estimate_descriptor
 from metarestore.graphs.gradient import estimate_gradient
+from metarestore.graphs.learned import estimate_learned
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.response import estimate_response
 from metarestore.graphs.transfer import estimate_transfer
@@ -16,7 +20,9 @@ from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import generator
 
 
-def estimate(workspace: Workspace, run: Runner, flat: Tensor) -> Relations:
+def estimate(
+    workspace: Workspace, run: Runner, flat: Tensor, step: int = 0, previous: Relations | None = None
+) -> Relations:
     """Estimates the relations that a study's graph asks for; expert edges replace the estimates they speak of.
 
     The controls stay controls: edges do not touch `uniform` and `random`, and `inverted` turns them around too.
@@ -25,26 +31,46 @@ def estimate(workspace: Workspace, run: Runner, flat: Tensor) -> Relations:
         workspace: The study, opened in this process.
         run: Runs jobs, here or on workers.
         flat: Parameters (P,) that gradients are taken at and that short trainings start from.
+        step: The outer step.
+        previous: The relations of the refresh before, if there was one.
     """
     estimator = workspace.experiment.graph.estimator
-    return dataclasses.replace(_estimate(estimator, workspace, run, flat), estimator=estimator.kind)
+    found = dataclasses.replace(_estimate(estimator, workspace, run, flat, step, previous), estimator=estimator.kind)
+    return _without_forbidden(found, workspace.experiment.graph.forbidden)
 
 
-def _estimate(estimator: spec.Estimator, workspace: Workspace, run: Runner, flat: Tensor) -> Relations:
-    edges = workspace.experiment.graph.edges
+def _estimate(
+    estimator: spec.Estimator, workspace: Workspace, run: Runner, flat: Tensor, step: int, previous: Relations | None
+) -> Relations:
     match estimator:
-        case spec.ResponseEstimator():
-            return with_expert_edges(estimate_response(workspace, run, flat, estimator.draws), edges)
-        case spec.TransferEstimator():
-            return with_expert_edges(estimate_transfer(workspace, run, flat, estimator), edges)
-        case spec.GradientEstimator():
-            return with_expert_edges(estimate_gradient(workspace, run, flat, estimator.draws), edges)
         case spec.InvertedControl():
-            return inverted(_estimate(estimator.of, workspace, run, flat))
-        case spec.ExpertEstimator():
-            return with_expert_edges(_stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert"), edges)
+            return inverted(_estimate(estimator.of, workspace, run, flat, step, previous))
+        case spec.BestSingleControl():
+            return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.RandomControl() | spec.UniformControl():
             return _control(workspace, estimator.kind)
+        case spec.ResponseEstimator():
+            found = estimate_response(workspace, run, flat, estimator)
+        case spec.DescriptorEstimator():
+            found = estimate_descriptor(workspace, run, flat, estimator)
+        case spec.LearnedEstimator():
+            found = estimate_learned(workspace, run, flat, estimator, step, previous)
+        case spec.TransferEstimator():
+            found = estimate_transfer(workspace, run, flat, estimator)
+        case spec.GradientEstimator():
+            found = estimate_gradient(workspace, run, flat, estimator, previous)
+        case spec.ExpertEstimator():
+            found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
+    return with_expert_edges(found, workspace.experiment.graph.edges)
+
+
+def _without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
+    """Marks what matches a forbidden pattern as not to be learned from."""
+    forbidden = np.asarray([any(fnmatchcase(name, p) for p in patterns) for name in relations.auxiliary])
+    if not forbidden.any():
+        return relations
+    before = np.ones(len(forbidden), bool) if relations.allowed is None else relations.allowed
+    return dataclasses.replace(relations, allowed=before & ~forbidden)
 
 
 def _control(workspace: Workspace, kind: str) -> Relations:
@@ -57,7 +83,13 @@ def inverted(relations: Relations) -> Relations:
     return dataclasses.replace(relations, values=-relations.values, matrix=None)
 
 
-def with_expert_edges(relations: Relations, edges: tuple[spec.Edge, ...]) -> Relations:
+def best_single(relations: Relations) -> Relations:
+    """Allows the nearest distribution alone."""
+    nearest = np.arange(len(relations.values)) == int(relations.values.argmax())
+    return dataclasses.replace(relations, allowed=nearest)
+
+
+def with_expert_edges(relations: Relations, edges: tuple[Edge, ...]) -> Relations:
     """Replaces estimates by what an expert states; a stated relation has no error."""
     values, errors = relations.values.copy(), relations.standard_errors.copy()
     for edge in edges:

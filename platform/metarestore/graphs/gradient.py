@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarestore.config.estimators import GradientEstimator
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
 from metarestore.learners.gradients import mean_loss_gradient
@@ -78,9 +79,11 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
     return np.asarray(means @ target / np.maximum(norms, 1e-20))
 
 
-def estimate_gradient(workspace: Workspace, run: Runner, flat: Tensor, draws: int) -> Relations:
+def estimate_gradient(
+    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimator, previous: Relations | None
+) -> Relations:
     """Relates the target to every auxiliary distribution by their gradients at the parameters `flat`."""
-    names = tuple(workspace.study.auxiliary)
+    names, draws = tuple(workspace.study.auxiliary), options.draws
     jobs = [ShotGradientJob(None, 1), *(ShotGradientJob(name, draws) for name in names)]
     found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
     target, auxiliary = found[0][0], np.stack(found[1:])

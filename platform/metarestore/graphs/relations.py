@@ -22,6 +22,9 @@ class Relations:
         draws: Tasks (or halvings of the shots) behind each value.
         reliability: Rank correlation of the values from two halves of the shots; NaN where not defined.
         matrix: Relations among the auxiliary distributions and the target (last), (N+1, N+1), or None.
+        allowed: Which distributions may be learned from, (N,); None for all.
+        attention: Attention of the distributions and the target (last) to the M entries of a memory, (N+1, M), or None.
+        carried: What the estimator takes along to its next estimate, or None.
     """
 
     target: str
@@ -32,9 +35,12 @@ class Relations:
     draws: int
     reliability: float = float("nan")
     matrix: NDArray[np.float64] | None = None
+    allowed: NDArray[np.bool_] | None = None
+    attention: NDArray[np.float64] | None = None
+    carried: NDArray[np.float32] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the relations as JSON-able data; `from_json` reads it back."""
+        """Returns the relations as JSON-able data, without `carried`; `from_json` reads it back."""
         return {
             "target": self.target,
             "auxiliary": list(self.auxiliary),
@@ -43,13 +49,14 @@ class Relations:
             "estimator": self.estimator,
             "draws": self.draws,
             "reliability": _defined(self.reliability),
-            "matrix": None if self.matrix is None else self.matrix.tolist(),
+            "matrix": _listed(self.matrix),
+            "allowed": _listed(self.allowed),
+            "attention": _listed(self.attention),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Relations:
         """Reads what `to_json` wrote."""
-        matrix = data["matrix"]
         return cls(
             target=data["target"],
             auxiliary=tuple(data["auxiliary"]),
@@ -58,8 +65,19 @@ class Relations:
             estimator=data["estimator"],
             draws=data["draws"],
             reliability=float("nan") if data["reliability"] is None else data["reliability"],
-            matrix=None if matrix is None else np.asarray(matrix, np.float64),
+            matrix=_array(data["matrix"], np.float64),
+            allowed=_array(data.get("allowed"), np.bool_),
+            attention=_array(data.get("attention"), np.float64),
         )
+
+
+def _listed(array: NDArray[Any] | None) -> list[Any] | None:
+    found: list[Any] | None = None if array is None else array.tolist()
+    return found
+
+
+def _array(data: list[Any] | None, kind: type[np.generic]) -> NDArray[Any] | None:
+    return None if data is None else np.asarray(data, kind)
 
 
 def _defined(value: float) -> float | None:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarestore.config.estimators import ResponseEstimator
 from metarestore.degradations.resample import bicubic_downsample
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
@@ -93,10 +94,10 @@ class ResponseJob:
         return np.stack(rows)
 
 
-def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, draws: int) -> Relations:
+def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimator) -> Relations:
     """Relates the target to every auxiliary distribution by their degradation responses; needs no training."""
     names = tuple(workspace.study.auxiliary)
-    auxiliary = np.stack(run([ResponseJob(name, draws) for name in names], flat))
+    auxiliary = np.stack(run([ResponseJob(name, options.draws) for name in names], flat))
     shots = workspace.shots
     target = response(shots.support_lr, shots.support_hr, workspace.study.scale)
     values = response_relations(target, auxiliary)
@@ -106,7 +107,7 @@ def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, draws: in
         values=values,
         standard_errors=_standard_errors(target, auxiliary, workspace.experiment.seed),
         estimator="response",
-        draws=draws,
+        draws=options.draws,
         reliability=_split_half(target, auxiliary),
         matrix=relation_matrix(target, auxiliary),
     )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.graph import TransferEstimator
+from metarestore.config.estimators import TransferEstimator
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import rank_correlation

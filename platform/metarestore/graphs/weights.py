@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+
+from metarestore.config.graph import Weights
+from metarestore.graphs.relations import Relations
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +40,94 @@ def softmax_weights(relations: ArrayLike, temperature: float) -> Floats:
     return np.asarray(len(exponentials) * exponentials / exponentials.sum())
 
 
+def relu_weights(relations: ArrayLike) -> Floats:
+    """Returns weights (N,) in proportion to the relations above 0, with mean 1; all 1 where no relation is above 0."""
+    positive = np.maximum(np.asarray(relations, np.float64), 0.0)
+    total = positive.sum()
+    # A sum too small to divide by says as little as none.
+    return np.ones_like(positive) if total < 1e-12 else np.asarray(len(positive) * positive / total)
+
+
+def temperature_for(relations: ArrayLike, effective: float) -> float:
+    """Returns the τ at which `softmax_weights` counts `effective` distributions, between 0.01 and 100.
+
+    The effective number rises with τ from the number of nearest distributions (1, if no two are equally near) to N, so
+    a number outside of that gives the nearest end.
+    """
+    low, high = 1e-2, 1e2
+
+    def excess(logarithm: float) -> float:
+        return effective_tasks(softmax_weights(relations, float(np.exp(logarithm)))) - effective
+
+    if excess(np.log(low)) >= 0:
+        return low
+    if excess(np.log(high)) <= 0:
+        return high
+    return float(np.exp(brentq(excess, np.log(low), np.log(high), xtol=1e-6)))
+
+
+def signal_share(values: ArrayLike, standard_errors: ArrayLike) -> float:
+    """Returns which share of the variance of relations (N,) is not of their standard errors (N,): 1 − Σσ²/Σ(r−r̄)².
+
+    Errors that are not defined count as 0.
+
+    Source: the shrinkage of Morris, Parametric Empirical Bayes Inference (1983), with one factor for all values.
+    """
+    array = np.asarray(values, np.float64)
+    spread = float(np.square(array - array.mean()).sum())
+    noise = float(np.square(np.nan_to_num(np.asarray(standard_errors, np.float64))).sum())
+    return 0.0 if spread <= noise else 1.0 - noise / spread
+
+
+def relation_weights(relations: Relations, spec: Weights, step: int = 0, steps: int = 1) -> Floats:
+    """Turns relations into the gradient weights of an outer step.
+
+    Args:
+        relations: The relations of N distributions.
+        spec: How.
+        step: The outer step, from 0.
+        steps: Outer steps of the training.
+
+    Returns:
+        Weights (N,), not negative, with mean 1; 0 for distributions that are not allowed, or are not among the `top`.
+    """
+    kept = _kept(relations, spec.top)
+    weights = np.zeros(len(kept))
+    chosen = _rule(relations.values[kept], relations.standard_errors[kept], spec, step / max(steps - 1, 1))
+    weights[kept] = chosen * len(kept) / kept.sum()
+    if step < spec.warmup_steps:
+        allowed = _kept(relations, None)
+        uniform = allowed * (len(allowed) / allowed.sum())
+        share = step / spec.warmup_steps
+        weights = share * weights + (1 - share) * uniform
+    return weights
+
+
+def _kept(relations: Relations, top: int | None) -> NDArray[np.bool_]:
+    """Returns which distributions may have a weight, (N,)."""
+    kept = np.ones(len(relations.values), bool) if relations.allowed is None else relations.allowed.copy()
+    if top is not None:
+        order = np.argsort(-np.where(kept, relations.values, -np.inf), kind="stable")
+        kept[order[top:]] = False
+    return kept
+
+
+def _rule(values: Floats, errors: Floats, spec: Weights, progress: float) -> Floats:
+    """Applies the rule to the relations of the K distributions that count; `progress` goes from 0 to 1."""
+    share = signal_share(values, errors) if spec.shrink else 1.0
+    if spec.rule == "relu":
+        return share * relu_weights(values) + (1 - share)
+    if share == 0:
+        return np.ones_like(values)
+    if spec.effective is not None:
+        temperature = temperature_for(values, spec.effective)
+    elif spec.final_temperature is not None:
+        temperature = spec.temperature ** (1 - progress) * spec.final_temperature**progress
+    else:
+        temperature = spec.temperature
+    return softmax_weights(values, temperature / share)
+
+
 def effective_tasks(weights: ArrayLike) -> float:
     """Returns the effective number of tasks 1/Σp² with p = w/Σw: N for equal weights, 1 if one has all."""
     array = np.asarray(weights, np.float64)
@@ -52,9 +144,7 @@ def balancing(norms: ArrayLike) -> Floats:
     return np.asarray(reference.mean() / reference)
 
 
-def mean_shares(weights: ArrayLike) -> Floats:
-    """Returns the factors wᵢ/Σw (T,) of a weighted mean; zeros if all weights are 0."""
+def relative_to_largest(weights: ArrayLike) -> Floats:
+    """Returns weights (N,) over the largest one, in 0..1: factors of an inner rate that is never exceeded."""
     array = np.asarray(weights, np.float64)
-    # Relative to the largest first: weights near the smallest number there is still make a mean, and not 0/0.
-    relative = array / array.max() if array.max() > 0 else array
-    return np.asarray(relative / max(relative.sum(), 1.0))
+    return array / array.max()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
-from metarestore.config.graph import CONTROLS
+from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.reports.curves import adaptation_curves, result_bars, training_curves, weights_over_time
 from metarestore.reports.pictures import before_after

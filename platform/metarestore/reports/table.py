@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.config.graph import CONTROLS
+from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.evaluation.statistics import Difference, Estimate, mean_and_error, paired_difference
 from metarestore.reports.style import signed

@@ -1,0 +1,144 @@
+"""Do estimators find relations that are known: a target that secretly is, or is mixed from, auxiliary distributions?
+
+one    the target draws its five shots from one of the ten auxiliary distributions; that one must be related most.
+two    each shot is degraded by one of two distributions, at random; both must be among the three nearest.
+family relations of distributions of a family (blur, noise, JPEG) must exceed those across families: the area under the
+       ROC curve (AUC) of telling the ones from the others by their relation.
+
+Run:     python experiments/planted_relations.py --estimator response --draws 20
+Results: experiments/results/planted_relations.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from metarestore.config.experiment import Experiment
+from metarestore.graphs.estimate import estimate
+from metarestore.graphs.relations import Relations
+from metarestore.learners.process import prepare_process
+from metarestore.learners.workspace import Workspace
+from metarestore.project import TASK_FILE, Project, catalogue, resolve
+from metarestore.seeds import generator
+from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+
+AUXILIARY = (
+    "bicubic",
+    "blur_aniso",
+    "blur_iso_mild",
+    "blur_iso_wide",
+    "blur_jpeg",
+    "blur_noise",
+    "jpeg",
+    "noise_gaussian",
+    "noise_jpeg",
+    "noise_poisson",
+)
+
+FAMILIES = (
+    ("blur_aniso", "blur_iso_mild", "blur_iso_wide"),
+    ("noise_gaussian", "noise_poisson"),
+    ("jpeg", "noise_jpeg", "blur_jpeg"),
+)
+"""Distributions that are kin; the others belong to no family alone (no blur at all, or blur and noise)."""
+
+
+def workspace_of(target: SyntheticSpec | PairsSpec, seed: int, shot_size: int, estimator: dict[str, Any]) -> Workspace:
+    """Opens a study on the embedded photographs whose target is hidden under another name."""
+    experiment = Experiment.model_validate(
+        {
+            "seed": seed,
+            "graph": {"target": "phone_camera", "auxiliary": AUXILIARY, "estimator": estimator},
+            "model": {"kind": "fsrcnn"},
+            "learner": {"kind": "pretrain"},
+            "training": {"steps": 1000, "patch": 96, "support": 2, "query": 2},
+            "adaptation": {"shots": 5, "shot_size": shot_size, "steps": 30, "lr": 1e-4},
+            "evaluation": {"crop": 96, "crops": 1},
+            "engine": {"kind": "local"},
+        }
+    )
+    return Workspace(replace(resolve(experiment, catalogue()), target=target))
+
+
+def mixed(names: Sequence[str], specs: dict[str, SyntheticSpec]) -> SyntheticSpec:
+    """Makes a distribution whose tasks are drawn from several others, one at a time."""
+    groups = [{"op": "group", "steps": specs[name].model_dump(mode="json")["pipeline"]} for name in names]
+    document = {"kind": "synthetic", "scale": 4, "pipeline": [{"op": "one_of", "choices": groups}]}
+    found = TASK_FILE.validate_python(document)
+    assert isinstance(found, SyntheticSpec)
+    return found
+
+
+def related(workspace: Workspace) -> Relations:
+    """Estimates in this process."""
+    return estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
+
+
+def family_auc(matrix: np.ndarray, names: Sequence[str]) -> float:
+    """Returns the AUC of telling pairs of one family from pairs across families by their relation."""
+    family = {name: k for k, members in enumerate(FAMILIES) for name in members}
+    within, across = [], []
+    for i, name in enumerate(names):
+        for j in range(i):
+            if name in family and names[j] in family:
+                (within if family[name] == family[names[j]] else across).append(matrix[i, j])
+    ranks = rankdata([*within, *across])[: len(within)]
+    return float((ranks.sum() - len(within) * (len(within) + 1) / 2) / (len(within) * len(across)))
+
+
+def run(kind: str, draws: int, shot_size: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Plants relations and tells how often they are found."""
+    project = Project(catalogue())
+    specs: dict[str, SyntheticSpec] = {}
+    for name in AUXILIARY:
+        spec = project.task(name)
+        assert isinstance(spec, SyntheticSpec)
+        specs[name] = spec
+    estimator = {"kind": kind, **options}
+    first, both, aucs, seconds = [], [], [], []
+    for draw in range(draws):
+        planted = AUXILIARY[draw % len(AUXILIARY)]
+        started = time.perf_counter()
+        relations = related(workspace_of(specs[planted], draw, shot_size, estimator))
+        seconds.append(time.perf_counter() - started)
+        order = [relations.auxiliary[i] for i in np.argsort(-relations.values)]
+        first.append({"planted": planted, "order": order})
+        if relations.matrix is not None:
+            aucs.append(family_auc(relations.matrix, relations.auxiliary))
+        pair = [str(name) for name in generator(draw, "pair").choice(AUXILIARY, 2, replace=False)]
+        relations = related(workspace_of(mixed(pair, specs), draw, shot_size, estimator))
+        both.append({"planted": pair, "order": [relations.auxiliary[i] for i in np.argsort(-relations.values)]})
+        print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)  # noqa: T201
+    return {
+        "estimator": estimator,
+        "one": float(np.mean([row["order"][0] == row["planted"] for row in first])),
+        "two": float(np.mean([set(row["planted"]) <= set(row["order"][:3]) for row in both])),
+        "family_auc": float(np.mean(aucs)) if aucs else None,
+        "seconds": float(np.median(seconds)),
+        "first": first,
+        "both": both,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--estimator", default="response")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--shot-size", type=int, default=128)
+    parser.add_argument("--options", type=json.loads, default={}, help='e.g. \'{"draws": 48}\'')
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    prepare_process()
+    result = run(arguments.estimator, arguments.draws, arguments.shot_size, arguments.options)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
+    print({key: value for key, value in result.items() if key not in ("first", "both")})  # noqa: T201

@@ -1,0 +1,134 @@
+"""What a graph file may say of its relation estimator: one model per kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from metarestore.config.base import Strict
+
+CONTROLS = ("uniform", "random", "inverted", "best_single")
+"""Kinds of estimators that estimate nothing of their own: what a real estimate is compared with."""
+
+
+class ResponseEstimator(Strict):
+    """Compares degradation responses: what a degradation does to the HR shots, band by band."""
+
+    kind: Literal["response"] = "response"
+    draws: int = Field(20, ge=2)
+    """Tasks drawn from each auxiliary distribution."""
+
+
+class DescriptorEstimator(Strict):
+    """Compares KDSR descriptors of the shots and of the same HR shots under each distribution."""
+
+    kind: Literal["descriptor"]
+    network: Path = Path("kdsr_tiny_mixed")
+    """Trained KDSR with an estimator: a run's folder or its weights (a relative path starts at the project's folder),
+    or the name of a shipped network."""
+    draws: int = Field(20, ge=2)
+    """Tasks drawn from each auxiliary distribution."""
+
+
+class LearnedEstimator(Strict):
+    """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
+
+    kind: Literal["learned"]
+    steps: int = Field(300, ge=1)
+    """Steps of the relation network's own training."""
+    draws: int = Field(12, ge=2)
+    """Tasks drawn from each auxiliary distribution for its prototype."""
+    dimension: int = Field(64, ge=2)
+    """Length of an embedding."""
+    memory: int = Field(8, ge=0)
+    """Learnable relation vectors of the memory bank; 0: without memory."""
+    message_passing: bool = True
+    """Whether one graph convolution passes messages between prototypes and memory."""
+    joint: bool = False
+    """Train the relation network along with the restoration network, a part of its steps at each refresh, instead of
+    beforehand; needs `refresh`."""
+    lr: float = Field(2e-3, gt=0)
+    """Rate of its optimizer, Adam."""
+
+
+class TransferEstimator(Strict):
+    """Trains briefly on each source, adapts on one half of the shots and scores on the other half."""
+
+    kind: Literal["transfer"]
+    steps: int = Field(150, ge=1)
+    """Outer steps of the short training on each source."""
+    adaptation_steps: int = Field(20, ge=0)
+    """Steps on one half of the shots, taken as `adaptation` says."""
+    draws: int = Field(2, ge=1)
+    """Ways in which the shots are halved; each half is scored once."""
+
+
+class GradientEstimator(Strict):
+    """Compares task gradients by their cosine, on the same clean patches for every distribution."""
+
+    kind: Literal["gradient"]
+    draws: int = Field(16, ge=2)
+    """Tasks drawn from each auxiliary distribution."""
+    compares: Literal["gradients", "adaptations"] = "gradients"
+    """Gradients at the parameters as they are, or the directions in which a few steps on the images move them."""
+    adaptation_steps: int = Field(5, ge=1)
+    """Steps of plain gradient descent behind an adaptation's direction."""
+    sketch: int = Field(1024, ge=16)
+    """Size of the sketch that stands for a gradient."""
+    memory: float = Field(0.0, ge=0, lt=1)
+    """Share of the earlier estimates in a running mean over refreshes, along the trajectory."""
+
+
+class ExpertEstimator(Strict):
+    """Takes the relations from `edges` alone; a distribution without an edge has relation 0."""
+
+    kind: Literal["expert"]
+
+
+class UniformControl(Strict):
+    """Relates every distribution equally: the 'no relation' control."""
+
+    kind: Literal["uniform"]
+
+
+class RandomControl(Strict):
+    """Draws relations at random, once per run: the 'any relation' control."""
+
+    kind: Literal["random"]
+
+
+Estimate = (
+    ResponseEstimator
+    | DescriptorEstimator
+    | LearnedEstimator
+    | TransferEstimator
+    | GradientEstimator
+    | ExpertEstimator
+)
+
+
+class InvertedControl(Strict):
+    """Turns the relations of another estimator around: if this does not hurt, the relation does no work."""
+
+    kind: Literal["inverted"]
+    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+
+
+class BestSingleControl(Strict):
+    """Learns from the nearest distribution alone."""
+
+    kind: Literal["best_single"]
+    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+
+
+Estimator = Annotated[
+    Estimate | UniformControl | RandomControl | InvertedControl | BestSingleControl,
+    Field(discriminator="kind"),
+]
+
+
+def estimate_behind(estimator: Estimator) -> Estimator:
+    """Returns the estimator that a control turns around or cuts down; any other is its own."""
+    return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
