@@ -158,6 +158,13 @@ class Project:
             if edge.source not in specs:
                 hint = did_you_mean(edge.source, specs, noun="distributions")
                 raise UserError(f"graph.edges: '{edge.source}' is not among the auxiliary distributions{hint}")
+        forbidden = [{name for name in specs if fnmatch.fnmatchcase(name, pattern)} for pattern in graph.forbidden]
+        for pattern, names in zip(graph.forbidden, forbidden, strict=True):
+            if not names:
+                hint = did_you_mean(pattern, specs, noun="distributions")
+                raise UserError(f"graph.forbidden: '{pattern}' is and matches no auxiliary distribution{hint}")
+        if set().union(*forbidden) == set(specs):
+            raise UserError("graph.forbidden: forbids all auxiliary distributions; leave some to learn from")
         return specs
 
 

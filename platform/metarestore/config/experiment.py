@@ -223,6 +223,16 @@ class Experiment(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _inner_weights_need_inner_steps(self) -> Self:
+        acts_on = self.graph.weights.acts_on if isinstance(self.graph, GraphSpec) else "gradients"
+        if acts_on in ("inner", "both") and isinstance(self.learner, Pretrain | Finetune | Distill):
+            raise ValueError(
+                f"graph.weights.acts_on: {acts_on} scales inner rates, which learner.kind: {self.learner.kind} lacks; "
+                "write gradients or sampling"
+            )
+        return self
+
     @property
     def shared_until(self) -> int:
         """Outer step before which all tasks of a step degrade the same clean patches."""

@@ -9,8 +9,8 @@ from itertools import islice
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.document import Document, display_path
-from metarestore.config.experiment import Experiment
 from metarestore.config.estimators import TransferEstimator, estimate_behind
+from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search import Parameter, as_parameter

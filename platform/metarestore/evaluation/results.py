@@ -27,7 +27,8 @@ class History:
         effective: Effective number of tasks 1/Σp², (K,).
         gradient_norms: Mean norm of the task gradients of each distribution, NaN where none was drawn, (K, N).
         shares: Share of each distribution in the sum of weighted gradient norms, (K, N).
-        seconds: Wall time of the training.
+        seconds: Wall time of the training, with the estimates of relations.
+        relating: Wall time of the estimates of relations.
     """
 
     steps: NDArray[np.int64]
@@ -40,6 +41,7 @@ class History:
     gradient_norms: Floats
     shares: Floats
     seconds: float
+    relating: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class StudyResult:
                     "psnr_y": arm.psnr_y.tolist(),
                     "ssim_y": arm.main.ssim_y.tolist(),
                     "psnr_y_by_step": arm.main.psnr_y.mean(axis=1).tolist(),
+                    "training_seconds": arm.history.seconds if arm.history else 0.0,
+                    "relating_seconds": arm.history.relating if arm.history else 0.0,
                     "alternatives": {c.label: c.psnr_y[-1].tolist() for c in arm.alternatives},
                 }
                 for arm in self.arms
