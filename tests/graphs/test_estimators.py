@@ -228,6 +228,22 @@ def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..
     assert relation_weights(relations, Weights())[1] == 0
 
 
+@pytest.mark.parametrize(
+    ("forbidden", "said"),
+    [
+        (["jpeg"], "'jpeg' is and matches no auxiliary distribution"),
+        (["b*", "noise_*"], "forbids all auxiliary distributions"),
+    ],
+)
+def test_forbidden_patterns_are_checked(
+    small_study: Callable[..., Study], forbidden: list[str], said: str
+) -> None:
+    from metarestore.errors import UserError
+
+    with pytest.raises(UserError, match=said):
+        small_study(graph={"forbidden": forbidden})
+
+
 @pytest.mark.parametrize("compares", ["gradients", "adaptations"])
 def test_a_gradient_estimate_relates_a_distribution_to_itself_most(
     small_study: Callable[..., Study], compares: str
