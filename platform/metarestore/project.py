@@ -303,6 +303,11 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         "adaptation.shot_size": experiment.adaptation.shot_size,
         "evaluation.crop": experiment.evaluation.crop,
     }
+    if experiment.adaptation.patch is not None:
+        sizes["adaptation.patch"] = experiment.adaptation.patch
+    for position, way in enumerate(experiment.adaptation.alternatives):
+        if way.patch is not None:
+            sizes[f"adaptation.alternatives[{position}].patch"] = way.patch
     problems = [
         f"{key}: {size} is not a multiple of the scale {study.scale}; write {size - size % study.scale}"
         for key, size in sizes.items()

@@ -231,7 +231,7 @@ def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
 
 
 def _track_arm(arm: Arm, result: ArmResult) -> None:
-    for step, psnr in enumerate(result.main.psnr_y.mean(axis=1)):
+    for step, psnr in zip(result.main.steps, result.main.psnr_y.mean(axis=1), strict=True):
         arm.run.metrics({"adaptation_psnr_y": float(psnr)}, step)
     if result.history is not None:
         arm.run.metrics({"seconds": result.history.seconds, "relating_seconds": result.history.relating}, 0)

@@ -235,9 +235,7 @@ def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..
         (["b*", "noise_*"], "forbids all auxiliary distributions"),
     ],
 )
-def test_forbidden_patterns_are_checked(
-    small_study: Callable[..., Study], forbidden: list[str], said: str
-) -> None:
+def test_forbidden_patterns_are_checked(small_study: Callable[..., Study], forbidden: list[str], said: str) -> None:
     from metarestore.errors import UserError
 
     with pytest.raises(UserError, match=said):

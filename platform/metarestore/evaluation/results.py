@@ -46,17 +46,19 @@ class History:
 
 @dataclass(frozen=True)
 class Curve:
-    """One way of adapting: figures of P test photographs after 0..A adaptation steps.
+    """One way of adapting: figures of P test photographs, measured A times.
 
     Attributes:
         label: For example "adam 3e-4".
-        psnr_y: PSNR-Y in dB after each adaptation step, mean over a photograph's crops, (A+1, P).
+        psnr_y: PSNR-Y in dB, mean over a photograph's crops, (A, P).
         ssim_y: SSIM-Y after the last step, (P,).
+        steps: Adaptation steps before each measurement, (A,).
     """
 
     label: str
     psnr_y: Floats
     ssim_y: Floats
+    steps: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class StudyResult:
                     "psnr_y": arm.psnr_y.tolist(),
                     "ssim_y": arm.main.ssim_y.tolist(),
                     "psnr_y_by_step": arm.main.psnr_y.mean(axis=1).tolist(),
+                    "measured_after": list(arm.main.steps),
                     "training_seconds": arm.history.seconds if arm.history else 0.0,
                     "relating_seconds": arm.history.relating if arm.history else 0.0,
                     "alternatives": {c.label: c.psnr_y[-1].tolist() for c in arm.alternatives},

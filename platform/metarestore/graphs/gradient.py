@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.estimators import GradientEstimator
+from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
-from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
 from metarestore.learners.workspace import Runner, Workspace
@@ -80,10 +80,7 @@ def _direction(workspace: Workspace, flat: Tensor, task: Task, options: Gradient
         flat,
         task.support_lr,
         task.support_hr,
-        optimizer="adam",
-        steps=options.adaptation_steps,
-        lr=workspace.experiment.adaptation.lr,
-        rule=InnerRule(),
+        AdaptationOptimizer(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
     )
     return flat - adapted
 
