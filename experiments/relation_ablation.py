@@ -69,7 +69,15 @@ training:
   query: 1
   patch: 96
   optimizer: {{kind: adam, lr: 3e-3, schedule: cosine}}
-adaptation: {{shots: 5, shot_size: {size}, optimizer: adam, steps: 300, lr: 2e-3, schedule: cosine, patch: 96, batch: 8}}
+adaptation:
+  shots: 5
+  shot_size: {size}
+  optimizer: adam
+  steps: 300
+  lr: 2e-3
+  schedule: cosine
+  patch: 96
+  batch: 8
 evaluation: {{crop: {size}, crops: 1, every: 1000}}
 engine: {{kind: ray, workers: 2}}
 grid:
