@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from metarestore.reports.transfer_figure import transfer_scatter
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from metarestore.reports.graph_figures import transfer_scatter
 from metarestore.reports.pictures import save_png
 
 SINGLE = "only_"
@@ -75,7 +75,7 @@ def rank_correlation(a: Floats, b: Floats) -> float:
 
 
 def agreement(rows: Floats) -> float:
-    """Returns how far measured gains agree between seeds: the mean rank correlation of one with the mean of the rest."""
+    """Returns how far seeds agree: the mean rank correlation of the gains of one with the mean of the others."""
     if rows.shape[1] < 2:
         return float("nan")
     return float(
