@@ -29,7 +29,7 @@ _RIDGE = 200 * _ROUNDING
 """Pull of the filter towards 'no change', in squared image units: it decides where the images have no detail."""
 
 _GAIN_FLOOR = 0.03
-"""Smallest gain that is told from none, added to all."""
+"""Gain that is told from none, added to all."""
 
 _LUMA_BANDS, _CHROMA_BANDS, _REST_BANDS = 6, 3, 4
 _ANGLES = 12
@@ -49,10 +49,11 @@ def identify(lr: Tensor, hr: Tensor, scale: int) -> Floats:
         scale: s.
 
     Returns:
-        (D, K, FEATURES), natural logarithms: the gain of the luma filter in 6 radial bands up to the Nyquist frequency,
-        how much it depends on the direction in each of them (0: not at all), the gain of the chroma filter in 3 bands,
-        the power of the rest in 4 bands for luma and for chroma, and the exponents with which the power of the luma rest
-        grows with brightness (photon noise: 1; other noise: 0) and with local contrast (compression).
+        (D, K, FEATURES), natural logarithms: the gain of the luma filter in 6 radial bands up to the Nyquist frequency
+        (0: no change), how much it depends on the direction in each of them (0: not at all), the gain of the chroma
+        filter in 3 bands, the power of the rest in 4 bands for luma and for chroma, and the exponents with which the
+        power of the luma rest grows with brightness (photon noise: 1; other noise: 0) and with local contrast
+        (compression).
     """
     clean = _ycbcr(bicubic_downsample(hr, scale).clamp(0, 1))
     return np.stack([_of_shot(_ycbcr(_rounded(lr[:, k])), shot) for k, shot in enumerate(clean)], axis=1)
@@ -132,7 +133,7 @@ def gains(filters: Floats, bands: int) -> tuple[Floats, Floats]:
     """
     waves, turns = _waves(filters.shape[-1], bands)
     responses = np.abs(np.einsum("baij,dij->dba", waves, filters))
-    log = np.log(responses + _GAIN_FLOOR)
+    log = np.log((responses + _GAIN_FLOOR) / (1 + _GAIN_FLOOR))
     return np.asarray(log.mean(axis=-1)), np.asarray(np.abs((log * turns).mean(axis=-1)))
 
 
@@ -171,4 +172,5 @@ def _exponents(rest: Floats, clean: Floats) -> Floats:
     power = np.log(np.square(rest) + _ROUNDING).reshape(len(rest), -1)
     # The ridge keeps the exponents small where a shot has one brightness or one contrast.
     ridge = 0.02 * inputs.shape[1] * np.eye(2)
-    return np.asarray(np.linalg.solve(inputs @ inputs.T + ridge, inputs @ (power - power.mean(axis=1, keepdims=True)).T).T)
+    centred = power - power.mean(axis=1, keepdims=True)
+    return np.asarray(np.linalg.solve(inputs @ inputs.T + ridge, inputs @ centred.T).T)
