@@ -87,7 +87,8 @@ def related(workspace: Workspace) -> Relations:
 def family_auc(matrix: np.ndarray, names: Sequence[str]) -> float:
     """Returns the AUC of telling pairs of one family from pairs across families by their relation."""
     family = {name: k for k, members in enumerate(FAMILIES) for name in members}
-    within, across = [], []
+    within: list[float] = []
+    across: list[float] = []
     for i, name in enumerate(names):
         for j in range(i):
             if name in family and names[j] in family:
@@ -110,7 +111,10 @@ def run(kind: str, first_draw: int, draws: int, shot_size: int, options: dict[st
         assert isinstance(spec, SyntheticSpec)
         specs[name] = spec
     estimator = {"kind": kind, **options}
-    first, both, aucs, seconds = [], [], [], []
+    first: list[dict[str, Any]] = []
+    both: list[dict[str, Any]] = []
+    aucs: list[float] = []
+    seconds: list[float] = []
     for draw in range(first_draw, first_draw + draws):
         planted = AUXILIARY[draw % len(AUXILIARY)]
         started = time.perf_counter()
@@ -125,7 +129,7 @@ def run(kind: str, first_draw: int, draws: int, shot_size: int, options: dict[st
         relations = related(workspace)
         order = [relations.auxiliary[i] for i in np.argsort(-relations.values)]
         both.append({"planted": pair, "order": order, "parts": parts_drawn(workspace)})
-        print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)  # noqa: T201
+        print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)
     return {
         "estimator": estimator,
         "one": float(np.mean([row["order"][0] == row["planted"] for row in first])),
@@ -151,4 +155,4 @@ if __name__ == "__main__":
     result = run(arguments.estimator, arguments.first_draw, arguments.draws, arguments.shot_size, arguments.options)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
-    print({key: value for key, value in result.items() if key not in ("first", "both")})  # noqa: T201
+    print({key: value for key, value in result.items() if key not in ("first", "both")})
