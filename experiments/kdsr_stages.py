@@ -5,13 +5,18 @@ isotropic  `base`, the restorer with a constant for an embedding; then `teacher`
            (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
 mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, which learns from the contrast alone,
            without a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
+pairs      on 20 kinds of degradation: `estimator`, a teacher's, which sees LR and HR and learns from the contrast alone. It
+           describes pairs for the relation estimator `descriptor`; its restorer is never trained, so it restores nothing.
+           Measured by experiments/planted_relations.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
 
 Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --seeds 0 1 2
          python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --seeds 0
-Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
+         python experiments/kdsr_stages.py DATA --study pairs --out runs/kdsr_pairs --seeds 0
+Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md,
+         experiments/results/planted_relations.md
 """
 
 from __future__ import annotations
@@ -138,6 +143,13 @@ STUDIES = {
             "estimator": Stage("student", "base", contrast="contrast: {}, warmup_steps: 4000", steps=4000),
             "student": Stage("student", "estimator", contrast="contrast: {}", steps=800),
         },
+    ),
+    "pairs": Study(
+        (*MIXTURE, "camera_dslr", "camera_night", "old_photo", "ringing"),
+        tasks=8,
+        patches=2,
+        patch=96,
+        stages={"estimator": Stage("teacher", contrast="contrast: {}, warmup_steps: 2000")},
     ),
 }
 
