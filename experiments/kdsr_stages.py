@@ -5,9 +5,9 @@ isotropic  `base`, the restorer with a constant for an embedding; then `teacher`
            (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
 mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, which learns from the contrast alone,
            without a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
-pairs      on 20 kinds of degradation: `estimator`, a teacher's, which sees LR and HR and learns from the contrast alone. It
-           describes pairs for the relation estimator `descriptor`; its restorer is never trained, so it restores nothing.
-           Measured by experiments/planted_relations.py.
+pairs      on 20 kinds of degradation: `estimator`, a teacher's, which sees LR and HR and learns from the contrast
+           alone, to describe pairs for the relation estimator `descriptor`; its restorer is never trained and restores
+           nothing. Measured by experiments/planted_relations.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.

@@ -104,12 +104,7 @@ class RandomControl(Strict):
 
 
 Estimate = (
-    ResponseEstimator
-    | DescriptorEstimator
-    | LearnedEstimator
-    | TransferEstimator
-    | GradientEstimator
-    | ExpertEstimator
+    ResponseEstimator | DescriptorEstimator | LearnedEstimator | TransferEstimator | GradientEstimator | ExpertEstimator
 )
 
 
