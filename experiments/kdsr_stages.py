@@ -7,7 +7,8 @@ mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, wh
            without a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
 pairs      on 20 kinds of degradation: `estimator`, a teacher's, which sees LR and HR and learns from the contrast
            alone, to describe pairs for the relation estimator `descriptor`; its restorer is never trained and restores
-           nothing. Measured by experiments/planted_relations.py.
+           nothing. It starts (`start`) by seeing LR less the HR image in little. Measured by
+           experiments/planted_relations.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
@@ -28,7 +29,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from metarestore.config.model import KDSRModel
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
+from metarestore.models.kdsr import KDSR, SIZES, SizeName
+from metarestore.models.parameters import initial_vector
 from metarestore.tasks.images import ImageSource, ImageStore
+
+SCALE = 4
+
+START = "start"
+"""Stage that is not trained: initial weights of a teacher that compares LR with HR from the start."""
 
 LEAST = 128
 """Side of the smallest photograph that is learned from, in pixels."""
@@ -149,7 +162,7 @@ STUDIES = {
         tasks=8,
         patches=2,
         patch=96,
-        stages={"estimator": Stage("teacher", contrast="contrast: {}, warmup_steps: 2000")},
+        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 2000")},
     ),
 }
 
@@ -174,6 +187,22 @@ def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, 
     )
 
 
+def write_start(run: Path, size: SizeName, seed: int) -> None:
+    """Writes initial weights of a teacher whose first filters see LR less HR averaged over each LR pixel.
+
+    What they see is then mostly what was done to the image; from weights by chance, the image itself hides it.
+    """
+    spec = KDSRModel(kind="kdsr", size=size, estimator="teacher")
+    network = build_model(spec, SCALE, seed)
+    assert isinstance(network, KDSR)
+    assert network.estimator is not None
+    first = network.estimator.body[0].get_parameter("weight")
+    with torch.no_grad():
+        own = first[:, :3]
+        first[:, 3:] = -(own / SCALE**2).repeat_interleave(SCALE**2, dim=1)  # HR planes come colour by colour
+    save_model(run / "model.safetensors", spec, SCALE, initial_vector(network))
+
+
 def make_project(folder: Path, data: Path) -> None:
     """Makes the project's folder; training photographs that are smaller than `LEAST` are left out."""
     for name in ("tasks", "experiments", "train"):
@@ -187,12 +216,14 @@ def make_project(folder: Path, data: Path) -> None:
     (folder / "tasks/soft.yaml").write_text(TARGET)
 
 
-def train(study: Study, folder: Path, data: Path, seed: int, size: str) -> None:
+def train(study: Study, folder: Path, data: Path, seed: int, size: SizeName) -> None:
     """Trains what is not trained yet of a seed."""
     for stage in study.stages:
         run = (folder / f"seed{seed}" / stage).resolve()
         if (run / "model.safetensors").exists():
             continue
+        if study.stages[stage].init == START:
+            write_start(run.parent / START, size, seed)
         experiment = folder / f"experiments/seed{seed}_{stage}.yaml"
         experiment.write_text(experiment_of(stage, study, folder, data, seed, size))
         command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
@@ -206,7 +237,7 @@ if __name__ == "__main__":
     parser.add_argument("--study", choices=STUDIES, default="isotropic")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--size", default="tiny")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:
