@@ -30,11 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from metarestore.config.model import KDSRModel
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR, SIZES, SizeName
+from metarestore.models.kdsr_start import shrink
 from metarestore.models.parameters import initial_vector
 from metarestore.tasks.images import ImageSource, ImageStore
 
@@ -42,6 +44,9 @@ SCALE = 4
 
 START = "start"
 """Stage that is not trained: initial weights of a teacher that compares LR with HR from the start."""
+
+AMPLIFIED = 2.4
+"""Factor on the initial weights of each layer of that teacher."""
 
 LEAST = 128
 """Side of the smallest photograph that is learned from, in pixels."""
@@ -162,7 +167,7 @@ STUDIES = {
         tasks=8,
         patches=2,
         patch=96,
-        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 2000")},
+        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 1200", steps=1200)},
     ),
 }
 
@@ -190,13 +195,17 @@ def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, 
 def write_start(run: Path, size: SizeName, seed: int) -> None:
     """Writes initial weights of a teacher whose first filters see LR less HR averaged over each LR pixel.
 
-    What they see is then mostly what was done to the image; from weights by chance, the image itself hides it.
+    What they see is then mostly what was done to the image; from weights by chance, the image itself hides it. It is
+    little, so all layers that are not residual amplify it: D′ starts about as large as the contrast keeps it.
     """
     spec = KDSRModel(kind="kdsr", size=size, estimator="teacher")
     network = build_model(spec, SCALE, seed)
     assert isinstance(network, KDSR)
     assert network.estimator is not None
-    first = network.estimator.body[0].get_parameter("weight")
+    estimator = network.estimator
+    first = estimator.body[0].get_parameter("weight")
+    chain = [layer for layer in (*estimator.body, *estimator.mix) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    shrink(chain, AMPLIFIED)
     with torch.no_grad():
         own = first[:, :3]
         first[:, 3:] = -(own / SCALE**2).repeat_interleave(SCALE**2, dim=1)  # HR planes come colour by colour
