@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind, network_key, with_network
 from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.keypath import KeyPath, format_path
@@ -331,12 +332,16 @@ def resolve(experiment: Experiment, root: Path) -> Study:
 
 def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks absolute."""
-    training, learner = experiment.training, experiment.learner
+    training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
     if isinstance(learner, Distill):
         learner = learner.model_copy(update={"teacher": _network(learner.teacher, root, "learner.teacher")})
-    return experiment.model_copy(update={"training": training, "learner": learner})
+    describes = estimate_behind(graph.estimator)
+    if isinstance(describes, DescriptorEstimator):
+        found = _network(describes.network, root, network_key(graph.estimator))
+        graph = graph.model_copy(update={"estimator": with_network(graph.estimator, found)})
+    return experiment.model_copy(update={"training": training, "learner": learner, "graph": graph})
 
 
 def _network(given: Path, root: Path, key: str) -> Path:

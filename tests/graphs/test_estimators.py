@@ -22,6 +22,7 @@ from metarestore.tasks.spec import SyntheticSpec
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
+    "descriptor": {"draws": 4},
     "gradient": {"draws": 4},
     "transfer": {"steps": 2, "adaptation_steps": 2, "draws": 1},
     "uniform": {},
@@ -51,7 +52,7 @@ def test_contract(small_study: Callable[..., Study], kind: str) -> None:
     assert np.abs(relations.values).max() <= 1 + 1e-9
     errors = relations.standard_errors
     assert (errors[np.isfinite(errors)] >= 0).all()
-    if kind in ("response", "gradient", "transfer"):
+    if kind in ("response", "descriptor", "gradient", "transfer"):
         assert np.isfinite(errors).all()
     again = related(small_study, kind)
     np.testing.assert_array_equal(relations.values, again.values)
@@ -115,7 +116,7 @@ def test_transfer_scores_on_shots_that_it_did_not_learn_from(
 
 
 def test_one_shot_has_no_split_half_reliability(small_study: Callable[..., Study]) -> None:
-    for kind in ("response", "gradient"):
+    for kind in ("response", "descriptor", "gradient"):
         relations = related(small_study, kind, adaptation={"shots": 1})
         assert np.isnan(relations.reliability)
         assert np.isfinite(relations.standard_errors).all()

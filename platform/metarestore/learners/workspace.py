@@ -12,14 +12,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Experiment
 from metarestore.learners.build import AnyLearner, build_learner
+from metarestore.learners.describer import open_describer
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
+from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
@@ -157,6 +160,15 @@ class Workspace:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
 
     @cached_property
+    def describer(self) -> KDSR:
+        """The trained network that the `descriptor` estimator describes pairs by.
+
+        Raises:
+            UserError: It cannot describe them; the message names its key.
+        """
+        return open_describer(self.experiment.graph.estimator, self.study.scale).to(self.device)
+
+    @cached_property
     def learner(self) -> AnyLearner:
         """The experiment's learner."""
         return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
@@ -196,10 +208,12 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, or the learner or
-                `training.init` does not fit the network.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
+                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
         """
         self.initial()
+        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
+            _ = self.describer
         for name in self.study.auxiliary:
             self.distribution(name)
         _ = self.target_task
