@@ -14,6 +14,7 @@ from typing import Any
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, split_path
 from metarestore.config.overrides import Override, apply_overrides, merge
+from metarestore.config.shape import child
 
 SEED = "seed"
 """The axis whose values are repetitions of a cell; all other axes tell cells apart."""
@@ -96,6 +97,11 @@ class Grid:
             for key, path in paths.items()
         )
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Short name of each axis, by its key."""
+        return {axis.key: axis.name for axis in self.axes}
+
     @cached_property
     def _base(self) -> dict[str, Any]:
         return single(self.experiment)
@@ -141,7 +147,7 @@ class Grid:
         for axis, index in zip(self.axes, cell.choices, strict=True):
             here: Any = data
             for part in axis.path:
-                here = here.get(part) if isinstance(here, dict) else here[part] if isinstance(here, list) else None
+                here = child(here, part)
             written = axis.choices[index].value
             if here != written and not _holds(here, written):
                 found.append(axis.key)
