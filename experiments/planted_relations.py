@@ -117,7 +117,7 @@ def run(kind: str, draws: int, shot_size: int, options: dict[str, Any]) -> dict[
         pair = [str(name) for name in generator(draw, "pair").choice(AUXILIARY, 2, replace=False)]
         relations = related(workspace_of(mixed(pair, specs), draw, shot_size, estimator))
         both.append({"planted": pair, "order": [relations.auxiliary[i] for i in np.argsort(-relations.values)]})
-        print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)  # noqa: T201
+        print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)
     return {
         "estimator": estimator,
         "one": float(np.mean([row["order"][0] == row["planted"] for row in first])),
@@ -134,11 +134,11 @@ if __name__ == "__main__":
     parser.add_argument("--estimator", default="response")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--shot-size", type=int, default=128)
-    parser.add_argument("--options", type=json.loads, default={}, help='e.g. \'{"draws": 48}\'')
+    parser.add_argument("--options", type=json.loads, default={}, help="e.g. '{\"draws\": 48}'")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     prepare_process()
     result = run(arguments.estimator, arguments.draws, arguments.shot_size, arguments.options)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
-    print({key: value for key, value in result.items() if key not in ("first", "both")})  # noqa: T201
+    print({key: value for key, value in result.items() if key not in ("first", "both")})

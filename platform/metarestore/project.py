@@ -160,6 +160,13 @@ class Project:
             if edge.source not in specs:
                 hint = did_you_mean(edge.source, specs, noun="distributions")
                 raise UserError(f"graph.edges: '{edge.source}' is not among the auxiliary distributions{hint}")
+        forbidden = [{name for name in specs if fnmatch.fnmatchcase(name, pattern)} for pattern in graph.forbidden]
+        for pattern, names in zip(graph.forbidden, forbidden, strict=True):
+            if not names:
+                hint = did_you_mean(pattern, specs, noun="distributions")
+                raise UserError(f"graph.forbidden: '{pattern}' is and matches no auxiliary distribution{hint}")
+        if set().union(*forbidden) == set(specs):
+            raise UserError("graph.forbidden: forbids all auxiliary distributions; leave some to learn from")
         return specs
 
 
@@ -298,6 +305,11 @@ def resolve(experiment: Experiment, root: Path) -> Study:
         "adaptation.shot_size": experiment.adaptation.shot_size,
         "evaluation.crop": experiment.evaluation.crop,
     }
+    if experiment.adaptation.patch is not None:
+        sizes["adaptation.patch"] = experiment.adaptation.patch
+    for position, way in enumerate(experiment.adaptation.alternatives):
+        if way.patch is not None:
+            sizes[f"adaptation.alternatives[{position}].patch"] = way.patch
     problems = [
         f"{key}: {size} is not a multiple of the scale {study.scale}; write {size - size % study.scale}"
         for key, size in sizes.items()

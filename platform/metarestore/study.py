@@ -199,6 +199,7 @@ def history(trained: Trained) -> History:
         gradient_norms=column(log, "norms").reshape(shape),
         shares=column(log, "shares").reshape(shape),
         seconds=trained.state.seconds,
+        relating=trained.state.relating,
     )
 
 
@@ -230,8 +231,10 @@ def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
 
 
 def _track_arm(arm: Arm, result: ArmResult) -> None:
-    for step, psnr in enumerate(result.main.psnr_y.mean(axis=1)):
+    for step, psnr in zip(result.main.steps, result.main.psnr_y.mean(axis=1), strict=True):
         arm.run.metrics({"adaptation_psnr_y": float(psnr)}, step)
+    if result.history is not None:
+        arm.run.metrics({"seconds": result.history.seconds, "relating_seconds": result.history.relating}, 0)
     arm.run.metrics({"psnr_y": float(result.psnr_y.mean()), "ssim_y": float(result.main.ssim_y.mean())}, 0)
     arm.run.flush()
     for name in ("config.yaml", "model.safetensors", "adapted.safetensors", "graph.json", "graph.graphml"):

@@ -75,6 +75,17 @@ def test_curve_starts_at_the_network_and_ends_at_the_adapted_one(
     assert not np.array_equal(found.curve.psnr_y[0], found.curve.psnr_y[-1])
 
 
+def test_measuring_less_often_changes_no_figure(small_study: Callable[..., Study]) -> None:
+    how = AdaptationOptimizer(steps=5, lr=1e-3)
+    often, seldom = (
+        AdaptationJob(how).run(w, w.initial()).curve
+        for w in (Workspace(small_study()), Workspace(small_study(evaluation={"every": 3})))
+    )
+    assert often.steps == (0, 1, 2, 3, 4, 5)
+    assert seldom.steps == (0, 3, 5)
+    np.testing.assert_array_equal(seldom.psnr_y, often.psnr_y[list(seldom.steps)])
+
+
 def test_adaptation_never_sees_the_test_crops(workspace: Workspace) -> None:
     how = AdaptationOptimizer(steps=2)
     before = AdaptationJob(how).run(workspace, workspace.initial()).flat

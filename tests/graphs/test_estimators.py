@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from metarestore.config.graph import Weights
 from metarestore.degradations.resample import bicubic_downsample
-from metarestore.graphs.estimate import estimate, inverted
+from metarestore.graphs.estimate import best_single, estimate, inverted
 from metarestore.graphs.gradient import cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.graphs.response import relation_matrix, response, response_relations
+from metarestore.graphs.weights import relation_weights
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
 from metarestore.tasks.spec import SyntheticSpec
@@ -28,12 +30,13 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "uniform": {},
     "random": {},
     "inverted": {"of": {"kind": "response", "draws": 4}},
+    "best_single": {"of": {"kind": "response", "draws": 4}},
     "expert": {},
 }
 
 
-def related(small_study: Callable[..., Study], kind: str, **changes: Any) -> Relations:
-    graph: dict[str, Any] = {"estimator": {"kind": kind, **ESTIMATORS[kind]}}
+def related(small_study: Callable[..., Study], kind: str, forbidden: Sequence[str] = (), **changes: Any) -> Relations:
+    graph: dict[str, Any] = {"estimator": {"kind": kind, **ESTIMATORS[kind]}, "forbidden": list(forbidden)}
     if kind == "expert":
         graph["edges"] = [{"from": "blur_iso_wide", "relation": 0.8}]
     workspace = Workspace(small_study(graph=graph, **changes))
@@ -211,6 +214,47 @@ def test_rank_correlation() -> None:
 def test_inverted_turns_the_order_around() -> None:
     relations = Relations("t", ("a", "b"), np.asarray([0.2, 0.7]), np.zeros(2), "response", 3)
     assert inverted(relations).values.argmax() == 0
+
+
+def test_best_single_allows_the_nearest_alone() -> None:
+    relations = Relations("t", ("a", "b", "c"), np.asarray([0.2, 0.7, 0.1]), np.zeros(3), "response", 3)
+    np.testing.assert_array_equal(best_single(relations).allowed, [False, True, False])
+
+
+def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..., Study]) -> None:
+    relations = related(small_study, "response", forbidden=["blur_*"])
+    assert relations.auxiliary == ("bicubic", "blur_iso_wide", "noise_gaussian")
+    np.testing.assert_array_equal(relations.allowed, [True, False, True])
+    assert relation_weights(relations, Weights())[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "said"),
+    [
+        (["jpeg"], "'jpeg' is and matches no auxiliary distribution"),
+        (["b*", "noise_*"], "forbids all auxiliary distributions"),
+    ],
+)
+def test_forbidden_patterns_are_checked(small_study: Callable[..., Study], forbidden: list[str], said: str) -> None:
+    from metarestore.errors import UserError
+
+    with pytest.raises(UserError, match=said):
+        small_study(graph={"forbidden": forbidden})
+
+
+@pytest.mark.parametrize("compares", ["gradients", "adaptations"])
+def test_a_gradient_estimate_relates_a_distribution_to_itself_most(
+    small_study: Callable[..., Study], compares: str
+) -> None:
+    """Its matrix has the cosine 1 with itself, and lower ones with the others."""
+    workspace = Workspace(
+        small_study(
+            graph={"estimator": {"kind": "gradient", "draws": 2, "compares": compares}}, adaptation={"lr": 1e-3}
+        )
+    )
+    relations = estimate(workspace, lambda jobs, flat: [j.run(workspace, flat) for j in jobs], workspace.initial())
+    assert relations.matrix is not None
+    assert (relations.matrix[~np.eye(4, dtype=bool)] < 1 - 1e-6).all()
 
 
 def test_graph_round_trip(small_study: Callable[..., Study], tmp_path: Any) -> None:

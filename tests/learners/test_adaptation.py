@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.learners.adaptation import adapt
+from metarestore.config.experiment import Adaptation, AdaptationOptimizer
+from metarestore.learners.adaptation import adapt, cut
 from metarestore.learners.gradients import repeated
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import MAMLLearner
@@ -21,7 +23,9 @@ from metarestore.tasks.task import Task
 def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor(scalar: nn.Module) -> None:
     image = torch.ones(1, 1, 1, 1)
     rule = InnerRule("mse")
-    adapted = adapt(scalar, torch.tensor([3.0]), image, image, optimizer="sgd", steps=4, lr=0.1, rule=rule)
+    adapted = adapt(
+        scalar, torch.tensor([3.0]), image, image, AdaptationOptimizer(optimizer="sgd", steps=4, lr=0.1), rule=rule
+    )
     assert float(adapted[0]) - 1 == pytest.approx(2.0 * 0.8**4, rel=1e-5)
 
 
@@ -44,8 +48,8 @@ def test_sgd_adaptation_is_the_inner_loop_of_the_learner(workspace: Workspace, k
     layout = workspace.layout
     flat = learner.initial(workspace.initial())
     flat = flat + 0.003 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(2))
-    how = {"optimizer": "sgd", "steps": 3, "lr": 0.02, "rule": learner.adapting(layout, flat)}
-    adapted = adapt(model, flat[: layout.size], task.support_lr, task.support_hr, **how)
+    how, rule = AdaptationOptimizer(optimizer="sgd", steps=3, lr=0.02), learner.adapting(layout, flat)
+    adapted = adapt(model, flat[: layout.size], task.support_lr, task.support_hr, how, rule=rule)
     with torch.no_grad():
         restored = functional_call(workspace.model, layout.unflatten(adapted), (task.query_lr,))
         direct = (restored - task.query_hr).abs().mean()
@@ -62,9 +66,8 @@ def test_only_named_parts_adapt_to_the_shots_by_any_optimizer(workspace: Workspa
     learner = MAMLLearner(workspace.model, adapts=frozenset({"tail.bias"}))
     rule = learner.adapting(workspace.layout, flat)
     for optimizer in ("adam", "sgd"):
-        adapted = adapt(
-            workspace.model, flat, shots.support_lr, shots.support_hr, optimizer=optimizer, steps=2, lr=1e-3, rule=rule
-        )
+        how = AdaptationOptimizer(optimizer=optimizer, steps=2, lr=1e-3)  # type: ignore[arg-type]
+        adapted = adapt(workspace.model, flat, shots.support_lr, shots.support_hr, how, rule=rule)
         before, after = workspace.layout.unflatten(flat), workspace.layout.unflatten(adapted)
         assert [name for name in before if not torch.equal(before[name], after[name])] == ["tail.bias"]
 
@@ -80,9 +83,8 @@ def test_adaptation_lowers_the_support_loss_and_keeps_its_start(workspace: Works
         start,
         shots.support_lr,
         shots.support_hr,
-        optimizer=optimizer,  # type: ignore[arg-type]
-        steps=5,
-        lr=1e-4 if optimizer == "adam" else 1e-3,  # a step of Adam's is as long as the rate, whatever the gradient
+        # A step of Adam's is as long as the rate, whatever the gradient.
+        AdaptationOptimizer(optimizer=optimizer, steps=5, lr=1e-4 if optimizer == "adam" else 1e-3),  # type: ignore[arg-type]
         observe=lambda step, flat: seen.append((step, flat.clone())),
     )
     assert torch.equal(start, before)
@@ -96,3 +98,37 @@ def test_adaptation_lowers_the_support_loss_and_keeps_its_start(workspace: Works
         return float((restored - shots.support_hr).abs().mean())
 
     assert loss(adapted) < loss(before)
+
+
+def test_patches_are_aligned_cuts_of_the_shots() -> None:
+    """HR pixels that say where they lie tell which LR patch belongs to them, whatever way both are turned."""
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
+    lr = torch.stack([torch.stack([rows, columns]) + 100 * k for k in range(3)])
+    hr = lr.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    how = AdaptationOptimizer(patch=32, batch=40)
+    small, big = cut(lr, hr, how, 7, 0)
+    assert small.shape == (40, 2, 8, 8)
+    assert torch.equal(big, small.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2))
+    assert {int(v) for v in small[:, 0].flatten(1).amin(dim=1) // 100} == {0, 1, 2}
+    upright = (small[:, 0, 0, 0] < small[:, 0, -1, 0]) & (small[:, 1, 0, 0] < small[:, 1, 0, -1])
+    assert 0 < int(upright.sum()) < 20
+    assert torch.equal(small, cut(lr, hr, how, 7, 0)[0])
+    assert not torch.equal(small, cut(lr, hr, how, 7, 1)[0])
+    assert not torch.equal(small, cut(lr, hr, how, 8, 0)[0])
+
+
+def test_the_rate_falls_as_a_cosine(scalar: nn.Module) -> None:
+    """On a slope of constant sign, Adam's first step is as long as the rate; two steps of a cosine are 1 and 1/2."""
+    image = torch.ones(1, 1, 1, 1)
+    ways = [AdaptationOptimizer(steps=2, lr=0.1, schedule=schedule) for schedule in ("constant", "cosine")]  # type: ignore[arg-type]
+    moved = [float(adapt(scalar, torch.tensor([9.0]), image, image, how)[0]) - 9 for how in ways]
+    assert moved == pytest.approx([-0.2, -0.15], rel=1e-3)
+
+
+def test_what_a_patch_needs() -> None:
+    with pytest.raises(ValidationError, match=r"patch must not be above shot_size \(192\), got 256"):
+        Adaptation(patch=256)
+    with pytest.raises(ValidationError, match="patch must not be above"):
+        Adaptation(alternatives=(AdaptationOptimizer(patch=200),))
+    with pytest.raises(ValidationError, match="batch counts patches"):
+        Adaptation(batch=4)

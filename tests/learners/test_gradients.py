@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from torch import nn
 
 from metarestore.config.learner import MultiStep
 from metarestore.config.model import FSRCNNModel
-from metarestore.learners.gradients import TaskGradients, mean_loss_gradient, repeated, vectorised_gradients
+from metarestore.learners.gradients import (
+    TaskGradients,
+    mean_loss_gradient,
+    repeated,
+    split_gradients,
+    vectorised_gradients,
+)
 from metarestore.learners.learn2learn import maml_class, reference_gradients
 from metarestore.learners.learner import MAMLLearner, PretrainLearner, psnr_of_mse
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
@@ -98,6 +106,36 @@ def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance:
     assert relative_error(ours, reference) <= loss_of_digits * tolerance
     np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=10 * tolerance)
     np.testing.assert_allclose(ours.figures.mse, reference.figures.mse, rtol=10 * tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name != "pretrain"])
+def test_factors_of_the_inner_rate(name: str) -> None:
+    """They are the tasks' own: each task has the gradient of a learner whose rate is its factor times as large."""
+    model, layout, flat = network(torch.float64)
+    tasks = random_tasks(3, torch.float64)
+    learner = LEARNERS[name](model)
+    layout, flat = learner.layout(layout), learner.initial(flat)
+    factors = torch.tensor([0.25, 1.0, 0.0], dtype=torch.float64)
+    weighted = replace(learner, rate_factors=factors)
+    ours = vectorised_gradients(weighted, layout, flat, tasks, step=4)
+    reference = reference_gradients(weighted, layout, flat, tasks, step=4)
+    moved = np.linalg.norm(reference.gradients, axis=1) > 0
+    assert moved.tolist() == [True, True, not isinstance(learner, ReptileLearner)]
+    limit = (1e-8 if isinstance(learner, ReptileLearner) else 1e-9) * np.linalg.norm(reference.gradients, axis=1)
+    assert (np.linalg.norm(ours.gradients - reference.gradients, axis=1) <= limit + 1e-12).all()
+    plain = vectorised_gradients(learner, layout, flat, tasks, step=4)
+    np.testing.assert_allclose(ours.gradients[1], plain.gradients[1], rtol=1e-9, atol=1e-14)
+    split = split_gradients(weighted, layout, flat, tasks, 4, microbatch=2)
+    np.testing.assert_allclose(split.gradients, ours.gradients, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(("first_order", "power"), [(False, 2), (True, 1)])
+def test_outer_slopes_of_quadratics_with_factors(scalar: nn.Module, first_order: bool, power: int) -> None:
+    """With the factor f, the slope is 2(w − 1)(1 − 2fa)²."""
+    factors = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    learner = MAMLLearner(scalar, inner_lr=0.1, first_order=first_order, loss_name="mse", rate_factors=factors)
+    found = vectorised_gradients(learner, Layout.of(scalar), torch.tensor([0.3], dtype=torch.float64), ones_task(3))
+    np.testing.assert_allclose(found.gradients[:, 0], [-1.4 * (1 - 0.2 * f) ** power for f in (0, 0.5, 1)], rtol=1e-6)
 
 
 def test_second_order_differs_from_first_order() -> None:

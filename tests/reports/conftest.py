@@ -37,14 +37,15 @@ PHOTOGRAPHS = ("0801.png", "0802.png", "0803.png", "0804.png", "0805.png")
 def make_curve(label, final, *, steps=20, start=-0.8):
     """A curve that rises to `final` (P,)."""
     rise = np.exp(-np.arange(steps + 1) / 6)[:, None]
-    return Curve(label, final + start * rise, np.clip(0.6 + 0.01 * (final - 20), 0, 1))
+    return Curve(label, final + start * rise, np.clip(0.6 + 0.01 * (final - 20), 0, 1), tuple(range(len(rise))))
 
 
 def make_arm(name, psnr_y, **rest):
     """An arm with these figures (P,) and nothing else."""
     values = np.atleast_2d(np.asarray(psnr_y, np.float64))
     names = tuple(f"{index}.png" for index in range(values.shape[1]))
-    return ArmResult(name, names, Curve("adam 0.0003", values, np.full(len(names), 0.7)), **rest)
+    steps = tuple(range(len(values)))
+    return ArmResult(name, names, Curve("adam 0.0003", values, np.full(len(names), 0.7), steps), **rest)
 
 
 def make_relations(rng):

@@ -167,7 +167,9 @@ def test_arms_with_the_same_relations_share_a_figure_and_controls_have_none(stud
 
 def test_a_diverging_curve_does_not_flatten_the_others(invent):
     good = invent.arm("good", [25.0, 26.0])
-    bad = dataclasses.replace(good, name="bad", main=Curve("sgd 1", np.array([[25.0, 26], [-90, -80]]), np.zeros(2)))
+    bad = dataclasses.replace(
+        good, name="bad", main=Curve("sgd 1", np.array([[25.0, 26], [-90, -80]]), np.zeros(2), (0, 1))
+    )
     figure = study_figures(StudyResult("s", (invent.arm("bicubic", [24.0, 25.0]), good, bad), (), 1.0))["adaptation"]
     low, high = figure.axes[0].get_ylim()
     assert high - low < 8

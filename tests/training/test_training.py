@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from metarestore.config.experiment import OptimizerSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
+from metarestore.models.checkpoint import load_model
+from metarestore.models.parameters import initial_vector
 from metarestore.training.interrupt import Interrupted, graceful_stop
 from metarestore.training.run import RunFolder, train
 from metarestore.training.sampler import TaskSampler, positions
@@ -78,6 +81,16 @@ def test_uniform_sampling_takes_every_distribution_equally_often() -> None:
     sampler = TaskSampler(NAMES, 3, 4, 2)
     counts = Counter(ref.distribution for step in range(30) for shard in sampler.shards(step) for ref in shard)
     assert counts == {"a": 40, "b": 40, "c": 40}
+
+
+def test_sampling_among_some_deals_them_alone() -> None:
+    sampler = TaskSampler(NAMES, 3, 4, 2)
+    among = np.asarray([True, False, True])
+    counts = Counter(
+        ref.distribution for step in range(30) for shard in sampler.shards(step, among=among) for ref in shard
+    )
+    assert counts == {"a": 60, "c": 60}
+    assert sampler.shards(5, among=np.ones(3, bool)) == sampler.shards(5)
 
 
 def test_weighted_sampling_follows_its_probabilities() -> None:
@@ -290,8 +303,70 @@ def test_refreshed_relations(small_study: Callable[..., Study], tmp_path: Path) 
     assert trained(small_study(graph=graph), tmp_path / "parts", resume=True) == whole
 
 
+def test_what_an_estimator_carries_along_survives_an_interruption(
+    small_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    graph = {"estimator": {"kind": "gradient", "draws": 2, "memory": 0.5}, "refresh": 1}
+    observer = Silent()
+    whole = trained(small_study(graph=graph), tmp_path / "whole", observer=observer)
+    assert all(relations.carried is not None for _, relations in observer.relations)
+    forgetful = trained(small_study(graph={**graph, "estimator": {"kind": "gradient", "draws": 2}}), tmp_path / "other")
+    assert forgetful != whole
+    with pytest.raises(Interrupted):
+        trained(small_study(graph=graph), tmp_path / "parts", observer=Silent(stop_after=2))
+    assert trained(small_study(graph=graph), tmp_path / "parts", resume=True) == whole
+
+
+def test_one_task_a_step_still_feels_its_weight(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    """With plain gradient descent, a step is as long as its task weighs; a distribution of weight 0 is not drawn."""
+    observer = Silent()
+    graph = {"estimator": {"kind": "expert"}, "edges": [{"from": "blur_iso_wide", "relation": 0.5}]}
+    optimizer = {"kind": "sgd", "lr": 1e-2, "schedule": "constant"}
+    study = small_study(
+        learner={"kind": "pretrain"},
+        graph={**graph, "weights": {"rule": "relu"}},
+        training={"steps": 1, "tasks_per_step": 1, "optimizer": optimizer},
+    )
+    trained(study, tmp_path, observer=observer)
+    row = observer.rows[0]
+    assert row["weights"] == [0, 3, 0]
+    assert [norm is not None for norm in row["norms"]] == [False, True, False]
+    workspace = Workspace(study)
+    model = load_model(tmp_path / "model.safetensors")
+    moved = initial_vector(model) - workspace.initial()
+    # The weight 3 is the mean of 3, 0, 0 for the whole of what is learned from: the step is the gradient's own.
+    assert float(moved.norm()) == pytest.approx(1e-2 * row["norms"][1], rel=1e-3)
+
+
+@pytest.mark.parametrize("acts_on", ["inner", "both"])
+def test_inner_weights_reach_the_tasks(small_study: Callable[..., Study], tmp_path: Path, acts_on: str) -> None:
+    learner = {"kind": "fomaml", "inner_lr": 0.1}
+    plain = trained(small_study(learner=learner), tmp_path / "plain")
+    assert trained(small_study(learner=learner, graph={"weights": {"acts_on": acts_on}}), tmp_path / acts_on) != plain
+    even = {"estimator": {"kind": "uniform"}, "weights": {"acts_on": acts_on}}
+    uniform = trained(small_study(learner=learner, graph={"estimator": {"kind": "uniform"}}), tmp_path / "uniform")
+    assert trained(small_study(learner=learner, graph=even), tmp_path / "even") == uniform
+
+
+def test_inner_weights_need_inner_steps(small_study: Callable[..., Study]) -> None:
+    with pytest.raises(ValidationError, match=r"acts_on: inner scales inner rates.*write gradients or sampling"):
+        small_study(learner={"kind": "pretrain"}, graph={"weights": {"acts_on": "inner"}})
+
+
 @pytest.mark.parametrize(
-    "switch", [{"balance": "unit"}, {"balance": "ema"}, {"acts_on": "sampling"}, {"temperature": 0.2}]
+    "switch",
+    [
+        {"balance": "unit"},
+        {"balance": "ema"},
+        {"acts_on": "sampling"},
+        {"temperature": 0.2},
+        {"final_temperature": 5.0},
+        {"effective": 1.5},
+        {"top": 1},
+        {"shrink": True},
+        {"warmup_steps": 2},
+        {"rule": "relu"},
+    ],
 )
 def test_each_switch_of_the_weights_acts(
     small_study: Callable[..., Study], tmp_path: Path, switch: dict[str, Any]

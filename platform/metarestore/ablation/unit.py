@@ -130,7 +130,7 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
         weights=trained.weights,
         effective_tasks=effective_tasks(list(trained.weights.values())) if trained.weights else None,
         training_seconds=state.seconds,
-        relating_seconds=getattr(state, "relating", None),
+        relating_seconds=state.relating,
     )
 
 

@@ -74,7 +74,7 @@ class GradientEstimator(Strict):
     compares: Literal["gradients", "adaptations"] = "gradients"
     """Gradients at the parameters as they are, or the directions in which a few steps on the images move them."""
     adaptation_steps: int = Field(5, ge=1)
-    """Steps of plain gradient descent behind an adaptation's direction."""
+    """Adam steps, at the rate of `adaptation.lr`, behind an adaptation's direction."""
     sketch: int = Field(1024, ge=16)
     """Size of the sketch that stands for a gradient."""
     memory: float = Field(0.0, ge=0, lt=1)
@@ -100,12 +100,7 @@ class RandomControl(Strict):
 
 
 Estimate = (
-    ResponseEstimator
-    | DescriptorEstimator
-    | LearnedEstimator
-    | TransferEstimator
-    | GradientEstimator
-    | ExpertEstimator
+    ResponseEstimator | DescriptorEstimator | LearnedEstimator | TransferEstimator | GradientEstimator | ExpertEstimator
 )
 
 

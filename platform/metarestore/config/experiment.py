@@ -113,6 +113,13 @@ class AdaptationOptimizer(Strict):
     optimizer: Literal["adam", "sgd"] = "adam"
     steps: int = Field(100, ge=0)
     lr: float = Field(3e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The rate over the steps; cosine falls to 0."""
+    patch: int | None = Field(None, ge=8)
+    """Side of the HR patches, cut at random from the shots, turned and mirrored, that a step learns from; a multiple of
+    the scale. Leave it out to learn from all shots as they are in every step."""
+    batch: int = Field(8, ge=1)
+    """Patches of a step."""
 
 
 class Adaptation(AdaptationOptimizer):
@@ -125,6 +132,16 @@ class Adaptation(AdaptationOptimizer):
     alternatives: tuple[AdaptationOptimizer, ...] = ()
     """Other ways to adapt, reported beside the main one."""
 
+    @model_validator(mode="after")
+    def _patches_fit_the_shots(self) -> Self:
+        ways: tuple[AdaptationOptimizer, ...] = (self, *self.alternatives)
+        for how in ways:
+            if how.patch is not None and how.patch > self.shot_size:
+                raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {how.patch}")
+            if how.patch is None and "batch" in how.model_fields_set:
+                raise ValueError("batch counts patches; write patch, too, or leave batch out")
+        return self
+
 
 class Evaluation(Strict):
     """Which figures are taken on the target."""
@@ -133,6 +150,8 @@ class Evaluation(Strict):
     """Side of an HR test crop, in pixels; a multiple of the scale."""
     crops: int = Field(4, ge=1)
     """Largest number of crops of one test photograph."""
+    every: int = Field(1, ge=1)
+    """Adaptation steps between two measurements; the network is always measured before the first and after the last."""
 
 
 class LocalEngine(Strict):
@@ -230,6 +249,16 @@ class Experiment(Strict):
             raise ValueError(
                 "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
                 "microbatch must be at least 2, and leave no task alone when they divide each other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inner_weights_need_inner_steps(self) -> Self:
+        acts_on = self.graph.weights.acts_on if isinstance(self.graph, GraphSpec) else "gradients"
+        if acts_on in ("inner", "both") and isinstance(self.learner, Pretrain | Finetune | Distill):
+            raise ValueError(
+                f"graph.weights.acts_on: {acts_on} scales inner rates, which learner.kind: {self.learner.kind} lacks; "
+                "write gradients or sampling"
             )
         return self
 

@@ -19,6 +19,7 @@ from metarestore.learners.learner import restore
 from metarestore.learners.workspace import Workspace
 from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.colour import rgb_to_y
+from metarestore.seeds import derived_seed
 
 Floats = NDArray[np.float64]
 
@@ -76,12 +77,12 @@ class Adapted:
 
 @dataclass(frozen=True)
 class AdaptationJob:
-    """Adapts a network to the shots in one way and measures it after every step."""
+    """Adapts a network to the shots in one way and measures it on the way, as `evaluation.every` says."""
 
     how: AdaptationOptimizer
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
-        """Returns the figures of every photograph after 0..A steps."""
+        """Returns the figures of every photograph before, between and after the steps."""
         shots = workspace.for_model(workspace.shots)
         test = TestSet.of(workspace)
         lr = to_channels(test.lr, workspace.model.channels).to(workspace.device)
@@ -89,8 +90,12 @@ class AdaptationJob:
         rows: list[Floats] = []
         last: list[Tensor] = []
 
+        every, steps = workspace.experiment.evaluation.every, []
+
         def measure(step: int, current: Tensor) -> None:
-            del step
+            if step % every and step != self.how.steps:
+                return
+            steps.append(step)
             with torch.no_grad():
                 restored = restore(workspace.model, workspace.layout.unflatten(current), lr, hr=hr).cpu()
             last[:] = [restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
@@ -101,19 +106,24 @@ class AdaptationJob:
             workspace.network(flat).to(workspace.device),
             shots.support_lr,
             shots.support_hr,
-            optimizer=self.how.optimizer,
-            steps=self.how.steps,
-            lr=self.how.lr,
+            self.how,
+            seed=derived_seed(workspace.experiment.seed, "adaptation"),
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
         photographs = workspace.target_draw.photographs
         curve = Curve(
-            label="no step, given HR" if workspace.model.privileged else f"{self.how.optimizer} {self.how.lr:g}",
+            label="no step, given HR" if workspace.model.privileged else _label(self.how),
             psnr_y=cluster_means(np.stack(rows), photographs),
             ssim_y=cluster_means(test.ssim(last[0]), photographs),
+            steps=tuple(steps),
         )
         return Adapted(curve, adapted.cpu())
+
+
+def _label(how: AdaptationOptimizer) -> str:
+    patches = "" if how.patch is None else f", patches of {how.patch}"
+    return f"{how.optimizer} {how.lr:g}{patches}"
 
 
 def unique_photographs(workspace: Workspace) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class CellResult:
         weights: Last gradient weight of each auxiliary distribution.
         effective_tasks: Effective number of tasks of these weights; None where there are none.
         training_seconds: Wall time of its training, which is that of others too if it is shared.
-        relating_seconds: Share of it that estimating relations took; None where it was not measured.
+        relating_seconds: Share of it that estimating relations took.
     """
 
     name: str
@@ -64,7 +64,7 @@ class CellResult:
     weights: dict[str, float]
     effective_tasks: float | None
     training_seconds: float
-    relating_seconds: float | None = None
+    relating_seconds: float
 
     @property
     def group(self) -> GroupKey:

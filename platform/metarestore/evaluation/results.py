@@ -27,7 +27,8 @@ class History:
         effective: Effective number of tasks 1/Σp², (K,).
         gradient_norms: Mean norm of the task gradients of each distribution, NaN where none was drawn, (K, N).
         shares: Share of each distribution in the sum of weighted gradient norms, (K, N).
-        seconds: Wall time of the training.
+        seconds: Wall time of the training, with the estimates of relations.
+        relating: Wall time of the estimates of relations.
     """
 
     steps: NDArray[np.int64]
@@ -40,21 +41,24 @@ class History:
     gradient_norms: Floats
     shares: Floats
     seconds: float
+    relating: float = 0.0
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One way of adapting: figures of P test photographs after 0..A adaptation steps.
+    """One way of adapting: figures of P test photographs, measured A times.
 
     Attributes:
         label: For example "adam 3e-4".
-        psnr_y: PSNR-Y in dB after each adaptation step, mean over a photograph's crops, (A+1, P).
+        psnr_y: PSNR-Y in dB, mean over a photograph's crops, (A, P).
         ssim_y: SSIM-Y after the last step, (P,).
+        steps: Adaptation steps before each measurement, (A,).
     """
 
     label: str
     psnr_y: Floats
     ssim_y: Floats
+    steps: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,9 @@ class StudyResult:
                     "psnr_y": arm.psnr_y.tolist(),
                     "ssim_y": arm.main.ssim_y.tolist(),
                     "psnr_y_by_step": arm.main.psnr_y.mean(axis=1).tolist(),
+                    "measured_after": list(arm.main.steps),
+                    "training_seconds": arm.history.seconds if arm.history else 0.0,
+                    "relating_seconds": arm.history.relating if arm.history else 0.0,
                     "alternatives": {c.label: c.psnr_y[-1].tolist() for c in arm.alternatives},
                 }
                 for arm in self.arms

@@ -1,7 +1,7 @@
-"""The `gradient` estimator: cosine of task gradients on the same clean images.
+"""The `gradient` estimator: cosine of task gradients, or of adaptation directions, on the same clean images.
 
-At a network that is already trained it measures what the network still does wrong, not kinship, and can point the wrong
-way; use it early, along the trajectory (`refresh`), or as a control.
+At a network that is already trained a gradient measures what the network still does wrong, not kinship, and can point
+the wrong way; use it early, along the trajectory (`refresh` and `memory`), or compare adaptations.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.estimators import GradientEstimator
+from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
+from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner
+from metarestore.learners.sketch import sketched
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import SyntheticTasks
@@ -28,47 +31,62 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ShotGradientJob:
-    """Computes the gradients of the restoration loss on each shot, degraded by one distribution or by the target.
+    """Computes sketched directions on each half of the shots, degraded by one distribution or by the target.
 
     Attributes:
         distribution: Name of an auxiliary distribution, or None for the target's real LR images.
-        draws: Tasks drawn from the distribution.
+        options: Draws, what is compared, size of a sketch.
     """
 
     distribution: str | None
-    draws: int
+    options: GradientEstimator
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
-        """Returns one gradient for each draw and half of the shots, (draws, 2, P); one draw for the target."""
+        """Returns one sketch for each draw and half of the shots, (draws, 2, m); one draw for the target."""
         shots = workspace.shots
         if self.distribution is None:
-            return _halves(workspace, flat, shots.support_lr, shots.support_hr)[None]
+            return _halves(workspace, flat, shots.support_lr, shots.support_hr, self.options)[None]
         distribution = workspace.distribution(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "gradient")
         rows = []
-        for index in range(self.draws):
+        for index in range(self.options.draws):
             draw = distribution.draw(seed, index)
             if isinstance(distribution, SyntheticTasks):
                 lr, hr = distribution.degrade(shots.support_hr, draw), shots.support_hr
             else:
                 lr, hr, _, _ = distribution.build(draw)
-            rows.append(_halves(workspace, flat, lr, hr))
+            rows.append(_halves(workspace, flat, lr, hr, self.options))
         return np.stack(rows)
 
 
-def _halves(workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor) -> NDArray[np.float32]:
-    """Computes the gradients (2, P) on the even and the odd images; a single image stands for both."""
-    learner = PretrainLearner(workspace.model)
+def _halves(
+    workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimator
+) -> NDArray[np.float32]:
+    """Computes the directions (2, m) on the even and the odd images; a single image stands for both."""
     rows = []
     for half in (0, 1):
         first = half % len(lr)
         task = workspace.for_model(Task(lr[first::2], hr[first::2], lr[:0], hr[:0]))
-        rows.append(mean_loss_gradient(learner, workspace.layout, flat.to(workspace.device), task))
-    return torch.stack(rows).cpu().numpy()
+        rows.append(_direction(workspace, flat.to(workspace.device), task, options))
+    return sketched(torch.stack(rows).cpu().numpy(), options.sketch)
+
+
+def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimator) -> Tensor:
+    """Returns the gradient (P,) on a task's support set, or the way back from a short adaptation to it."""
+    if options.compares == "gradients":
+        return mean_loss_gradient(PretrainLearner(workspace.model), workspace.layout, flat, task)
+    adapted = adapt(
+        workspace.model,
+        flat,
+        task.support_lr,
+        task.support_hr,
+        AdaptationOptimizer(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
+    )
+    return flat - adapted
 
 
 def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
-    """Returns the cosine (N,) between the target's gradient (P,) and the mean gradient of each distribution.
+    """Returns the cosine (N,) between the target's direction (P,) and the mean direction of each distribution.
 
     Args:
         target: (P,).
@@ -82,14 +100,18 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 def estimate_gradient(
     workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimator, previous: Relations | None
 ) -> Relations:
-    """Relates the target to every auxiliary distribution by their gradients at the parameters `flat`."""
-    names, draws = tuple(workspace.study.auxiliary), options.draws
-    jobs = [ShotGradientJob(None, 1), *(ShotGradientJob(name, draws) for name in names)]
+    """Relates the target to every auxiliary distribution by their directions at the parameters `flat`.
+
+    With `memory` μ, the directions of the refreshes before count too: their running mean is μ·before + (1 − μ)·now,
+    each direction at unit length, so that early gradients, which are longer, do not rule.
+    """
+    names = tuple(workspace.study.auxiliary)
+    jobs = [ShotGradientJob(None, options), *(ShotGradientJob(name, options) for name in names)]
     found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
-    target, auxiliary = found[0][0], np.stack(found[1:])
+    target, auxiliary = _remembered(found[0][0], np.stack(found[1:]), options.memory, previous)
     whole = auxiliary.mean(axis=2)
     error = jackknife_error(
-        [cosine_relations(target.mean(axis=0), np.delete(whole, k, axis=1)) for k in range(draws)], len(names)
+        [cosine_relations(target.mean(axis=0), np.delete(whole, k, axis=1)) for k in range(options.draws)], len(names)
     )
     # The two halves have no clean image in common, so their agreement tells the noise of the shots.
     halves = [cosine_relations(target[k], auxiliary[:, :, k]) for k in (0, 1)]
@@ -102,13 +124,27 @@ def estimate_gradient(
         values=cosine_relations(target.mean(axis=0), whole),
         standard_errors=error,
         estimator="gradient",
-        draws=draws,
+        draws=options.draws,
         reliability=rank_correlation(halves[0], halves[1]) if halved else float("nan"),
         matrix=_matrix(target.mean(axis=0), whole.mean(axis=1)),
+        carried=np.concatenate([target.ravel(), auxiliary.ravel()]).astype(np.float32) if options.memory else None,
     )
 
 
+def _remembered(target: Floats, auxiliary: Floats, memory: float, previous: Relations | None) -> tuple[Floats, Floats]:
+    """Mixes directions (2, m) and (N, draws, 2, m) with those that the refreshes before carried along."""
+    if not memory:
+        return target, auxiliary
+    now = np.concatenate([_unit(target).ravel(), _unit(auxiliary).ravel()])
+    if previous is not None and previous.carried is not None:
+        now = memory * previous.carried + (1 - memory) * now
+    return now[: target.size].reshape(target.shape), now[target.size :].reshape(auxiliary.shape)
+
+
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-20))
+
+
 def _matrix(target: Floats, means: Floats) -> Floats:
-    vectors = np.concatenate([means, target[None]])
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+    unit = _unit(np.concatenate([means, target[None]]))
     return np.asarray(unit @ unit.T)

@@ -82,9 +82,8 @@ def _score(
         flat,
         lr_images[learn],
         hr_images[learn],
-        optimizer=how.optimizer,
-        steps=options.adaptation_steps,
-        lr=how.lr,
+        how.model_copy(update={"steps": options.adaptation_steps}),
+        seed=derived_seed(workspace.experiment.seed, "transfer"),
         rule=workspace.learner.inner_rule,
     )
     with torch.no_grad():

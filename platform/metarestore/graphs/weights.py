@@ -116,7 +116,7 @@ def _rule(values: Floats, errors: Floats, spec: Weights, progress: float) -> Flo
     """Applies the rule to the relations of the K distributions that count; `progress` goes from 0 to 1."""
     share = signal_share(values, errors) if spec.shrink else 1.0
     if spec.rule == "relu":
-        return share * relu_weights(values) + (1 - share)
+        return np.asarray(share * relu_weights(values) + (1 - share))
     if share == 0:
         return np.ones_like(values)
     if spec.effective is not None:
@@ -147,4 +147,4 @@ def balancing(norms: ArrayLike) -> Floats:
 def relative_to_largest(weights: ArrayLike) -> Floats:
     """Returns weights (N,) over the largest one, in 0..1: factors of an inner rate that is never exceeded."""
     array = np.asarray(weights, np.float64)
-    return array / array.max()
+    return np.asarray(array / array.max())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.models.parameters import Layout
+from metarestore.seeds import generator
+from metarestore.tasks.task import turned
 
 Observer = Callable[[int, Tensor], None]
 
@@ -21,24 +24,23 @@ def adapt(
     flat: Tensor,
     support_lr: Tensor,
     support_hr: Tensor,
+    how: AdaptationOptimizer,
     *,
-    optimizer: Literal["adam", "sgd"],
-    steps: int,
-    lr: float,
+    seed: int = 0,
     rule: InnerRule = InnerRule(),  # noqa: B008
     observe: Observer | None = None,
 ) -> Tensor:
-    """Takes `steps` gradient steps on the support set.
+    """Takes gradient steps on the support set.
 
     Args:
         model: The network whose parameters are replaced.
         flat: Parameters to start from, (P,); left as they are.
         support_lr: (K, C, h, w) in [0, 1].
         support_hr: (K, C, s·h, s·w) in [0, 1].
-        optimizer: Plain gradient descent, as in the inner loop of MAML, or Adam.
-        steps: Number of steps.
-        lr: Rate of a step.
-        rule: Loss, clipping, and what adapts at which rate; learned rates take the place of `lr` in `sgd`.
+        how: Plain gradient descent, as in the inner loop of MAML, or Adam; rate, schedule and number of steps; whether
+            a step learns from all images or from random patches of them.
+        seed: Seed of the patches.
+        rule: Loss, clipping, and what adapts at which rate; learned rates take the place of the rate in `sgd`.
         observe: Called with (step, parameters) before the first step and after each one.
 
     Returns:
@@ -48,18 +50,53 @@ def adapt(
     """
     layout = Layout.of(model)
     current = flat.detach().clone().requires_grad_()
-    update = torch.optim.Adam([current], lr=lr) if optimizer == "adam" else torch.optim.SGD([current], lr=lr)
+    sgd = how.optimizer == "sgd"
+    update = torch.optim.SGD([current], lr=how.lr) if sgd else torch.optim.Adam([current], lr=how.lr)
     if observe:
         observe(0, current.detach())
-    for step in range(steps):
+    for step in range(how.steps):
+        lr, hr = (support_lr, support_hr) if how.patch is None else cut(support_lr, support_hr, how, seed, step)
         update.zero_grad(set_to_none=True)
-        restored = restore(model, layout.unflatten(current), support_lr)
-        image_loss(rule.loss_name, rule.eps)(restored, support_hr).backward()  # type: ignore[no-untyped-call]
-        _apply_rule(current, rule, sgd=optimizer == "sgd", lr=lr)
+        restored = restore(model, layout.unflatten(current), lr)
+        image_loss(rule.loss_name, rule.eps)(restored, hr).backward()  # type: ignore[no-untyped-call]
+        update.param_groups[0]["lr"] = how.lr * _share(how, step)
+        _apply_rule(current, rule, sgd=sgd, lr=how.lr)
         update.step()
         if observe:
             observe(step + 1, current.detach())
     return current.detach()
+
+
+def cut(lr: Tensor, hr: Tensor, how: AdaptationOptimizer, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Cuts random patches of one step, turned and mirrored alike: LR (B, C, p, p) and HR (B, C, s·p, s·p).
+
+    Args:
+        lr: LR images (K, C, h, w).
+        hr: HR images (K, C, s·h, s·w).
+        how: Side of an HR patch, at most that of an image, and number of patches B.
+        seed: Seed of the adaptation.
+        step: Which step.
+    """
+    if how.patch is None:
+        raise TypeError("there is a patch to cut")
+    scale, side = hr.shape[-1] // lr.shape[-1], how.patch
+    small, rng = side // scale, generator(seed, "adaptation", step)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for _ in range(how.batch):
+        image, top, left, turn = (int(rng.integers(n)) for n in (len(lr), *_places(lr, small), 8))
+        big = hr[image, :, scale * top : scale * top + side, scale * left : scale * left + side]
+        parts.append((turned(lr[image, :, top : top + small, left : left + small], turn), turned(big, turn)))
+    return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
+
+
+def _places(images: Tensor, side: int) -> tuple[int, int]:
+    """Returns how many rows and columns a patch can start at."""
+    return images.shape[-2] - side + 1, images.shape[-1] - side + 1
+
+
+def _share(how: AdaptationOptimizer, step: int) -> float:
+    """Returns which share of the rate a step has."""
+    return 1.0 if how.schedule == "constant" else (1 + math.cos(math.pi * step / how.steps)) / 2
 
 
 def _apply_rule(current: Tensor, rule: InnerRule, *, sgd: bool, lr: float) -> None:

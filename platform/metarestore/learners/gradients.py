@@ -130,8 +130,11 @@ def split_gradients(
     """
     count = len(tasks.query_lr)
     size = microbatch or count
-    pieces = (Task(*(tensor[first : first + size] for tensor in tasks)) for first in range(0, count, size))
-    found = [vectorised_gradients(learner, layout, flat, piece, step) for piece in pieces]
+    pieces = [slice(first, first + size) for first in range(0, count, size)]
+    found = [
+        vectorised_gradients(learner.part(piece), layout, flat, Task(*(tensor[piece] for tensor in tasks)), step)
+        for piece in pieces
+    ]
     return TaskGradients(np.concatenate([f.gradients for f in found]), joined([f.figures for f in found]))
 
 

@@ -82,8 +82,9 @@ def reference_gradients(
     wrapped = _wrapped(learner, rates)
     leaves = {**dict(learner.model.named_parameters()), **rates}
     rows, losses, errors = [], [], []
+    whole = learner
     for index in range(len(tasks.query_lr)):
-        task = Task(*(tensor[index] for tensor in tasks))
+        task, learner = Task(*(tensor[index] for tensor in tasks)), whole.part(slice(index, index + 1))
         for leaf in leaves.values():
             leaf.grad = None
         if isinstance(learner, ReptileLearner):
@@ -158,9 +159,10 @@ def _reptile_way(wrapped: Any, task: Task, learner: ReptileLearner) -> tuple[dic
 def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
     """Takes an inner step by `adapt` or, where learn2learn has no such option, by the update that `adapt` ends with."""
     rule = learner.inner_rule
+    factor = 1.0 if learner.rate_factors is None else float(learner.rate_factors)
     loss = image_loss(rule.loss_name, rule.eps)(network(lr), hr)
     if learner.clip is None and learner.adapts is None:
-        network.adapt(loss)
+        network.adapt(factor * loss)
         return
     names, values = zip(*network.module.named_parameters(), strict=True)
     gradients = torch.autograd.grad(loss, values, create_graph=not learner.first_order)
@@ -171,7 +173,8 @@ def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
     if learner.clip is not None:
         norm = torch.cat([gradient.flatten() for gradient in kept if gradient is not None]).norm()
         if float(norm.detach()) > learner.clip:
-            kept = [None if gradient is None else gradient * (learner.clip / norm) for gradient in kept]
+            factor *= learner.clip / norm
+    kept = [None if gradient is None else factor * gradient for gradient in kept]
     if isinstance(learner, MetaSGDLearner):
         _module("meta_sgd").meta_sgd_update(network.module, network.lrs, kept)
     else:

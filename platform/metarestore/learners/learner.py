@@ -11,9 +11,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -113,6 +113,10 @@ class Learner(ABC):
             losses, metrics = self.losses(leaves, tasks, step)
         return slopes(losses, leaves), metrics
 
+    def part(self, chosen: slice) -> Self:
+        """Returns the learner of some of the tasks, where it has something of its own for each."""
+        return self
+
     def layout(self, network: Layout) -> Layout:
         """Returns names and shapes of all that is learned: the network's parameters first, in their order."""
         return network
@@ -178,6 +182,7 @@ class MAMLLearner(Learner):
         multi_step: Weights of the query losses after each inner step; None counts the last alone.
         adapts: Names of the parameters that adapt (ANIL); None for all.
         precision: Arithmetic of the network.
+        rate_factors: Factor of each task's inner rate, (T,); None counts as 1. The tasks must be as many.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning (ICML 2017), eq. 1 and section 5.2; with `adapts`, Raghu
     et al., Rapid Learning or Feature Reuse? (ICLR 2020), section 4; with `multi_step`, Antoniou et al., How to train
@@ -195,6 +200,7 @@ class MAMLLearner(Learner):
     multi_step: MultiStep | None = None
     adapts: frozenset[str] | None = None
     precision: Precision = "float32"
+    rate_factors: Tensor | None = None
 
     @property
     def inner_rule(self) -> InnerRule:
@@ -237,9 +243,12 @@ class MAMLLearner(Learner):
             losses = image_losses(self.inner_loss or self.loss_name, self.eps)(restored, hr)
         gradient = slopes(losses, moving, differentiable=not self.first_order)
         if self.clip is not None and gradient:
-            factors = norm_factors(gradient.values(), self.clip)
-            gradient = {name: per_task(factors, value) * value for name, value in gradient.items()}
-        return gradient
+            gradient = _scaled(gradient, norm_factors(gradient.values(), self.clip))
+        return gradient if self.rate_factors is None else _scaled(gradient, self.rate_factors)
+
+    def part(self, chosen: slice) -> Self:
+        """Returns the learner of some of the tasks."""
+        return self if self.rate_factors is None else replace(self, rate_factors=self.rate_factors[chosen])
 
     def _network(self, params: Params) -> Params:
         """Returns the network's share of what is learned."""
@@ -248,6 +257,11 @@ class MAMLLearner(Learner):
     def _rate(self, params: Params, name: str) -> float | Tensor:
         """Returns the inner rate of a parameter."""
         return self.inner_lr
+
+
+def _scaled(params: Params, factors: Tensor) -> Params:
+    """Multiplies what belongs to each of T tasks by its factor, (T,)."""
+    return {name: per_task(factors, value) * value for name, value in params.items()}
 
 
 def all_patches(tasks: Task) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from metarestore.learners.build import AnyLearner, build_learner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
+from metarestore.learners.learner import MAMLLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.network import Network
@@ -244,10 +245,21 @@ class Workspace:
         """Converts a task's RGB images to what the network works on, where it works."""
         return Task(*(to_channels(tensor.to(self.device), self.model.channels) for tensor in task))
 
-    def gradients(self, flat: Tensor, tasks: Task, step: int = 0) -> TaskGradients:
-        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for."""
+    def gradients(
+        self, flat: Tensor, tasks: Task, step: int = 0, inner: Sequence[float] | None = None
+    ) -> TaskGradients:
+        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for.
+
+        Args:
+            flat: All that is learned, (P,).
+            tasks: T stacked tasks.
+            step: The outer step.
+            inner: Factor of each task's inner rate, (T,), for a meta-learner.
+        """
         flat, training = flat.to(self.device), self.experiment.training
         learner = self.learner
+        if inner is not None and isinstance(learner, MAMLLearner):
+            learner = replace(learner, rate_factors=torch.tensor(inner, device=self.device))
         if self.experiment.learner.backend == "learn2learn" and not isinstance(learner, EmbeddingLearner):
             found = reference_gradients(learner, self.learned, flat, tasks, step)
         else:

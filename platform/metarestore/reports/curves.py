@@ -39,6 +39,7 @@ _DEPTH = 4.0
 
 class _Line(NamedTuple):
     label: str
+    steps: Sequence[int] | NDArray[np.int64]
     values: Floats
     style: LineStyle
 
@@ -53,9 +54,9 @@ def weights_over_time(history: History) -> Figure:
     window = _window(steps)
     weights.set_ylim(0, 1.08 * float(np.nanmax(history.weights, initial=1.0)))
     labels = [f"{name} {_at(column, -1):.2f}" for name, column in zip(names, history.weights.T, strict=True)]
-    _draw(weights, steps, [_Line(labels[i], history.weights[:, i], styles[n]) for i, n in enumerate(names)])
+    _draw(weights, [_Line(labels[i], steps, history.weights[:, i], styles[n]) for i, n in enumerate(names)])
     percent = 100 * smoothed(history.shares, window)
-    _draw(shares, steps, [_Line(n, percent[:, i], styles[n]) for i, n in enumerate(names)])
+    _draw(shares, [_Line(n, steps, percent[:, i], styles[n]) for i, n in enumerate(names)])
     weights.set_title("Gradient weight (mean 1)")
     shares.set_title(f"Share of the weighted gradient norm, % (mean over {window} logged steps)")
     effective.plot(steps, history.effective, color="#222222")
@@ -154,12 +155,12 @@ def _adaptation_panel(
     lines = []
     for name, curve in curves.items():
         means = curve.psnr_y.mean(axis=1)
-        lines.append(_Line(f"{name} {means[-1]:.2f}", means, styles[name]))
+        lines.append(_Line(f"{name} {means[-1]:.2f}", curve.steps, means, styles[name]))
     level = None if baseline is None else float(np.mean(baseline.psnr_y))
     extra = []
     if baseline is not None and level is not None:
         axes.axhline(level, color=GREY, lw=1.2)
-        steps = max((len(line.values) for line in lines), default=1) - 1
+        steps = max((line.steps[-1] for line in lines), default=0)
         extra = [EndLabel(f"{baseline.name} {level:.2f}", LineStyle(GREY, "-"), steps, level)]
     finite = [float(value) for line in lines for value in line.values if math.isfinite(value)]
     starts = [float(line.values[0]) for line in lines] + ([] if level is None else [level])
@@ -169,14 +170,14 @@ def _adaptation_panel(
         high = max(finite + references)
         margin = 0.06 * max(high - low, 0.1)
         axes.set_ylim(low - margin, high + margin)
-    _draw(axes, None, lines, extra)
+    _draw(axes, lines, extra)
 
 
-def _draw(axes: Axes, steps: NDArray[np.int64] | None, lines: Sequence[_Line], extra: Sequence[EndLabel] = ()) -> None:
-    """Draws lines against `steps`, or against 0, 1, 2..., and labels their ends."""
+def _draw(axes: Axes, lines: Sequence[_Line], extra: Sequence[EndLabel] = ()) -> None:
+    """Draws lines and labels their ends."""
     labels = list(extra)
     for line in lines:
-        x = np.arange(len(line.values)) if steps is None else steps
+        x = line.steps
         axes.plot(x, line.values, color=line.style.colour, ls=line.style.dashes, marker="o" if len(x) == 1 else "")
         if len(x):
             labels.append(EndLabel(line.label, line.style, float(x[-1]), _at(line.values, -1)))

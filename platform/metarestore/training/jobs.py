@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +25,20 @@ class GradientJob:
     shard: Shard
     step: int = 0
     """The outer step, which a loss may change with."""
+    inner: tuple[float, ...] | None = None
+    """Factor of each task's inner rate."""
 
     def run(self, workspace: Workspace, flat: Tensor) -> TaskGradients:
         """Builds the shard's tasks and differentiates their losses."""
-        return workspace.gradients(flat, workspace.tasks(self.shard), self.step)
+        return workspace.gradients(flat, workspace.tasks(self.shard), self.step, self.inner)
+
+
+def gradient_jobs(shards: Sequence[Shard], step: int, inner: NDArray[np.float64] | None = None) -> list[GradientJob]:
+    """Makes the jobs of a step; `inner` are factors of the inner rates of all its tasks, (T,), in shard order."""
+    if inner is None:
+        return [GradientJob(shard, step) for shard in shards]
+    factors = iter(inner.tolist())
+    return [GradientJob(shard, step, tuple(next(factors) for _ in shard)) for shard in shards]
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from metarestore.config.graph import Weights
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.weights import balancing, effective_tasks, mean_shares, softmax_weights
+from metarestore.graphs.weights import balancing, effective_tasks, relation_weights, relative_to_largest
 from metarestore.learners.gradients import TaskFigures
 from metarestore.learners.learner import psnr_of_mse
 from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
-from metarestore.training.jobs import GradientJob, ValidationJob
+from metarestore.training.jobs import ValidationJob, gradient_jobs
 from metarestore.training.sampler import TaskSampler, positions
 from metarestore.training.state import TrainState, save_state
 
@@ -59,7 +59,8 @@ class Plan:
         steps: Outer steps.
         sampler: Draws the tasks of a step.
         weights: How relations become gradient weights.
-        relate: Estimates relations at a step, or None where there is nothing to relate (learning from the target).
+        relate: Estimates relations at a step from the parameters and the relations before, or None where there is
+            nothing to relate (learning from the target).
         refresh: Steps between two estimates; None estimates once.
         validate: Distributions that validation figures are taken on; none where empty.
         validate_every: Steps between two validation figures.
@@ -71,7 +72,7 @@ class Plan:
     steps: int
     sampler: TaskSampler
     weights: Weights
-    relate: Callable[[int, torch.Tensor], Relations] | None
+    relate: Callable[[int, torch.Tensor, Relations | None], Relations] | None
     refresh: int | None
     validate: tuple[str, ...]
     validate_every: int
@@ -92,7 +93,7 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
             _relate_if_due(plan, state, observer)
             row = _step(plan, state, session)
             state.seconds += time.perf_counter() - started
-            observer.step({**row, "seconds": state.seconds})
+            observer.step({**row, "seconds": state.seconds, "relating": state.relating})
             _validate_if_due(plan, state, session, observer)
             if stop.requested or state.step % plan.checkpoint_every == 0 or state.step == plan.steps:
                 save_state(checkpoints, state, plan.keep)
@@ -106,7 +107,7 @@ def gradient_weights(plan: Plan, state: TrainState) -> NDArray[np.float64]:
     """Returns the weights (N,) of this step, mean 1."""
     if state.relations is None:
         return np.ones(len(plan.sampler.distributions))
-    return softmax_weights(state.relations.values, plan.weights.temperature)
+    return relation_weights(state.relations, plan.weights, state.step, plan.steps)
 
 
 def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> None:
@@ -116,24 +117,34 @@ def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> None:
     # A checkpoint at a refresh step holds the relations from before it, so a resumed run estimates them again: the
     # same values, since an estimate depends on the step and the parameters only.
     if due:
-        state.relations = plan.relate(state.step, state.optimizer.flat.detach())
+        started = time.perf_counter()
+        state.relations = plan.relate(state.step, state.optimizer.flat.detach(), state.relations)
+        state.relating += time.perf_counter() - started
         observer.related(state.step, state.relations)
 
 
 def _step(plan: Plan, state: TrainState, session: Session) -> Row:
-    """Applies θ ← Opt(θ, Σ wᵢ gᵢ / Σ wᵢ) and returns the step's row of the log."""
-    weights, sampled = gradient_weights(plan, state), plan.weights.acts_on == "sampling"
-    shards = plan.sampler.shards(state.step, weights if sampled else None)
+    """Applies θ ← Opt(θ, (1/T) Σ wᵢ gᵢ) and returns the step's row of the log.
+
+    Weights have mean 1 over all distributions, so the sum over T tasks that are drawn equally often is an unbiased
+    estimate of the weighted mean gradient. Dividing by the weights of the drawn tasks instead would take back what the
+    weights say: wholly at one task a step.
+    """
+    weights, acts_on = gradient_weights(plan, state), plan.weights.acts_on
+    shards = plan.sampler.shards(state.step, weights if acts_on == "sampling" else None, weights > 0)
     which = positions(shards, plan.sampler.distributions)
-    acting = np.ones(len(which)) if sampled else weights[which]
+    outer = acts_on in ("gradients", "both")
+    # Distributions of weight 0 are not drawn: those that are share the whole weight, which is mean 1 among all.
+    acting = weights[which] * np.mean(weights > 0) if outer else np.ones(len(which))
     balance = _balance(plan, state, which)
 
     def weigh(figures: TaskFigures) -> NDArray[np.float32]:
         # With one factor for all tasks' norms and weights, a gradient is scaled once, where it was computed.
         _require_finite(figures, state.step)
-        return (mean_shares(acting) * balance(figures)).astype(np.float32)
+        return (acting / len(which) * balance(figures)).astype(np.float32)
 
-    jobs = [GradientJob(shard, state.step) for shard in shards]
+    inner = relative_to_largest(weights)[which] if acts_on in ("inner", "both") else None
+    jobs = gradient_jobs(shards, state.step, inner)
     found = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
     effects = acting * balance(found.figures) * found.figures.norms
     state.norms = _remembered_norms(state, found.figures, which, len(weights))

@@ -135,6 +135,10 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
     training = experiment.training
     from_target = training.source == "target"
     names = (experiment.graph.target,) if from_target else tuple(study.auxiliary)
+
+    def relate(step: int, flat: Tensor, previous: Relations | None) -> Relations:
+        return estimate(workspace, session.map, workspace.network(flat), step, previous)
+
     checked = [] if from_target else [n for n in names if isinstance(study.auxiliary[n], SyntheticSpec)]
     return Plan(
         steps=training.steps,
@@ -146,7 +150,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
             shared_until=experiment.shared_until,
         ),
         weights=experiment.graph.weights,
-        relate=None if from_target else lambda step, flat: estimate(workspace, session.map, workspace.network(flat)),
+        relate=None if from_target else relate,
         refresh=experiment.graph.refresh,
         validate=tuple(checked) if "validation" in study.images else (),
         validate_every=training.validate_every,
@@ -180,7 +184,7 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     state = initial_state(workspace)
     load_state(folder.checkpoints, state)
     if plan.relate and plan.steps == 0:
-        state.relations = plan.relate(0, state.optimizer.flat.detach())
+        state.relations = plan.relate(0, state.optimizer.flat.detach(), None)
     run(plan, state, session, observer, folder.checkpoints)
     flat = state.optimizer.averaged
     save_model(folder.path / "model.safetensors", experiment.model, study.scale, workspace.network(flat))

@@ -32,27 +32,34 @@ class TaskSampler:
     shard_size: int
     shared_until: int = 0
 
-    def shards(self, step: int, probabilities: NDArray[np.float64] | None = None) -> list[Shard]:
+    def shards(
+        self,
+        step: int,
+        probabilities: NDArray[np.float64] | None = None,
+        among: NDArray[np.bool_] | None = None,
+    ) -> list[Shard]:
         """Returns the shards of a step.
 
         Args:
             step: Outer step, from 0.
             probabilities: Probability of each distribution, (N,); None takes all equally often.
+            among: Which distributions are drawn if there are no probabilities, (N,); None for all.
         """
-        order = self._balanced(step) if probabilities is None else self._systematic(step, probabilities)
+        order = self._balanced(step, among) if probabilities is None else self._systematic(step, probabilities)
         first = step * self.tasks_per_step
         patches = first if step < self.shared_until else None
         refs = [TaskRef(self.distributions[i], self.seed, first + k, patches) for k, i in enumerate(order)]
         return [tuple(refs[k : k + self.shard_size]) for k in range(0, len(refs), self.shard_size)]
 
-    def _balanced(self, step: int) -> list[int]:
+    def _balanced(self, step: int, among: NDArray[np.bool_] | None) -> list[int]:
         """Deals the distributions like cards: a new shuffled deck only when the last one is used up."""
-        count = len(self.distributions)
+        dealt = np.arange(len(self.distributions)) if among is None else np.flatnonzero(among)
+        count = len(dealt)
         first = step * self.tasks_per_step
         order = []
         for position in range(first, first + self.tasks_per_step):
             deck, card = divmod(position, count)
-            order.append(int(generator(self.seed, "deck", deck).permutation(count)[card]))
+            order.append(int(dealt[generator(self.seed, "deck", deck).permutation(count)[card]]))
         return order
 
     def _systematic(self, step: int, probabilities: NDArray[np.float64]) -> list[int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -16,6 +17,7 @@ from metarestore.models.checkpoint import write_atomically
 from metarestore.training.optimizer import OuterOptimizer
 
 _TENSORS, _DATA = "state.safetensors", "state.json"
+_CARRIED = "relations.carried"
 
 
 @dataclass
@@ -31,6 +33,9 @@ class TrainState:
     """One row per outer step."""
     validation: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
+    """Of all steps, with the estimates of relations."""
+    relating: float = 0.0
+    """Seconds of the estimates of relations."""
 
 
 def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
@@ -42,7 +47,10 @@ def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
         UserError: The disk is full, or the folder cannot be written to.
     """
     name = f"{state.step:08d}"
-    write_atomically(folder / f"{name}.{_TENSORS}", save(state.optimizer.tensors()))
+    tensors = state.optimizer.tensors()
+    if state.relations is not None and state.relations.carried is not None:
+        tensors[_CARRIED] = torch.from_numpy(state.relations.carried)
+    write_atomically(folder / f"{name}.{_TENSORS}", save(tensors))
     data = {
         "step": state.step,
         "tensors": f"{name}.{_TENSORS}",
@@ -51,6 +59,7 @@ def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
         "log": state.log,
         "validation": state.validation,
         "seconds": state.seconds,
+        "relating": state.relating,
     }
     write_atomically(folder / f"{name}.{_DATA}", json.dumps(data).encode())
     _remove_old(folder, keep)
@@ -95,13 +104,18 @@ def load_state(folder: Path, state: TrainState) -> bool:
         return False
     try:
         data = json.loads(path.read_text())
-        state.optimizer.restore(load((folder / data["tensors"]).read_bytes()))
+        tensors = load((folder / data["tensors"]).read_bytes())
+        carried = tensors.pop(_CARRIED, None)
+        state.optimizer.restore(tensors)
         state.step = data["step"]
         state.relations = None if data["relations"] is None else Relations.from_json(data["relations"])
+        if state.relations is not None and carried is not None:
+            state.relations = replace(state.relations, carried=carried.numpy())
         state.norms = data["norms"]
         state.log = data["log"]
         state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
         state.seconds = data["seconds"]
+        state.relating = data.get("relating", 0.0)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error!r}); remove it to go on from the one before, or from the start"

@@ -15,6 +15,7 @@ from metarestore.learners.adaptation import adapt
 from metarestore.learners.learner import restore
 from metarestore.learners.workspace import Job, Workspace
 from metarestore.models.colour import rgb_to_y
+from metarestore.seeds import derived_seed
 from metarestore.training.jobs import ValidationJob
 
 _FOLDS = 5
@@ -43,9 +44,8 @@ class HeldOutShotsJob:
             workspace.network(flat).to(workspace.device),
             shots.support_lr[~held],
             shots.support_hr[~held],
-            optimizer=how.optimizer,
-            steps=how.steps,
-            lr=how.lr,
+            how,
+            seed=derived_seed(workspace.experiment.seed, "adaptation"),
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
         )
         with torch.no_grad():
