@@ -182,10 +182,10 @@ def ablate(
             resume=resume,
         )
     for group in result.groups():
-        console.print(group_table(result, group))
-    console.print(grid_summary(result), highlight=False)
+        console.print(group_table(result, group), end="\n\n")
+    console.print(grid_summary(result), highlight=False, soft_wrap=True)
     for note in result.notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
         _write_json(json_file, result.to_json())
     _say_where(folder, root)

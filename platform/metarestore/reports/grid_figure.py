@@ -6,6 +6,7 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from metarestore.evaluation.grid import ArmRow, GridResult, Group
 from metarestore.evaluation.statistics import Difference
@@ -49,6 +50,7 @@ def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
         ends += _dot(axes, place, row, is_reference=row.arm == grid.reference)
     room = 0.06 * (max(ends) - min(ends)) + 1e-3
     axes.set_xlim(min(ends) - room, max(ends) + room)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.axvline(0, color=GREY, lw=1.0)
     if reference is not None:
         axes.axvline(reference, color=PALETTE[1], lw=1.0, ls="--")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from metarestore.reports.style import signed, svg
 from metarestore.reports.table import Cells
 
 _NOTHING = "–"
-_SHOWN = (0, 1, 2, 3, 4, 7, 8)
+_SHOWN = (0, 1, 2, 3, 4, 8, 9)
 """Columns that a terminal has room for."""
+_HEADING = 12
+"""Letters in a line of a heading on a terminal."""
 
 
 def group_title(grid: GridResult, group: Group) -> str:
@@ -57,10 +60,11 @@ def group_table(grid: GridResult, group: Group) -> Table:
     best = max(group.rows, key=lambda row: row.gain.mean).arm
     table = Table(title=Text(group_title(grid, group), style="bold"), title_justify="left", box=None, pad_edge=False)
     for index in _SHOWN:
-        table.add_column(Text(cells.headings[index]), justify="right" if index else "left", vertical="bottom")
+        lines = "\n".join(textwrap.wrap(cells.headings[index], _HEADING))
+        table.add_column(Text(lines), justify="right" if index else "left", vertical="bottom", no_wrap=True)
     for row in cells.rows:
-        texts = [Text(row[index], no_wrap=True) for index in _SHOWN]
-        table.add_row(*texts, style="bold" if row[0].split(" (")[0] == best else "")
+        style = "bold" if row[0].split(" (")[0] == best else ""
+        table.add_row(*(Text(row[index]) for index in _SHOWN), style=style)
     return table
 
 
