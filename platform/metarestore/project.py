@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,30 @@ class Project:
         return specs
 
 
+class ReadOnce(Project):
+    """A project whose files are read once: for many experiments that are resolved in one go."""
+
+    @cached_property
+    def _tasks(self) -> dict[tuple[str, Scale | None], SyntheticSpec | PairsSpec]:
+        return {}
+
+    @cached_property
+    def _names(self) -> dict[str, dict[str, Path]]:
+        return {}
+
+    def names(self, kind: str) -> dict[str, Path]:
+        """Returns the files of `kind`, as they were when they were first asked for."""
+        if kind not in self._names:
+            self._names[kind] = super().names(kind)
+        return self._names[kind]
+
+    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+        """Returns a task file, as it was when it was first asked for."""
+        if (name, scale) not in self._tasks:
+            self._tasks[name, scale] = super().task(name, key, scale)
+        return self._tasks[name, scale]
+
+
 def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
     """Reads a task file; relative paths in it start at its project's folder and become absolute.
 
@@ -290,13 +315,18 @@ def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
     return [Problem(path, text, path) for path in (*differs, *target, *nested)]
 
 
-def resolve(experiment: Experiment, root: Path) -> Study:
+def resolve(experiment: Experiment, root: Path, project: Project | None = None) -> Study:
     """Looks up everything that an experiment names and checks that it fits together.
+
+    Args:
+        experiment: The experiment.
+        root: The project's folder.
+        project: The same as a project, if there is one already.
 
     Raises:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
-    project = Project(root)
+    project = project or Project(root)
     experiment = _rooted(experiment, root)
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
     study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))

@@ -13,7 +13,7 @@ from metarestore.config.experiment import Adaptation, Evaluation, Experiment, Lo
 from metarestore.config.grid import Cell, Grid
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study, Workspace
-from metarestore.project import resolve
+from metarestore.project import ReadOnce, resolve
 from metarestore.training.run import study_record
 
 NO_TARGET = "(any target)"
@@ -76,12 +76,12 @@ def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
         raise UserError("grid: is missing, so there is nothing to ablate; write e.g. grid: {seed: [0, 1, 2]}")
     if not experiment.arms:
         raise UserError("arms: is missing, so there is nothing to compare; name some")
-    grid, plans = Grid(experiment), []
+    grid, project, plans = Grid(experiment), ReadOnce(root), []
     problems: dict[str, str] = {}
     opened: set[str] = set()
     for cell in grid.cells():
         try:
-            study = resolve(grid.cell_experiment(cell), root)
+            study = resolve(grid.cell_experiment(cell), root, project)
             _open(study, opened)
         except UserError as error:
             # What is wrong in one cell is wrong in many: it is said of the first.
