@@ -16,7 +16,6 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from metarestore.ablation import unit
-from metarestore.ablation.execute import execute
 from metarestore.ablation.plan import cell_place, plan_cells, plan_units, training_study
 from metarestore.ablation.run import reference_arm, run_grid
 from metarestore.ablation.unit import Failed, read_result, run_unit
@@ -229,11 +228,10 @@ def test_side_by_side_gives_the_same_bytes_as_one_after_the_other(small_experime
     assert len(serial.failures) == 2
 
 
-def test_cells_on_gpus_are_refused(small_experiment: Build, tmp_path: Path) -> None:
-    plans = plan_cells(small_experiment(arms=ARMS, grid={"seed": [0]}), REPOSITORY)
-    units = plan_units(plans, tmp_path, keep=False)
+def test_cells_on_gpus_are_refused(small_experiment: Build) -> None:
+    engine = {"kind": "ray", "gpus_per_worker": 0.5}
     with pytest.raises(UserError, match="gpus_per_worker: the cells of a grid compute on one CPU thread"):
-        execute(units, RayEngine(kind="ray", gpus_per_worker=0.5), Mock())
+        plan_cells(small_experiment(arms=ARMS, grid={"seed": [0]}, engine=engine), REPOSITORY)
 
 
 def test_names_that_mean_nothing_are_found_before_anything_runs(small_experiment: Build) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine
+from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
 from metarestore.config.grid import Cell, Grid
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study, Workspace
@@ -70,12 +70,15 @@ def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
     """Resolves every cell of a checked experiment, and opens what it names, before anything is run.
 
     Raises:
-        UserError: There is no grid, or no arm, or a name, a size or a network of a cell does not fit; one line each.
+        UserError: There is no grid or no arm, cells are wanted on GPUs, or a name, a size or a network of a cell does
+            not fit; one line each.
     """
     if not experiment.grid:
         raise UserError("grid: is missing, so there is nothing to ablate; write e.g. grid: {seed: [0, 1, 2]}")
     if not experiment.arms:
         raise UserError("arms: is missing, so there is nothing to compare; name some")
+    if isinstance(experiment.engine, RayEngine) and experiment.engine.gpus_per_worker:
+        raise UserError("engine.gpus_per_worker: the cells of a grid compute on one CPU thread each; leave it out")
     grid, project, plans = Grid(experiment), ReadOnce(root), []
     problems: dict[str, str] = {}
     opened: set[str] = set()

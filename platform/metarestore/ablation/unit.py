@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from metarestore.ablation.plan import CellPlan, Unit, cell_place
 from metarestore.config.experiment import AdaptationOptimizer
@@ -33,6 +34,18 @@ class Failed:
 
 
 Outcome = CellResult | Failed
+
+
+class Watcher(Protocol):
+    """Is told how the running goes."""
+
+    def begun(self, unit: Unit) -> None:
+        """Is told that a unit was begun."""
+        ...
+
+    def ended(self, unit: Unit, outcomes: Sequence[Outcome]) -> None:
+        """Is told what the cells of a unit came to."""
+        ...
 
 
 class _Silent:

@@ -24,9 +24,9 @@ from metarestore.reports.style import signed, svg
 from metarestore.reports.table import Cells
 
 _NOTHING = "–"
-_SHOWN = (0, 1, 2, 3, 4, 8, 9)
+_SHOWN = 5
 """Columns that a terminal has room for."""
-_HEADING = 12
+_HEADING = 9
 """Letters in a line of a heading on a terminal."""
 
 
@@ -59,12 +59,12 @@ def group_table(grid: GridResult, group: Group) -> Table:
     cells = group_cells(grid, group)
     best = max(group.rows, key=lambda row: row.gain.mean).arm
     table = Table(title=Text(group_title(grid, group), style="bold"), title_justify="left", box=None, pad_edge=False)
-    for index in _SHOWN:
-        lines = "\n".join(textwrap.wrap(cells.headings[index], _HEADING))
+    for index, heading in enumerate(cells.headings[:_SHOWN]):
+        lines = "\n".join(textwrap.wrap(heading, _HEADING, break_long_words=False))
         table.add_column(Text(lines), justify="right" if index else "left", vertical="bottom", no_wrap=True)
     for row in cells.rows:
         style = "bold" if row[0].split(" (")[0] == best else ""
-        table.add_row(*(Text(row[index]) for index in _SHOWN), style=style)
+        table.add_row(*map(Text, row[:_SHOWN]), style=style)
     return table
 
 
