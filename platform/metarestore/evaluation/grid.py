@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,10 @@ class GridResult:
 
     def groups(self) -> list[Group]:
         """Compares the arms of every group that has a finished cell, in the grid's order."""
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> list[Group]:
         keys = dict.fromkeys(key for _, key in self.planned.values())
         found = {key: [cell for cell in self.cells if cell.group == key] for key in keys}
         return [self._group(key, cells) for key, cells in found.items() if cells]

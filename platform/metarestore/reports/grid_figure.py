@@ -29,7 +29,9 @@ def grid_figure(grid: GridResult) -> Figure:
     columns = last if last <= _MOST else min(_MOST, len(groups))
     rows = math.ceil(len(groups) / columns)
     height = 0.75 + 0.19 * max(len(group.rows) for group in groups)
-    figure = Figure(figsize=(max(WIDTH, 3.3 * columns), height * rows + 0.6), layout="constrained")
+    # Long names must not take the room of what is drawn.
+    width = 2.2 + 0.07 * max(len(arm) for arm in grid.arms)
+    figure = Figure(figsize=(max(WIDTH, width * columns), height * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, group in zip(panels, groups, strict=False):
         _draw(panel, grid, group)
@@ -50,7 +52,7 @@ def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
         ends += _dot(axes, place, row, is_reference=row.arm == grid.reference)
     room = 0.06 * (max(ends) - min(ends)) + 1e-3
     axes.set_xlim(min(ends) - room, max(ends) + room)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.axvline(0, color=GREY, lw=1.0)
     if reference is not None:
         axes.axvline(reference, color=PALETTE[1], lw=1.0, ls="--")
