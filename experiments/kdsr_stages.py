@@ -5,13 +5,19 @@ isotropic  `base`, the restorer with a constant for an embedding; then `teacher`
            (its restorer learns while their estimators warm up, too). Measured by experiments/kdsr_restoration.py.
 mixed      on 16 kinds of degradation: `base`; then `estimator`, a student's, which learns from the contrast alone,
            without a teacher; and `student`, both together. Measured by experiments/kdsr_descriptors.py.
+pairs      on 20 kinds of degradation: `estimator`, a teacher's, which sees LR and HR and learns from the contrast
+           alone, to describe pairs for the relation estimator `descriptor`; its restorer is never trained and restores
+           nothing. It starts (`start`) by seeing LR less the HR image in little. Measured by
+           experiments/planted_relations.py.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
 
 Run:     python experiments/kdsr_stages.py DATA --study isotropic --out runs/kdsr_isotropic --seeds 0 1 2
          python experiments/kdsr_stages.py DATA --study mixed --out runs/kdsr_mixed --seeds 0
-Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md
+         python experiments/kdsr_stages.py DATA --study pairs --out runs/kdsr_pairs --seeds 0
+Results: experiments/results/kdsr_restoration.md, experiments/results/kdsr_descriptors.md,
+         experiments/results/planted_relations.md
 """
 
 from __future__ import annotations
@@ -23,7 +29,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from metarestore.config.model import KDSRModel
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
+from metarestore.models.kdsr import KDSR, SIZES, SizeName
+from metarestore.models.kdsr_start import shrink
+from metarestore.models.parameters import initial_vector
 from metarestore.tasks.images import ImageSource, ImageStore
+
+SCALE = 4
+
+START = "start"
+"""Stage that is not trained: initial weights of a teacher that compares LR with HR from the start."""
+
+AMPLIFIED = 2.4
+"""Factor on the initial weights of each layer of that teacher."""
 
 LEAST = 128
 """Side of the smallest photograph that is learned from, in pixels."""
@@ -139,6 +162,13 @@ STUDIES = {
             "student": Stage("student", "estimator", contrast="contrast: {}", steps=800),
         },
     ),
+    "pairs": Study(
+        (*MIXTURE, "camera_dslr", "camera_night", "old_photo", "ringing"),
+        tasks=8,
+        patches=2,
+        patch=96,
+        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 1200", steps=1200)},
+    ),
 }
 
 
@@ -162,6 +192,26 @@ def experiment_of(name: str, study: Study, folder: Path, data: Path, seed: int, 
     )
 
 
+def write_start(run: Path, size: SizeName, seed: int) -> None:
+    """Writes initial weights of a teacher whose first filters see LR less HR averaged over each LR pixel.
+
+    What they see is then mostly what was done to the image; from weights by chance, the image itself hides it. It is
+    little, so all layers that are not residual amplify it: D′ starts about as large as the contrast keeps it.
+    """
+    spec = KDSRModel(kind="kdsr", size=size, estimator="teacher")
+    network = build_model(spec, SCALE, seed)
+    assert isinstance(network, KDSR)
+    assert network.estimator is not None
+    estimator = network.estimator
+    first = estimator.body[0].get_parameter("weight")
+    chain = [layer for layer in (*estimator.body, *estimator.mix) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    shrink(chain, AMPLIFIED)
+    with torch.no_grad():
+        own = first[:, :3]
+        first[:, 3:] = -(own / SCALE**2).repeat_interleave(SCALE**2, dim=1)  # HR planes come colour by colour
+    save_model(run / "model.safetensors", spec, SCALE, initial_vector(network))
+
+
 def make_project(folder: Path, data: Path) -> None:
     """Makes the project's folder; training photographs that are smaller than `LEAST` are left out."""
     for name in ("tasks", "experiments", "train"):
@@ -175,12 +225,14 @@ def make_project(folder: Path, data: Path) -> None:
     (folder / "tasks/soft.yaml").write_text(TARGET)
 
 
-def train(study: Study, folder: Path, data: Path, seed: int, size: str) -> None:
+def train(study: Study, folder: Path, data: Path, seed: int, size: SizeName) -> None:
     """Trains what is not trained yet of a seed."""
     for stage in study.stages:
         run = (folder / f"seed{seed}" / stage).resolve()
         if (run / "model.safetensors").exists():
             continue
+        if study.stages[stage].init == START:
+            write_start(run.parent / START, size, seed)
         experiment = folder / f"experiments/seed{seed}_{stage}.yaml"
         experiment.write_text(experiment_of(stage, study, folder, data, seed, size))
         command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
@@ -194,7 +246,7 @@ if __name__ == "__main__":
     parser.add_argument("--study", choices=STUDIES, default="isotropic")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--size", default="tiny")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
     options = parser.parse_args()
     make_project(options.out, options.data)
     for seed in options.seeds:

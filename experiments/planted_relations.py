@@ -1,7 +1,8 @@
 """Do estimators find relations that are known: a target that secretly is, or is mixed from, auxiliary distributions?
 
 one    the target draws its five shots from one of the ten auxiliary distributions; that one must be related most.
-two    each shot is degraded by one of two distributions, at random; both must be among the three nearest.
+two    each shot is degraded by one of two distributions, at random; both must be among the three nearest. Where all
+       shots happen to come from one of them this is left to luck: `two_possible` is the share of the others.
 family relations of distributions of a family (blur, noise, JPEG) must exceed those across families: the area under the
        ROC curve (AUC) of telling the ones from the others by their relation.
 
@@ -86,7 +87,8 @@ def related(workspace: Workspace) -> Relations:
 def family_auc(matrix: np.ndarray, names: Sequence[str]) -> float:
     """Returns the AUC of telling pairs of one family from pairs across families by their relation."""
     family = {name: k for k, members in enumerate(FAMILIES) for name in members}
-    within, across = [], []
+    within: list[float] = []
+    across: list[float] = []
     for i, name in enumerate(names):
         for j in range(i):
             if name in family and names[j] in family:
@@ -95,7 +97,12 @@ def family_auc(matrix: np.ndarray, names: Sequence[str]) -> float:
     return float((ranks.sum() - len(within) * (len(within) + 1) / 2) / (len(within) * len(across)))
 
 
-def run(kind: str, draws: int, shot_size: int, options: dict[str, Any]) -> dict[str, Any]:
+def parts_drawn(workspace: Workspace) -> int:
+    """Counts the parts of a mixture that its shots were really drawn from."""
+    return len({shot.degradations[0].position[1] for shot in workspace.target_draw.shots})
+
+
+def run(kind: str, first_draw: int, draws: int, shot_size: int, options: dict[str, Any]) -> dict[str, Any]:
     """Plants relations and tells how often they are found."""
     project = Project(catalogue())
     specs: dict[str, SyntheticSpec] = {}
@@ -104,8 +111,11 @@ def run(kind: str, draws: int, shot_size: int, options: dict[str, Any]) -> dict[
         assert isinstance(spec, SyntheticSpec)
         specs[name] = spec
     estimator = {"kind": kind, **options}
-    first, both, aucs, seconds = [], [], [], []
-    for draw in range(draws):
+    first: list[dict[str, Any]] = []
+    both: list[dict[str, Any]] = []
+    aucs: list[float] = []
+    seconds: list[float] = []
+    for draw in range(first_draw, first_draw + draws):
         planted = AUXILIARY[draw % len(AUXILIARY)]
         started = time.perf_counter()
         relations = related(workspace_of(specs[planted], draw, shot_size, estimator))
@@ -115,13 +125,16 @@ def run(kind: str, draws: int, shot_size: int, options: dict[str, Any]) -> dict[
         if relations.matrix is not None:
             aucs.append(family_auc(relations.matrix, relations.auxiliary))
         pair = [str(name) for name in generator(draw, "pair").choice(AUXILIARY, 2, replace=False)]
-        relations = related(workspace_of(mixed(pair, specs), draw, shot_size, estimator))
-        both.append({"planted": pair, "order": [relations.auxiliary[i] for i in np.argsort(-relations.values)]})
+        workspace = workspace_of(mixed(pair, specs), draw, shot_size, estimator)
+        relations = related(workspace)
+        order = [relations.auxiliary[i] for i in np.argsort(-relations.values)]
+        both.append({"planted": pair, "order": order, "parts": parts_drawn(workspace)})
         print(draw, planted, first[-1]["order"][:3], "|", pair, both[-1]["order"][:3], flush=True)
     return {
         "estimator": estimator,
         "one": float(np.mean([row["order"][0] == row["planted"] for row in first])),
         "two": float(np.mean([set(row["planted"]) <= set(row["order"][:3]) for row in both])),
+        "two_possible": float(np.mean([row["parts"] == 2 for row in both])),
         "family_auc": float(np.mean(aucs)) if aucs else None,
         "seconds": float(np.median(seconds)),
         "first": first,
@@ -133,12 +146,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--estimator", default="response")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--first-draw", type=int, default=0, help="seed of the first draw")
     parser.add_argument("--shot-size", type=int, default=128)
     parser.add_argument("--options", type=json.loads, default={}, help="e.g. '{\"draws\": 48}'")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     prepare_process()
-    result = run(arguments.estimator, arguments.draws, arguments.shot_size, arguments.options)
+    result = run(arguments.estimator, arguments.first_draw, arguments.draws, arguments.shot_size, arguments.options)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
     print({key: value for key, value in result.items() if key not in ("first", "both")})

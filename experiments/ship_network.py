@@ -1,6 +1,7 @@
 """Copies a trained network to experiments/networks/, from where it travels with the package, and writes its card.
 
-The data are not part of this repository: DATA needs valid/ with photographs, on which the network is measured.
+The data are not part of this repository: DATA needs valid/ with photographs, on which a network that restores is measured.
+A teacher cannot restore without HR images; it is measured by the planted relations that it finds on embedded photographs.
 
 Run:     python experiments/ship_network.py DATA --run RUN --after RUN... --name NAME --purpose TEXT --command TEXT
 """
@@ -16,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
+import planted_relations
 from metarestore.evaluation.folder import bicubic_restore
 from metarestore.evaluation.protocol import evaluate_protocol
 from metarestore.learners.process import prepare_process
-from metarestore.models.checkpoint import load_model
+from metarestore.models.checkpoint import load_model, network_file
 from metarestore.models.restore import image_restorer
 from metarestore.models.shipped import Card, folder
 from metarestore.project import TASK_FILE, Project
@@ -29,7 +31,24 @@ from metarestore.training.state import last_data
 PROTOCOL = "gaussian8"
 
 
-def measured(data: Path, run: Path) -> dict[str, float]:
+RESTORED_ON = f"{PROTOCOL}, other photographs of BSDS500, Kodak and McMaster; PSNR-Y in dB"
+PLANTED_IN = "experiments/planted_relations.py --estimator descriptor --draws 20, on the embedded photographs"
+
+
+def measured(data: Path, run: Path) -> tuple[dict[str, float], str]:
+    """Measures a network, and tells on what."""
+    if load_model(run).privileged:
+        return found(run), PLANTED_IN
+    return restored(data, run), RESTORED_ON
+
+
+def found(run: Path) -> dict[str, float]:
+    """Measures how often a network finds planted relations."""
+    result = planted_relations.run("descriptor", 20, 128, {"network": str(network_file(run).resolve())})
+    return {key.replace("_", " "): round(result[key], 3) for key in ("one", "two", "family_auc")}
+
+
+def restored(data: Path, run: Path) -> dict[str, float]:
     """Measures a network and bicubic upscaling on the protocol."""
     network = load_model(run)
     scale = cast("Scale", network.scale)
@@ -46,6 +65,7 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
     network = load_model(run)
     record = json.loads((run / "run.json").read_text())["study"]
     states = {stage.name: last_data(stage) for stage in (*before, run)}
+    metrics, measured_on = measured(data, run)
     learned = {name: spec for name, spec in record["tasks"].items() if name != record["graph"]["target"]}
     tasks = {name: content_hash(TASK_FILE.validate_python(spec)) for name, spec in learned.items()}
     return Card(
@@ -60,8 +80,8 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
         steps={stage: state["step"] for stage, state in states.items()},
         minutes=round(sum(state["seconds"] for state in states.values()) / 60, 1),
         command=command,
-        metrics=measured(data, run),
-        measured_on=f"{PROTOCOL}, other photographs of BSDS500, Kodak and McMaster; PSNR-Y in dB",
+        metrics=metrics,
+        measured_on=measured_on,
         date=str(datetime.date.today()),
     )
 

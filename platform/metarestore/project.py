@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind, network_key, with_network
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
@@ -169,30 +169,6 @@ class Project:
         if set().union(*forbidden) == set(specs):
             raise UserError("graph.forbidden: forbids all auxiliary distributions; leave some to learn from")
         return specs
-
-
-class ReadOnce(Project):
-    """A project whose files are read once: for many experiments that are resolved in one go."""
-
-    @cached_property
-    def _tasks(self) -> dict[tuple[str, Scale | None], SyntheticSpec | PairsSpec]:
-        return {}
-
-    @cached_property
-    def _names(self) -> dict[str, dict[str, Path]]:
-        return {}
-
-    def names(self, kind: str) -> dict[str, Path]:
-        """Returns the files of `kind`, as they were when they were first asked for."""
-        if kind not in self._names:
-            self._names[kind] = super().names(kind)
-        return self._names[kind]
-
-    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
-        """Returns a task file, as it was when it was first asked for."""
-        if (name, scale) not in self._tasks:
-            self._tasks[name, scale] = super().task(name, key, scale)
-        return self._tasks[name, scale]
 
 
 def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
@@ -363,12 +339,16 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
 
 def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks absolute."""
-    training, learner = experiment.training, experiment.learner
+    training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
     if isinstance(learner, Distill):
         learner = learner.model_copy(update={"teacher": _network(learner.teacher, root, "learner.teacher")})
-    return experiment.model_copy(update={"training": training, "learner": learner})
+    describes = estimate_behind(graph.estimator)
+    if isinstance(describes, DescriptorEstimator):
+        found = _network(describes.network, root, network_key(graph.estimator))
+        graph = graph.model_copy(update={"estimator": with_network(graph.estimator, found)})
+    return experiment.model_copy(update={"training": training, "learner": learner, "graph": graph})
 
 
 def _network(given: Path, root: Path, key: str) -> Path:

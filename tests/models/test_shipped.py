@@ -14,6 +14,7 @@ from metarestore.errors import UserError
 from metarestore.models import shipped as module
 from metarestore.models.checkpoint import load_model, network_hash
 from metarestore.models.kdsr import KDSR
+from metarestore.models.restore import image_restorer
 from metarestore.models.shipped import folder, read_card, shipped
 from metarestore.project import Project
 from metarestore.tasks.spec import content_hash
@@ -47,16 +48,24 @@ def test_a_card_names_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_network_restores_and_describes(name: str) -> None:
+def test_a_shipped_network_describes_and_restores_unless_it_is_a_teacher(name: str) -> None:
     network = load_model(Path(name))
     assert isinstance(network, KDSR)
     grain = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     lr = torch.stack([grain[0], torch.nn.functional.avg_pool2d(grain[1:], 5, 1, 2)[0]])
+    hr = torch.nn.functional.interpolate(lr, scale_factor=network.scale) if network.privileged else None
     with torch.no_grad():
-        restored, told = network(lr), network.describe(lr)
+        told = network.describe(lr, hr)
+    assert float((told[0] - told[1]).norm() / told.norm()) > 0.01  # noise is no blur
+    if network.privileged:
+        with pytest.raises(UserError, match="the network is a teacher"):
+            image_restorer(network)
+        assert "restores nothing" in read_card(shipped()[name]).purpose
+        return
+    with torch.no_grad():
+        restored = network(lr)
     assert restored.shape == (2, 3, 24 * network.scale, 24 * network.scale)
     assert torch.isfinite(restored).all()
-    assert float((told[0] - told[1]).norm() / told.norm()) > 0.01  # noise is no blur
 
 
 def test_names_are_for_what_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
 from metarestore.config.grid import Cell, Grid
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study, Workspace
-from metarestore.project import ReadOnce, resolve
+from metarestore.project import Project, resolve
+from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
 from metarestore.training.run import study_record
 
 NO_TARGET = "(any target)"
@@ -59,6 +62,30 @@ class Unit:
     def place(self) -> Path:
         """The training's folder."""
         return self.out / "trained" / self.key
+
+
+class ReadOnce(Project):
+    """A project whose files are read once: for many experiments that are resolved in one go."""
+
+    @cached_property
+    def _tasks(self) -> dict[tuple[str, Scale | None], SyntheticSpec | PairsSpec]:
+        return {}
+
+    @cached_property
+    def _names(self) -> dict[str, dict[str, Path]]:
+        return {}
+
+    def names(self, kind: str) -> dict[str, Path]:
+        """Returns the files of `kind`, as they were when they were first asked for."""
+        if kind not in self._names:
+            self._names[kind] = super().names(kind)
+        return self._names[kind]
+
+    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+        """Returns a task file, as it was when it was first asked for."""
+        if (name, scale) not in self._tasks:
+            self._tasks[name, scale] = super().task(name, key, scale)
+        return self._tasks[name, scale]
 
 
 def cell_place(out: Path, cell: Cell) -> Path:
@@ -163,6 +190,9 @@ def _open(study: Study, opened: set[str]) -> None:
         "adaptation": {"steps", "lr", "optimizer", "alternatives"},
     }
     data = study.experiment.model_dump(mode="json", exclude=without)
+    estimator = study.experiment.graph.estimator
+    if isinstance(estimate_behind(estimator), DescriptorEstimator):  # it names a network
+        data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:
         Workspace(study).open_all()

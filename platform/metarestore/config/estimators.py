@@ -22,7 +22,11 @@ class ResponseEstimator(Strict):
 
 
 class DescriptorEstimator(Strict):
-    """Compares KDSR descriptors of the shots and of the same HR shots under each distribution."""
+    """Compares KDSR descriptors of the shots with those of the same HR shots under each distribution.
+
+    The network is not trained here; one whose estimator is a teacher's describes LR and HR together, a student's LR
+    alone. It must be of the scale of the target.
+    """
 
     kind: Literal["descriptor"]
     network: Path = Path("kdsr_tiny_mixed")
@@ -127,3 +131,15 @@ Estimator = Annotated[
 def estimate_behind(estimator: Estimator) -> Estimator:
     """Returns the estimator that a control turns around or cuts down; any other is its own."""
     return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
+
+
+def with_network(estimator: Estimator, network: Path) -> Estimator:
+    """Replaces the network that an estimator, or the one behind a control, describes by."""
+    if isinstance(estimator, InvertedControl | BestSingleControl):
+        return estimator.model_copy(update={"of": with_network(estimator.of, network)})
+    return estimator.model_copy(update={"network": network})
+
+
+def network_key(estimator: Estimator) -> str:
+    """Returns the key of an experiment under which the network of its `descriptor` estimator is named."""
+    return f"graph.estimator.{'of.' * (estimator is not estimate_behind(estimator))}network"

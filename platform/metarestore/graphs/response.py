@@ -1,15 +1,13 @@
-"""The `response` estimator: which synthetic degradation answers to the target's HR images as the target does.
+"""The `response` estimator: which synthetic degradations answer to the target's HR images as the target does.
 
-A degradation's response is the log ratio, over spatial frequencies, of the spectrum of its LR image to that of the
-bicubically downsampled one. Taking it on the target's own HR shots removes image content from the comparison, and the
-magnitude alone is compared, since real pairs are often misaligned by a fraction of a pixel.
+Every auxiliary distribution degrades the target's own HR shots, which removes image content from the comparison, and
+`identification` measures what each draw did to each shot, as it measures the target's shots. It finds what a target is
+made of, not what is worth learning from: experiments/results/planted_relations.md tells how far the two are apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,171 +15,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.estimators import ResponseEstimator
-from metarestore.degradations.resample import bicubic_downsample
+from metarestore.graphs.compare import compare
+from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.learners.workspace import Runner, Workspace
-from metarestore.models.colour import rgb_to_y
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import SyntheticTasks
 
 Floats = NDArray[np.float64]
 
-_BINS = 16
-"""Radial frequency bands between 0 and the Nyquist frequency."""
-
-_FLOOR = 1e-7
-"""Power added to both spectra: about that of rounding to 8 bit, so that empty bands have ratio 1."""
-
-
-def log_spectrum(images: Tensor) -> Floats:
-    """Computes the radially averaged log power spectrum of the luma of images.
-
-    Args:
-        images: (N, 3, h, w) in [0, 1].
-
-    Returns:
-        Natural log of the mean power in each band, (N, bands); a Hann window keeps the borders out.
-    """
-    luma = rgb_to_y(images.to(torch.float64))[:, 0].numpy()
-    height, width = luma.shape[-2:]
-    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
-    centred = (luma - luma.mean(axis=(-2, -1), keepdims=True)) * window
-    power = np.abs(np.fft.rfft2(centred)) ** 2 / np.square(window).sum()
-    bands, counts = _bands(height, width)
-    sums = np.stack([np.bincount(bands.ravel(), p.ravel(), _BINS + 1)[:_BINS] for p in power])
-    return np.asarray(np.log(sums / counts + _FLOOR))
-
-
-@lru_cache(maxsize=8)
-def _bands(height: int, width: int) -> tuple[NDArray[np.int64], Floats]:
-    """Assigns each frequency of `rfft2` to a radial band; the corners beyond Nyquist fall into a last, unused one."""
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]) / 0.5
-    bands = np.minimum((radius * _BINS).astype(np.int64), _BINS)
-    bands[0, 0] = _BINS
-    counts = np.bincount(bands.ravel(), minlength=_BINS + 1)[:_BINS]
-    return bands, np.maximum(counts, 1).astype(np.float64)
-
-
-def response(lr: Tensor, hr: Tensor, scale: int) -> Floats:
-    """Computes the degradation response of pairs: LR (N, 3, h, w) and HR (N, 3, s·h, s·w) to (N, bands)."""
-    return log_spectrum(lr) - log_spectrum(bicubic_downsample(hr, scale).clamp(0, 1))
-
 
 @dataclass(frozen=True)
 class ResponseJob:
-    """Measures the responses of one auxiliary distribution on the target's HR shots."""
+    """Measures what one auxiliary distribution does to the target's HR shots."""
 
     distribution: str
     draws: int
 
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
-        """Returns the response of each draw on each shot, (draws, K, bands)."""
+        """Returns the features of each draw on each shot, (draws, K, FEATURES)."""
         del flat
         hr = workspace.shots.support_hr
         distribution = workspace.distribution(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "response")
+        draws = [distribution.draw(seed, index) for index in range(self.draws)]
+        if isinstance(distribution, SyntheticTasks):
+            return identify(torch.stack([distribution.degrade(hr, draw) for draw in draws]), hr, distribution.scale)
+        # Real pairs cannot be applied to other images: their own stand in, in turn, one for each shot.
         rows = []
-        for index in range(self.draws):
-            draw = distribution.draw(seed, index)
-            if isinstance(distribution, SyntheticTasks):
-                rows.append(response(distribution.degrade(hr, draw), hr, distribution.scale))
-            else:
-                # Real pairs cannot be applied to other images: their own stand in, one response for every shot.
-                task = distribution.build(draw)
-                own = response(task.support_lr, task.support_hr, distribution.scale).mean(axis=0)
-                rows.append(np.broadcast_to(own, (len(hr), _BINS)).copy())
+        for draw in draws:
+            task = distribution.build(draw)
+            own = identify(task.support_lr[None], task.support_hr, distribution.scale)[0]
+            rows.append(own[np.arange(len(hr)) % len(own)])
         return np.stack(rows)
 
 
 def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimator) -> Relations:
-    """Relates the target to every auxiliary distribution by their degradation responses; needs no training."""
+    """Relates the target to every auxiliary distribution by what they do to its HR shots; needs no training."""
     names = tuple(workspace.study.auxiliary)
     auxiliary = np.stack(run([ResponseJob(name, options.draws) for name in names], flat))
     shots = workspace.shots
-    target = response(shots.support_lr, shots.support_hr, workspace.study.scale)
-    values = response_relations(target, auxiliary)
+    target = identify(shots.support_lr[None], shots.support_hr, workspace.study.scale)[0]
+    found = compare(target, auxiliary, workspace.experiment.seed)
     return Relations(
         target=workspace.experiment.graph.target,
         auxiliary=names,
-        values=values,
-        standard_errors=_standard_errors(target, auxiliary, workspace.experiment.seed),
+        values=found.values,
+        standard_errors=found.standard_errors,
         estimator="response",
         draws=options.draws,
-        reliability=_split_half(target, auxiliary),
-        matrix=relation_matrix(target, auxiliary),
+        reliability=found.reliability,
+        matrix=found.matrix,
     )
-
-
-def response_relations(target: Floats, auxiliary: Floats) -> Floats:
-    """Turns distances between responses into relations.
-
-    Args:
-        target: Responses of the target, (K, bands).
-        auxiliary: Responses of the draws of N distributions on the same HR images, (N, draws, K, bands).
-
-    Returns:
-        r = (D − d)/(D + d), (N,): 1 at distance 0, 0 at the distance D that two auxiliary draws typically have, towards
-        −1 far away. The distance d to a distribution is the mean over its nearest quarter of draws, so that a wide
-        distribution is near if it holds what the target shows.
-    """
-    distances = _distances(target.mean(axis=0)[None], auxiliary.mean(axis=2))[0]
-    return _to_relation(_nearest(distances), _typical_distance(auxiliary.mean(axis=2)))
-
-
-def relation_matrix(target: Floats, auxiliary: Floats) -> Floats:
-    """Relates N distributions and the target (last) to one another: (N+1, N+1), symmetric, ones on the diagonal."""
-    draws = auxiliary.mean(axis=2)
-    count = len(draws)
-    matrix = np.ones((count + 1, count + 1))
-    scale = _typical_distance(draws)
-    for i in range(count):
-        # From each draw of i to the nearest draws of every j.
-        matrix[i, :count] = _to_relation(_nearest(_distances(draws[i], draws)).mean(axis=0), scale)
-    matrix[:count, :count] = (matrix[:count, :count] + matrix[:count, :count].T) / 2
-    np.fill_diagonal(matrix, 1.0)
-    matrix[count, :count] = matrix[:count, count] = response_relations(target, auxiliary)
-    return matrix
-
-
-def _distances(points: Floats, draws: Floats) -> Floats:
-    """Root mean square differences between (A, bands) and (N, draws, bands): (A, N, draws)."""
-    return np.asarray(np.sqrt(np.square(points[:, None, None] - draws[None]).mean(axis=-1)))
-
-
-def _nearest(distances: Floats) -> Floats:
-    """Averages the nearest quarter of (..., draws)."""
-    keep = max(1, distances.shape[-1] // 4)
-    return np.asarray(np.sort(distances, axis=-1)[..., :keep].mean(axis=-1))
-
-
-def _typical_distance(draws: Floats) -> float:
-    """Returns the mean distance between draws of different distributions."""
-    count = len(draws)
-    total = [_distances(draws[i], draws[i + 1 :]).mean(axis=(0, 2)) for i in range(count - 1)]
-    return float(np.concatenate(total).mean()) if total else 1.0
-
-
-def _to_relation(distance: Floats, scale: float) -> Floats:
-    return np.asarray((scale - distance) / (scale + distance + 1e-12))
-
-
-def _standard_errors(target: Floats, auxiliary: Floats, seed: int) -> Floats:
-    """Combines the jackknife error over shots (where there are several) and the bootstrap error over draws."""
-    over_draws = bootstrap_error(
-        lambda drawn: response_relations(target, auxiliary[:, drawn]), auxiliary.shape[1], seed
-    )
-    if len(target) < 2:
-        return over_draws
-    without = [
-        response_relations(np.delete(target, k, axis=0), np.delete(auxiliary, k, axis=2)) for k in range(len(target))
-    ]
-    return np.asarray(np.hypot(jackknife_error(without, len(auxiliary)), over_draws))
-
-
-def _split_half(target: Floats, auxiliary: Floats) -> float:
-    """Returns the rank correlation between the relations from the even and from the odd shots."""
-    if len(target) < 2:
-        return float("nan")
-    halves: Sequence[Floats] = [response_relations(target[k::2], auxiliary[:, :, k::2]) for k in (0, 1)]
-    return rank_correlation(halves[0], halves[1])

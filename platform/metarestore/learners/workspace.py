@@ -12,14 +12,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Experiment
 from metarestore.learners.build import AnyLearner, build_learner
+from metarestore.learners.describer import open_describer
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
+from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
@@ -36,6 +39,10 @@ from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.open import open_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
+
+
+_SEEN = 256
+"""Side of the part of a shot that estimators look at, in HR pixels."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,15 @@ class Workspace:
         return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
 
     @cached_property
+    def describer(self) -> KDSR:
+        """The trained network that the `descriptor` estimator describes pairs by.
+
+        Raises:
+            UserError: It cannot describe them; the message names its key.
+        """
+        return open_describer(self.experiment.graph.estimator, self.study.scale).to(self.device)
+
+    @cached_property
     def learner(self) -> AnyLearner:
         """The experiment's learner."""
         return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
@@ -192,10 +208,12 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, or the learner or
-                `training.init` does not fit the network.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
+                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
         """
         self.initial()
+        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
+            _ = self.describer
         for name in self.study.auxiliary:
             self.distribution(name)
         _ = self.target_task
@@ -232,6 +250,21 @@ class Workspace:
         """The target's shots alone: what estimators and learners may see; its query set is empty."""
         task = self.target_task
         return Task(task.support_lr, task.support_hr, task.query_lr[:0], task.query_hr[:0])
+
+    @cached_property
+    def seen_shots(self) -> tuple[Tensor, Tensor]:
+        """The middle of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB: what estimators look at.
+
+        More than 256x256 HR pixels of a shot tell little more of its degradation, and cost much more.
+        """
+        lr, hr = self.target_task.support_lr, self.target_task.support_hr
+        side = min(_SEEN // self.study.scale, *lr.shape[-2:])
+        top, left = ((length - side) // 2 for length in lr.shape[-2:])
+        s = self.study.scale
+        return (
+            lr[..., top : top + side, left : left + side].contiguous(),
+            hr[..., s * top : s * (top + side), s * left : s * (left + side)].contiguous(),
+        )
 
     def tasks(self, refs: Sequence[TaskRef]) -> Task:
         """Draws, builds and stacks tasks, in the channels that the network works on."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarestore import __version__
 from metarestore.config.dump import dump_yaml
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.learner import Distill
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
@@ -117,6 +118,9 @@ def study_record(study: Study) -> dict[str, Any]:
         described["init"] = network_hash(study.experiment.training.init)
     if isinstance(study.experiment.learner, Distill):
         described["teacher"] = network_hash(study.experiment.learner.teacher)
+    estimator = estimate_behind(study.experiment.graph.estimator)
+    if isinstance(estimator, DescriptorEstimator):
+        described["describer"] = network_hash(estimator.network)
     described["images"] = {split: str(source) for split, source in study.images.items()}
     return described
 
