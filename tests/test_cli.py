@@ -72,6 +72,32 @@ def test_train_writes_weights_configuration_and_figures(cli: Cli, project: Path)
     assert (project / "run/model.safetensors").read_bytes() == (project / "again/model.safetensors").read_bytes()
 
 
+def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project: Path) -> None:
+    with (project / "experiments/small.yaml").open("a") as file:
+        file.write("  halves: {graph: {estimator: {kind: transfer, steps: 1, adaptation_steps: 1}}}\n")
+        file.write("grid: {adaptation.shots: [1, 2]}\n")
+    code, out, err = cli("ablate", "experiments/small.yaml", "--out", "run", "--json", "figures.json")
+    assert code == 2
+    assert err.splitlines() == [
+        "halves,shots=1: graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots"
+    ]
+    assert "7 of 8 cells finished, 1 failed" in out
+    for name in ("results.md", "results.json", "report.html", "figures/grid.png", "config.yaml"):
+        assert (project / "run" / name).is_file(), name
+    figures = json.loads((project / "figures.json").read_text())
+    assert figures["reference"] == "pretrain_uniform"
+    assert [group["labels"] for group in figures["groups"]] == [{"adaptation.shots": "1"}, {"adaptation.shots": "2"}]
+    # Other commands do not read the grid; the next time without the cell, the others are not run again.
+    assert cli("train", "experiments/small.yaml", "--out", "alone")[0] == 0
+    again = cli(
+        "ablate", "experiments/small.yaml", "--out", "run", "--resume", "--against", "target_only",
+        "grid_exclude=[{arm: halves, adaptation.shots: 1}]",
+    )  # fmt: skip
+    assert again[0] == 0, again[2]
+    assert "7 cells, 7 finished before; 0 trainings to run" in again[1]
+    assert "minus target_only" in (project / "run/results.md").read_text()
+
+
 def test_compare_measures_every_arm_and_tracks_it(cli: Cli, project: Path, mlflow_store: str) -> None:
     code, out, err = cli("compare", "experiments/small.yaml", "--out", "run", "--json", "figures.json")
     assert (code, err) == (0, "")

@@ -60,7 +60,7 @@ def test_every_command(tmp_path: Path, mlflow_store: str) -> None:
         if line.startswith(("mlflow ", "metarestore demo")):
             continue  # a server; and the demo has a test of its own
         words = shlex.split(line)[1:]
-        extra = SHORT if words[0] in ("train", "compare", "tune") else []
+        extra = SHORT if words[0] in ("train", "compare", "tune", "ablate") else []
         done = subprocess.run(
             [sys.executable, "-m", "metarestore", *words, *extra],
             cwd=here,

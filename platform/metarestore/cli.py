@@ -140,6 +140,59 @@ def tune(
         console.print(f"{'Best:':<12}metarestore train {folder / 'best.yaml'}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def ablate(
+    experiment: Path,
+    more: More = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="ARM", help="Compares with this arm; else with the first that is uniform.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keeps the trainings and the adapted network of each cell.")
+    ] = False,
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = None,
+    resume: Resume = False,
+) -> None:
+    """Runs every arm with every combination of the `grid:` block, over seeds, and compares the arms of each group."""
+    from metarestore.config.document import project_root
+    from metarestore.config.overrides import parse_override
+    from metarestore.project import read_experiment
+
+    checked = read_experiment(experiment, [parse_override(text) for text in (*(override or ()), *(more or ()))])
+    root = project_root(experiment)
+    folder = _out_folder(out, root, f"{experiment.stem}-ablate", resume=resume)
+    _check_writable(json_file)
+
+    from metarestore.ablation.run import run_grid
+    from metarestore.reports.grid_progress import GridDisplay
+    from metarestore.reports.grid_report import grid_summary, group_table
+
+    with _going_on(folder), GridDisplay(console) as display:
+        result = run_grid(
+            checked,
+            root,
+            folder,
+            display,
+            name=experiment.stem,
+            command=_command(),
+            against=against,
+            keep=keep,
+            resume=resume,
+        )
+    for group in result.groups():
+        console.print(group_table(result, group), end="\n\n")
+    console.print(grid_summary(result), highlight=False, soft_wrap=True)
+    for note in result.notes:
+        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
+    if json_file is not None:
+        _write_json(json_file, result.to_json())
+    _say_where(folder, root)
+    if result.failures:
+        raise UserError([f"{name}: {error}" for name, error in result.failures.items()])
+
+
 def _run(
     path: Path,
     override: Sequence[str],

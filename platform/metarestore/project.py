@@ -13,8 +13,10 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
 from metarestore.config.estimators import DescriptorEstimator, estimate_behind, network_key, with_network
-from metarestore.config.experiment import Experiment, ExperimentFile, FolderData
+from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
+from metarestore.config.grid import single
+from metarestore.config.grid_check import check_grid
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.learner import Distill
 from metarestore.config.overrides import Override, merge
@@ -224,10 +226,10 @@ def _rooted_pipeline(spec: SyntheticSpec, root: Path) -> tuple[SyntheticSpec, Pr
 
 
 def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experiment:
-    """Reads an experiment file, puts its graph in place, applies `--set` overrides, and checks arms and search.
+    """Reads an experiment file, puts its graph in place, applies `--set` overrides, and checks arms, search and grid.
 
     Raises:
-        UserError: The file, the graph's file, an override, an arm or the search is wrong.
+        UserError: The file, the graph's file, an override, an arm, the search or the grid is wrong.
     """
     document = read_document(path)
     named = [override for override in overrides if override.path == ("graph",) and isinstance(override.value, str)]
@@ -242,6 +244,7 @@ def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experimen
     experiment = validate(document, Experiment, overrides)
     _check_arms(document, experiment)
     check_search(document, experiment)
+    check_grid(document, experiment)
     return experiment
 
 
@@ -257,8 +260,7 @@ def arm_experiments(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def _patched(experiment: Experiment, patch: Mapping[str, Any]) -> dict[str, Any]:
-    base = experiment.model_dump(mode="json", by_alias=True, exclude={"arms", "search", "tuning"}, exclude_unset=True)
-    return merge(base, patch)
+    return merge(single(experiment), patch)
 
 
 def _check_arms(document: Document, experiment: Experiment) -> None:
@@ -285,17 +287,22 @@ def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
     keys = ("seed", "scale", "data", "evaluation", "engine")
     differs = [(key,) for key in keys if getattr(arm, key) != getattr(experiment, key)]
     target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
-    nested = [(key,) for key in ("arms", "search", "tuning") if key in arm.model_fields_set and getattr(arm, key)]
+    nested = [(key,) for key in MANY if key in arm.model_fields_set and getattr(arm, key)]
     return [Problem(path, text, path) for path in (*differs, *target, *nested)]
 
 
-def resolve(experiment: Experiment, root: Path) -> Study:
+def resolve(experiment: Experiment, root: Path, project: Project | None = None) -> Study:
     """Looks up everything that an experiment names and checks that it fits together.
+
+    Args:
+        experiment: The experiment.
+        root: The project's folder.
+        project: The same as a project, if there is one already.
 
     Raises:
         UserError: A name stands for nothing, a folder is missing, or a size does not fit the scale.
     """
-    project = Project(root)
+    project = project or Project(root)
     experiment = _rooted(experiment, root)
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
     study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))

@@ -37,6 +37,7 @@ _EXPERIMENT = """\
 # Run:      metarestore train experiments/first.yaml
 # Compare:  metarestore compare experiments/first.yaml     (trains every arm: does the relation graph help?)
 # Search:   metarestore tune experiments/first.yaml        (tries values of the search block)
+# Ablate:   metarestore ablate experiments/first.yaml      (every arm with every combination of the grid block)
 seed: 0
 data: embedded                      # your own photographs: data: {train: photos/train, test: photos/test}
 graph: night_phone
@@ -59,6 +60,8 @@ search:
   training.optimizer.lr: {log_uniform: [3e-4, 1e-2]}
   adaptation.lr: {log_uniform: [3e-5, 3e-3]}
 tuning: {trials: 8, scheduler: asha}
+grid:
+  seed: [0, 1]                      # more axes by key path: adaptation.shots: [1, 5]
 """
 
 _IGNORED = """\

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from metarestore.config.estimators import CONTROLS
-from metarestore.config.experiment import Experiment
+from metarestore.config.experiment import MANY, Experiment
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
 from metarestore.errors import UserError
@@ -159,7 +159,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     described = experiment.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"arms": True, "search": True, "tuning": True, "engine": True, "training": {"keep"}},
+        exclude=dict.fromkeys((*MANY, "engine"), True) | {"training": {"keep"}},
     )
     arm.run.params(described)
     arm.run.tag("engine", engine.describe())

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metarestore.evaluation.statistics import cluster_means, crossed_difference, mean_and_error, paired_difference
+from metarestore.evaluation.statistics import (
+    bootstrap_difference,
+    cluster_means,
+    crossed_difference,
+    mean_and_error,
+    paired_difference,
+)
 
 
 def figures(seed, count, mean=30.0):
@@ -138,3 +144,34 @@ def test_one_training_or_photograph_says_nothing_of_others(shape):
 def test_a_crossed_comparison_needs_a_table(shape):
     with pytest.raises(ValueError, match="table of trainings and photographs"):
         crossed_difference(np.ones(shape))
+
+
+def test_bootstrap_of_additive_effects_has_the_variance_of_both() -> None:
+    """For a_s + b_p the mean of resampled rows and columns is the sum of two independent means."""
+    rng = np.random.default_rng(0)
+    trainings, photographs = rng.normal(0, 0.3, 5), rng.normal(0.2, 1.0, 40)
+    found = bootstrap_difference(trainings[:, None] + photographs[None])
+    assert found.mean == pytest.approx(trainings.mean() + photographs.mean())
+    assert found.standard_error**2 == pytest.approx(trainings.var() / 5 + photographs.var() / 40, rel=0.05)
+    reach = 1.96 * found.standard_error
+    assert (found.low, found.high) == pytest.approx((found.mean - reach, found.mean + reach), abs=0.1 * reach)
+    assert found.count == 40
+
+
+def test_bootstrap_by_hand_of_two_photographs() -> None:
+    """Resampling 0 and 1 gives 0, ½ and 1 with probabilities ¼, ½, ¼; equal trainings change nothing."""
+    for trainings in (1, 3):
+        found = bootstrap_difference([[0.0, 1.0]] * trainings)
+        assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
+        assert found.standard_error == pytest.approx(np.sqrt(1 / 8), rel=0.05)
+        assert not found.beyond_noise
+
+
+def test_bootstrap_is_repeatable_and_needs_a_spread() -> None:
+    table = np.random.default_rng(1).normal(1, 0.1, (3, 6))
+    assert bootstrap_difference(table, 4) == bootstrap_difference(table, 4)
+    assert bootstrap_difference(table).beyond_noise
+    assert bootstrap_difference(table).low < crossed_difference(table).mean < bootstrap_difference(table).high
+    assert not bootstrap_difference([[2.0]]).beyond_noise
+    with pytest.raises(ValueError, match="a table of trainings and photographs"):
+        bootstrap_difference([1.0, 2.0])

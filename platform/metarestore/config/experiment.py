@@ -16,6 +16,10 @@ from metarestore.config.search import SearchParameter, Tuning
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+MANY = ("arms", "search", "tuning", "grid", "grid_exclude")
+"""Sections that speak of several experiments; a single one is told without them."""
+
+
 class FolderData(Strict):
     """Folders of photographs (PNG, JPEG, BMP, TIFF, WebP), of any size."""
 
@@ -208,6 +212,12 @@ class Experiment(Strict):
     """The space of `metarestore tune`: key paths of this file, as `--set` takes them, with ranges or choices."""
     tuning: Tuning = Tuning()
     """How `metarestore tune` searches."""
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field({})
+    """Axes of `metarestore ablate`: key paths of this file, as `--set` takes them, with lists of values. Every arm is
+    run with every combination. A mapping is called by its `kind`, or by a `label` in it, which is no part of the value.
+    """
+    grid_exclude: tuple[Annotated[dict[str, Any], Field(min_length=1)], ...] = ()
+    """Combinations that are left out of the grid: values, or lists of some, of `arm` and of axes; all must fit."""
 
     @model_validator(mode="after")
     def _learner_and_training_fit(self) -> Self:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.document import Document, display_path
 from metarestore.config.estimators import TransferEstimator, estimate_behind
-from metarestore.config.experiment import Experiment
+from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search import Parameter, as_parameter
@@ -34,7 +34,7 @@ _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
     **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
     **dict.fromkeys(("adaptation.shots", "adaptation.shot_size", "training.source"), _MEASURE),
-    **dict.fromkeys(("arms", "search", "tuning"), "a trial has none, so it cannot be searched"),
+    **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
     "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
     "training.validate_every": "trials are measured as tuning.report_every says",
     "training.checkpoint_every": "trials are saved as tuning.report_every says",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from metarestore.config.experiment import Experiment
+from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, split_path
 from metarestore.config.overrides import Override, apply_overrides
 from metarestore.config.search import Parameter, SearchParameter, as_parameter
@@ -71,9 +71,7 @@ class Space:
 
     def data(self, experiment: Experiment, draw: Mapping[str, float]) -> dict[str, Any]:
         """Returns the experiment as plain data, with a draw in its place and without arms and search."""
-        base = experiment.model_dump(
-            mode="json", by_alias=True, exclude={"arms", "search", "tuning"}, exclude_unset=True
-        )
+        base = experiment.model_dump(mode="json", by_alias=True, exclude=set(MANY), exclude_unset=True)
         overrides = [Override(path_of(key), value, key) for key, value in self.values(draw).items()]
         # What is set inside another choice must come after it.
         return apply_overrides(base, sorted(overrides, key=lambda override: len(override.path)))

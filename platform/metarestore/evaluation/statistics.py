@@ -13,7 +13,10 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
+from metarestore.seeds import generator
+
 CONFIDENCE = 0.95
+_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -152,3 +155,35 @@ def crossed_difference(differences: ArrayLike) -> Difference:
     reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     low, high = mean - reach, mean + reach
     return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)
+
+
+def bootstrap_difference(differences: ArrayLike, seed: int = 0) -> Difference:
+    """Compares two methods as `crossed_difference` does, by resampling trainings and photographs.
+
+    Two or three trainings, resampled, show too little of their spread, so the interval is then on the narrow side;
+    with one, it covers photographs only.
+
+    Args:
+        differences: a − b for each training and photograph, (S, N).
+        seed: Seed of the resampling.
+
+    Returns:
+        The mean with its percentile interval; `standard_error` is the standard deviation over resamples, `count` is N.
+
+    Raises:
+        ValueError: There are no values, or they are not a table.
+
+    Source: Owen, The pigeonhole bootstrap (2007): rows and columns are resampled independently.
+    """
+    table = np.asarray(differences, np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"differences must be a table of trainings and photographs, got shape {table.shape}")
+    trainings, photographs = table.shape
+    rng = generator(seed, "bootstrap", trainings, photographs)
+    rows = rng.multinomial(trainings, np.full(trainings, 1 / trainings), _RESAMPLES) / trainings
+    columns = rng.multinomial(photographs, np.full(photographs, 1 / photographs), _RESAMPLES) / photographs
+    means = ((rows @ table) * columns).sum(axis=1)
+    low, high = (float(end) for end in np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    if table.size == 1:
+        low, high = -math.inf, math.inf  # the spread of a single figure is unknown
+    return Difference(float(table.mean()), float(means.std()), low, high, photographs, beyond_noise=low > 0 or high < 0)

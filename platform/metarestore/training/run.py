@@ -28,6 +28,12 @@ from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
 from metarestore.training.state import TrainState, load_state
 
+_NO_RESULT: dict[str, Any] = {
+    **dict.fromkeys(("engine", "search", "tuning", "grid", "grid_exclude"), True),
+    "training": {"keep"},
+}
+"""What no result of a run depends on."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -69,7 +75,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._record = path / "run.json"
-        described = _described(study)
+        described = study_record(study)
         if self._record.is_file():
             before = self._read()
             if not resume:
@@ -102,13 +108,11 @@ class RunFolder:
         return record
 
 
-def _described(study: Study) -> dict[str, Any]:
+def study_record(study: Study) -> dict[str, Any]:
     """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
     experiment = study.experiment
-    described = experiment.model_dump(
-        mode="json", by_alias=True, exclude={"engine": True, "search": True, "tuning": True, "training": {"keep"}}
-    )
+    described = experiment.model_dump(mode="json", by_alias=True, exclude=_NO_RESULT)
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     if study.experiment.training.init is not None:
         described["init"] = network_hash(study.experiment.training.init)

@@ -87,9 +87,8 @@ class Record:
 
 def described(experiment: Experiment) -> dict[str, str]:
     """Flattens what a sweep's result depends on."""
-    data = experiment.model_dump(
-        mode="json", by_alias=True, exclude={"engine": True, "arms": True, "training": {"keep"}}
-    )
+    left_out = dict.fromkeys(("engine", "arms", "grid", "grid_exclude"), True)
+    data = experiment.model_dump(mode="json", by_alias=True, exclude={**left_out, "training": {"keep"}})
     return flattened(data)
 
 

@@ -1,0 +1,1 @@
+"""Ablation grids: cells, trainings that cells share, their running side by side, tracking."""

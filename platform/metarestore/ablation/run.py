@@ -1,0 +1,253 @@
+"""A whole grid: check, run what is not finished, track, compare, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from metarestore import __version__
+from metarestore.ablation.execute import execute
+from metarestore.ablation.plan import CellPlan, Unit, cell_place, plan_cells, plan_units
+from metarestore.ablation.unit import Failed, Outcome, read_result
+from metarestore.config.dump import dump_yaml
+from metarestore.config.experiment import MANY, Experiment
+from metarestore.config.grid import Grid
+from metarestore.config.suggest import did_you_mean
+from metarestore.errors import UserError
+from metarestore.evaluation.grid import CellResult, GridResult
+from metarestore.journal import Journal
+from metarestore.models.checkpoint import write_atomically
+from metarestore.reports.grid_progress import GridDisplay
+from metarestore.reports.grid_report import publish_grid
+from metarestore.tracking import Run, Store
+from metarestore.training.interrupt import Interrupted
+
+RECORD = "grid.json"
+_LONGEST_TAG = 5000
+"""Longest value of a tag that MLflow takes, in characters."""
+
+
+def run_grid(
+    experiment: Experiment,
+    root: Path,
+    out: Path,
+    display: GridDisplay,
+    *,
+    name: str,
+    command: str,
+    against: str | None = None,
+    keep: bool = False,
+    resume: bool = False,
+) -> GridResult:
+    """Runs every cell of an experiment's grid into a folder, and compares the arms.
+
+    Args:
+        experiment: The checked experiment.
+        root: The project's folder.
+        out: The grid's folder.
+        display: Shows progress.
+        name: Name of the MLflow experiment.
+        command: What repeats the grid, for the report.
+        against: The arm that others are compared with, if not the first that weighs all distributions equally.
+        keep: Whether to keep the trainings and the adapted networks.
+        resume: Whether to go on with what is in `out`; cells that are new since then are added.
+
+    Returns:
+        What was found; its `failures` are cells that could not be run.
+
+    Raises:
+        UserError: The configuration does not hold together, or the folder holds another grid.
+        Interrupted, KeyboardInterrupt: The user asked to stop; everything up to then is saved.
+    """
+    reference = reference_arm(experiment, against)
+    plans = plan_cells(experiment, root)
+    _claim(out, resume=resume)
+    finished = _finished(plans, out)
+    dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this grid.")
+    store = Store(root, name, display.warning, required=not resume)
+    parent = store.run(name, folder=out)
+    with _ended(parent, display):
+        parent.artifact(out / "config.yaml")
+        driver = _Driver(out, display, store, parent)
+        driver.take_up(plans, finished)
+        units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
+        display.start(len(plans), len(finished), len(units))
+        execute(units, experiment.engine, driver)
+        result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
+        for path in publish_grid(result, (out / "config.yaml").read_text(), out, command):
+            parent.artifact(path)
+    return result
+
+
+def reference_arm(experiment: Experiment, against: str | None) -> str:
+    """Returns the arm that others are compared with.
+
+    Raises:
+        UserError: There is no such arm.
+    """
+    if against is not None and against not in experiment.arms:
+        raise UserError(f"--against: there is no arm '{against}'{did_you_mean(against, experiment.arms, noun='arms')}")
+    if against is not None or not experiment.grid:
+        return against or ""
+    grid = Grid(experiment)
+    for cell in grid.cells():
+        one = grid.cell_experiment(cell)
+        if one.graph.estimator.kind == "uniform" and one.training.source == "auxiliary":
+            return cell.arm
+    return next(iter(experiment.arms), "")
+
+
+def grid_result(
+    experiment: Experiment,
+    name: str,
+    reference: str,
+    plans: Sequence[CellPlan],
+    results: Mapping[str, CellResult],
+    failures: Mapping[str, str],
+) -> GridResult:
+    """Gathers what the cells of a grid found."""
+    grid = Grid(experiment)
+    trainings = {result.trained: result.training_seconds for result in results.values()}
+    return GridResult(
+        name=name,
+        arms=tuple(experiment.arms),
+        names=grid.names,
+        reference=reference,
+        planned={plan.cell.name: (plan.cell.arm, plan.cell.group) for plan in plans},
+        cells=tuple(results[plan.cell.name] for plan in plans if plan.cell.name in results),
+        failures=dict(failures),
+        notes=_notes(grid),
+        seconds=sum(trainings.values()),
+        seed=experiment.seed,
+    )
+
+
+def _notes(grid: Grid) -> tuple[str, ...]:
+    """Says where an arm does not stand where its group's heading says, and what was left out."""
+    pinned: dict[str, list[str]] = {}
+    for cell in grid.cells():
+        for key in grid.pinned(cell):
+            arms = pinned.setdefault(key, [])
+            arms += [cell.arm] if cell.arm not in arms else []
+    notes = [f"{', '.join(arms)}: sets {key} itself, so it is the same in all groups" for key, arms in pinned.items()]
+    planned = {(cell.arm, cell.group) for cell in grid.cells()}
+    absent = dict.fromkeys((cell.arm, cell.group) for cell in grid.all_cells() if (cell.arm, cell.group) not in planned)
+    for arm, group in absent:
+        place = ", ".join(f"{grid.names[key]} {label}" for key, label in group)
+        notes.append(f"{arm} is left out where {place}" if place else f"{arm} is left out")
+    return tuple(notes)
+
+
+class _Driver:
+    """Takes what cells found: keeps it, tells MLflow and the display. The only writer of MLflow."""
+
+    def __init__(self, out: Path, display: GridDisplay, store: Store, parent: Run) -> None:
+        self._out, self._display, self._store, self._parent = out, display, store, parent
+        self.results: dict[str, CellResult] = {}
+        self.failures: dict[str, str] = {}
+
+    def take_up(self, plans: Sequence[CellPlan], finished: Mapping[str, CellResult]) -> None:
+        """Takes over the cells of earlier sessions; a kill may have come before MLflow was told of some."""
+        self.results |= finished
+        for plan in plans:
+            if plan.cell.name in finished and not Journal(cell_place(self._out, plan.cell)).settled:
+                self._track(plan, finished[plan.cell.name])
+
+    def begun(self, unit: Unit) -> None:
+        """Is told that a unit was begun."""
+        self._display.begun(unit.key, [plan.cell.name for plan in unit.cells])
+
+    def ended(self, unit: Unit, outcomes: Sequence[Outcome]) -> None:
+        """Is told what the cells of a unit came to."""
+        for plan, outcome in zip(unit.cells, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                self.failures[outcome.name] = outcome.error
+            else:
+                self.results[outcome.name] = outcome
+            self._track(plan, outcome)
+            self._display.ended(plan.cell.name, outcome if isinstance(outcome, CellResult) else outcome.error)
+        self._display.left(unit.key)
+
+    def _track(self, plan: CellPlan, outcome: Outcome) -> None:
+        """Tells MLflow of a cell, all in one go."""
+        place = cell_place(self._out, plan.cell)
+        place.mkdir(parents=True, exist_ok=True)
+        run = self._store.run(plan.cell.name, folder=place, parent=self._parent)
+        left_out: dict[str, Any] = {**dict.fromkeys((*MANY, "engine"), True), "training": {"keep"}}
+        described = plan.study.experiment.model_dump(mode="json", by_alias=True, exclude=left_out)
+        run.params({"arm": plan.cell.arm, **described})
+        for key, label in plan.cell.labels.items():
+            run.tag(f"grid.{key}", label)
+        if isinstance(outcome, Failed):
+            run.tag("error", outcome.error[:_LONGEST_TAG])
+            run.end("FAILED")
+            return
+        run.metrics(_metrics(outcome), 0)
+        run.end()
+
+
+def _metrics(cell: CellResult) -> dict[str, float]:
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    figures = {
+        "psnr_y": mean(cell.after.psnr_y),
+        "ssim_y": mean(cell.after.ssim_y),
+        "psnr_y_before_adaptation": mean(cell.before.psnr_y),
+        "psnr_y_bicubic": mean(cell.bicubic.psnr_y),
+        "training_seconds": cell.training_seconds,
+        "relating_seconds": cell.relating_seconds,
+        "effective_tasks": cell.effective_tasks,
+    }
+    relations = {f"relation/{name}": value for name, value in cell.relations.items()}
+    weights = {f"weight/{name}": value for name, value in cell.weights.items()}
+    return {key: value for key, value in {**figures, **relations, **weights}.items() if value is not None}
+
+
+def _claim(out: Path, *, resume: bool) -> None:
+    """Makes the grid's folder, or finds the grid in it.
+
+    Raises:
+        UserError: It holds a run and `resume` is off, or none and it is on, or it cannot be written.
+    """
+    record = out / RECORD
+    if resume and not record.is_file():
+        raise UserError(f"--resume: there is no grid in {out}; leave --resume out to start one")
+    if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
+        raise UserError(f"{out}: holds a run already; continue it with --resume, or choose another --out")
+    write_atomically(record, json.dumps({"metarestore": __version__}).encode())
+
+
+def _finished(plans: Sequence[CellPlan], out: Path) -> dict[str, CellResult]:
+    """Reads the cells that are finished.
+
+    Raises:
+        UserError: A cell of this name was run with another configuration.
+    """
+    found = {plan.cell.name: read_result(cell_place(out, plan.cell)) for plan in plans}
+    finished = {name: result for name, result in found.items() if result is not None}
+    others = [p.cell.name for p in plans if p.cell.name in finished and finished[p.cell.name].study != p.digest]
+    if others:
+        raise UserError(
+            f"{out}: {len(others)} cells were run with another configuration, {others[0]} among them; cells may be "
+            "added on --resume, not changed: choose another --out"
+        )
+    return finished
+
+
+@contextmanager
+def _ended(run: Run, display: GridDisplay) -> Iterator[None]:
+    """Gives the parent MLflow run its right final state, however it ends."""
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (Interrupted, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        if not run.end(status):
+            display.warning(f"MLflow: figures still wait in {run.journal}; send them with --resume")

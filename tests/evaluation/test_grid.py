@@ -1,0 +1,149 @@
+"""Arms of a grid are compared by seed and photograph, in every group, and written down as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarestore.config.grid import Grid
+from metarestore.evaluation.grid import CellResult, Figures, GridResult, paired_table
+from metarestore.evaluation.statistics import crossed_difference
+from metarestore.project import read_experiment
+from metarestore.reports.grid_figure import grid_figure
+from metarestore.reports.grid_report import grid_markdown, group_cells, group_title, publish_grid
+
+REPOSITORY = Path(__file__).parents[2]
+PHOTOGRAPHS = ["sea", "hill", "town"]
+BICUBIC = np.asarray([25.0, 27.0, 29.0])
+GAINS = {
+    "uniform": [[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]],
+    "response": [[0.5, 0.6, 0.7], [0.8, 0.9, 1.0]],
+}
+"""By seed and photograph."""
+
+
+def cell(arm: str, shots: str, seed: int, gains: list[float]) -> CellResult:
+    def figures(values: np.ndarray) -> Figures:
+        return Figures(values.tolist(), [0.7, 0.8, 0.9])
+
+    # Seeds differ by far more than arms do, as the noise of other test crops.
+    bicubic = BICUBIC + 5 * seed
+    return CellResult(
+        name=f"{arm},shots={shots},seed={seed}",
+        arm=arm,
+        labels={"adaptation.shots": shots, "seed": str(seed)},
+        study="",
+        trained=f"{arm}{seed}",
+        photographs=PHOTOGRAPHS,
+        bicubic=figures(bicubic),
+        before=figures(bicubic - 1),
+        after=figures(bicubic + gains),
+        alternatives={},
+        relations={"jpeg": 0.5},
+        standard_errors={"jpeg": None},
+        reliability=None,
+        weights={"jpeg": 1.0},
+        effective_tasks=1.0,
+        training_seconds=30.0 * (1 + seed),
+        relating_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def grid() -> GridResult:
+    cells = [cell(a, s, n, g) for a, rows in GAINS.items() for s in ("1", "5") for n, g in enumerate(rows)]
+    lost = cells.pop()
+    planned = {one.name: (one.arm, one.group) for one in [*cells, lost]}
+    return GridResult(
+        name="mine",
+        arms=tuple(GAINS),
+        names={"adaptation.shots": "shots", "seed": "seed"},
+        reference="uniform",
+        planned=planned,
+        cells=tuple(cells),
+        failures={lost.name: "its process died"},
+        notes=("a note",),
+        seconds=90.0,
+    )
+
+
+def test_differences_are_paired_by_seed_and_photograph(grid: GridResult) -> None:
+    one, five = grid.groups()
+    assert [group_title(grid, group) for group in (one, five)] == ["shots 1", "shots 5"]
+    uniform, response = one.rows
+    assert uniform.difference is None
+    assert uniform.gain.mean == pytest.approx(0.3)
+    assert response.difference is not None
+    assert response.difference.mean == pytest.approx(0.45)
+    # All photographs differ alike, by 0.4 with one seed and 0.5 with the other.
+    assert (response.difference.low, response.difference.high) == pytest.approx((0.4, 0.5))
+    table = np.asarray([[0.4] * 3, [0.5] * 3])
+    assert response.crossed is not None
+    assert response.crossed.mean == pytest.approx(crossed_difference(table).mean)
+    assert response.crossed.low == pytest.approx(crossed_difference(table).low, abs=1e-9)
+    assert response.gain_before == pytest.approx(-1)
+    assert response.minutes == pytest.approx(0.75)
+    assert one.bicubic_psnr_y == pytest.approx(BICUBIC.mean() + 2.5)
+
+
+def test_a_lost_seed_is_left_out_of_both_sides(grid: GridResult) -> None:
+    _, five = grid.groups()
+    uniform, response = five.rows
+    assert (uniform.seeds, uniform.missing) == (("0", "1"), 0)
+    assert (response.seeds, response.missing) == (("0",), 1)
+    assert response.difference is not None
+    assert response.difference.mean == pytest.approx(0.4)
+    assert response.crossed is not None
+    assert response.crossed.high == np.inf
+
+
+def test_figures_of_other_photographs_are_not_compared() -> None:
+    first, second = cell("a", "1", 0, [0.1] * 3), cell("b", "1", 0, [0.2] * 3)
+    second = replace(second, photographs=["sea", "hill", "lake"])
+    with pytest.raises(ValueError, match="not measured on the same photographs"):
+        paired_table({"0": first}, {"0": second})
+
+
+def test_cells_are_read_as_they_were_written() -> None:
+    one = cell("a", "1", 0, [0.1] * 3)
+    assert CellResult.from_json(one.to_json()) == one
+
+
+def test_tables_hold_bicubic_every_arm_and_every_failure(grid: GridResult, tmp_path: Path) -> None:
+    one, five = grid.groups()
+    assert [row[0] for row in group_cells(grid, one).rows] == ["bicubic", "uniform", "response"]
+    assert [row[0] for row in group_cells(grid, five).rows] == ["bicubic", "uniform", "response (1 of 2 seeds)"]
+    assert group_cells(grid, one).rows[2][2:6] == ("+0.75", "+0.45", "[+0.40, +0.50]", "[−0.19, +1.09]")
+    assert group_cells(grid, five).rows[2][5] == "–"
+    text = grid_markdown(grid, "metarestore ablate")
+    for part in ("## shots 1", "## shots 5", "response,shots=5,seed=1 failed: its process died", "- a note"):
+        assert part in text
+    written = publish_grid(grid, "seed: 0", tmp_path, "metarestore ablate <mine>")
+    assert {path.name for path in written} == {"results.json", "results.md", "report.html", "figures"}
+    page = (tmp_path / "report.html").read_text()
+    assert "metarestore ablate &lt;mine&gt;" in page
+    assert "response (1 of 2 seeds)" in page
+    assert "<svg" in page
+
+
+def test_the_figure_sorts_arms_and_marks_bicubic_and_reference(grid: GridResult) -> None:
+    first, second = grid_figure(grid).axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["uniform", "response"]
+    assert (first.get_title("left"), second.get_title("left")) == ("shots 1", "shots 5")
+    ends = [list(line.get_xdata()) for line in first.lines]
+    assert sorted(one[0] for one in ends if one == [one[0]] * 2) == pytest.approx([0, 0.3])
+
+
+def test_the_shipped_ablation_has_the_cells_that_it_promises() -> None:
+    experiment = read_experiment(REPOSITORY / "experiments/ablation.yaml")
+    grid = Grid(experiment)
+    cells = grid.cells()
+    assert len(experiment.arms) == 15
+    assert len(cells) == 15 * 3 * 3 * 3 - 9
+    learners = {grid.cell_experiment(cell).learner.kind for cell in cells if cell.arm == "response"}
+    assert learners == {"pretrain", "fomaml", "maml"}
+    assert {grid.cell_experiment(cell).learner.kind for cell in cells if cell.arm == "target_only"} == {"pretrain"}
+    assert {key for cell in cells for key in grid.pinned(cell)} == {"learner"}
