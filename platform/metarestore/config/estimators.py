@@ -127,3 +127,8 @@ Estimator = Annotated[
 def estimate_behind(estimator: Estimator) -> Estimator:
     """Returns the estimator that a control turns around or cuts down; any other is its own."""
     return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
+
+
+def takes_prior(estimator: Estimator) -> bool:
+    """Returns whether a prior is combined with the relations: not where none are estimated."""
+    return estimate_behind(estimator).kind not in {"uniform", "random", "expert"}
