@@ -34,7 +34,7 @@ def graph_show(
     """Prints the relations, errors and weights of a graph, and where they come from; draws it with --out."""
     from metarestore.graphs.graph import load_graph
     from metarestore.reports.graph_figures import graph_overview
-    from metarestore.reports.graph_table import relation_table
+    from metarestore.reports.graph_table import relation_notes, relation_table
     from metarestore.reports.pictures import save_png
 
     graph = load_graph(path)
@@ -42,6 +42,7 @@ def graph_show(
         _require_writable(out, (".png",))
     for index, name in enumerate(_targets(graph, target)):
         console.print(*[""] * bool(index), relation_table(graph, name), sep="\n")
+        console.print(*relation_notes(graph, name), sep="\n", highlight=False, markup=False, soft_wrap=True)
     if out is not None:
         save_png(graph_overview(graph), out)
         console.print(str(out), highlight=False, soft_wrap=True)
@@ -77,11 +78,10 @@ def graph_diff(
         comparison = compare(*found[0], *found[1])
         if not comparison.names:
             raise UserError(f"{first} and {second} have no auxiliary distribution in common; nothing can be compared")
-        names = pair if pair[0] != pair[1] else ("A", "B")
-        title = f"{pair[0]} in A: {first}, {pair[1]} in B: {second}"
+        title = f"A: {pair[0]} in {first}\nB: {pair[1]} in {second}"
         console.print(*[""] * bool(index), title, sep="\n", highlight=False, markup=False, soft_wrap=True)
-        console.print(comparison_table(comparison, names))
-        console.print(*comparison_words(comparison, names), sep="\n", highlight=False, markup=False)
+        console.print(comparison_table(comparison))
+        console.print(*comparison_words(comparison), sep="\n", highlight=False, markup=False)
 
 
 @graph_app.command("merge")

@@ -79,14 +79,9 @@ def relations_over_time(history: History) -> Figure:
         low, high = values[:, column] - errors[:, column], values[:, column] + errors[:, column]
         axes.fill_between(steps, low, high, color=styles[name].colour, alpha=0.08, lw=0)
     axes.set_ylim(*_padded(np.concatenate([values - errors, values + errors])))
-    _draw(
-        axes,
-        steps,
-        [
-            _Line(f"{name} {signed(values[-1, i])}", values[:, i], styles[name])
-            for i, name in enumerate(history.distributions)
-        ],
-    )
+    labels = [f"{name} {signed(_at(column, -1))}" for name, column in zip(history.distributions, values.T, strict=True)]
+    lines = zip(labels, values.T, history.distributions, strict=True)
+    _draw(axes, [_Line(label, steps, column, styles[name]) for label, column, name in lines])
     axes.set_title(f"Relation to the target, estimated {len(steps)} times (band: ± standard error)")
     axes.set_xlabel("outer step")
     return figure

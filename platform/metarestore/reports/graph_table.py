@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -20,16 +18,10 @@ _NOTHING = "–"
 
 
 def relation_table(graph: Graph, target: str) -> Table:
-    """Lays out the auxiliary distributions of a target, the nearest first, with what is known of the estimate below."""
+    """Lays out the auxiliary distributions of a target, the nearest first."""
     relations, weights = relations_of(graph, target), weights_of(graph, target)
-    table = Table(
-        title=Text(f"Relations to {target}", style="bold"),
-        caption=Text(_caption(relations, weights, provenance_of(graph, target))),
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    title = Text(f"Relations to {target}", style="bold")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     prior = relations.estimated is not None
     for heading in ("auxiliary", "relation", "± error", *(["without prior"] if prior else []), "weight", "allowed"):
         table.add_column(heading, justify="left" if heading == "auxiliary" else "right")
@@ -48,26 +40,22 @@ def nearest_first(relations: Relations) -> list[int]:
     return [int(i) for i in np.argsort(-np.nan_to_num(relations.values, nan=-np.inf), kind="stable")]
 
 
-def _caption(relations: Relations, weights: Mapping[str, float], provenance: Mapping[str, Any]) -> str:
+def relation_notes(graph: Graph, target: str) -> list[str]:
+    """Says what is known of an estimate, and where it comes from."""
+    relations, weights = relations_of(graph, target), weights_of(graph, target)
     reliability = f"{relations.reliability:.2f}" if math.isfinite(relations.reliability) else "unknown"
-    parts = [f"estimator {relations.estimator}", f"draws {relations.draws}", f"reliability {reliability}"]
+    known = [f"estimator {relations.estimator}", f"draws {relations.draws}", f"reliability {reliability}"]
     if any(weights.values()):
-        parts.append(f"effective distributions {effective_tasks(list(weights.values())):.1f} of {len(weights)}")
-    origin = [f"{key} {value}" for key, value in provenance.items()]
-    return ", ".join(parts) + ("\n" + ", ".join(origin) if origin else "")
+        known.append(f"effective distributions {effective_tasks(list(weights.values())):.1f} of {len(weights)}")
+    origin = [f"{key} {value}" for key, value in provenance_of(graph, target).items()]
+    return [", ".join(parts) for parts in (known, origin) if parts]
 
 
-def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Table:
-    """Lays out two relation graphs side by side.
-
-    Args:
-        comparison: What differs.
-        names: What the two are called in the headings.
-    """
+def comparison_table(comparison: Comparison) -> Table:
+    """Lays out two relation graphs, A and B, side by side; what differs beyond its errors is bold."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("auxiliary")
-    for heading in (*names, "difference", "in errors", f"weight {names[0]}", f"weight {names[1]}"):
-        table.add_column(heading, justify="right", overflow="fold")
+    for heading in ("auxiliary", "A", "B", "B − A", "in errors", "weight A", "weight B"):
+        table.add_column(heading, justify="left" if heading == "auxiliary" else "right")
     for index in np.argsort(-np.nan_to_num(comparison.values[0], nan=-np.inf), kind="stable"):
         values, errors = comparison.values[:, index], comparison.errors[:, index]
         separation = comparison.separations[index]
@@ -85,8 +73,8 @@ def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Table:
     return table
 
 
-def comparison_words(comparison: Comparison, names: tuple[str, str]) -> list[str]:
-    """Says in words how two relation graphs agree."""
+def comparison_words(comparison: Comparison) -> list[str]:
+    """Says in words how two relation graphs, A and B, agree."""
     lines = [
         f"Rank correlation over {len(comparison.names)} distributions: relations "
         f"{_correlation(comparison.rank_correlation)}, weights {_correlation(comparison.weight_correlation)}."
@@ -98,7 +86,7 @@ def comparison_words(comparison: Comparison, names: tuple[str, str]) -> list[str
         lines.append(f"No relation differs by more than {BEYOND:g} standard errors.")
     if known < len(comparison.names):
         lines.append(f"Without standard errors, so not judged: {len(comparison.names) - known}.")
-    for name, missing in zip(names, reversed(comparison.missing), strict=True):
+    for name, missing in zip("BA", comparison.missing, strict=True):
         if missing:
             lines.append(f"Not in {name}: {', '.join(missing)}.")
     return lines

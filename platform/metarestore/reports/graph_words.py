@@ -62,7 +62,7 @@ def _resemblance(relations: Relations) -> str:
     if following is not None:
         far = f", {apart[following]:.1f} standard errors away" if math.isfinite(apart[following]) else ""
         sentences.append(f"The next is {_named(relations, following)}{far}.")
-    if len(order) > 2:
+    if len(order) > 2 and order[-1] != following:
         sentences.append(f"It resembles {_named(relations, order[-1])} least.")
     return " ".join(sentences)
 
