@@ -174,16 +174,18 @@ def _matrix(
     graph: Graph, names: tuple[str, ...], values: NDArray[np.float64], estimator: str
 ) -> NDArray[np.float64] | None:
     """Puts together the matrix of relations; what another estimator found is left undefined."""
-    found = {
+    kinship = {
         (names.index(a), names.index(b)): edge["relation"]
         for a, b, edge in graph.edges(data=True)
-        if a in names and b in names and edge["estimator"] == estimator and "relation" in edge
+        if a in names and b in names and edge["estimator"] == estimator and not leads_to_target(edge)
     }
-    if not found:
+    if not kinship:
         return None
     matrix = np.full((len(names) + 1, len(names) + 1), np.nan)
-    for place, value in found.items():
-        matrix[place] = value
+    for (i, j), value in kinship.items():
+        matrix[i, j] = value
+        # Where j is a target too, the edge from i to j tells its own relation; the kinship is told the other way round.
+        matrix[j, i] = kinship.get((j, i), value)
     matrix[-1, :-1] = matrix[:-1, -1] = values
     np.fill_diagonal(matrix, 1.0)
     return matrix

@@ -24,6 +24,8 @@ _WIDEST = 10.0
 """Width of an edge in points: so much for each unit of gradient weight, up to a bound."""
 _SYNTHETIC, _REAL = PALETTE[0], PALETTE[1]
 _UNUSED, _KIN = "#8a8a8a", "#b5b5b5"
+_FEW = 12
+"""Up to so many distributions on the circle there is room for labels of two lines."""
 _INNER = 0.34
 """Radius of the circle of several targets, in that of the auxiliary distributions."""
 
@@ -79,7 +81,7 @@ def _draw_graph(figure: Figure | SubFigure, graph: Graph) -> None:
         axes.scatter(*places[name], s=size, marker=marker, color=colour, edgecolor="white", zorder=3)
     told = relations_of(graph) if len(targets) == 1 else None
     for name in names:
-        _label(axes, name, places[name], told)
+        _label(axes, name, places[name], told, "\n" if len(names) <= _FEW else "  ")
     for target, colour in zip(targets, colours, strict=True):
         x, y = places[target]
         box = {"color": "white", "alpha": 0.85, "pad": 1.0}
@@ -134,12 +136,12 @@ def _draw_weights(
         )
 
 
-def _label(axes: Axes, name: str, place: Place, told: Relations | None) -> None:
+def _label(axes: Axes, name: str, place: Place, told: Relations | None, separator: str) -> None:
     x, y = place
     text, colour = name, "black"
     if told is not None and name in told.auxiliary:
         index = told.auxiliary.index(name)
-        text += f"\n{signed(told.values[index])}"
+        text += f"{separator}{signed(told.values[index])}"
         if np.isfinite(told.standard_errors[index]):
             text += f" ± {told.standard_errors[index]:.2f}"
         colour = "black" if told.allowed is None or told.allowed[index] else GREY

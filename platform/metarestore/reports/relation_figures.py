@@ -49,11 +49,11 @@ def draw_heatmap(figure: Figure | SubFigure, relations: Relations) -> None:
     table = _matrix(relations, order)
     single = relations.matrix is None
     if tree is None:
-        axes = figure.subplots()
+        axes = figure.add_subplot()
     else:
-        height = heatmap_size(relations)[1]
-        branches, axes = figure.subplots(2, 1, sharex=True, height_ratios=(_TREE, height - _TREE))
-        _draw_tree(branches, tree)
+        grid = figure.add_gridspec(2, 1, height_ratios=(_TREE, heatmap_size(relations)[1] - _TREE))
+        axes = figure.add_subplot(grid[1])
+        _draw_tree(figure.add_subplot(grid[0], sharex=axes), tree)
     axes.grid(False)
     image = axes.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axes, label="relation", fraction=0.04, pad=0.02)
