@@ -68,20 +68,20 @@ def graph_diff(
     other: Annotated[str | None, typer.Option(help="Target in B.")] = None,
 ) -> None:
     """Compares the relations and weights of two graphs, for the same target or for different ones."""
-    from metarestore.graphs.compare import compare
+    from metarestore.graphs.difference import relation_difference
     from metarestore.graphs.graph import load_graph, relations_of, weights_of
-    from metarestore.reports.graph_table import comparison_table, comparison_words
+    from metarestore.reports.graph_table import difference_table, difference_words
 
     graphs = load_graph(first), load_graph(second)
     for index, pair in enumerate(_pairs(*graphs, target, other)):
         found = [(relations_of(graph, name), weights_of(graph, name)) for graph, name in zip(graphs, pair, strict=True)]
-        comparison = compare(*found[0], *found[1])
-        if not comparison.names:
+        difference = relation_difference(*found[0], *found[1])
+        if not difference.names:
             raise UserError(f"{first} and {second} have no auxiliary distribution in common; nothing can be compared")
         title = f"A: {pair[0]} in {first}\nB: {pair[1]} in {second}"
         console.print(*[""] * bool(index), title, sep="\n", highlight=False, markup=False, soft_wrap=True)
-        console.print(comparison_table(comparison))
-        console.print(*comparison_words(comparison), sep="\n", highlight=False, markup=False)
+        console.print(difference_table(difference))
+        console.print(*difference_words(difference), sep="\n", highlight=False, markup=False)
 
 
 @graph_app.command("merge")

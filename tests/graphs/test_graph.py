@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from metarestore.errors import UserError
-from metarestore.graphs.compare import compare, separation
+from metarestore.graphs.difference import relation_difference, separation
 from metarestore.graphs.graph import (
     Graph,
     build_graph,
@@ -229,11 +229,11 @@ def test_separation_by_hand() -> None:
 
 def test_comparing_a_graph_with_itself_and_with_its_opposite() -> None:
     relations, weights = make("t"), {name: float(index) for index, name in enumerate(NAMES)}
-    alike = compare(relations, weights, relations, weights)
+    alike = relation_difference(relations, weights, relations, weights)
     assert alike.beyond == ()
     assert (alike.rank_correlation, alike.weight_correlation) == (pytest.approx(1), pytest.approx(1))
     opposite = dataclasses.replace(relations, values=-relations.values)
-    assert compare(relations, weights, opposite, weights).rank_correlation == pytest.approx(-1)
+    assert relation_difference(relations, weights, opposite, weights).rank_correlation == pytest.approx(-1)
 
 
 def test_a_difference_counts_beyond_two_errors() -> None:
@@ -241,13 +241,13 @@ def test_a_difference_counts_beyond_two_errors() -> None:
     values, errors = np.asarray([0.9, 1.1, -1.1, 1.1]), np.asarray([0.4, 0.4, 0.4, np.nan])
     second = Relations("u", ("a", "b", "c", "d"), values, errors, "response", 8)
     weights = dict.fromkeys(NAMES, 1.0)
-    assert compare(first, weights, second, weights).beyond == ("b", "c")
+    assert relation_difference(first, weights, second, weights).beyond == ("b", "c")
 
 
 def test_comparison_is_over_what_both_have() -> None:
     first, second = make("t", ("a", "b", "c")), make("u", ("d", "c", "b"))
     weights = dict.fromkeys(NAMES, 1.0)
-    found = compare(first, weights, second, weights)
+    found = relation_difference(first, weights, second, weights)
     assert found.names == ("b", "c")
     assert found.missing == (("a",), ("d",))
     np.testing.assert_array_equal(found.values, [first.values[1:], second.values[[2, 1]]])

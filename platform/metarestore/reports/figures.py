@@ -88,7 +88,7 @@ def group_figures(arm: ArmResult) -> Iterator[tuple[str, Figure]]:
     if relations.attention is not None:
         yield f"attention-{arm.name}", attention_heatmap(relations)
     if arm.history is not None and len(arm.history.related) > 1:
-        yield f"relations-over-time-{arm.name}", relations_over_time(arm.history)
+        yield f"refreshes-{arm.name}", relations_over_time(arm.history)
 
 
 def _same_relations(first: ArmResult, second: ArmResult) -> bool:

@@ -190,7 +190,7 @@ def attention_heatmap(relations: Relations) -> Figure:
     figure = Figure(figsize=(min(WIDTH, 3.2 + 0.55 * entries), 1.5 + 0.28 * len(table)), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(False)
-    image = axes.imshow(table, cmap="Blues", vmin=0, vmax=max(1e-9, float(np.nanmax(table))), aspect="auto")
+    image = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axes, label="attention", fraction=0.04, pad=0.02)
     names = [*relations.auxiliary, relations.target]
     axes.set_yticks(range(len(table)), [names[i] for i in order], fontsize=SMALL)
@@ -198,7 +198,7 @@ def attention_heatmap(relations: Relations) -> Figure:
     axes.set_xlabel("entry of the memory")
     axes.axhline(len(table) - 1.5, color="black", lw=1.2)
     for (row, column), value in np.ndenumerate(table) if entries <= 12 else ():
-        colour = "white" if value > 0.6 * float(np.nanmax(table)) else "black"
+        colour = "white" if value > 0.6 else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     figure.suptitle(f"Attention to the memory, for {relations.target}", fontsize=10, x=0.01, ha="left")
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.graphs.compare import BEYOND, Comparison
+from metarestore.graphs.difference import BEYOND, RelationDifference
 from metarestore.graphs.graph import Graph, provenance_of, relations_of, weights_of
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -51,42 +51,42 @@ def relation_notes(graph: Graph, target: str) -> list[str]:
     return [", ".join(parts) for parts in (known, origin) if parts]
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def difference_table(difference: RelationDifference) -> Table:
     """Lays out two relation graphs, A and B, side by side; what differs beyond its errors is bold."""
     table = Table(box=None, pad_edge=False)
     for heading in ("auxiliary", "A", "B", "B − A", "in errors", "weight A", "weight B"):
         table.add_column(heading, justify="left" if heading == "auxiliary" else "right")
-    for index in np.argsort(-np.nan_to_num(comparison.values[0], nan=-np.inf), kind="stable"):
-        values, errors = comparison.values[:, index], comparison.errors[:, index]
-        separation = comparison.separations[index]
+    for index in np.argsort(-np.nan_to_num(difference.values[0], nan=-np.inf), kind="stable"):
+        values, errors = difference.values[:, index], difference.errors[:, index]
+        separation = difference.separations[index]
         table.add_row(
-            Text(comparison.names[index]),
+            Text(difference.names[index]),
             *(
                 _number(value) + (f" ± {error:.2f}" if math.isfinite(error) else "")
                 for value, error in zip(values, errors, strict=True)
             ),
             _number(values[1] - values[0]),
             f"{signed(separation, 1)}" if math.isfinite(separation) else _NOTHING,
-            *(f"{weight:.2f}" for weight in comparison.weights[:, index]),
+            *(f"{weight:.2f}" for weight in difference.weights[:, index]),
             style="bold" if abs(separation) > BEYOND else "",
         )
     return table
 
 
-def comparison_words(comparison: Comparison) -> list[str]:
+def difference_words(difference: RelationDifference) -> list[str]:
     """Says in words how two relation graphs, A and B, agree."""
     lines = [
-        f"Rank correlation over {len(comparison.names)} distributions: relations "
-        f"{_correlation(comparison.rank_correlation)}, weights {_correlation(comparison.weight_correlation)}."
+        f"Rank correlation over {len(difference.names)} distributions: relations "
+        f"{_correlation(difference.rank_correlation)}, weights {_correlation(difference.weight_correlation)}."
     ]
-    known = int(np.isfinite(comparison.separations).sum())
-    if comparison.beyond:
-        lines.append(f"Beyond their errors (over {BEYOND:g} standard errors) differ: {', '.join(comparison.beyond)}.")
+    known = int(np.isfinite(difference.separations).sum())
+    if difference.beyond:
+        lines.append(f"Beyond their errors (over {BEYOND:g} standard errors) differ: {', '.join(difference.beyond)}.")
     elif known:
         lines.append(f"No relation differs by more than {BEYOND:g} standard errors.")
-    if known < len(comparison.names):
-        lines.append(f"Without standard errors, so not judged: {len(comparison.names) - known}.")
-    for name, missing in zip("BA", comparison.missing, strict=True):
+    if known < len(difference.names):
+        lines.append(f"Without standard errors, so not judged: {len(difference.names) - known}.")
+    for name, missing in zip("BA", difference.missing, strict=True):
         if missing:
             lines.append(f"Not in {name}: {', '.join(missing)}.")
     return lines

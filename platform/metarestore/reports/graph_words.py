@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metarestore.config.estimators import CONTROLS
-from metarestore.graphs.compare import BEYOND, separation
+from metarestore.graphs.difference import BEYOND, separation
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks, signal_share
 from metarestore.reports.graph_table import nearest_first

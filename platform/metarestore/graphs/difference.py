@@ -30,7 +30,7 @@ def separation(values: Floats, errors: Floats, others: Floats, other_errors: Flo
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RelationDifference:
     """Two relation graphs over the n auxiliary distributions that both have.
 
     Attributes:
@@ -67,15 +67,15 @@ class Comparison:
         return rank_correlation(self.weights[0], self.weights[1])
 
 
-def compare(
+def relation_difference(
     first: Relations, first_weights: Mapping[str, float], second: Relations, second_weights: Mapping[str, float]
-) -> Comparison:
+) -> RelationDifference:
     """Compares relations over the distributions that both have, in the order of the first."""
     names = tuple(name for name in first.auxiliary if name in second.auxiliary)
     rows = [[relations.auxiliary.index(name) for name in names] for relations in (first, second)]
     values = np.stack([first.values[rows[0]], second.values[rows[1]]])
     errors = np.stack([first.standard_errors[rows[0]], second.standard_errors[rows[1]]])
-    return Comparison(
+    return RelationDifference(
         targets=(first.target, second.target),
         names=names,
         values=values,
