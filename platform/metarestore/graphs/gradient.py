@@ -43,16 +43,16 @@ class ShotGradientJob:
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
         """Returns one sketch for each draw and half of the shots, (draws, 2, m); one draw for the target."""
-        shots = workspace.shots
+        seen_lr, seen_hr = workspace.seen_shots
         if self.distribution is None:
-            return _halves(workspace, flat, shots.support_lr, shots.support_hr, self.options)[None]
+            return _halves(workspace, flat, seen_lr, seen_hr, self.options)[None]
         distribution = workspace.distribution(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "gradient")
         rows = []
         for index in range(self.options.draws):
             draw = distribution.draw(seed, index)
             if isinstance(distribution, SyntheticTasks):
-                lr, hr = distribution.degrade(shots.support_hr, draw), shots.support_hr
+                lr, hr = distribution.degrade(seen_hr, draw), seen_hr
             else:
                 lr, hr, _, _ = distribution.build(draw)
             rows.append(_halves(workspace, flat, lr, hr, self.options))
@@ -115,7 +115,7 @@ def estimate_gradient(
     )
     # The two halves have no clean image in common, so their agreement tells the noise of the shots.
     halves = [cosine_relations(target[k], auxiliary[:, :, k]) for k in (0, 1)]
-    halved = len(workspace.shots.support_lr) > 1
+    halved = len(workspace.seen_shots[0]) > 1
     if halved:
         error = np.hypot(error, np.abs(halves[0] - halves[1]) / 2)
     return Relations(

@@ -38,6 +38,10 @@ from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
 
+_SEEN = 256
+"""Side of the part of a shot that estimators look at, in HR pixels."""
+
+
 @dataclass(frozen=True)
 class Study:
     """One experiment with everything its names stand for: plain data that is sent to workers.
@@ -232,6 +236,21 @@ class Workspace:
         """The target's shots alone: what estimators and learners may see; its query set is empty."""
         task = self.target_task
         return Task(task.support_lr, task.support_hr, task.query_lr[:0], task.query_hr[:0])
+
+    @cached_property
+    def seen_shots(self) -> tuple[Tensor, Tensor]:
+        """The middle of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB: what estimators look at.
+
+        More than 256x256 HR pixels of a shot tell little more of its degradation, and cost much more.
+        """
+        lr, hr = self.target_task.support_lr, self.target_task.support_hr
+        side = min(_SEEN // self.study.scale, *lr.shape[-2:])
+        top, left = ((length - side) // 2 for length in lr.shape[-2:])
+        s = self.study.scale
+        return (
+            lr[..., top : top + side, left : left + side].contiguous(),
+            hr[..., s * top : s * (top + side), s * left : s * (left + side)].contiguous(),
+        )
 
     def tasks(self, refs: Sequence[TaskRef]) -> Task:
         """Draws, builds and stacks tasks, in the channels that the network works on."""
