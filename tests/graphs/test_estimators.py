@@ -264,7 +264,7 @@ def test_graph_round_trip(small_study: Callable[..., Study], tmp_path: Any) -> N
     loaded = load_graph(tmp_path / "graph.json")
     assert loaded.nodes["phone_camera"]["kind"] == "target"
     assert loaded.edges["blur_iso_wide", "phone_camera"]["weight"] == 2.0
-    assert loaded.graph["seed"] == 3
+    assert loaded.nodes["phone_camera"]["seed"] == 3
     np.testing.assert_allclose(relations_of(loaded).values, relations.values)
     import networkx as nx
 

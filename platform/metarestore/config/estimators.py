@@ -146,3 +146,8 @@ def with_network(estimator: Estimator, network: Path) -> Estimator:
 def network_key(estimator: Estimator) -> str:
     """Returns the key of an experiment under which the network of its `descriptor` estimator is named."""
     return f"graph.estimator.{'of.' * (estimator is not estimate_behind(estimator))}network"
+
+
+def takes_prior(estimator: Estimator) -> bool:
+    """Returns whether a prior is combined with the relations: not where none are estimated."""
+    return estimate_behind(estimator).kind not in {"uniform", "random", "expert"}

@@ -59,8 +59,8 @@ class Prior(Strict):
     """What is known from before: a learned graph, of this or of other targets."""
 
     graph: Path
-    """A `graph.json` that a training wrote or `metarestore graph merge` made; a relative path starts at the project's
-    folder."""
+    """The folder of a run, or a `graph.json` that a training wrote or `metarestore graph merge` made; a relative path
+    starts at the project's folder."""
     strength: float = Field(1.0, gt=0)
     """How much an earlier relation counts against an estimate of the same standard error."""
 
@@ -76,7 +76,7 @@ class GraphSpec(Strict):
     weights: Weights = Weights()
     edges: tuple[Edge, ...] = ()
     prior: Prior | None = None
-    """Relations from before, combined with the estimate by their precisions."""
+    """Relations from before, combined with the estimate by their precisions; not for uniform, random and expert."""
     forbidden: tuple[str, ...] = ()
     """Names or glob patterns of auxiliary distributions that stay in the graph and weigh 0."""
     refresh: int | None = Field(None, ge=1)
