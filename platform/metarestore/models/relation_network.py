@@ -1,8 +1,8 @@
 """A distortion relation network: pairs to embeddings, a memory of relation vectors, and messages among them.
 
 In the style of DRTL (Li et al., A Close Look at Few-shot Real Image Super-resolution from the Distortion Relation
-Perspective, 2021), whose layers and sizes are not public: the memory and the messages follow ARML (Yao et al., Automated
-Relational Meta-learning, 2020).
+Perspective, 2021), whose layers and sizes are not public: the memory and the messages follow ARML (Yao et al.,
+Automated Relational Meta-learning, 2020).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class PairEncoder(nn.Module):
         seen = torch.cat([_compressed(detail), _compressed(lr - clean)], dim=1)
         first = self.first(seen)
         last = self.last(F.leaky_relu(first, 0.1))
-        return self.embed(torch.cat([_pooled(first), _pooled(last)], dim=1))
+        embeddings: Tensor = self.embed(torch.cat([_pooled(first), _pooled(last)], dim=1))
+        return embeddings
 
 
 def _compressed(images: Tensor) -> Tensor:
@@ -108,68 +109,88 @@ class Edges(nn.Module):
         return edges
 
 
+class JoinedGraph(nn.Module):
+    """The graph of tasks and memory: its edges, and the one layer that passes messages along them.
+
+    Source: Yao et al. (2020), eqs. 4 to 7.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.among_tasks = Edges(dimension)
+        self.among_memory = Edges(dimension)
+        self.passing = MessagePassing(dimension)
+
+    def forward(self, nodes: Tensor, attention: Tensor, known: int) -> Tensor:
+        """Returns the messages to all nodes (..., V, d).
+
+        Args:
+            nodes: Prototypes, queries, and the entries of the memory, V = N + Q + M in all.
+            attention: Links of the prototypes and queries to the memory, (..., N+Q, M).
+            known: N.
+        """
+        messages: Tensor = self.passing(nodes, self.adjacency(nodes, attention, known))
+        return messages
+
+    def adjacency(self, nodes: Tensor, attention: Tensor, known: int) -> Tensor:
+        """Returns the edges (..., V, V), to rows from columns; no node has one to itself.
+
+        Queries hear and are not heard: what is said of one does not depend on the others, and the distributions are the
+        same whoever asks.
+        """
+        tasks, entries = attention.shape[-2:]
+        embeddings, memory = nodes[..., :tasks, :], nodes[..., tasks:, :]
+        of_tasks = self.among_tasks(embeddings, embeddings[..., :known, :]) * (1 - torch.eye(tasks, known))
+        of_memory = self.among_memory(memory, memory) * (1 - torch.eye(entries))
+        unheard = (0, tasks - known)
+        upper = torch.cat([F.pad(of_tasks, unheard), attention], dim=-1)
+        lower = torch.cat([F.pad(attention[..., :known, :].transpose(-1, -2), unheard), of_memory], dim=-1)
+        return torch.cat([upper, lower], dim=-2)
+
+
 class RelationNetwork(nn.Module):
     """Encoder, memory and message passing.
 
     Args:
         dimension: d, length of an embedding.
         memory: M, learnable relation vectors; 0: none.
-        message_passing: Whether messages pass between distributions and memory. Without, what is read from the memory is
-            added to the embeddings, and without either they are the nodes.
+        message_passing: Whether messages pass between distributions and memory before the memory is read.
     """
 
     def __init__(self, dimension: int, memory: int, message_passing: bool) -> None:
         super().__init__()
         self.encoder = PairEncoder(dimension)
         self.memory = nn.Parameter(torch.randn(memory, dimension))
-        self.passing = MessagePassing(dimension) if message_passing else None
-        self.among_tasks = Edges(dimension) if message_passing else None
-        self.among_memory = Edges(dimension) if message_passing and memory else None
+        self.graph = JoinedGraph(dimension) if message_passing else None
 
     def attention(self, embeddings: Tensor) -> Tensor:
         """Returns the attention (..., V, M) of embeddings (..., V, d): softmax over entries of −|(c − h)/γ|²/2.
 
-        γ is a quarter of the typical distance, √(2d), of entries that were just drawn.
+        γ is a quarter of √(2d), the typical distance of entries that were just drawn.
 
         Source: Yao et al. (2020), eq. 6.
         """
         squares = (embeddings[..., :, None, :] - self.memory).square().sum(dim=-1)
-        return (-squares / (2 * embeddings.shape[-1] / 8)).softmax(dim=-1)
+        gamma = math.sqrt(2 * embeddings.shape[-1]) / 4
+        return (-squares / gamma**2 / 2).softmax(dim=-1)
 
     def forward(self, prototypes: Tensor, queries: Tensor) -> Nodes:
         """Turns prototypes (..., N, d) and queries (..., Q, d) into nodes.
 
-        Queries receive messages and send none: what is said of one does not depend on the others, and the distributions
-        are the same whoever asks.
+        A node is the embedding, plus its message, plus what it reads from the memory. What all prototypes have in
+        common is taken off first, and their root mean square is brought to 1: otherwise all would read the same.
         """
         known = prototypes.shape[-2]
-        embeddings = torch.cat([prototypes, queries], dim=-2)
+        centre = prototypes.mean(dim=-2, keepdim=True)
+        size = (prototypes - centre).square().mean(dim=(-2, -1), keepdim=True).add(_TINY).sqrt()
+        embeddings = (torch.cat([prototypes, queries], dim=-2) - centre) / size
+        tasks = embeddings.shape[-2]
         attention = self.attention(embeddings)
-        if self.passing is None:
-            nodes = embeddings + attention @ self.memory
-        else:
-            passed = self.passing(*self.graph(prototypes, embeddings, attention))
-            nodes = embeddings + passed[..., : embeddings.shape[-2], :]
-        return Nodes(nodes[..., :known, :], nodes[..., known:, :], attention)
-
-    def graph(self, prototypes: Tensor, embeddings: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """Joins tasks and memory to one graph: nodes (..., V, d), with V = N + Q + M, and edges (..., V, V).
-
-        Source: Yao et al. (2020), eq. 7; their code has no edge from a node to itself here either.
-        """
-        known, count, entries = prototypes.shape[-2], embeddings.shape[-2], len(self.memory)
-        assert self.among_tasks is not None
-        tasks = self.among_tasks(embeddings, prototypes)
-        tasks = torch.cat([tasks, tasks.new_zeros(*tasks.shape[:-1], count - known)], dim=-1)
-        tasks = tasks * (1 - torch.eye(count))
-        if self.among_memory is None:
-            return embeddings, tasks
-        memory = self.memory.expand(*embeddings.shape[:-2], -1, -1)
-        among = self.among_memory(memory, memory) * (1 - torch.eye(entries))
-        heard = torch.cat([attention[..., :known, :], torch.zeros_like(attention[..., known:, :])], dim=-2)
-        upper = torch.cat([tasks, attention], dim=-1)
-        lower = torch.cat([heard.transpose(-1, -2), among], dim=-1)
-        return torch.cat([embeddings, memory], dim=-2), torch.cat([upper, lower], dim=-2)
+        nodes = torch.cat([embeddings, self.memory.expand(*embeddings.shape[:-2], -1, -1)], dim=-2)
+        if self.graph is not None:
+            nodes = nodes + self.graph(nodes, attention, known)
+        read = nodes[..., :tasks, :] + attention @ nodes[..., tasks:, :]
+        return Nodes(read[..., :known, :], read[..., known:, :], attention)
 
 
 def cosines(nodes: Nodes) -> Tensor:
