@@ -24,6 +24,7 @@ from metarestore.tasks.spec import SyntheticSpec
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
     "gradient": {"draws": 4},
+    "learned": {"steps": 4, "draws": 3, "dimension": 8},
     "transfer": {"steps": 2, "adaptation_steps": 2, "draws": 1},
     "uniform": {},
     "random": {},
@@ -51,7 +52,7 @@ def test_contract(small_study: Callable[..., Study], kind: str) -> None:
     assert np.abs(relations.values).max() <= 1 + 1e-9
     errors = relations.standard_errors
     assert (errors[np.isfinite(errors)] >= 0).all()
-    if kind in ("response", "gradient", "transfer"):
+    if kind in ("response", "gradient", "learned", "transfer"):
         assert np.isfinite(errors).all()
     again = related(small_study, kind)
     np.testing.assert_array_equal(relations.values, again.values)
