@@ -25,6 +25,7 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
     "response, spectra": {"kind": "response", "draws": 4, "features": "spectra"},
     "descriptor": {"draws": 4},
     "gradient": {"draws": 4},
+    "learned": {"steps": 4, "draws": 3, "dimension": 8},
     "transfer": {"steps": 2, "adaptation_steps": 2, "draws": 1},
     "uniform": {},
     "random": {},
@@ -56,7 +57,7 @@ def test_contract(small_study: Callable[..., Study], kind: str) -> None:
     assert np.abs(relations.values).max() <= 1 + 1e-9
     errors = relations.standard_errors
     assert (errors[np.isfinite(errors)] >= 0).all()
-    if kind in ("response", "response, spectra", "descriptor", "gradient", "transfer"):
+    if kind in ("response", "response, spectra", "descriptor", "gradient", "learned", "transfer"):
         assert np.isfinite(errors).all()
     again = related(small_study, kind)
     np.testing.assert_array_equal(relations.values, again.values)

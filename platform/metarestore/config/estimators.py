@@ -43,21 +43,21 @@ class LearnedEstimator(Strict):
     """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
 
     kind: Literal["learned"]
-    steps: int = Field(300, ge=1)
+    steps: int = Field(100, ge=1)
     """Steps of the relation network's own training."""
     draws: int = Field(12, ge=2)
     """Tasks drawn from each auxiliary distribution for its prototype."""
     dimension: int = Field(64, ge=2)
     """Length of an embedding."""
     memory: int = Field(8, ge=0)
-    """Learnable relation vectors of the memory bank; 0: without memory."""
+    """Learnable relation vectors of the memory; 0: without memory."""
     message_passing: bool = True
-    """Whether one graph convolution passes messages between prototypes and memory."""
+    """Whether one graph convolution passes messages among distributions and memory."""
     joint: bool = False
     """Train the relation network along with the restoration network, a part of its steps at each refresh, instead of
     beforehand; needs `refresh`."""
-    lr: float = Field(2e-3, gt=0)
-    """Rate of its optimizer, Adam."""
+    lr: float = Field(4e-3, gt=0)
+    """Rate of its optimizer, Adam; it falls along half a cosine."""
 
 
 class TransferEstimator(Strict):

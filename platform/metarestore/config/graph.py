@@ -39,12 +39,14 @@ class Weights(Strict):
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
-        given = self.model_fields_set
-        others = [key for key in ("temperature", "final_temperature") if key in given]
-        if self.rule == "relu" and (wrong := [*others, *(["effective"] if self.effective is not None else [])]):
-            raise ValueError(f"{wrong[0]} is for rule: softmax, not for relu; leave it out")
-        if self.effective is not None and others:
-            raise ValueError(f"effective chooses the temperature; leave out {others[0]}")
+        # A resolved configuration names every key, so a key counts as written where it differs from its default.
+        fields = type(self).model_fields
+        keys = ("temperature", "final_temperature", "effective")
+        written = [key for key in keys if getattr(self, key) != fields[key].default]
+        if self.rule == "relu" and written:
+            raise ValueError(f"{written[0]} is for rule: softmax, not for relu; leave it out")
+        if self.effective is not None and len(written) > 1:
+            raise ValueError(f"effective chooses the temperature; leave out {written[0]}")
         return self
 
 
