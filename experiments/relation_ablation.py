@@ -101,6 +101,7 @@ arms:
         - {{from: noise_gaussian, relation: -0.6}}
         - {{from: noise_poisson, relation: -0.6}}
   response: {{}}
+  response_spectra: {{graph: {{estimator: {{kind: response, features: spectra}}}}}}
   gradient: {{graph: {{estimator: {{kind: gradient, draws: 4, memory: 0.5}}, refresh: {refresh}}}}}
   descriptor: {{graph: {{estimator: {{kind: descriptor, draws: 20}}}}}}
   learned_frozen: {{graph: {{estimator: {{kind: learned}}}}}}
@@ -115,7 +116,8 @@ arms:
 SINGLE = "  only_{name}: {{graph: {{auxiliary: [{name}], estimator: {{kind: uniform}}}}}}\n"
 FITTED = """\
   fitted_{camera}: {{graph: {{auxiliary: [{camera}_fitted], estimator: {{kind: uniform}}}}}}
-  response_fitted_{camera}: {{graph: {{auxiliary: [{auxiliary}, {camera}_fitted]}}}}
+  spectra_fitted_{camera}:
+    graph: {{auxiliary: [{auxiliary}, {camera}_fitted], estimator: {{kind: response, features: spectra}}}}
 """
 
 
@@ -169,7 +171,7 @@ def write_experiment(folder: Path, grid: str, steps: int, seeds: int) -> Path:
         arms += "".join(FITTED.format(camera=camera, auxiliary=", ".join(AUXILIARY)) for camera in targets)
     if grid == "cameras":
         pairs = zip(targets, reversed(targets), strict=True)
-        left_out = [f"{{arm: [fitted_{one}, response_fitted_{one}], graph.target: {other}}}" for one, other in pairs]
+        left_out = [f"{{arm: [fitted_{one}, spectra_fitted_{one}], graph.target: {other}}}" for one, other in pairs]
         exclude = f"[{', '.join(left_out)}]"
     text = EXPERIMENT.format(
         title={"cameras": "Real cameras.", "synthetic": "Synthetic cameras.", "fomaml": "FOMAML, one camera."}[grid],

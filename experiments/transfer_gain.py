@@ -27,6 +27,7 @@ SINGLE = "only_"
 ESTIMATORS = (
     "expert",
     "response",
+    "response_spectra",
     "gradient",
     "descriptor",
     "learned_frozen",

@@ -73,10 +73,11 @@ def test_train_writes_weights_configuration_and_figures(cli: Cli, project: Path)
 
 
 def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project: Path) -> None:
-    with (project / "experiments/small.yaml").open("a") as file:
+    (project / "experiments/small.yaml").rename(project / "experiments/ablated.yaml")
+    with (project / "experiments/ablated.yaml").open("a") as file:
         file.write("  halves: {graph: {estimator: {kind: transfer, steps: 1, adaptation_steps: 1}}}\n")
         file.write("grid: {adaptation.shots: [1, 2]}\n")
-    code, out, err = cli("ablate", "experiments/small.yaml", "--out", "run", "--json", "figures.json")
+    code, out, err = cli("ablate", "experiments/ablated.yaml", "--out", "run", "--json", "figures.json")
     assert code == 2
     assert err.splitlines() == [
         "halves,shots=1: graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots"
@@ -88,9 +89,9 @@ def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project:
     assert figures["reference"] == "pretrain_uniform"
     assert [group["labels"] for group in figures["groups"]] == [{"adaptation.shots": "1"}, {"adaptation.shots": "2"}]
     # Other commands do not read the grid; the next time without the cell, the others are not run again.
-    assert cli("train", "experiments/small.yaml", "--out", "alone")[0] == 0
+    assert cli("train", "experiments/ablated.yaml", "--out", "alone")[0] == 0
     again = cli(
-        "ablate", "experiments/small.yaml", "--out", "run", "--resume", "--against", "target_only",
+        "ablate", "experiments/ablated.yaml", "--out", "run", "--resume", "--against", "target_only",
         "grid_exclude=[{arm: halves, adaptation.shots: 1}]",
     )  # fmt: skip
     assert again[0] == 0, again[2]

@@ -258,7 +258,8 @@ class Workspace:
         """
         lr, hr = self.target_task.support_lr, self.target_task.support_hr
         side = min(_SEEN // self.study.scale, *lr.shape[-2:])
-        top, left = ((length - side) // 2 for length in lr.shape[-2:])
+        # JPEG's blocks of 8x8 pixels begin where they did in the whole image.
+        top, left = ((length - side) // 16 * 8 for length in lr.shape[-2:])
         s = self.study.scale
         return (
             lr[..., top : top + side, left : left + side].contiguous(),
