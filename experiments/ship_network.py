@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import planted_relations
+
 from metarestore.evaluation.folder import bicubic_restore
 from metarestore.evaluation.protocol import evaluate_protocol
 from metarestore.learners.process import prepare_process

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metarestore.reports.transfer_figure import transfer_scatter
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from metarestore.reports.pictures import save_png
+from metarestore.reports.transfer_figure import transfer_scatter
 
 SINGLE = "only_"
 ESTIMATORS = (

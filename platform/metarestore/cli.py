@@ -16,6 +16,7 @@ from rich.console import Console
 
 from metarestore.describe_cli import describe
 from metarestore.errors import UserError
+from metarestore.graph_cli import graph_app
 from metarestore.tasks_cli import tasks_app
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Meta-learned restoration of real photographs from a few real pairs.",
 )
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(graph_app, name="graph")
 
 console = Console()
 

@@ -12,7 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind, network_key, with_network
+from metarestore.config.estimators import (
+    DescriptorEstimator,
+    estimate_behind,
+    network_key,
+    takes_prior,
+    with_network,
+)
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
@@ -25,6 +31,7 @@ from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
+from metarestore.graphs.prior import earlier_relations
 from metarestore.learners.workspace import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
@@ -334,12 +341,23 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
         )
     if problems:
         raise UserError(problems)
+    _check_prior(study)
     return study
 
 
+def _check_prior(study: Study) -> None:
+    """Finds out before the training whether the prior can be used."""
+    graph = study.experiment.graph
+    if graph.prior is not None and takes_prior(graph.estimator):
+        earlier_relations(graph.prior.graph, estimate_behind(graph.estimator).kind, study.auxiliary)
+
+
 def _rooted(experiment: Experiment, root: Path) -> Experiment:
-    """Makes the paths of trained networks absolute."""
+    """Makes the paths of trained networks and of an earlier graph absolute."""
     training, learner, graph = experiment.training, experiment.learner, experiment.graph
+    if graph.prior is not None:
+        prior = graph.prior.model_copy(update={"graph": (root / graph.prior.graph).resolve()})
+        graph = graph.model_copy(update={"prior": prior})
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
     if isinstance(learner, Distill):

@@ -178,6 +178,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
         history=history(trained),
         relations=trained.relations,
         weights=trained.weights,
+        graph=trained.graph,
     )
     save_model(arm.folder.path / "adapted.safetensors", experiment.model, workspace.study.scale, adapted[0].flat)
     _track_arm(arm, result)
@@ -200,6 +201,12 @@ def history(trained: Trained) -> History:
         shares=column(log, "shares").reshape(shape),
         seconds=trained.state.seconds,
         relating=trained.state.relating,
+        related=tuple(
+            # The log counts a step when it is done; relations are estimated before it.
+            (row["step"] - 1, *(np.asarray(row["related"][key], np.float64) for key in ("values", "standard_errors")))
+            for row in log
+            if "related" in row
+        ),
     )
 
 

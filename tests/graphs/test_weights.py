@@ -167,12 +167,18 @@ def test_inner_rates_are_never_exceeded() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ({"rule": "relu", "temperature": 0.5}, "temperature is for rule: softmax"),
+        ({"rule": "relu", "temperature": 0.4}, "temperature is for rule: softmax"),
         ({"rule": "relu", "effective": 3}, "effective is for rule: softmax"),
-        ({"effective": 3, "temperature": 0.5}, "leave out temperature"),
+        ({"effective": 3, "temperature": 0.4}, "leave out temperature"),
         ({"effective": 0.5}, "greater than or equal to 1"),
     ],
 )
 def test_keys_that_do_not_go_together(text: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Weights.model_validate(text)
+
+
+@pytest.mark.parametrize("text", [{"rule": "relu"}, {"effective": 3.0}, {"final_temperature": 2.0}])
+def test_a_resolved_configuration_is_read_back(text: dict[str, object]) -> None:
+    spec = Weights.model_validate(text)
+    assert Weights.model_validate(spec.model_dump()) == spec

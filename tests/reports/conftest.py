@@ -1,14 +1,17 @@
 """A small study made of invented figures, with everything that a report can show."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from metarestore.evaluation.results import ArmResult, Curve, Example, History, StudyResult
+from metarestore.graphs.graph import build_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks, softmax_weights
+from metarestore.project import Project
 
 DISTRIBUTIONS = (
     "bicubic",
@@ -59,6 +62,12 @@ def make_relations(rng):
     return Relations("phone_camera", DISTRIBUTIONS, values, np.full(count, 0.043), "response", 20, 0.91, matrix)
 
 
+def make_graph(relations, weights):
+    project = Project(Path(__file__).parents[2])
+    auxiliary = {name: project.task(name) for name in relations.auxiliary}
+    return build_graph(relations, weights, auxiliary, project.task(relations.target), {"seed": 0})
+
+
 def make_history(rng, distributions, weights, steps=300):
     count = len(distributions)
     norms = rng.gamma(2.0, 1.0, (steps, count)) * np.geomspace(1, 20, count)
@@ -95,6 +104,7 @@ def make_study():
     rng = np.random.default_rng(0)
     bicubic = rng.normal(25, 2, len(PHOTOGRAPHS))
     relations = make_relations(rng)
+    relations = dataclasses.replace(relations, attention=np.random.default_rng(1).dirichlet(np.ones(8), 11))
     arms = [ArmResult("bicubic", PHOTOGRAPHS, Curve("bicubic", bicubic[None], np.full(len(PHOTOGRAPHS), 0.7)))]
     for index, name in enumerate(ARMS):
         final = bicubic + 0.25 + 0.08 * index + rng.normal(0, 0.07, len(PHOTOGRAPHS))
@@ -104,15 +114,21 @@ def make_study():
             related = dataclasses.replace(related, matrix=None, estimator=kind)
         distributions = ("phone_camera",) if kind == "only" else DISTRIBUTIONS
         weights = np.ones(1) if kind == "only" else softmax_weights(related.values, 0.5)
+        named = {} if kind == "only" else dict(zip(DISTRIBUTIONS, weights.tolist(), strict=True))
+        history = make_history(rng, distributions, weights)
+        if kind == "weighted":
+            refreshed = tuple((100 * k, (1 - 0.1 * k) * related.values, related.standard_errors) for k in range(3))
+            history = dataclasses.replace(history, related=refreshed)
         arms.append(
             ArmResult(
                 name,
                 PHOTOGRAPHS,
                 make_curve("adam 0.0003", final),
                 (make_curve("sgd 0.01", final - 0.1, start=-0.5),),
-                make_history(rng, distributions, weights),
+                history,
                 None if kind == "only" else related,
-                {} if kind == "only" else dict(zip(DISTRIBUTIONS, weights.tolist(), strict=True)),
+                named,
+                None if kind == "only" else make_graph(related, named),
             )
         )
     return StudyResult("my_camera", tuple(arms), tuple(make_example(rng, index) for index in (1, 2)), 754.0)

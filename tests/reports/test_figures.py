@@ -25,6 +25,9 @@ FIGURES = (
     "training",
     "relations-pretrain_weighted",
     "relation-weights-pretrain_weighted",
+    "graph-pretrain_weighted",
+    "refreshes-pretrain_weighted",
+    "attention-pretrain_weighted",
     "weights-fomaml_weighted",
     "example-1",
 )
@@ -37,6 +40,9 @@ def expected_words(name, invent):
         "training": invent.arms,
         "relations": (*invent.distributions, TARGET, "response", "20 draws", "0.91"),
         "relation": (*invent.distributions, TARGET),
+        "graph": (*invent.distributions, TARGET, "gradient weight 1"),
+        "refreshes": (*invent.distributions, "3 times"),
+        "attention": (*invent.distributions, TARGET),
         "weights": invent.distributions,
         "example": ("LR", "bicubic", "target_only", "pretrain_weighted", "HR", "26.31 dB"),
     }
@@ -116,15 +122,23 @@ def test_drawing_leaves_matplotlib_as_it_was(study):
         assert dict(matplotlib.rcParams) == before
 
 
-def test_rows_go_from_near_to_far_and_the_target_comes_last(invent):
+def test_the_target_comes_last_and_every_row_is_its_own(invent):
     relations = invent.relations(np.random.default_rng(3))
     axes = relation_heatmap(relations).axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    near_first = sorted(invent.distributions, key=lambda name: -relations.values[invent.distributions.index(name)])
-    assert labels == [*near_first, TARGET]
+    assert labels == [label.get_text() for label in axes.get_xticklabels()]
+    assert (sorted(labels[:-1]), labels[-1]) == (sorted(invent.distributions), TARGET)
     drawn = axes.images[0].get_array()
-    np.testing.assert_array_equal(drawn[:-1, -1], np.sort(relations.values)[::-1])
+    np.testing.assert_array_equal(
+        drawn[:-1, -1], [relations.values[invent.distributions.index(n)] for n in labels[:-1]]
+    )
     np.testing.assert_array_equal(drawn, drawn.T)
+
+
+def test_without_a_matrix_rows_go_from_near_to_far(invent):
+    relations = dataclasses.replace(invent.relations(np.random.default_rng(3)), matrix=None)
+    drawn = relation_heatmap(relations).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(drawn[:, 0], np.sort(relations.values)[::-1])
 
 
 def test_without_a_matrix_the_targets_column_is_drawn(invent):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from metarestore.config.experiment import OptimizerSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
+from metarestore.graphs.graph import load_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import load_model
@@ -445,3 +446,26 @@ def test_a_second_interrupt_stops_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_changed_prior_is_noticed_on_resume(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    """The graph of a training is the prior of the next; what it says is part of the configuration."""
+    trained(small_study(), tmp_path / "first")
+    study = small_study(graph={"prior": {"graph": str(tmp_path / "first")}})
+    trained(study, tmp_path / "next")
+    graph = load_graph(tmp_path / "next")
+    node = graph.nodes["phone_camera"]
+    assert (node["prior"], node["seed"]) == (str(tmp_path / "first"), 0)
+    assert sum(graph.nodes[name]["tasks"] for name in study.auxiliary) == 4 * 4
+    path = tmp_path / "first/graph.json"
+    path.write_text(path.read_text().replace('"weight": ', '"weight": 1'))
+    with pytest.raises(UserError, match=r"another configuration \(prior was"):
+        trained(study, tmp_path / "next", resume=True)
+
+
+def test_the_log_tells_every_estimate(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    trained(small_study(graph={"refresh": 2}), tmp_path, observer=observer)
+    log = observer.rows
+    assert [row["step"] for row in log if "related" in row] == [1, 3]
+    assert len(log[0]["related"]["values"]) == len(log[0]["related"]["standard_errors"]) == 3

@@ -19,6 +19,9 @@ class ResponseEstimator(Strict):
     kind: Literal["response"] = "response"
     draws: int = Field(20, ge=2)
     """Tasks drawn from each auxiliary distribution."""
+    features: Literal["identification", "spectra"] = "identification"
+    """identification: which distributions the shots may come from, by blur, noise and compression told apart; spectra:
+    how near the mean spectra are, graded also where no distribution fits."""
 
 
 class DescriptorEstimator(Strict):
@@ -40,21 +43,21 @@ class LearnedEstimator(Strict):
     """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
 
     kind: Literal["learned"]
-    steps: int = Field(300, ge=1)
+    steps: int = Field(100, ge=1)
     """Steps of the relation network's own training."""
     draws: int = Field(12, ge=2)
     """Tasks drawn from each auxiliary distribution for its prototype."""
     dimension: int = Field(64, ge=2)
     """Length of an embedding."""
     memory: int = Field(8, ge=0)
-    """Learnable relation vectors of the memory bank; 0: without memory."""
+    """Learnable relation vectors of the memory; 0: without memory."""
     message_passing: bool = True
-    """Whether one graph convolution passes messages between prototypes and memory."""
+    """Whether one graph convolution passes messages among distributions and memory."""
     joint: bool = False
     """Train the relation network along with the restoration network, a part of its steps at each refresh, instead of
     beforehand; needs `refresh`."""
-    lr: float = Field(2e-3, gt=0)
-    """Rate of its optimizer, Adam."""
+    lr: float = Field(4e-3, gt=0)
+    """Rate of its optimizer, Adam; it falls along half a cosine."""
 
 
 class TransferEstimator(Strict):
@@ -143,3 +146,8 @@ def with_network(estimator: Estimator, network: Path) -> Estimator:
 def network_key(estimator: Estimator) -> str:
     """Returns the key of an experiment under which the network of its `descriptor` estimator is named."""
     return f"graph.estimator.{'of.' * (estimator is not estimate_behind(estimator))}network"
+
+
+def takes_prior(estimator: Estimator) -> bool:
+    """Returns whether a prior is combined with the relations: not where none are estimated."""
+    return estimate_behind(estimator).kind not in {"uniform", "random", "expert"}

@@ -138,7 +138,7 @@ class Adaptation(AdaptationOptimizer):
         for how in ways:
             if how.patch is not None and how.patch > self.shot_size:
                 raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {how.patch}")
-            if how.patch is None and "batch" in how.model_fields_set:
+            if how.patch is None and how.batch != AdaptationOptimizer.model_fields["batch"].default:
                 raise ValueError("batch counts patches; write patch, too, or leave batch out")
         return self
 

@@ -39,12 +39,14 @@ class Weights(Strict):
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
-        given = self.model_fields_set
-        others = [key for key in ("temperature", "final_temperature") if key in given]
-        if self.rule == "relu" and (wrong := [*others, *(["effective"] if self.effective is not None else [])]):
-            raise ValueError(f"{wrong[0]} is for rule: softmax, not for relu; leave it out")
-        if self.effective is not None and others:
-            raise ValueError(f"effective chooses the temperature; leave out {others[0]}")
+        # A resolved configuration names every key, so a key counts as written where it differs from its default.
+        fields = type(self).model_fields
+        keys = ("temperature", "final_temperature", "effective")
+        written = [key for key in keys if getattr(self, key) != fields[key].default]
+        if self.rule == "relu" and written:
+            raise ValueError(f"{written[0]} is for rule: softmax, not for relu; leave it out")
+        if self.effective is not None and len(written) > 1:
+            raise ValueError(f"effective chooses the temperature; leave out {written[0]}")
         return self
 
 
@@ -59,8 +61,8 @@ class Prior(Strict):
     """What is known from before: a learned graph, of this or of other targets."""
 
     graph: Path
-    """A `graph.json` that a training wrote or `metarestore graph merge` made; a relative path starts at the project's
-    folder."""
+    """The folder of a run, or a `graph.json` that a training wrote or `metarestore graph merge` made; a relative path
+    starts at the project's folder."""
     strength: float = Field(1.0, gt=0)
     """How much an earlier relation counts against an estimate of the same standard error."""
 
@@ -76,7 +78,7 @@ class GraphSpec(Strict):
     weights: Weights = Weights()
     edges: tuple[Edge, ...] = ()
     prior: Prior | None = None
-    """Relations from before, combined with the estimate by their precisions."""
+    """Relations from before, combined with the estimate by their precisions; not for uniform, random and expert."""
     forbidden: tuple[str, ...] = ()
     """Names or glob patterns of auxiliary distributions that stay in the graph and weigh 0."""
     refresh: int | None = Field(None, ge=1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metarestore.graphs.graph import Graph
 from metarestore.graphs.relations import Relations
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,7 @@ class History:
         shares: Share of each distribution in the sum of weighted gradient norms, (K, N).
         seconds: Wall time of the training, with the estimates of relations.
         relating: Wall time of the estimates of relations.
+        related: (step, relations (N,), their standard errors (N,)) of every estimate, in the order of the steps.
     """
 
     steps: NDArray[np.int64]
@@ -42,6 +44,7 @@ class History:
     shares: Floats
     seconds: float
     relating: float = 0.0
+    related: tuple[tuple[int, Floats, Floats], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class ArmResult:
     relations: Relations | None = None
     weights: dict[str, float] = field(default_factory=dict)
     """Gradient weight of each auxiliary distribution at the end of training (empty where there are none)."""
+    graph: Graph | None = None
+    """The relation graph, where there are relations."""
 
     @property
     def psnr_y(self) -> Floats:

@@ -66,7 +66,7 @@ class DescriptorJob:
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
         """Returns the descriptor of each draw on each shot, (draws, K, 4C)."""
         del flat
-        network, hr = workspace.describer, workspace.shots.support_hr
+        network, (_, hr) = workspace.describer, workspace.seen_shots
         distribution = workspace.distribution(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "descriptor")
         rows = []
@@ -88,9 +88,9 @@ def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options
     Raises:
         UserError: The network's descriptors are not finite.
     """
-    names, shots = tuple(workspace.study.auxiliary), workspace.shots
+    names, (lr, hr) = tuple(workspace.study.auxiliary), workspace.seen_shots
     auxiliary = np.stack(run([DescriptorJob(name, options.draws) for name in names], flat))
-    target = descriptors(workspace.describer, shots.support_lr, shots.support_hr)
+    target = descriptors(workspace.describer, lr, hr)
     if not (np.isfinite(target).all() and np.isfinite(auxiliary).all()):
         raise UserError(f"graph.estimator: the descriptors by {options.network} are not finite; take another network")
     found = compare(target, auxiliary, workspace.experiment.seed)

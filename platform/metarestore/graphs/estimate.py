@@ -13,6 +13,7 @@ from metarestore.config.graph import Edge
 from metarestore.graphs.descriptor import estimate_descriptor
 from metarestore.graphs.gradient import estimate_gradient
 from metarestore.graphs.learned import estimate_learned
+from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.response import estimate_response
 from metarestore.graphs.transfer import estimate_transfer
@@ -23,9 +24,10 @@ from metarestore.seeds import generator
 def estimate(
     workspace: Workspace, run: Runner, flat: Tensor, step: int = 0, previous: Relations | None = None
 ) -> Relations:
-    """Estimates the relations that a study's graph asks for; expert edges replace the estimates they speak of.
+    """Estimates the relations that a study's graph asks for.
 
-    The controls stay controls: edges do not touch `uniform` and `random`, and `inverted` turns them around too.
+    A prior is combined with the estimate first; then expert edges replace what they speak of. The controls stay
+    controls: neither touches `uniform` and `random`, and `inverted` turns both around too.
 
     Args:
         workspace: The study, opened in this process.
@@ -61,7 +63,15 @@ def _estimate(
             found = estimate_gradient(workspace, run, flat, estimator, previous)
         case spec.ExpertEstimator():
             found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
-    return with_expert_edges(found, workspace.experiment.graph.edges)
+    return with_expert_edges(_with_prior(workspace, found, estimator), workspace.experiment.graph.edges)
+
+
+def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Estimator) -> Relations:
+    prior = workspace.experiment.graph.prior
+    if prior is None or not spec.takes_prior(estimator):
+        return relations
+    earlier = earlier_relations(prior.graph, estimator.kind, workspace.study.auxiliary)
+    return combined(relations, earlier, prior.strength)
 
 
 def _without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
@@ -80,7 +90,8 @@ def _control(workspace: Workspace, kind: str) -> Relations:
 
 def inverted(relations: Relations) -> Relations:
     """Turns relations around: the nearest distribution becomes the farthest."""
-    return dataclasses.replace(relations, values=-relations.values, matrix=None)
+    estimated = None if relations.estimated is None else relations.estimated * [[-1.0], [1.0]]
+    return dataclasses.replace(relations, values=-relations.values, matrix=None, estimated=estimated)
 
 
 def best_single(relations: Relations) -> Relations:

@@ -1,4 +1,8 @@
-"""The relation graph: task distributions as nodes, relations as edges, saved with where they come from."""
+"""The relation graph: task distributions as nodes, relations as edges, saved with where they come from.
+
+A graph holds one target or several, each with the edges that lead to it; what was estimated for one camera is kept for
+the next. GraphML holds scalars only, so lists are written as JSON in a string.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from xml.etree.ElementTree import ParseError
 
 import networkx as nx
 import numpy as np
 from networkx.readwrite import json_graph
+from numpy.typing import NDArray
 
+from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.models.checkpoint import write_atomically
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
 
 Graph: TypeAlias = "nx.DiGraph[str]"
+
+_ESTIMATED = ("estimator", "draws", "reliability", "attention")
+"""Attributes of a target's node that belong to its relations; the others say where they come from."""
 
 
 def build_graph(
@@ -25,6 +35,7 @@ def build_graph(
     auxiliary: Mapping[str, SyntheticSpec | PairsSpec],
     target: SyntheticSpec | PairsSpec,
     provenance: Mapping[str, Any],
+    tasks: Mapping[str, int] | None = None,
 ) -> Graph:
     """Builds the graph of one study.
 
@@ -33,76 +44,242 @@ def build_graph(
         weights: Gradient weight of each auxiliary distribution.
         auxiliary: Specifications of the auxiliary distributions.
         target: Specification of the target.
-        provenance: Seeds, run, versions: whatever is needed to know where the values come from.
+        provenance: Seeds, run, versions: whatever is needed to know where the values come from; scalars.
+        tasks: How many tasks the training drew from each auxiliary distribution, if known.
 
     Returns:
-        A directed graph. Nodes carry `kind` (auxiliary or target), `content` and `parameters`; edges from auxiliary to
-        target carry `relation`, `standard_error`, `weight`, `estimator` and `draws`; edges among auxiliary
-        distributions carry `relation` and `estimator`, if the estimator relates them.
+        A directed graph. Nodes carry `kind` (auxiliary or target), `content` (a hash of what the distribution draws),
+        `parameters` (its specification as JSON) and, where known, `tasks`, `descriptor_mean` and `descriptor_spread`.
+        The target's node also carries `estimator`, `draws`, `reliability` and the provenance. Edges to the target carry
+        `relation`, `standard_error`, `weight`, `estimator`, `draws`, `allowed` and, where known, `tasks`; after a
+        prior also `own_relation` and `own_error`, the estimate without it. Edges among auxiliary distributions carry
+        `relation` and `estimator`.
     """
     graph: Graph = nx.DiGraph()
-    graph.graph |= {**provenance, "estimator": relations.estimator, **_defined(reliability=relations.reliability)}
     for name, spec in auxiliary.items():
         graph.add_node(name, kind="auxiliary", content=content_hash(spec), parameters=_parameters(spec))
-    graph.add_node(relations.target, kind="target", content=content_hash(target), parameters=_parameters(target))
-    for name, value, error in zip(relations.auxiliary, relations.values, relations.standard_errors, strict=True):
-        graph.add_edge(
-            name,
-            relations.target,
-            relation=float(value),
-            **_defined(standard_error=error),
-            weight=float(weights[name]),
-            estimator=relations.estimator,
-            draws=relations.draws,
-        )
+    attention = {} if relations.attention is None else {"attention": json.dumps(relations.attention[-1].tolist())}
+    graph.add_node(
+        relations.target,
+        kind="target",
+        content=content_hash(target),
+        parameters=_parameters(target),
+        estimator=relations.estimator,
+        draws=relations.draws,
+        **_defined(reliability=relations.reliability),
+        **attention,
+        **provenance,
+    )
+    for index, name in enumerate(relations.auxiliary):
+        drawn = {} if tasks is None else {"tasks": int(tasks[name])}
+        graph.add_edge(name, relations.target, **_edge(relations, index), weight=float(weights[name]), **drawn)
     if relations.matrix is not None:
-        for i, name in enumerate(relations.auxiliary):
-            for j, other in enumerate(relations.auxiliary):
-                if i != j:
-                    value = float(relations.matrix[i, j])
-                    graph.add_edge(name, other, relation=value, estimator=relations.estimator)
+        _add_kinship(graph, relations, relations.matrix)
+    count_tasks(graph)
     return graph
 
 
-def relations_of(graph: Graph) -> Relations:
-    """Reads the relations back from a graph."""
-    target = next(name for name, data in graph.nodes(data=True) if data["kind"] == "target")
-    edges = [(source, data) for source, _, data in graph.in_edges(target, data=True)]
+def _edge(relations: Relations, index: int) -> dict[str, Any]:
+    """Returns what the relations say of one auxiliary distribution, as attributes of its edge to the target."""
+    own = {}
+    if relations.estimated is not None:
+        own = _defined(own_relation=relations.estimated[0, index], own_error=relations.estimated[1, index])
+    attention = {} if relations.attention is None else {"attention": json.dumps(relations.attention[index].tolist())}
+    return {
+        **_defined(relation=relations.values[index], standard_error=relations.standard_errors[index]),
+        "estimator": relations.estimator,
+        "draws": relations.draws,
+        "allowed": relations.allowed is None or bool(relations.allowed[index]),
+        **own,
+        **attention,
+    }
+
+
+def _add_kinship(graph: Graph, relations: Relations, matrix: NDArray[np.float64]) -> None:
+    for i, name in enumerate(relations.auxiliary):
+        for j, other in enumerate(relations.auxiliary):
+            if i != j and np.isfinite(matrix[i, j]):
+                graph.add_edge(name, other, relation=float(matrix[i, j]), estimator=relations.estimator)
+
+
+def leads_to_target(edge: Mapping[str, Any]) -> bool:
+    """Returns whether an edge relates an auxiliary distribution to a target, not to another auxiliary distribution."""
+    return "weight" in edge
+
+
+def count_tasks(graph: Graph) -> None:
+    """Sums up, at each node, the tasks that trainings for all targets drew from it."""
+    for name in graph:
+        drawn = [edge["tasks"] for _, _, edge in graph.out_edges(name, data=True) if "tasks" in edge]
+        if drawn:
+            graph.nodes[name]["tasks"] = sum(drawn)
+
+
+def targets_of(graph: Graph) -> tuple[str, ...]:
+    """Returns the names of a graph's targets."""
+    return tuple(name for name, data in graph.nodes(data=True) if data["kind"] == "target")
+
+
+def chosen_target(graph: Graph, name: str | None) -> str:
+    """Returns the target of that name, or the only one.
+
+    Raises:
+        UserError: There is no such target, or none is named and there are several.
+    """
+    known = targets_of(graph)
+    if name is None:
+        if len(known) > 1:
+            raise UserError(f"the graph has {len(known)} targets; name one of them: {', '.join(known)}")
+        return known[0]
+    if name not in known:
+        raise UserError(f"the graph has no target '{name}'{did_you_mean(name, known, noun='targets')}")
+    return name
+
+
+def relations_of(graph: Graph, target: str | None = None) -> Relations:
+    """Reads the relations of a target, the only one if none is named, back from a graph.
+
+    Raises:
+        UserError: There is no such target, or none is named and there are several.
+    """
+    target = chosen_target(graph, target)
+    node = graph.nodes[target]
+    edges = {name: edge for name, _, edge in graph.in_edges(target, data=True) if leads_to_target(edge)}
+
+    def column(key: str) -> NDArray[np.float64]:
+        return np.asarray([edge.get(key, np.nan) for edge in edges.values()], np.float64)
+
+    attention = None
+    if "attention" in node:
+        rows = [*(edge["attention"] for edge in edges.values()), node["attention"]]
+        attention = np.asarray([json.loads(row) for row in rows], np.float64)
+    allowed = np.asarray([edge.get("allowed", True) for edge in edges.values()], np.bool_)
+    estimated = np.stack([column("own_relation"), column("own_error")])
     return Relations(
         target=target,
-        auxiliary=tuple(source for source, _ in edges),
-        values=np.asarray([data["relation"] for _, data in edges]),
-        standard_errors=np.asarray([data.get("standard_error", np.nan) for _, data in edges]),
-        estimator=graph.graph["estimator"],
-        draws=max((data["draws"] for _, data in edges), default=0),
-        reliability=graph.graph.get("reliability", float("nan")),
+        auxiliary=tuple(edges),
+        values=column("relation"),
+        standard_errors=column("standard_error"),
+        estimator=node["estimator"],
+        draws=int(node.get("draws", 0)),
+        reliability=float(node.get("reliability", np.nan)),
+        matrix=_matrix(graph, tuple(edges), column("relation"), node["estimator"]),
+        allowed=None if allowed.all() else allowed,
+        attention=attention,
+        estimated=estimated if np.isfinite(estimated[0]).any() else None,
     )
+
+
+def _matrix(
+    graph: Graph, names: tuple[str, ...], values: NDArray[np.float64], estimator: str
+) -> NDArray[np.float64] | None:
+    """Puts together the matrix of relations; what another estimator found is left undefined."""
+    kinship = {
+        (names.index(a), names.index(b)): edge["relation"]
+        for a, b, edge in graph.edges(data=True)
+        if a in names and b in names and edge["estimator"] == estimator and not leads_to_target(edge)
+    }
+    if not kinship:
+        return None
+    matrix = np.full((len(names) + 1, len(names) + 1), np.nan)
+    for (i, j), value in kinship.items():
+        matrix[i, j] = value
+        # Where j is a target too, the edge from i to j tells its own relation; the kinship is told the other way round.
+        matrix[j, i] = kinship.get((j, i), value)
+    matrix[-1, :-1] = matrix[:-1, -1] = values
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
+
+
+def weights_of(graph: Graph, target: str | None = None) -> dict[str, float]:
+    """Returns the gradient weights with which a training for the target, the only one if none is named, ended."""
+    edges = graph.in_edges(chosen_target(graph, target), data=True)
+    return {name: edge["weight"] for name, _, edge in edges if leads_to_target(edge)}
+
+
+def provenance_of(graph: Graph, target: str) -> dict[str, Any]:
+    """Returns where the relations of a target come from: run, seed, version, date, prior."""
+    node = {"kind", "content", "parameters", "tasks", "descriptor_mean", "descriptor_spread", *_ESTIMATED}
+    return {key: value for key, value in graph.nodes[target].items() if key not in node and value != ""}
+
+
+def is_real(graph: Graph, name: str) -> bool:
+    """Returns whether a distribution is made of real pairs."""
+    return bool(json.loads(graph.nodes[name].get("parameters", "{}")).get("kind") == "pairs")
 
 
 def save_graph(graph: Graph, folder: Path) -> None:
     """Writes `graph.json` (node-link) and `graph.graphml` into a folder."""
-    text = json.dumps(json_graph.node_link_data(graph, edges="links"), indent=2)
-    write_atomically(folder / "graph.json", text.encode())
-    write_atomically(folder / "graph.graphml", "\n".join(nx.generate_graphml(graph)).encode())
+    write_graph(graph, folder / "graph.json")
+    write_graph(graph, folder / "graph.graphml")
+
+
+def write_graph(graph: Graph, path: Path) -> None:
+    """Writes a graph as GraphML, where the name ends in `.graphml`, or as node-link JSON."""
+    if path.suffix == ".graphml":
+        text = "\n".join(nx.generate_graphml(graph))
+    else:
+        text = json.dumps(json_graph.node_link_data(graph, edges="links"), indent=2)
+    write_atomically(path, text.encode())
+
+
+def graph_file(path: Path) -> Path:
+    """Returns the graph's file in the folder of a run; the path of a file is its own.
+
+    Raises:
+        UserError: The folder holds no graph.
+    """
+    if not path.is_dir() or (path / "graph.json").is_file():
+        return path / "graph.json" if path.is_dir() else path
+    arms = sorted(found.parent for found in path.glob("arms/*/graph.json"))
+    remedy = f"give one of its arms, e.g. {arms[0]}" if arms else "give a run that learned from several distributions"
+    raise UserError(f"{path}: holds no graph.json; {remedy}")
 
 
 def load_graph(path: Path) -> Graph:
-    """Reads a node-link file.
+    """Reads the graph of a run's folder, of a node-link file or of a GraphML file.
 
     Raises:
-        UserError: It does not exist or holds no graph.
+        UserError: It does not exist or holds no relation graph.
     """
+    path = graph_file(path)
     try:
-        graph = json_graph.node_link_graph(json.loads(path.read_text()), directed=True, edges="links")
+        graph = _read(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, nx.NetworkXError) as error:
-        raise UserError(f"{path}: not a relation graph ({error})") from error
-    return nx.DiGraph(graph)
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a run's folder or a graph.json") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ParseError, nx.NetworkXException) as error:
+        raise UserError(f"{path}: not a relation graph ({error!r}); give a run's folder or a graph.json") from error
+    if lacking := _lacking(graph):
+        raise UserError(f"{path}: not a relation graph ({lacking}); give a run's folder or a graph.json")
+    return graph
+
+
+def _read(path: Path) -> Graph:
+    if path.suffix == ".graphml":
+        return nx.DiGraph(nx.read_graphml(path))
+    graph: Graph = nx.DiGraph(json_graph.node_link_graph(json.loads(path.read_text()), directed=True, edges="links"))
+    for name, node in graph.nodes(data=True):
+        # Version 0.1 knew one target and wrote of it at the graph.
+        if node.get("kind") == "target" and "estimator" not in node:
+            graph.nodes[name].update(graph.graph)
+            graph.graph.clear()
+    return graph
+
+
+def _lacking(graph: Graph) -> str | None:
+    """Says what makes it no relation graph, or None."""
+    if name := next((name for name, node in graph.nodes(data=True) if "kind" not in node), None):
+        return f"node '{name}' has no kind"
+    targets = targets_of(graph)
+    if not targets:
+        return "there is no target"
+    if name := next((name for name in targets if "estimator" not in graph.nodes[name]), None):
+        return f"target '{name}' has no estimator"
+    bare = next(((a, b) for a, b, edge in graph.edges(data=True) if "estimator" not in edge), None)
+    return f"the edge from '{bare[0]}' to '{bare[1]}' has no estimator" if bare else None
 
 
 def _parameters(spec: SyntheticSpec | PairsSpec) -> str:
-    """Writes a specification as one string, since GraphML holds scalars only."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True)
 
 

@@ -25,6 +25,7 @@ class Relations:
         allowed: Which distributions may be learned from, (N,); None for all.
         attention: Attention of the distributions and the target (last) to the M entries of a memory, (N+1, M), or None.
         carried: What the estimator takes along to its next estimate, or None.
+        estimated: Values and standard errors before a prior was combined with them, (2, N); None without a prior.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Relations:
     allowed: NDArray[np.bool_] | None = None
     attention: NDArray[np.float64] | None = None
     carried: NDArray[np.float32] | None = None
+    estimated: NDArray[np.float64] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the relations as JSON-able data, without `carried`; `from_json` reads it back."""
@@ -52,6 +54,7 @@ class Relations:
             "matrix": _listed(self.matrix),
             "allowed": _listed(self.allowed),
             "attention": _listed(self.attention),
+            "estimated": None if self.estimated is None else [[_defined(v) for v in row] for row in self.estimated],
         }
 
     @classmethod
@@ -68,6 +71,7 @@ class Relations:
             matrix=_array(data["matrix"], np.float64),
             allowed=_array(data.get("allowed"), np.bool_),
             attention=_array(data.get("attention"), np.float64),
+            estimated=_array(data.get("estimated"), np.float64),
         )
 
 

@@ -1,8 +1,13 @@
 """The `response` estimator: which synthetic degradations answer to the target's HR images as the target does.
 
 Every auxiliary distribution degrades the target's own HR shots, which removes image content from the comparison, and
-`identification` measures what each draw did to each shot, as it measures the target's shots. It finds what a target is
-made of, not what is worth learning from: experiments/results/planted_relations.md tells how far the two are apart.
+what each draw did to each shot is measured as it is for the target's shots. There are two ways to measure and compare:
+
+`identification` tells blur, noise and compression apart and asks which distribution the shots are likely to come from.
+It finds what a target is made of.
+
+`spectra` asks how much of each frequency is left, and compares means by their distance. It mixes up noise and detail,
+and in return still grades distributions when none of them fits, as with most real cameras.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from metarestore.config.estimators import ResponseEstimator
 from metarestore.graphs.compare import compare
 from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
+from metarestore.graphs.spectra import compare_spectra, response
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import SyntheticTasks
@@ -30,33 +36,42 @@ class ResponseJob:
     """Measures what one auxiliary distribution does to the target's HR shots."""
 
     distribution: str
-    draws: int
+    options: ResponseEstimator
 
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
-        """Returns the features of each draw on each shot, (draws, K, FEATURES)."""
+        """Returns the features of each draw on each shot, (draws, K, F)."""
         del flat
-        hr = workspace.shots.support_hr
+        _, hr = workspace.seen_shots
         distribution = workspace.distribution(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "response")
-        draws = [distribution.draw(seed, index) for index in range(self.draws)]
+        draws = [distribution.draw(seed, index) for index in range(self.options.draws)]
         if isinstance(distribution, SyntheticTasks):
-            return identify(torch.stack([distribution.degrade(hr, draw) for draw in draws]), hr, distribution.scale)
+            lr = torch.stack([distribution.degrade(hr, draw) for draw in draws])
+            return _features(lr, hr, distribution.scale, self.options)
         # Real pairs cannot be applied to other images: their own stand in, in turn, one for each shot.
         rows = []
         for draw in draws:
             task = distribution.build(draw)
-            own = identify(task.support_lr[None], task.support_hr, distribution.scale)[0]
+            own = _features(task.support_lr[None], task.support_hr, distribution.scale, self.options)[0]
             rows.append(own[np.arange(len(hr)) % len(own)])
         return np.stack(rows)
+
+
+def _features(lr: Tensor, hr: Tensor, scale: int, options: ResponseEstimator) -> Floats:
+    """Measures draws of LR images (draws, K, 3, h, w) against HR images (K, 3, s·h, s·w): (draws, K, F)."""
+    if options.features == "identification":
+        return identify(lr, hr, scale)
+    return np.stack([response(one, hr, scale) for one in lr])
 
 
 def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimator) -> Relations:
     """Relates the target to every auxiliary distribution by what they do to its HR shots; needs no training."""
     names = tuple(workspace.study.auxiliary)
-    auxiliary = np.stack(run([ResponseJob(name, options.draws) for name in names], flat))
-    shots = workspace.shots
-    target = identify(shots.support_lr[None], shots.support_hr, workspace.study.scale)[0]
-    found = compare(target, auxiliary, workspace.experiment.seed)
+    auxiliary = np.stack(run([ResponseJob(name, options) for name in names], flat))
+    lr, hr = workspace.seen_shots
+    target = _features(lr[None], hr, workspace.study.scale, options)[0]
+    compared = compare if options.features == "identification" else compare_spectra
+    found = compared(target, auxiliary, workspace.experiment.seed)
     return Relations(
         target=workspace.experiment.graph.target,
         auxiliary=names,

@@ -40,7 +40,6 @@ from metarestore.tasks.open import open_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
-
 _SEEN = 256
 """Side of the part of a shot that estimators look at, in HR pixels."""
 

@@ -43,7 +43,7 @@ class Network(nn.Module, ABC):
         return self
 
 
-_Built = TypeVar("_Built", bound=Network)
+_Built = TypeVar("_Built", bound=nn.Module)
 
 
 def seeded(build: Callable[..., _Built], seed: int, **options: object) -> _Built:

@@ -67,6 +67,33 @@ def weights_over_time(history: History) -> Figure:
 
 
 @house_style
+def relations_over_time(history: History) -> Figure:
+    """Draws the relation of each distribution to the target at every estimate, with a band of one standard error."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    steps = np.asarray([step for step, _, _ in history.related])
+    values = np.stack([relations for _, relations, _ in history.related])
+    errors = np.nan_to_num(np.stack([error for _, _, error in history.related]))
+    styles = distribution_styles(history.distributions)
+    for column, name in enumerate(history.distributions):
+        low, high = values[:, column] - errors[:, column], values[:, column] + errors[:, column]
+        axes.fill_between(steps, low, high, color=styles[name].colour, alpha=0.08, lw=0)
+    axes.set_ylim(*_padded(np.concatenate([values - errors, values + errors])))
+    labels = [f"{name} {signed(_at(column, -1))}" for name, column in zip(history.distributions, values.T, strict=True)]
+    lines = zip(labels, values.T, history.distributions, strict=True)
+    _draw(axes, [_Line(label, steps, column, styles[name]) for label, column, name in lines])
+    axes.set_title(f"Relation to the target, estimated {len(steps)} times (band: ± standard error)")
+    axes.set_xlabel("outer step")
+    return figure
+
+
+def _padded(values: Floats) -> tuple[float, float]:
+    low, high = float(np.nanmin(values, initial=0.0)), float(np.nanmax(values, initial=0.0))
+    margin = 0.04 * max(high - low, 0.1)
+    return low - margin, high + margin
+
+
+@house_style
 def training_curves(arms: Sequence[ArmResult]) -> Figure:
     """Draws smoothed training loss and PSNR against the outer step; circles are validation photographs.
 

@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 
 from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
-from metarestore.reports.curves import adaptation_curves, result_bars, training_curves, weights_over_time
+from metarestore.reports.curves import (
+    adaptation_curves,
+    relations_over_time,
+    result_bars,
+    training_curves,
+    weights_over_time,
+)
+from metarestore.reports.graph_figures import attention_heatmap, graph_drawing
 from metarestore.reports.pictures import before_after
 from metarestore.reports.relation_figures import relation_bars, relation_heatmap
 from metarestore.reports.table import learned_arms
@@ -19,6 +26,7 @@ __all__ = [
     "arms_by_relations",
     "arms_with_weights",
     "before_after",
+    "group_figures",
     "relation_bars",
     "relation_heatmap",
     "result_bars",
@@ -60,15 +68,27 @@ def _figures(study: StudyResult) -> Iterator[tuple[str, Figure]]:
     if any(arm.history and len(arm.history.steps) for arm in study.arms):
         yield "training", training_curves(study.arms)
     for group in arms_by_relations(study):
-        arm = group[0]
-        if arm.relations is not None:
-            yield f"relations-{arm.name}", relation_heatmap(arm.relations)
-            yield f"relation-weights-{arm.name}", relation_bars(arm.relations, arm.weights)
+        yield from group_figures(group[0])
     for arm in arms_with_weights(study):
         if arm.history is not None:
             yield f"weights-{arm.name}", weights_over_time(arm.history)
     for index, example in enumerate(study.examples, 1):
         yield f"example-{index}", before_after(example)
+
+
+def group_figures(arm: ArmResult) -> Iterator[tuple[str, Figure]]:
+    """Draws what there is to see of an arm's relations, by name."""
+    relations = arm.relations
+    if relations is None:
+        return
+    yield f"relations-{arm.name}", relation_heatmap(relations)
+    yield f"relation-weights-{arm.name}", relation_bars(relations, arm.weights)
+    if arm.graph is not None:
+        yield f"graph-{arm.name}", graph_drawing(arm.graph)
+    if relations.attention is not None:
+        yield f"attention-{arm.name}", attention_heatmap(relations)
+    if arm.history is not None and len(arm.history.related) > 1:
+        yield f"refreshes-{arm.name}", relations_over_time(arm.history)
 
 
 def _same_relations(first: ArmResult, second: ArmResult) -> bool:

@@ -14,8 +14,7 @@ from metarestore.reports.figures import (
     adaptation_curves,
     arms_by_relations,
     arms_with_weights,
-    relation_bars,
-    relation_heatmap,
+    group_figures,
     result_bars,
     training_curves,
     weights_over_time,
@@ -117,13 +116,11 @@ def _training(study: StudyResult) -> list[Drawing]:
 
 
 def _relations(study: StudyResult) -> list[Drawing]:
-    drawings = []
-    for group in arms_by_relations(study):
-        relations, caption = group[0].relations, ", ".join(arm.name for arm in group)
-        if relations is not None:
-            drawings.append(_drawing(relation_heatmap(relations), caption))
-            drawings.append(_drawing(relation_bars(relations, group[0].weights), caption))
-    return drawings
+    return [
+        _drawing(figure, ", ".join(arm.name for arm in group))
+        for group in arms_by_relations(study)
+        for _, figure in group_figures(group[0])
+    ]
 
 
 def _weights(study: StudyResult) -> list[Drawing]:

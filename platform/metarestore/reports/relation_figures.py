@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
 
 from metarestore.graphs.relations import Relations
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style, signed
@@ -16,19 +17,43 @@ from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style, 
 Floats = NDArray[np.float64]
 
 
+_TREE = 0.55
+"""Height of the tree above the matrix, in inches."""
+
+
 @house_style
 def relation_heatmap(relations: Relations) -> Figure:
     """Draws the matrix of relations, or the target's column alone where there is no matrix.
 
-    Rows go from the distribution nearest to the target to the farthest; the target comes last, set apart by a line.
-    Its column holds the values that decide, with their standard errors; an expert's edge may differ from the estimate.
+    The distributions stand in the order of their hierarchical clustering, whose tree is drawn above them; of two
+    branches the one nearer to the target comes first. The target comes last, set apart by a line. Its column holds the
+    values that decide, with their standard errors; a prior or an expert's edge may make them differ from the estimate.
     """
-    order = _nearest_first(relations)
+    figure = Figure(figsize=heatmap_size(relations), layout="constrained")
+    draw_heatmap(figure, relations)
+    return figure
+
+
+def heatmap_size(relations: Relations) -> tuple[float, float]:
+    """Returns width and height that the heat map needs, in inches."""
+    if relations.matrix is None:
+        return WIDTH * 0.5, 1.6 + 0.44 * len(relations.values)
+    return WIDTH, 1.6 + 0.44 * (len(relations.values) + 1) + _TREE
+
+
+def draw_heatmap(figure: Figure | SubFigure, relations: Relations) -> None:
+    """Draws what `relation_heatmap` shows into a figure or a part of one."""
+    tree = clustering(relations)
+    order = _nearest_first(relations) if tree is None else np.asarray(leaves_list(tree), np.intp)
     names = [relations.auxiliary[i] for i in order]
     table = _matrix(relations, order)
     single = relations.matrix is None
-    figure = Figure(figsize=(WIDTH * (0.5 if single else 1), 1.6 + 0.44 * len(table)), layout="constrained")
-    axes = figure.add_subplot()
+    if tree is None:
+        axes = figure.add_subplot()
+    else:
+        grid = figure.add_gridspec(2, 1, height_ratios=(_TREE, heatmap_size(relations)[1] - _TREE))
+        axes = figure.add_subplot(grid[1])
+        _draw_tree(figure.add_subplot(grid[0], sharex=axes), tree)
     axes.grid(False)
     image = axes.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axes, label="relation", fraction=0.04, pad=0.02)
@@ -45,8 +70,42 @@ def relation_heatmap(relations: Relations) -> Figure:
     for edge in () if single else (axes.axhline, axes.axvline):
         edge(len(names) - 0.5, color="black", lw=1.2)
     _write_cells(axes, table, relations.standard_errors[order])
+    if relations.allowed is not None:
+        for label, allowed in zip(axes.get_yticklabels(), relations.allowed[order], strict=False):
+            label.set_color("black" if allowed else GREY)
+            label.set_fontstyle("normal" if allowed else "italic")
     figure.suptitle(_title(relations), fontsize=10, x=0.01, ha="left")
-    return figure
+
+
+def clustering(relations: Relations) -> Floats | None:
+    """Clusters the distributions by average linkage of the distances 1 − relation.
+
+    Returns:
+        A linkage (N−1, 4) as SciPy has it, in which the branch that is nearer to the target on average comes first;
+        None where there is no matrix, or fewer than three distributions.
+    """
+    count = len(relations.values)
+    if relations.matrix is None or count < 3:
+        return None
+    matrix = relations.matrix[:-1, :-1]
+    distances = 1 - np.nan_to_num((matrix + matrix.T) / 2)
+    tree = np.asarray(linkage(distances[np.triu_indices(count, 1)].clip(0), "average"), np.float64)
+    nearness, sizes = list(np.nan_to_num(relations.values)), [1.0] * count
+    for row in tree:
+        first, second = int(row[0]), int(row[1])
+        if nearness[second] > nearness[first]:
+            row[:2] = second, first
+        both = sizes[first] + sizes[second]
+        nearness.append((nearness[first] * sizes[first] + nearness[second] * sizes[second]) / both)
+        sizes.append(both)
+    return tree
+
+
+def _draw_tree(axes: Axes, tree: Floats) -> None:
+    drawn = dendrogram(tree, no_plot=True)
+    for x, y in zip(drawn["icoord"], drawn["dcoord"], strict=True):
+        axes.plot((np.asarray(x) - 5) / 10, y, color="#555555", lw=1)
+    axes.set_axis_off()
 
 
 @house_style
@@ -123,4 +182,6 @@ def _title(relations: Relations) -> str:
         parts.append(f"{relations.draws} draws")
     if math.isfinite(relations.reliability):
         parts.append(f"reliability {relations.reliability:.2f}")
+    if relations.allowed is not None and not relations.allowed.all():
+        parts.append("italic: not learned from")
     return f"Relation to {relations.target}: " + ", ".join(parts)

@@ -90,8 +90,9 @@ def run(plan: Plan, state: TrainState, session: Session, observer: Observer, che
     with graceful_stop() as stop:
         while state.step < plan.steps:
             started = time.perf_counter()
-            _relate_if_due(plan, state, observer)
+            related = _relate_if_due(plan, state, observer)
             row = _step(plan, state, session)
+            row |= related
             state.seconds += time.perf_counter() - started
             observer.step({**row, "seconds": state.seconds, "relating": state.relating})
             _validate_if_due(plan, state, session, observer)
@@ -110,17 +111,21 @@ def gradient_weights(plan: Plan, state: TrainState) -> NDArray[np.float64]:
     return relation_weights(state.relations, plan.weights, state.step, plan.steps)
 
 
-def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> None:
+def _relate_if_due(plan: Plan, state: TrainState, observer: Observer) -> Row:
+    """Estimates the relations where it is time to; returns what the log then tells of them."""
     if plan.relate is None:
-        return
+        return {}
     due = state.relations is None or (plan.refresh is not None and state.step % plan.refresh == 0)
     # A checkpoint at a refresh step holds the relations from before it, so a resumed run estimates them again: the
     # same values, since an estimate depends on the step and the parameters only.
-    if due:
-        started = time.perf_counter()
-        state.relations = plan.relate(state.step, state.optimizer.flat.detach(), state.relations)
-        state.relating += time.perf_counter() - started
-        observer.related(state.step, state.relations)
+    if not due:
+        return {}
+    started = time.perf_counter()
+    state.relations = plan.relate(state.step, state.optimizer.flat.detach(), state.relations)
+    state.relating += time.perf_counter() - started
+    observer.related(state.step, state.relations)
+    told = state.relations.to_json()
+    return {"related": {"values": told["values"], "standard_errors": told["standard_errors"]}}
 
 
 def _step(plan: Plan, state: TrainState, session: Session) -> Row:
@@ -187,6 +192,7 @@ def _row(
         **{name: float(values.mean()) for name, values in figures.terms.items()},
         "weights": weights.tolist(),
         "effective_tasks": effective_tasks(weights),
+        "drawn": np.bincount(which, minlength=len(weights)).tolist(),
         "norms": _mean_by(figures.norms.astype(np.float64), which, len(weights)),
         "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from torch import Tensor
 
 from metarestore import __version__
 from metarestore.config.dump import dump_yaml
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind, takes_prior
+from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Distill
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.estimate import estimate
-from metarestore.graphs.graph import Graph, build_graph, save_graph
+from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import network_hash, save_model, write_atomically
@@ -88,7 +91,7 @@ class RunFolder:
                 )
             self.notes: dict[str, Any] = before["notes"]
         else:
-            self.notes = {}
+            self.notes = {"started": f"{datetime.now(UTC):%Y-%m-%d}"}
         self._described = described
         self.save_notes()
         dump_yaml(study.experiment, path / "config.yaml", header="The resolved configuration of this run.")
@@ -118,11 +121,17 @@ def study_record(study: Study) -> dict[str, Any]:
         described["init"] = network_hash(study.experiment.training.init)
     if isinstance(study.experiment.learner, Distill):
         described["teacher"] = network_hash(study.experiment.learner.teacher)
-    estimator = estimate_behind(study.experiment.graph.estimator)
+    estimator = estimate_behind(experiment.graph.estimator)
     if isinstance(estimator, DescriptorEstimator):
         described["describer"] = network_hash(estimator.network)
+    if experiment.graph.prior is not None and takes_prior(experiment.graph.estimator):
+        described["prior"] = _prior_hash(experiment.graph.prior.graph)
     described["images"] = {split: str(source) for split, source in study.images.items()}
     return described
+
+
+def _prior_hash(path: Path) -> str:
+    return hashlib.blake2b(graph_file(path).read_bytes(), digest_size=8).hexdigest()
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> str:
@@ -198,11 +207,24 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
     graph = None
     if state.relations is not None:
-        run_id = str(folder.notes.get("mlflow_run") or "")
-        provenance = {"seed": experiment.seed, "metarestore": __version__, "run": run_id}
-        graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance)
+        provenance = _provenance(folder, experiment, state.relations)
+        drawn = _drawn(names, state.log)
+        graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance, drawn)
         save_graph(graph, folder.path)
     return Trained(flat, state, names, weights if graph is not None else {}, graph)
+
+
+def _provenance(folder: RunFolder, experiment: Experiment, relations: Relations) -> dict[str, Any]:
+    prior = experiment.graph.prior
+    used = {"prior": str(prior.graph)} if prior is not None and relations.estimated is not None else {}
+    run_id, date = (str(folder.notes.get(key) or "") for key in ("mlflow_run", "started"))
+    return {"run": run_id, "seed": experiment.seed, "metarestore": __version__, "date": date, **used}
+
+
+def _drawn(names: tuple[str, ...], log: list[dict[str, Any]]) -> dict[str, int]:
+    """Returns how many tasks were drawn from each distribution."""
+    rows = np.asarray([row["drawn"] for row in log if "drawn" in row], np.int64).reshape(-1, len(names))
+    return dict(zip(names, rows.sum(axis=0).tolist(), strict=True))
 
 
 def column(log: list[dict[str, Any]], key: str) -> np.ndarray:
