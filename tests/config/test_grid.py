@@ -13,6 +13,7 @@ import pytest
 from metarestore.config.dump import to_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
+from metarestore.config.overrides import parse_override
 from metarestore.errors import UserError
 from metarestore.project import arm_experiments, read_experiment
 
@@ -75,6 +76,16 @@ def test_excluded_cells_are_those_that_fit_all_of_an_entry(small_experiment: Bui
         for arm, shots, seed in expected
         if not (arm in {"uniform", "long"} and shots in "12") and not (arm == "response" and seed == "1")
     ]
+
+
+def test_an_exclusion_may_speak_of_what_set_left_out(small_experiment: Build, tmp_path: Path) -> None:
+    data = small_experiment(
+        arms=ARMS, grid={"adaptation.shots": [1, 4]}, grid_exclude=[{"arm": "long", "adaptation.shots": 1}]
+    ).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    path = tmp_path / "grid.yaml"
+    path.write_text(to_yaml(data))
+    four = read_experiment(path, [parse_override('grid["adaptation.shots"]=[4]')])
+    assert [cell.name for cell in Grid(four).cells()] == ["uniform,shots=4", "response,shots=4", "long,shots=4"]
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

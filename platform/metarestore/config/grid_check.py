@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.document import Document, display_path
 from metarestore.config.experiment import MANY, Experiment
-from metarestore.config.grid import ARM, SEED, Axis, Cell, Grid, excluded_labels, safe, same
+from metarestore.config.grid import ARM, SEED, Axis, Cell, Grid, excluded_labels, label_of, safe, same
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_space import lies_in
@@ -36,7 +36,7 @@ def check_grid(document: Document, experiment: Experiment) -> None:
     if not experiment.grid and not experiment.grid_exclude:
         return
     grid = Grid(experiment)
-    problems = list(_structure(grid))
+    problems = list(_structure(grid, document))
     # What is wrong in one cell is wrong in many: one line for each place.
     problems = problems or list({one.at: one for one in reversed(list(_cells(grid)))}.values())
     lines = []
@@ -48,7 +48,7 @@ def check_grid(document: Document, experiment: Experiment) -> None:
         raise UserError([text for _, _, text in sorted(set(lines))])
 
 
-def _structure(grid: Grid) -> Iterator[Problem]:
+def _structure(grid: Grid, document: Document) -> Iterator[Problem]:
     """Finds axes that cannot be, values that are there twice, and exclusions that exclude nothing."""
     for axis in grid.axes:
         at: KeyPath = ("grid", axis.key)
@@ -61,7 +61,12 @@ def _structure(grid: Grid) -> Iterator[Problem]:
         if axis.path and twins and _has_twin(grid, axis):
             yield Problem(at, f"is the same key as '{twins[0]}'; leave one out", at, on_key=True)
         yield from _values(grid, axis)
-    known = {ARM: list(grid.experiment.arms), **{axis.key: [c.label for c in axis.choices] for axis in grid.axes}}
+    known = {ARM: list(grid.experiment.arms)}
+    for axis in grid.axes:
+        # The file's own values, too: `--set` may have left some of them out.
+        written = document.data.get("grid", {}).get(axis.key, ())
+        labels = [label_of(value, number) for number, value in enumerate(written, 1)]
+        known[axis.key] = list(dict.fromkeys([*(choice.label for choice in axis.choices), *labels]))
     for number, entry in enumerate(grid.experiment.grid_exclude):
         yield from _exclusion(("grid_exclude", number), entry, known)
 
