@@ -47,7 +47,8 @@ def measured(data: Path, run: Path) -> tuple[dict[str, float], str]:
 def found(run: Path) -> dict[str, float]:
     """Measures how often a network finds planted relations."""
     result = planted_relations.run("descriptor", 0, 20, 128, {"network": str(network_file(run).resolve())})
-    return {key.replace("_", " "): round(result[key], 3) for key in ("one", "two", "family_auc")}
+    names = {"one": "planted found", "two": "both of two found", "family_auc": "family AUC"}
+    return {name: round(result[key], 3) for key, name in names.items()}
 
 
 def restored(data: Path, run: Path) -> dict[str, float]:

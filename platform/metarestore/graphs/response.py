@@ -1,7 +1,8 @@
 """The `response` estimator: which synthetic degradations answer to the target's HR images as the target does.
 
 Every auxiliary distribution degrades the target's own HR shots, which removes image content from the comparison, and
-`identification` measures what each draw did to each shot, as it measures the target's shots.
+`identification` measures what each draw did to each shot, as it measures the target's shots. It finds what a target is
+made of, not what is worth learning from: experiments/results/planted_relations.md tells how far the two are apart.
 """
 
 from __future__ import annotations
