@@ -1,7 +1,8 @@
 """Copies a trained network to experiments/networks/, from where it travels with the package, and writes its card.
 
-The data are not part of this repository: DATA needs valid/ with photographs, on which a network that restores is measured.
-A teacher cannot restore without HR images; it is measured by the planted relations that it finds on embedded photographs.
+The data are not part of this repository: DATA needs valid/ with photographs, on which a network that restores is
+measured. A teacher cannot restore without HR images; it is measured by the planted relations that it finds on the
+embedded photographs.
 
 Run:     python experiments/ship_network.py DATA --run RUN --after RUN... --name NAME --purpose TEXT --command TEXT
 """
@@ -45,8 +46,9 @@ def measured(data: Path, run: Path) -> tuple[dict[str, float], str]:
 
 def found(run: Path) -> dict[str, float]:
     """Measures how often a network finds planted relations."""
-    result = planted_relations.run("descriptor", 20, 128, {"network": str(network_file(run).resolve())})
-    return {key.replace("_", " "): round(result[key], 3) for key in ("one", "two", "family_auc")}
+    result = planted_relations.run("descriptor", 0, 20, 128, {"network": str(network_file(run).resolve())})
+    names = {"one": "planted found", "two": "both of two found", "family_auc": "family AUC"}
+    return {name: round(result[key], 3) for key, name in names.items()}
 
 
 def restored(data: Path, run: Path) -> dict[str, float]:

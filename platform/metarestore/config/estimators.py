@@ -32,7 +32,7 @@ class DescriptorEstimator(Strict):
     """
 
     kind: Literal["descriptor"]
-    network: Path = Path("kdsr_tiny_mixed")
+    network: Path = Path("kdsr_tiny_pairs")
     """Trained KDSR with an estimator: a run's folder or its weights (a relative path starts at the project's folder),
     or the name of a shipped network."""
     draws: int = Field(20, ge=2)
