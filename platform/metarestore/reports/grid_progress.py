@@ -67,7 +67,8 @@ class GridDisplay:
         elif not self._console.is_terminal:
             gain = float(np.mean(np.subtract(found.after.psnr_y, found.bicubic.psnr_y)))
             figures = f"{gain:+.2f} dB over bicubic, {found.training_seconds:.0f} s"
-            self._console.print(f"[{self._done}/{self._total}] {name}: {figures}", highlight=False, markup=False)
+            line = f"[{self._done}/{self._total}] {name}: {figures}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         if self._bar is not None:
             self._bars.advance(self._bar)
 

@@ -82,7 +82,8 @@ def grid_notes(grid: GridResult) -> list[str]:
     """Says what a reader of the tables has to know."""
     return [
         f"Differences are paired by seed and photograph: arm minus {grid.reference}, after adaptation.",
-        "Bootstrap: percentiles over resampled seeds and photographs; with few seeds it is on the narrow side. t: the "
+        "Bootstrap: percentiles over resampled seeds and photographs; with few seeds it is on the narrow side, with "
+        "one it covers photographs only. t: the "
         "wider Student-t interval for another training on other photographs (two-way, Satterthwaite).",
         "Minutes are those of one training, estimating relations included; cells may share a training.",
         *grid.notes,
