@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,7 +19,7 @@ from metarestore.engines.engine import Engine
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.results import ArmResult, History, StudyResult, strict_json
+from metarestore.evaluation.results import ArmResult, History, StudyResult, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.learners.workspace import Workspace
@@ -147,7 +146,7 @@ def run_study(
         display.stage("drawing pictures")
         examples = make_examples(baseline, _shown(outcomes))
         result = StudyResult(name, tuple(results), examples, time.perf_counter() - started)
-        write_atomically(out / "results.json", json.dumps(strict_json(summary(result)), indent=1).encode())
+        write_json(out / "results.json", summary(result))
         publish(result, out, parent, command)
     return result
 

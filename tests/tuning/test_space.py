@@ -70,10 +70,12 @@ def test_the_metric_sees_neither_test_photographs_nor_the_shot_that_it_measures(
 def test_a_fold_adapts_to_the_other_shots_alone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     learned_from: list[torch.Tensor] = []
 
-    def noted(model: Any, flat: Any, support_lr: torch.Tensor, support_hr: torch.Tensor, **options: Any) -> Any:
+    def noted(
+        model: Any, flat: Any, support_lr: torch.Tensor, support_hr: torch.Tensor, how: Any, **options: Any
+    ) -> Any:
         assert len(support_lr) == len(support_hr)
         learned_from.append(support_hr)
-        return adapt(model, flat, support_lr, support_hr, **options)
+        return adapt(model, flat, support_lr, support_hr, how, **options)
 
     monkeypatch.setattr(metric, "adapt", noted)
     shots = workspace.for_model(workspace.shots).support_hr

@@ -16,10 +16,10 @@ from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.grid import CellResult, Figures
-from metarestore.evaluation.results import Curve, strict_json
+from metarestore.evaluation.results import Curve, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
-from metarestore.models.checkpoint import save_model, write_atomically
+from metarestore.models.checkpoint import save_model
 from metarestore.training.run import RunFolder, Trained, train
 
 RESULT = "result.json"
@@ -114,7 +114,7 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     result = _result(plan, trained, unit.key, session, [before.curve, main.curve, *(one.curve for one in others)])
     if unit.keep:
         save_model(place / "adapted.safetensors", plan.study.experiment.model, plan.study.scale, main.flat)
-    write_atomically(place / RESULT, json.dumps(strict_json(result.to_json()), indent=1).encode())
+    write_json(place / RESULT, result.to_json())
     return result
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from metarestore.graphs.graph import Graph
 from metarestore.graphs.relations import Relations
+from metarestore.models.checkpoint import write_atomically
 
 Floats = NDArray[np.float64]
 
@@ -151,3 +154,12 @@ def strict_json(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [strict_json(value) for value in data]
     return None if isinstance(data, float) and not np.isfinite(data) else data
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes figures to a file, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    write_atomically(path, (json.dumps(strict_json(data), indent=1, allow_nan=False) + "\n").encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarestore.evaluation.grid import ArmRow, GridResult, Group
-from metarestore.evaluation.results import strict_json
+from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
 from metarestore.models.checkpoint import write_atomically
 from metarestore.reports.grid_figure import grid_figure
@@ -102,7 +101,7 @@ def grid_markdown(grid: GridResult, command: str) -> str:
 
 def publish_grid(grid: GridResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
     """Writes results.json, results.md, report.html and the figure into a folder; returns what was written."""
-    write_atomically(out / "results.json", json.dumps(strict_json(grid.to_json()), indent=1).encode())
+    write_json(out / "results.json", grid.to_json())
     write_atomically(out / "results.md", grid_markdown(grid, command).encode())
     write_atomically(out / "report.html", render_grid(grid, configuration_yaml, command).encode())
     written = [out / "results.json", out / "results.md", out / "report.html"]

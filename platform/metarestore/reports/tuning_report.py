@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarestore.evaluation.importance import Importance, importance
-from metarestore.evaluation.results import strict_json
+from metarestore.evaluation.results import write_json
 from metarestore.evaluation.sweep import SweepResult, TrialResult
 from metarestore.models.checkpoint import write_atomically
 from metarestore.reports.html import Drawing, duration
@@ -91,7 +90,7 @@ def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, comman
     """Writes results.json, results.md, report.html and the figures into a folder; returns what was written."""
     found = importance(sweep)
     data = sweep.to_json() | {"importance": vars(found) if found else None}
-    write_atomically(out / "results.json", json.dumps(strict_json(data), indent=1).encode())
+    write_json(out / "results.json", data)
     text = f"`{command}`\n\n{sweep_summary(sweep)}\n\n{sweep_markdown(sweep)}\n{importance_note(sweep, found)}\n"
     write_atomically(out / "results.md", text.encode())
     write_atomically(out / "report.html", render_sweep(sweep, configuration_yaml, command).encode())

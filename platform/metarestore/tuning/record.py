@@ -11,9 +11,8 @@ from typing import Any
 from metarestore import __version__
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
-from metarestore.evaluation.results import strict_json
+from metarestore.evaluation.results import write_json
 from metarestore.evaluation.sweep import TrialResult
-from metarestore.models.checkpoint import write_atomically
 from metarestore.tracking import flattened
 
 FILE = "sweep.json"
@@ -46,7 +45,7 @@ class Record:
             "seconds": self.seconds,
             "trials": {key: trial.to_json() for key, trial in self.trials.items()},
         }
-        write_atomically(self.folder / FILE, json.dumps(strict_json(data), indent=1).encode())
+        write_json(self.folder / FILE, data)
 
     @classmethod
     def load(cls, folder: Path) -> Record:
