@@ -6,7 +6,7 @@ cameras    two RealSR cameras, x4: the first five pairs by name are the shots, t
            estimators and controls; pre-training on bicubic downsampling alone, adapted by Adam; a distribution fitted
            to the same five pairs, alone and as one more auxiliary one; and each auxiliary distribution alone, which
            is the measured transfer that relations should predict.
-synthetic  the same on two synthetic cameras that are held back.
+synthetic  the same on two synthetic cameras that are held back, with shots of 128x128 pixels.
 fomaml     the arms of `cameras` with FOMAML in place of pre-training, on the first camera.
 
 The data are not part of this repository: DATA needs train/ and valid/ with photographs and real_pairs/<camera>/{lr,hr}
@@ -57,7 +57,7 @@ data: {{train: {train}, test: {test}}}
 graph:
   target: {first}
   auxiliary: [{auxiliary}]
-  estimator: {{kind: response, draws: 20}}
+  estimator: {{kind: response, draws: 20, features: spectra}}
   weights: {{rule: softmax, temperature: 0.5, acts_on: sampling}}
 model: {{kind: fsrcnn, channels: y, d: 56, s: 12, m: 4}}
 learner: {{kind: pretrain}}
@@ -78,7 +78,7 @@ adaptation:
   schedule: cosine
   patch: 96
   batch: 8
-evaluation: {{crop: {size}, crops: 1, every: 1000}}
+evaluation: {{crop: {crop}, crops: 1, every: 1000}}
 engine: {{kind: ray, workers: 2}}
 grid:
   graph.target: [{targets}]
@@ -101,7 +101,7 @@ arms:
         - {{from: noise_gaussian, relation: -0.6}}
         - {{from: noise_poisson, relation: -0.6}}
   response: {{}}
-  response_spectra: {{graph: {{estimator: {{kind: response, features: spectra}}}}}}
+  identification: {{graph: {{estimator: {{features: identification}}}}}}
   gradient: {{graph: {{estimator: {{kind: gradient, draws: 4, memory: 0.5}}, refresh: {refresh}}}}}
   descriptor: {{graph: {{estimator: {{kind: descriptor, draws: 20}}}}}}
   learned_frozen: {{graph: {{estimator: {{kind: learned}}}}}}
@@ -109,15 +109,14 @@ arms:
   learned_without_memory: {{graph: {{estimator: {{kind: learned, memory: 0}}}}}}
   learned_without_messages: {{graph: {{estimator: {{kind: learned, message_passing: false}}}}}}
   transfer: {{graph: {{estimator: {{kind: transfer, steps: 100, adaptation_steps: 50, draws: 1}}}}}}
-  inverted: {{graph: {{estimator: {{kind: inverted}}}}}}
-  best_single: {{graph: {{estimator: {{kind: best_single}}}}}}
+  inverted: {{graph: {{estimator: {{kind: inverted, of: {{kind: response, features: spectra}}}}}}}}
+  best_single: {{graph: {{estimator: {{kind: best_single, of: {{kind: response, features: spectra}}}}}}}}
 """
 
 SINGLE = "  only_{name}: {{graph: {{auxiliary: [{name}], estimator: {{kind: uniform}}}}}}\n"
 FITTED = """\
   fitted_{camera}: {{graph: {{auxiliary: [{camera}_fitted], estimator: {{kind: uniform}}}}}}
-  spectra_fitted_{camera}:
-    graph: {{auxiliary: [{auxiliary}, {camera}_fitted], estimator: {{kind: response, features: spectra}}}}
+  response_fitted_{camera}: {{graph: {{auxiliary: [{auxiliary}, {camera}_fitted]}}}}
 """
 
 
@@ -160,10 +159,10 @@ def link(source: Path, place: Path) -> None:
 
 def write_experiment(folder: Path, grid: str, steps: int, seeds: int) -> Path:
     """Writes the experiment of one grid."""
-    targets, size, learner = CAMERAS, 512, "{kind: pretrain}"
+    targets, size, crop, learner = CAMERAS, 512, 512, "{kind: pretrain}"
     exclude = "[]"
     if grid == "synthetic":
-        targets, size = SYNTHETIC, 256
+        targets, size, crop = SYNTHETIC, 128, 256
     elif grid == "fomaml":
         targets, learner = CAMERAS[:1], "{kind: fomaml, inner_steps: 1, inner_lr: 1e-2}"
     arms = "" if grid == "fomaml" else "".join(SINGLE.format(name=name) for name in AUXILIARY)
@@ -171,7 +170,7 @@ def write_experiment(folder: Path, grid: str, steps: int, seeds: int) -> Path:
         arms += "".join(FITTED.format(camera=camera, auxiliary=", ".join(AUXILIARY)) for camera in targets)
     if grid == "cameras":
         pairs = zip(targets, reversed(targets), strict=True)
-        left_out = [f"{{arm: [fitted_{one}, spectra_fitted_{one}], graph.target: {other}}}" for one, other in pairs]
+        left_out = [f"{{arm: [fitted_{one}, response_fitted_{one}], graph.target: {other}}}" for one, other in pairs]
         exclude = f"[{', '.join(left_out)}]"
     text = EXPERIMENT.format(
         title={"cameras": "Real cameras.", "synthetic": "Synthetic cameras.", "fomaml": "FOMAML, one camera."}[grid],
@@ -181,6 +180,7 @@ def write_experiment(folder: Path, grid: str, steps: int, seeds: int) -> Path:
         auxiliary=", ".join(AUXILIARY),
         steps=steps,
         size=size,
+        crop=crop,
         targets=", ".join(targets),
         learner=learner,
         seeds=", ".join(map(str, range(seeds))),

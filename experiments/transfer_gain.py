@@ -27,7 +27,7 @@ SINGLE = "only_"
 ESTIMATORS = (
     "expert",
     "response",
-    "response_spectra",
+    "identification",
     "gradient",
     "descriptor",
     "learned_frozen",

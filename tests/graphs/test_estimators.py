@@ -22,7 +22,7 @@ from metarestore.tasks.spec import SyntheticSpec
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
-    "response, spectra": {"kind": "response", "draws": 4, "features": "spectra"},
+    "response, identification": {"kind": "response", "draws": 4, "features": "identification"},
     "descriptor": {"draws": 4},
     "gradient": {"draws": 4},
     "learned": {"steps": 4, "draws": 3, "dimension": 8},
@@ -57,7 +57,7 @@ def test_contract(small_study: Callable[..., Study], kind: str) -> None:
     assert np.abs(relations.values).max() <= 1 + 1e-9
     errors = relations.standard_errors
     assert (errors[np.isfinite(errors)] >= 0).all()
-    if kind in ("response", "response, spectra", "descriptor", "gradient", "learned", "transfer"):
+    if kind in ("response", "response, identification", "descriptor", "gradient", "learned", "transfer"):
         assert np.isfinite(errors).all()
     again = related(small_study, kind)
     np.testing.assert_array_equal(relations.values, again.values)
@@ -144,7 +144,7 @@ def planted_study(small_study: Callable[..., Study], target: SyntheticSpec, seed
     """A study whose target is hidden under another name."""
     study = small_study(
         seed=seed,
-        graph={"auxiliary": PLANTED, "estimator": {"kind": "response", "draws": 12}},
+        graph={"auxiliary": PLANTED, "estimator": {"kind": "response", "draws": 12, "features": "identification"}},
         adaptation={"shots": 5, "shot_size": 128},
     )
     return Workspace(dataclasses.replace(study, target=target))

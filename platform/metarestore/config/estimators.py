@@ -19,9 +19,9 @@ class ResponseEstimator(Strict):
     kind: Literal["response"] = "response"
     draws: int = Field(20, ge=2)
     """Tasks drawn from each auxiliary distribution."""
-    features: Literal["identification", "spectra"] = "identification"
-    """identification: which distributions the shots may come from, by blur, noise and compression told apart; spectra:
-    how near the mean spectra are, graded also where no distribution fits."""
+    features: Literal["spectra", "identification"] = "spectra"
+    """spectra: how near the mean spectra are, graded also where no distribution fits, as with real cameras;
+    identification: which distributions the shots may come from, by blur, noise and compression told apart."""
 
 
 class DescriptorEstimator(Strict):
