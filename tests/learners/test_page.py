@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from ruamel.yaml import YAML
 
-from metarestore.config.experiment import Experiment, OptimizerSpec
+from metarestore.config.experiment import AdaptationOptimizer, Experiment, OptimizerSpec
 from metarestore.config.learner import LearnerSpec, MultiStep
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -18,7 +18,7 @@ PAGE, KDSR_PAGE = ((DOCS / name).read_text() for name in ("learners.md", "kdsr.m
 KINDS = get_args(get_args(LearnerSpec)[0])
 
 
-@pytest.mark.parametrize("spec", [*KINDS, MultiStep, OptimizerSpec], ids=lambda spec: spec.__name__)
+@pytest.mark.parametrize("spec", [*KINDS, MultiStep, OptimizerSpec, AdaptationOptimizer], ids=lambda spec: spec.__name__)
 def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
     words = set(re.findall(r"\w+", PAGE))
     assert set(spec.model_fields) <= words
