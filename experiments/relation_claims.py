@@ -1,0 +1,81 @@
+"""The best weighted arm of each target against the controls, from the finished cells of grids; trains nothing.
+
+Every weighted arm is in the race, so its lead over a control is a little too good: the winner was chosen on the
+photographs that it is measured on. Two intervals of 95% are given: of a bootstrap over trainings and photographs, which three seeds
+make too narrow, and the wider one of Student's t with crossed random effects.
+
+Run:     python experiments/relation_claims.py runs/relations/cameras runs/relations/synthetic [--before]
+Results: experiments/results/relation_ablation.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.evaluation.statistics import bootstrap_difference, crossed_difference
+
+WEIGHTED = (
+    "response",
+    "identification",
+    "gradient",
+    "descriptor",
+    "learned_frozen",
+    "learned_joint",
+    "learned_without_memory",
+    "learned_without_messages",
+    "transfer",
+    "best_single",
+    "response_fitted",
+)
+AGAINST = ("uniform_balanced", "uniform", "random", "inverted", "expert", "only_bicubic", "target_only", "fitted")
+
+Floats = NDArray[np.float64]
+
+
+def figures(folder: Path, stage: str) -> dict[str, dict[str, Floats]]:
+    """Returns PSNR-Y by target and arm, (seeds, photographs); `bicubic` is an arm; cameras are cut off arms' names."""
+    rows: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+    for path in sorted(folder.glob("cells/*/result.json")):
+        cell = json.loads(path.read_text())
+        target, seed = cell["labels"]["graph.target"], cell["labels"]["seed"]
+        arm = cell["arm"].removesuffix(f"_{target}")
+        rows[target][arm][seed] = cell[stage]["psnr_y"]
+        rows[target]["bicubic"][seed] = cell["bicubic"]["psnr_y"]
+    return {
+        target: {arm: np.asarray([by_seed[seed] for seed in sorted(by_seed)]) for arm, by_seed in arms.items()}
+        for target, arms in rows.items()
+    }
+
+
+def line(name: str, differences: Floats) -> str:
+    """Writes a difference with its two intervals."""
+    narrow, wide = bootstrap_difference(differences), crossed_difference(differences)
+    return (
+        f"| {name} | {wide.mean:+.3f} | {narrow.low:+.3f} to {narrow.high:+.3f} | {wide.low:+.3f} to {wide.high:+.3f} |"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grids", nargs="+", type=Path)
+    parser.add_argument("--before", action="store_true", help="before adaptation to the shots")
+    options = parser.parse_args()
+    for grid in options.grids:
+        for target, arms in figures(grid, "before" if options.before else "after").items():
+            means = {arm: float(rows.mean()) for arm, rows in arms.items() if arm in WEIGHTED}
+            best = max(means, key=lambda arm: means[arm])
+            gain = means[best] - float(arms["bicubic"].mean())
+            seeds, photographs = arms[best].shape
+            print(f"\n{target}: {best} is the best weighted arm, {gain:+.2f} dB over bicubic")
+            print(f"({seeds} seeds, {photographs} photographs).\n")
+            print(f"| {best} minus | dB | bootstrap | crossed t |\n| :-- | --: | --: | --: |")
+            for other in ("bicubic", *AGAINST):
+                if other in arms and arms[other].shape == arms[best].shape:
+                    print(line(other, arms[best] - arms[other]))
