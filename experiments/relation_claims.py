@@ -1,8 +1,8 @@
 """The best weighted arm of each target against the controls, from the finished cells of grids; trains nothing.
 
 Every weighted arm is in the race, so its lead over a control is a little too good: the winner was chosen on the
-photographs that it is measured on. Two intervals of 95% are given: of a bootstrap over trainings and photographs, which three seeds
-make too narrow, and the wider one of Student's t with crossed random effects.
+photographs that it is measured on. Two intervals of 95% are given: of a bootstrap over trainings and photographs, which
+three seeds make too narrow, and the wider one of Student's t with crossed random effects.
 
 Run:     python experiments/relation_claims.py runs/relations/cameras runs/relations/synthetic [--before]
 Results: experiments/results/relation_ablation.md
