@@ -15,6 +15,7 @@ from metarestore.config.document import Document, display_path, project_root, re
 from metarestore.config.estimators import (
     DescriptorEstimator,
     estimate_behind,
+    measure,
     network_key,
     takes_prior,
     with_network,
@@ -349,7 +350,7 @@ def _check_prior(study: Study) -> None:
     """Finds out before the training whether the prior can be used."""
     graph = study.experiment.graph
     if graph.prior is not None and takes_prior(graph.estimator):
-        earlier_relations(graph.prior.graph, estimate_behind(graph.estimator).kind, study.auxiliary)
+        earlier_relations(graph.prior.graph, measure(estimate_behind(graph.estimator)), study.auxiliary)
 
 
 def _rooted(experiment: Experiment, root: Path) -> Experiment:

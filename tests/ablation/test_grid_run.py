@@ -28,6 +28,7 @@ from metarestore.project import resolve
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.study import run_study
+from metarestore.tasks.images import write_image
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, train
 
@@ -97,6 +98,7 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     "model": ({"model": {"d": 9}}, False),
     "sources": ({"graph": {"auxiliary": ["bicubic", "jpeg", "noise_gaussian"]}}, False),
     "balance": ({"graph": {"weights": {"balance": "ema"}}}, False),
+    "forbidden": ({"graph": {"forbidden": ["bicubic"]}}, False),
     "scale": ({"scale": 2}, False),
 }
 
@@ -119,7 +121,7 @@ def test_uniform_trainings_are_shared_exactly_where_they_are_the_same(
 
 
 SHARED: dict[str, dict[str, Any]] = {
-    "random": {"graph": {"estimator": {"kind": "random"}}},
+    "random": {"graph": {"estimator": {"kind": "random"}, "weights": {"temperature": 0.2, "top": 2}}},
     "expert": {"graph": {"estimator": {"kind": "expert"}, "edges": [{"from": "blur_iso_wide", "relation": 0.9}]}},
     "target": {"training": {"source": "target"}},
     "response": {},
@@ -135,6 +137,20 @@ def test_what_is_left_out_of_a_training_changes_no_bit(small_experiment: Build, 
 def trained(study: Any, place: Path) -> Any:
     session = LocalEngine().session(study)
     return train(session.workspace, RunFolder(place, study, resume=False), session, Mock()).flat.numpy()
+
+
+@pytest.mark.usefixtures("store")
+def test_photographs_need_only_hold_the_crops_that_are_asked_for(small_experiment: Build, tmp_path: Path) -> None:
+    """Test photographs below the default crop: shots and figures come from what is there."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(2):
+            pixels = rng.integers(0, 256, (96, 96, 3), np.uint8)
+            write_image(tmp_path / split / f"{number}.png", pixels)
+    data = {split: str(tmp_path / split) for split in ("train", "test")}
+    experiment = small_experiment(data=data, arms=ARMS, grid={"seed": [0]}, evaluation={"crop": 64, "crops": 1})
+    assert not run(experiment, tmp_path / "grid").failures
 
 
 @pytest.mark.usefixtures("store")

@@ -113,6 +113,11 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"arms": {"more": {"adaptation": {"shots": 3}}}},
         "sets adaptation.shots, which the grid sets for all arms alike",
     ),
+    "arm within a section": (
+        {"adaptation": [{"label": "one", "shots": 1}, {"label": "five", "shots": 5}]},
+        {"arms": {"more": {"adaptation": {"shots": 3}}}},
+        "sets adaptation, which the grid sets for all arms alike",
+    ),
     "arm that does not fit": (
         {"learner": [{"kind": "pretrain"}]},
         {"arms": {"inner": {"learner": {"inner_steps": 3}}}},

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from metarestore.config.experiment import AdaptationOptimizer
-from metarestore.degradations.resample import bicubic_upsample
+from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, bicubic_result, evaluation_luma, unique_photographs
 from metarestore.evaluation.metrics import luma, psnr, psnr_y, ssim
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import restore_rgb
 from metarestore.models.colour import rgb_to_y
+from metarestore.project import Project
 
 
 def eight_bit(images: torch.Tensor) -> np.ndarray:
@@ -73,6 +76,18 @@ def test_curve_starts_at_the_network_and_ends_at_the_adapted_one(
         expected = np.mean([psnr(a[4:-4, 4:-4], b[4:-4, 4:-4]) for a, b in zip(ours, truth, strict=True)])
         assert found.curve.psnr_y[step].mean() == pytest.approx(expected, abs=0.02)
     assert not np.array_equal(found.curve.psnr_y[0], found.curve.psnr_y[-1])
+
+
+def test_what_estimators_see_is_the_aligned_middle_of_the_shots(small_study: Callable[..., Study]) -> None:
+    bicubic = Project(Path(__file__).parents[2]).task("bicubic")
+    study = dataclasses.replace(small_study(adaptation={"shots": 2, "shot_size": 320}), target=bicubic)
+    workspace = Workspace(study)
+    lr, hr = workspace.seen_shots
+    assert (lr.shape, hr.shape) == ((2, 3, 64, 64), (2, 3, 256, 256))
+    inner = (..., slice(8, -8), slice(8, -8))
+    torch.testing.assert_close(bicubic_downsample(hr, 4)[inner], lr[inner], atol=0.003, rtol=0)
+    small = Workspace(small_study())
+    assert torch.equal(small.seen_shots[0], small.shots.support_lr)
 
 
 def test_measuring_less_often_changes_no_figure(small_study: Callable[..., Study]) -> None:

@@ -62,8 +62,18 @@ def test_values_fall_with_the_distance_and_a_target_like_none_is_related_to_none
     auxiliary = drawn(0)
     rows = [compare(drawn(1)[0, 0] + np.asarray([step, 0, 0]), auxiliary, 0).values for step in (0.0, 3.0, 4.5, 8.0)]
     assert np.all(np.diff([row[0] for row in rows]) < 0)
-    alien = compare(drawn(1)[0, 0] - 200, auxiliary, 0).values
-    assert alien.max() < 0.7 < rows[0][0]
+    assert rows[0][0] > 0.7
+    aliens = [compare(drawn(1)[0, 0] - away, auxiliary, 0).values.max() for away in (20, 200, 1e4)]
+    assert aliens[0] < 0.3
+    assert aliens[1] < 0
+    assert np.all(np.diff(aliens) < 0)
+
+
+def test_distributions_without_spread_are_told_apart_by_one_shot() -> None:
+    auxiliary = np.broadcast_to(np.asarray([0.0, 1.0, 3.0])[:, None, None, None], (3, 6, 1, 2)).copy()
+    values = compare(auxiliary[1, 0], auxiliary, 0).values
+    assert int(values.argmax()) == 1
+    assert values[1] > 0.9
 
 
 def test_matrix() -> None:

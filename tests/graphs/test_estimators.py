@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from metarestore.config.graph import Weights
 from metarestore.graphs.estimate import best_single, estimate, inverted
-from metarestore.graphs.gradient import cosine_relations
+from metarestore.graphs.gradient import _remembered, cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
@@ -19,6 +20,7 @@ from metarestore.graphs.weights import relation_weights
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
 from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.task import Task
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
@@ -218,6 +220,66 @@ def test_inverted_turns_the_order_around() -> None:
 def test_best_single_allows_the_nearest_alone() -> None:
     relations = Relations("t", ("a", "b", "c"), np.asarray([0.2, 0.7, 0.1]), np.zeros(3), "response", 3)
     np.testing.assert_array_equal(best_single(relations).allowed, [False, True, False])
+
+
+def test_best_single_never_chooses_what_is_forbidden(small_study: Callable[..., Study]) -> None:
+    nearest = related(small_study, "best_single")
+    name = nearest.auxiliary[int(np.flatnonzero(nearest.allowed)[0])]
+    other = related(small_study, "best_single", forbidden=[name])
+    assert int(other.allowed.sum()) == 1
+    assert not other.allowed[nearest.allowed].any()
+
+
+def test_relations_that_are_not_finite_are_named(small_study: Callable[..., Study]) -> None:
+    from metarestore.errors import UserError
+
+    with pytest.raises(UserError, match="transfer gives no finite relation of bicubic, blur_iso_wide, noise_gaussian"):
+        related(small_study, "transfer", training={"optimizer": {"lr": 1e30}})
+
+
+def test_inverted_turns_what_was_estimated_before_a_prior() -> None:
+    own = np.asarray([[0.3, -0.1], [0.05, 0.04]])
+    relations = Relations("t", ("a", "b"), np.asarray([0.2, 0.1]), np.zeros(2), "response", 3, estimated=own)
+    np.testing.assert_array_equal(inverted(relations).estimated, [[-0.3, 0.1], [0.05, 0.04]])
+
+
+def test_directions_are_remembered_at_unit_length() -> None:
+    """μ of what was carried along and 1 − μ of now, each of length 1."""
+    target, auxiliary = np.asarray([[3.0, 0.0]]), np.asarray([[[[0.0, 5.0]]]])
+    before = Relations(
+        "t", ("a",), np.zeros(1), np.zeros(1), "gradient", 1, carried=np.asarray([0, 1, 1, 0], np.float32)
+    )
+    now = _remembered(target, auxiliary, 0.75, before)
+    np.testing.assert_allclose(now[0], [[0.25, 0.75]])
+    np.testing.assert_allclose(now[1], [[[[0.75, 0.25]]]])
+    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.75, None)[0], [[1, 0]])
+    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.0, before)[0], target)
+
+
+@pytest.mark.parametrize("draws", [1, 20])
+def test_halving_the_shots_more_often_does_not_make_noise_reliable(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, draws: int
+) -> None:
+    """Gains that are noise of the shots alone: reliability 0, and errors as large as the values scatter."""
+    from metarestore.config.estimators import TransferEstimator
+    from metarestore.graphs.transfer import estimate_transfer
+
+    names, shots = tuple("abcdefghij"), 10
+    study = dataclasses.replace(workspace.study, auxiliary=dict.fromkeys(names, workspace.study.target))
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        of_shots = 0.3 * rng.standard_normal((len(names), shots))
+        halves = [rng.permutation(shots).reshape(2, -1) for _ in range(draws)]
+        scores = [np.asarray([[gain[h].mean() for h in halving] for halving in halves]) for gain in of_shots]
+        monkeypatch.setattr(Workspace, "shots", Task(*(torch.zeros(shots, 3, 8, 8),) * 4))
+        options = TransferEstimator(kind="transfer", draws=draws)
+        run = lambda jobs, flat, s=scores: [np.zeros((draws, 2)), *s]  # noqa: E731
+        found.append(estimate_transfer(Workspace(study), run, torch.zeros(1), options))
+    assert abs(np.mean([relations.reliability for relations in found])) < 0.12
+    errors = np.sqrt(np.mean([np.square(relations.standard_errors) for relations in found]))
+    scatter = np.std([relations.values for relations in found])
+    assert errors == pytest.approx(scatter, rel=0.25)
 
 
 def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..., Study]) -> None:

@@ -126,7 +126,7 @@ def test_unknown_errors() -> None:
 
 def test_what_was_stated_or_came_from_a_prior_does_not_count_again() -> None:
     fresh = make([0.0, 0.4], 0.1)
-    stated = combined(fresh, [make([0.9, 0.4], [0.0, 0.1], "old")])
+    stated = combined(fresh, [make([0.9, 0.4], [0.0, 0.1], "old", stated=np.asarray([True, False]))])
     assert stated.values[0] == 0
     assert stated.standard_errors[0] == pytest.approx(0.1)
     own = np.asarray([[0.2, 0.2], [0.1, 0.1]])
@@ -134,6 +134,12 @@ def test_what_was_stated_or_came_from_a_prior_does_not_count_again() -> None:
     np.testing.assert_array_equal(
         combined(fresh, [sharpened]).values, combined(fresh, [make([0.2, 0.2], 0.1, "old")]).values
     )
+
+
+def test_an_estimate_without_error_counts_as_an_estimate() -> None:
+    """What has no spread is not therefore stated."""
+    fresh = make([0.0, 0.4], 0.1)
+    assert combined(fresh, [make([0.9, 0.4], [0.0, 0.1], "old")]).values[0] > 0
 
 
 def related(study: Study) -> Relations:
@@ -186,7 +192,7 @@ def test_a_prior_that_cannot_be_used_is_found_before_training(
     relations, path = learned
     with pytest.raises(UserError, match=r"graph\.prior\.graph: .*nowhere: cannot be read"):
         with_prior(small_study, tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds relations by response, which cannot be combined with .* gradient"):
+    with pytest.raises(UserError, match=r"holds relations by response, .* cannot be combined with .* gradient"):
         with_prior(small_study, path, estimator={"kind": "gradient"})
     study = small_study()
     other = {**study.auxiliary, "bicubic": study.auxiliary["blur_iso_wide"]}

@@ -147,6 +147,12 @@ def test_the_temperature_goes_geometrically_to_its_end() -> None:
         )
 
 
+def test_after_the_last_step_its_weights_stand() -> None:
+    relations = related(np.asarray([0.1, 0.9, 0.5]))
+    for spec in (Weights(final_temperature=4.0), Weights(warmup_steps=4)):
+        np.testing.assert_array_equal(relation_weights(relations, spec, 4, 4), relation_weights(relations, spec, 3, 4))
+
+
 def test_shrinking_tells_spread_from_error() -> None:
     """Relations that differ by their errors alone give uniform weights; exact ones are left as they are."""
     values = np.asarray([0.1, 0.9, 0.5])

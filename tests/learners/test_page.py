@@ -18,7 +18,9 @@ PAGE, KDSR_PAGE = ((DOCS / name).read_text() for name in ("learners.md", "kdsr.m
 KINDS = get_args(get_args(LearnerSpec)[0])
 
 
-@pytest.mark.parametrize("spec", [*KINDS, MultiStep, OptimizerSpec, AdaptationOptimizer], ids=lambda spec: spec.__name__)
+@pytest.mark.parametrize(
+    "spec", [*KINDS, MultiStep, OptimizerSpec, AdaptationOptimizer], ids=lambda spec: spec.__name__
+)
 def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
     words = set(re.findall(r"\w+", PAGE))
     assert set(spec.model_fields) <= words

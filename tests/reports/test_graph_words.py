@@ -71,7 +71,8 @@ def test_what_is_learned() -> None:
 
 
 def test_what_was_stated_and_forbidden() -> None:
-    relations = make(errors=[0.0, 0.1, 0.1, 0.1], allowed=np.asarray([True, True, False, True]))
+    allowed, stated = np.asarray([True, True, False, True]), np.asarray([True, False, False, False])
+    relations = make(errors=[0.0, 0.1, 0.1, 0.1], allowed=allowed, stated=stated)
     text = said(relations)
     assert "Stated by an expert, not estimated: blur (+0.80)." in text
     assert "Not to be learned from (forbidden): noise." in text

@@ -318,6 +318,14 @@ def test_what_an_estimator_carries_along_survives_an_interruption(
     assert trained(small_study(graph=graph), tmp_path / "parts", resume=True) == whole
 
 
+def test_what_weighs_nothing_is_not_drawn(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    observer = Silent()
+    trained(small_study(graph={"weights": {"top": 2}}), tmp_path, observer=observer)
+    for row in observer.rows:
+        assert [norm is not None for norm in row["norms"]] == [weight > 0 for weight in row["weights"]]
+    assert sum(weight > 0 for weight in observer.rows[0]["weights"]) == 2
+
+
 def test_one_task_a_step_still_feels_its_weight(small_study: Callable[..., Study], tmp_path: Path) -> None:
     """With plain gradient descent, a step is as long as its task weighs; a distribution of weight 0 is not drawn."""
     observer = Silent()

@@ -148,6 +148,18 @@ def network_key(estimator: Estimator) -> str:
     return f"graph.estimator.{'of.' * (estimator is not estimate_behind(estimator))}network"
 
 
+def measure(estimator: Estimator) -> str:
+    """Returns what an estimator's values mean; values of another measure are not to be compared with them."""
+    match estimator:
+        case ResponseEstimator():
+            return f"response, {estimator.features}"
+        case GradientEstimator():
+            return f"gradient, {estimator.compares}"
+        case DescriptorEstimator():
+            return f"descriptor, {estimator.network.stem}"
+    return estimator.kind
+
+
 def takes_prior(estimator: Estimator) -> bool:
     """Returns whether a prior is combined with the relations: not where none are estimated."""
     return estimate_behind(estimator).kind not in {"uniform", "random", "expert"}

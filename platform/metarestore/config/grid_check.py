@@ -123,7 +123,9 @@ def _cells(grid: Grid) -> Iterator[Problem]:
                 yield _blamed(grid, cell, problem)
             continue
         for key in grid.pinned(cell):
-            if any(lies_in(key, alike) for alike in _ALIKE):
+            within = [alike for alike in _ALIKE if lies_in(alike, key) and alike != key]
+            patch = grid.experiment.arms[cell.arm]
+            if any(lies_in(key, alike) for alike in _ALIKE) or any(_says(patch, alike) for alike in within):
                 at = ("arms", cell.arm)
                 yield Problem(at, f"sets {key}, which the grid sets for all arms alike; leave it out of the arm", at)
 
@@ -146,6 +148,15 @@ def _blamed(grid: Grid, cell: Cell, problem: Problem) -> Problem:
     place: KeyPath = ("grid", axis.key, index, *rest) if rest or not problem.on_key else ("grid", axis.key)
     told = "" if problem.path in (axis.path, axis.path[:-1]) else key
     return Problem(("grid", axis.key), f"{told}{problem.text if problem.on_key else text}", place, problem.on_key)
+
+
+def _says(patch: Any, key: str) -> bool:
+    """Tells whether a patch itself names a key."""
+    for part in key.split("."):
+        if not isinstance(patch, Mapping) or part not in patch:
+            return False
+        patch = patch[part]
+    return True
 
 
 def _writes(patch: Any, path: KeyPath) -> bool:

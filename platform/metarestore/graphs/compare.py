@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 
@@ -87,6 +87,8 @@ class Axes:
         means = centred.mean(axis=(1, 2))
         inner = (centred - means[:, None, None]).reshape(-1, features)
         spread = np.sqrt(np.square(inner).mean(axis=0))
+        # A feature in which distributions differ, but not their draws, counts as one of which little is known.
+        spread = np.maximum(spread, 1e-3 * np.sqrt(np.square(means).mean(axis=0)))
         spread = np.where(spread > 1e-6 * (np.abs(centred).max(axis=(0, 1, 2)) + 1e-12), spread, np.inf)
         scaled = inner / spread
         pooled = (1 - _SHRINKAGE) * scaled.T @ scaled / len(scaled) + _SHRINKAGE * np.eye(features)
@@ -108,6 +110,8 @@ class Densities:
     Attributes:
         means: (N+1, A).
         factors: Inverse Cholesky factors of the scale matrices, (N+1, A, A).
+
+    The broad density has the heaviest tails, so that far away nothing explains a shot as well.
     """
 
     means: Floats
@@ -134,7 +138,10 @@ class Densities:
         axes = points.shape[-1]
         away = np.einsum("nab,pnb->pna", self.factors, points[:, None] - self.means)
         peak = np.log(np.abs(np.diagonal(self.factors, axis1=1, axis2=2))).sum(axis=1)
-        return np.asarray(peak - (_FREEDOM + axes) / 2 * np.log1p(np.square(away).sum(axis=-1) / _FREEDOM))
+        freedom = np.full(len(self.means), _FREEDOM)
+        freedom[-1] = 1.0
+        peak += gammaln((freedom + axes) / 2) - gammaln(freedom / 2) - axes / 2 * np.log(freedom)
+        return np.asarray(peak - (freedom + axes) / 2 * np.log1p(np.square(away).sum(axis=-1) / freedom))
 
 
 def _covariance(sample: Floats) -> Floats:

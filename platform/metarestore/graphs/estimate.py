@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarestore.config import estimators as spec
 from metarestore.config.graph import Edge
+from metarestore.errors import UserError
 from metarestore.graphs.descriptor import estimate_descriptor
 from metarestore.graphs.gradient import estimate_gradient
 from metarestore.graphs.learned import estimate_learned
@@ -38,19 +39,26 @@ def estimate(
     """
     estimator = workspace.experiment.graph.estimator
     found = dataclasses.replace(_estimate(estimator, workspace, run, flat, step, previous), estimator=estimator.kind)
-    return _without_forbidden(found, workspace.experiment.graph.forbidden)
+    lost = [name for name, value in zip(found.auxiliary, found.values, strict=True) if not np.isfinite(value)]
+    if lost:
+        raise UserError(
+            f"graph.estimator: {estimator.kind} gives no finite relation of {', '.join(lost)}: what it trains or "
+            "computes with diverged; lower its rate, or training.optimizer.lr"
+        )
+    return found
 
 
 def _estimate(
     estimator: spec.Estimator, workspace: Workspace, run: Runner, flat: Tensor, step: int, previous: Relations | None
 ) -> Relations:
+    graph = workspace.experiment.graph
     match estimator:
         case spec.InvertedControl():
             return inverted(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.BestSingleControl():
             return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.RandomControl() | spec.UniformControl():
-            return _control(workspace, estimator.kind)
+            return without_forbidden(_control(workspace, estimator.kind), graph.forbidden)
         case spec.ResponseEstimator():
             found = estimate_response(workspace, run, flat, estimator)
         case spec.DescriptorEstimator():
@@ -63,24 +71,22 @@ def _estimate(
             found = estimate_gradient(workspace, run, flat, estimator, previous)
         case spec.ExpertEstimator():
             found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
-    return with_expert_edges(_with_prior(workspace, found, estimator), workspace.experiment.graph.edges)
+    found = with_expert_edges(_with_prior(workspace, found, estimator), graph.edges)
+    return without_forbidden(found, graph.forbidden)
 
 
 def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Estimator) -> Relations:
     prior = workspace.experiment.graph.prior
     if prior is None or not spec.takes_prior(estimator):
         return relations
-    earlier = earlier_relations(prior.graph, estimator.kind, workspace.study.auxiliary)
+    earlier = earlier_relations(prior.graph, spec.measure(estimator), workspace.study.auxiliary)
     return combined(relations, earlier, prior.strength)
 
 
-def _without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
+def without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
     """Marks what matches a forbidden pattern as not to be learned from."""
     forbidden = np.asarray([any(fnmatchcase(name, p) for p in patterns) for name in relations.auxiliary])
-    if not forbidden.any():
-        return relations
-    before = np.ones(len(forbidden), bool) if relations.allowed is None else relations.allowed
-    return dataclasses.replace(relations, allowed=before & ~forbidden)
+    return dataclasses.replace(relations, allowed=~forbidden) if forbidden.any() else relations
 
 
 def _control(workspace: Workspace, kind: str) -> Relations:
@@ -95,18 +101,20 @@ def inverted(relations: Relations) -> Relations:
 
 
 def best_single(relations: Relations) -> Relations:
-    """Allows the nearest distribution alone."""
-    nearest = np.arange(len(relations.values)) == int(relations.values.argmax())
+    """Allows the nearest of the allowed distributions alone."""
+    values = relations.values if relations.allowed is None else np.where(relations.allowed, relations.values, -np.inf)
+    nearest = np.arange(len(values)) == int(values.argmax())
     return dataclasses.replace(relations, allowed=nearest)
 
 
 def with_expert_edges(relations: Relations, edges: tuple[Edge, ...]) -> Relations:
     """Replaces estimates by what an expert states; a stated relation has no error."""
     values, errors = relations.values.copy(), relations.standard_errors.copy()
+    stated = np.zeros(len(values), bool)
     for edge in edges:
         index = relations.auxiliary.index(edge.source)
-        values[index], errors[index] = edge.relation, 0.0
-    return dataclasses.replace(relations, values=values, standard_errors=errors)
+        values[index], errors[index], stated[index] = edge.relation, 0.0, True
+    return dataclasses.replace(relations, values=values, standard_errors=errors, stated=stated if edges else None)
 
 
 def _stated(workspace: Workspace, values: np.ndarray, kind: str) -> Relations:

@@ -7,7 +7,7 @@ the next. GraphML holds scalars only, so lists are written as JSON in a string.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 from xml.etree.ElementTree import ParseError
@@ -27,6 +27,10 @@ Graph: TypeAlias = "nx.DiGraph[str]"
 
 _ESTIMATED = ("estimator", "draws", "reliability", "attention")
 """Attributes of a target's node that belong to its relations; the others say where they come from."""
+
+
+_NUMBERS = ("relation", "standard_error", "weight", "own_relation", "own_error")
+"""Attributes of edges that must be numbers."""
 
 
 def build_graph(
@@ -49,11 +53,11 @@ def build_graph(
 
     Returns:
         A directed graph. Nodes carry `kind` (auxiliary or target), `content` (a hash of what the distribution draws),
-        `parameters` (its specification as JSON) and, where known, `tasks`, `descriptor_mean` and `descriptor_spread`.
+        `parameters` (its specification as JSON) and, where known, `tasks`.
         The target's node also carries `estimator`, `draws`, `reliability` and the provenance. Edges to the target carry
-        `relation`, `standard_error`, `weight`, `estimator`, `draws`, `allowed` and, where known, `tasks`; after a
-        prior also `own_relation` and `own_error`, the estimate without it. Edges among auxiliary distributions carry
-        `relation` and `estimator`.
+        `relation`, `standard_error`, `weight`, `estimator`, `draws`, `allowed`, `stated` where an expert stated it and,
+        where known, `tasks`; after a prior also `own_relation` and `own_error`, the estimate without it. Edges among
+        auxiliary distributions carry `relation` and `estimator`.
     """
     graph: Graph = nx.DiGraph()
     for name, spec in auxiliary.items():
@@ -90,6 +94,7 @@ def _edge(relations: Relations, index: int) -> dict[str, Any]:
         "estimator": relations.estimator,
         "draws": relations.draws,
         "allowed": relations.allowed is None or bool(relations.allowed[index]),
+        **({"stated": True} if relations.stated is not None and relations.stated[index] else {}),
         **own,
         **attention,
     }
@@ -111,6 +116,7 @@ def count_tasks(graph: Graph) -> None:
     """Sums up, at each node, the tasks that trainings for all targets drew from it."""
     for name in graph:
         drawn = [edge["tasks"] for _, _, edge in graph.out_edges(name, data=True) if "tasks" in edge]
+        graph.nodes[name].pop("tasks", None)
         if drawn:
             graph.nodes[name]["tasks"] = sum(drawn)
 
@@ -154,6 +160,7 @@ def relations_of(graph: Graph, target: str | None = None) -> Relations:
         rows = [*(edge["attention"] for edge in edges.values()), node["attention"]]
         attention = np.asarray([json.loads(row) for row in rows], np.float64)
     allowed = np.asarray([edge.get("allowed", True) for edge in edges.values()], np.bool_)
+    stated = np.asarray([edge.get("stated", False) for edge in edges.values()], np.bool_)
     estimated = np.stack([column("own_relation"), column("own_error")])
     return Relations(
         target=target,
@@ -165,6 +172,7 @@ def relations_of(graph: Graph, target: str | None = None) -> Relations:
         reliability=float(node.get("reliability", np.nan)),
         matrix=_matrix(graph, tuple(edges), column("relation"), node["estimator"]),
         allowed=None if allowed.all() else allowed,
+        stated=stated if stated.any() else None,
         attention=attention,
         estimated=estimated if np.isfinite(estimated[0]).any() else None,
     )
@@ -199,7 +207,7 @@ def weights_of(graph: Graph, target: str | None = None) -> dict[str, float]:
 
 def provenance_of(graph: Graph, target: str) -> dict[str, Any]:
     """Returns where the relations of a target come from: run, seed, version, date, prior."""
-    node = {"kind", "content", "parameters", "tasks", "descriptor_mean", "descriptor_spread", *_ESTIMATED}
+    node = {"kind", "content", "parameters", "tasks", "measure", *_ESTIMATED}
     return {key: value for key, value in graph.nodes[target].items() if key not in node and value != ""}
 
 
@@ -268,15 +276,23 @@ def _read(path: Path) -> Graph:
 
 def _lacking(graph: Graph) -> str | None:
     """Says what makes it no relation graph, or None."""
-    if name := next((name for name, node in graph.nodes(data=True) if "kind" not in node), None):
-        return f"node '{name}' has no kind"
+    return next(_problems(graph), None)
+
+
+def _problems(graph: Graph) -> Iterator[str]:
+    yield from (f"the node {name} has no name" for name in graph if not isinstance(name, str))
+    yield from (f"node '{name}' has no kind" for name, node in graph.nodes(data=True) if "kind" not in node)
     targets = targets_of(graph)
     if not targets:
-        return "there is no target"
-    if name := next((name for name in targets if "estimator" not in graph.nodes[name]), None):
-        return f"target '{name}' has no estimator"
-    bare = next(((a, b) for a, b, edge in graph.edges(data=True) if "estimator" not in edge), None)
-    return f"the edge from '{bare[0]}' to '{bare[1]}' has no estimator" if bare else None
+        yield "there is no target"
+    yield from (f"target '{name}' has no estimator" for name in targets if "estimator" not in graph.nodes[name])
+    yield from (f"node '{name}' has no content" for name, node in graph.nodes(data=True) if "content" not in node)
+    for a, b, edge in graph.edges(data=True):
+        if "estimator" not in edge:
+            yield f"the edge from '{a}' to '{b}' has no estimator"
+        for key in _NUMBERS:
+            if not isinstance(edge.get(key, 0.0), int | float):
+                yield f"{key} of the edge from '{a}' to '{b}' is no number: {edge[key]!r}"
 
 
 def _parameters(spec: SyntheticSpec | PairsSpec) -> str:

@@ -73,7 +73,7 @@ def steps_until(workspace: Workspace, options: LearnedEstimator, step: int) -> i
     refresh = workspace.experiment.graph.refresh
     if not options.joint or refresh is None:
         return options.steps
-    estimates = -(-workspace.experiment.training.steps // refresh)
+    estimates = max(1, -(-workspace.experiment.training.steps // refresh))
     return min(-(-options.steps * (step // refresh + 1) // estimates), options.steps)
 
 

@@ -47,7 +47,7 @@ def combined(relations: Relations, earlier: Sequence[Relations], strength: float
 
     r = (r/σ² + Σ_t s·r_t/(σ_t² + τ_t²)) / (1/σ² + Σ_t s/(σ_t² + τ_t²)), with one over the root of the denominator as
     its standard error. Taken of an earlier target are its own estimates, from before a prior of its own, so that
-    nothing counts twice; not what an expert stated about it (standard error 0). The same target in the prior is an
+    nothing counts twice; not what an expert stated about it. The same target in the prior is an
     earlier target like any other. An error that is not defined is taken to be the largest of the same estimate; where
     none is defined nothing can be weighed: that earlier target is left out, or the fresh relations stay as they are.
 
@@ -83,7 +83,9 @@ def combined(relations: Relations, earlier: Sequence[Relations], strength: float
 
 def _own(earlier: Relations, names: tuple[str, ...]) -> tuple[NDArray[np.int64], Floats, Floats] | None:
     """Returns positions among `names`, values and errors of what was estimated for an earlier target, if anything."""
-    stated = (earlier.standard_errors == 0) & (earlier.estimated is None)
+    stated = np.zeros(len(earlier.values), bool)
+    if earlier.stated is not None and earlier.estimated is None:
+        stated = earlier.stated
     values, errors = (earlier.values, earlier.standard_errors) if earlier.estimated is None else earlier.estimated
     complete = _completed(np.where(stated, np.nan, errors))
     if complete is None:
@@ -101,30 +103,34 @@ def _completed(errors: Floats) -> Floats | None:
 
 
 def earlier_relations(
-    path: Path, estimator: str, auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
+    path: Path, measured: str, auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
 ) -> tuple[Relations, ...]:
     """Reads the relations of earlier targets that can be combined with a new estimate.
 
     Args:
         path: A run's folder or a graph's file.
-        estimator: Kind of the new estimate; targets whose relations are of another kind are left out, since the values
-            of two kinds do not mean the same.
+        measured: What the new estimate measures (`measure`); targets whose relations are of another measure are left
+            out, since the values of two do not mean the same.
         auxiliary: The distributions of the new estimate.
 
     Raises:
-        UserError: The file holds no graph, none of its relations is of this kind, or a distribution has changed.
+        UserError: The file holds no graph, none of its relations is of this measure, or a distribution has changed.
     """
     try:
         graph = load_graph(path)
     except UserError as error:
         raise UserError([f"graph.prior.graph: {problem}" for problem in error.problems]) from error
-    kinds = {target: graph.nodes[target]["estimator"] for target in targets_of(graph)}
-    chosen = [target for target, kind in kinds.items() if kind == estimator]
+    nodes = {target: graph.nodes[target] for target in targets_of(graph)}
+    kinds = {target: node.get("measure", node["estimator"]) for target, node in nodes.items()}
+    # A graph of version 0.1 tells the estimator alone.
+    old = {target for target, node in nodes.items() if "measure" not in node}
+    alike = {False: measured, True: measured.partition(",")[0]}
+    chosen = [target for target, kind in kinds.items() if kind == alike[target in old]]
     if not chosen:
         others = ", ".join(sorted(set(kinds.values())))
         raise UserError(
             f"graph.prior.graph: {path} holds relations by {others}, which cannot be combined with those of the "
-            f"{estimator} estimator; name a graph by {estimator}, or leave prior out"
+            f"estimator ({measured}); name a graph by {measured}, or leave prior out"
         )
     _require_unchanged(graph, path, auxiliary)
     return tuple(relations_of(graph, target) for target in chosen)

@@ -23,6 +23,7 @@ class Relations:
         reliability: Rank correlation of the values from two halves of the shots; NaN where not defined.
         matrix: Relations among the auxiliary distributions and the target (last), (N+1, N+1), or None.
         allowed: Which distributions may be learned from, (N,); None for all.
+        stated: Which relations an expert stated, (N,); None for none.
         attention: Attention of the distributions and the target (last) to the M entries of a memory, (N+1, M), or None.
         carried: What the estimator takes along to its next estimate, or None.
         estimated: Values and standard errors before a prior was combined with them, (2, N); None without a prior.
@@ -37,6 +38,7 @@ class Relations:
     reliability: float = float("nan")
     matrix: NDArray[np.float64] | None = None
     allowed: NDArray[np.bool_] | None = None
+    stated: NDArray[np.bool_] | None = None
     attention: NDArray[np.float64] | None = None
     carried: NDArray[np.float32] | None = None
     estimated: NDArray[np.float64] | None = None
@@ -53,6 +55,7 @@ class Relations:
             "reliability": _defined(self.reliability),
             "matrix": _listed(self.matrix),
             "allowed": _listed(self.allowed),
+            "stated": _listed(self.stated),
             "attention": _listed(self.attention),
             "estimated": None if self.estimated is None else [[_defined(v) for v in row] for row in self.estimated],
         }
@@ -70,6 +73,7 @@ class Relations:
             reliability=float("nan") if data["reliability"] is None else data["reliability"],
             matrix=_array(data["matrix"], np.float64),
             allowed=_array(data.get("allowed"), np.bool_),
+            stated=_array(data.get("stated"), np.bool_),
             attention=_array(data.get("attention"), np.float64),
             estimated=_array(data.get("estimated"), np.float64),
         )

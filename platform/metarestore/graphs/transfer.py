@@ -95,7 +95,8 @@ def _score(
 def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimator) -> Relations:
     """Relates the target to each source by the gain, in dB on held-out shots, of having trained on it first.
 
-    The relation is tanh(gain / 1 dB), so it lies in −1..1 and keeps the order of the gains.
+    The relation is tanh(gain / 1 dB), so it lies in −1..1 and keeps the order of the gains; where there are gains above
+    1 dB, as of a network without a bicubic skip, they are measured in the largest.
 
     Raises:
         UserError: There is only one shot, which cannot be halved.
@@ -105,10 +106,14 @@ def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: 
     names = tuple(workspace.study.auxiliary)
     scores = run([TransferJob(None, options), *(TransferJob(name, options) for name in names)], flat)
     gains = np.stack(scores[1:]) - scores[0][None]
-    flat_gains = gains.reshape(len(names), -1)
-    values = np.tanh(flat_gains.mean(axis=1))
-    # Only two halves are ever independent, however often the shots are halved; the error of tanh follows by its slope.
-    error = flat_gains.std(axis=1, ddof=1) / np.sqrt(2) * (1 - values**2)
+    means = gains.mean(axis=(1, 2))
+    unit = max(1.0, float(np.abs(means).max()))
+    values = np.tanh(means / unit)
+    # Only two halves are ever independent, however often the shots are halved, so errors and agreement are taken within
+    # each halving; the error of tanh follows by its slope.
+    within = np.sqrt(np.square((gains[:, :, 0] - gains[:, :, 1]) / 2).mean(axis=1))
+    error = within / unit * (1 - values**2)
+    agreements = [rank_correlation(gains[:, k, 0], gains[:, k, 1]) for k in range(options.draws)]
     return Relations(
         target=workspace.experiment.graph.target,
         auxiliary=names,
@@ -116,5 +121,5 @@ def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: 
         standard_errors=error,
         estimator="transfer",
         draws=options.draws,
-        reliability=rank_correlation(gains[:, :, 0].mean(axis=1), gains[:, :, 1].mean(axis=1)),
+        reliability=float(np.mean(agreements)),
     )

@@ -91,6 +91,7 @@ def relation_weights(relations: Relations, spec: Weights, step: int = 0, steps: 
     Returns:
         Weights (N,), not negative, with mean 1; 0 for distributions that are not allowed, or are not among the `top`.
     """
+    step = min(step, max(steps - 1, 0))  # after the last step, its weights stand
     kept = _kept(relations, spec.top)
     weights = np.zeros(len(kept))
     chosen = _rule(relations.values[kept], relations.standard_errors[kept], spec, step / max(steps - 1, 1))

@@ -15,6 +15,8 @@ from metarestore.reports.graph_table import nearest_first
 from metarestore.reports.style import signed
 
 HIGH, MODERATE = 0.8, 0.5
+_ORDERED = 3
+"""Fewest distributions whose order can agree or disagree."""
 """Reliability from which on the order of the distributions is called reliable, or moderately reliable."""
 SIGNAL = 0.5
 """Share of the variance of relations beyond their errors below which the differences are called mostly noise."""
@@ -71,7 +73,9 @@ def _certainty(relations: Relations) -> str:
     sentences = [f"The estimate is by {relations.estimator}, from {relations.draws} draws."] if relations.draws else []
     value = relations.reliability
     if not math.isfinite(value):
-        sentences.append("How reliable the order is, is unknown: there were no two halves of the shots to compare.")
+        few = len(relations.values) < _ORDERED
+        why = f"{len(relations.values)} have no order to speak of" if few else "there were no two halves of the shots"
+        sentences.append(f"How reliable the order is, is unknown: {why}.")
     elif value >= HIGH:
         sentences.append(f"The order is reliable: two halves of the shots give nearly the same ({_rank(value)}).")
     elif value >= MODERATE:
@@ -110,7 +114,7 @@ def _learned(weights: Mapping[str, float]) -> str:
 
 
 def _statements(relations: Relations) -> str:
-    stated = [i for i, error in enumerate(relations.standard_errors) if error == 0]
+    stated = [] if relations.stated is None else [int(i) for i in np.flatnonzero(relations.stated)]
     sentences = [f"Stated by an expert, not estimated: {_listed(relations, stated)}."] if stated else []
     if relations.allowed is not None and not relations.allowed.all():
         names = [name for name, allowed in zip(relations.auxiliary, relations.allowed, strict=True) if not allowed]
@@ -122,7 +126,8 @@ def _statements(relations: Relations) -> str:
 def _advice(relations: Relations) -> str:
     """Says what would make the estimate surer, where its order is not reliable or its differences are mostly noise."""
     reasons = []
-    if not math.isfinite(relations.reliability) or relations.reliability < HIGH:
+    unknown = not math.isfinite(relations.reliability) and len(relations.values) >= _ORDERED
+    if unknown or relations.reliability < HIGH:
         reasons.append("more shots (adaptation.shots)")
     if _has_errors(relations) and signal_share(relations.values, relations.standard_errors) < SIGNAL:
         reasons.append(f"more draws than {relations.draws} (graph.estimator.draws)")

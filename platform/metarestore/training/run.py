@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarestore import __version__
 from metarestore.config.dump import dump_yaml
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind, takes_prior
+from metarestore.config.estimators import DescriptorEstimator, estimate_behind, measure, takes_prior
 from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Distill
 from metarestore.engines.engine import Session
@@ -218,7 +218,9 @@ def _provenance(folder: RunFolder, experiment: Experiment, relations: Relations)
     prior = experiment.graph.prior
     used = {"prior": str(prior.graph)} if prior is not None and relations.estimated is not None else {}
     run_id, date = (str(folder.notes.get(key) or "") for key in ("mlflow_run", "started"))
-    return {"run": run_id, "seed": experiment.seed, "metarestore": __version__, "date": date, **used}
+    measured = measure(experiment.graph.estimator)
+    origin = {"run": run_id, "seed": experiment.seed, "metarestore": __version__, "date": date}
+    return {"measure": measured, **origin, **used}
 
 
 def _drawn(names: tuple[str, ...], log: list[dict[str, Any]]) -> dict[str, int]:
