@@ -17,6 +17,8 @@ from metarestore.reports.style import PALETTE, SMALL, WIDTH, house_style, signed
 
 Floats = NDArray[np.float64]
 
+_LONG = 18
+"""Length of a name whose title would leave its panel."""
 _COLUMNS = 3
 _MARKERS = "osD^vP"
 
@@ -85,7 +87,8 @@ def _draw_panel(
             )
         found.append((target, rank_correlation(np.asarray(one.relations), np.asarray(one.gains))))
     known = [value for _, value in found if math.isfinite(value)]
-    axes.set_title(f"{estimator}: ρ {signed(float(np.mean(known))) if known else 'undefined'}")
+    size = 10 if len(estimator) < _LONG else SMALL
+    axes.set_title(f"{estimator}: ρ {signed(float(np.mean(known))) if known else 'undefined'}", fontsize=size)
     axes.axhline(0, color="#888888", lw=0.8)
     axes.margins(0.12)
     axes.set_xlabel("relation")
