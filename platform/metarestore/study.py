@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from metarestore.reports.html import write_report
 from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.reports.table import markdown_table, statements
-from metarestore.tracking import Run, Store
+from metarestore.tracking import Run, Store, ended
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
 
@@ -133,14 +133,14 @@ def run_study(
     results = [bicubic_result(baseline)]
     store = Store(root, name, display.warning, required=not resume)
     parent = _mlflow_run(store, folder, name)
-    with _ended(parent, display), build_engine(experiment.engine, display.warning) as engine:
+    with ended(parent, display.warning, Interrupted), build_engine(experiment.engine, display.warning) as engine:
         parent.artifact(out / "config.yaml")
         display.stage(f"{name}: {len(studies)} {'arms' if arms else 'model'}, {engine.describe()}")
         outcomes = []
         for arm, workspace in workspaces.items():
             place = RunFolder(out / "arms" / arm, workspace.study, resume=resume) if arms else folder
             run = _mlflow_run(store, place, arm, parent) if arms else parent
-            with _ended(run, display) if arms else nullcontext():
+            with ended(run, display.warning, Interrupted) if arms else nullcontext():
                 outcomes.append(run_arm(Arm(arm, workspace, place, run), engine, display))
         results += [outcome.result for outcome in outcomes]
         display.stage("drawing pictures")
@@ -262,18 +262,3 @@ def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: Run | None =
     folder.notes["mlflow_run"] = run.id
     folder.save_notes()
     return run
-
-
-@contextmanager
-def _ended(run: Run, display: TrainingDisplay) -> Iterator[None]:
-    """Gives an MLflow run its right final state, however it ends."""
-    status = "FAILED"
-    try:
-        yield
-        status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
-        status = "KILLED"
-        raise
-    finally:
-        if not run.end(status):
-            display.warning(f"MLflow: figures still wait in {run.journal}; send them with --resume")

@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -327,3 +327,25 @@ def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
 
 def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def ended(run: Run, warn: Callable[[str], None], *stops: type[Exception]) -> Iterator[None]:
+    """Gives a run its right final state, however what is done within ends.
+
+    Args:
+        run: The run.
+        warn: Is told if figures could not be sent.
+        stops: Exceptions by which the user's wish to stop arrives, besides Ctrl-C itself.
+    """
+    status = "FAILED"
+    wished: tuple[type[BaseException], ...] = (KeyboardInterrupt, *stops)
+    try:
+        yield
+        status = "FINISHED"
+    except wished:
+        status = "KILLED"
+        raise
+    finally:
+        if not run.end(status):
+            warn(f"MLflow: figures still wait in {run.journal}; send them with --resume")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from metarestore.journal import Journal
 from metarestore.models.checkpoint import write_atomically
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.grid_report import publish_grid
-from metarestore.tracking import Run, Store
+from metarestore.tracking import Run, Store, ended
 from metarestore.training.interrupt import Interrupted
 
 RECORD = "grid.json"
@@ -69,7 +68,7 @@ def run_grid(
     dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this grid.")
     store = Store(root, name, display.warning, required=not resume)
     parent = store.run(name, folder=out)
-    with _ended(parent, display):
+    with ended(parent, display.warning, Interrupted):
         parent.artifact(out / "config.yaml")
         driver = _Driver(out, display, store, parent)
         driver.take_up(plans, finished)
@@ -236,18 +235,3 @@ def _finished(plans: Sequence[CellPlan], out: Path) -> dict[str, CellResult]:
             "added on --resume, not changed: choose another --out"
         )
     return finished
-
-
-@contextmanager
-def _ended(run: Run, display: GridDisplay) -> Iterator[None]:
-    """Gives the parent MLflow run its right final state, however it ends."""
-    status = "FAILED"
-    try:
-        yield
-        status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
-        status = "KILLED"
-        raise
-    finally:
-        if not run.end(status):
-            display.warning(f"MLflow: figures still wait in {run.journal}; send them with --resume")

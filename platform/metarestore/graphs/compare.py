@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,12 @@ class Comparison:
     standard_errors: Floats
     reliability: float
     matrix: Floats
+
+    def relations(self, target: str, auxiliary: tuple[str, ...], estimator: str, draws: int) -> Relations:
+        """Names what was compared."""
+        return Relations(
+            target, auxiliary, self.values, self.standard_errors, estimator, draws, self.reliability, self.matrix
+        )
 
 
 def compare(target: Floats, auxiliary: Floats, seed: int) -> Comparison:

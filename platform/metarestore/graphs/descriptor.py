@@ -94,13 +94,4 @@ def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options
     if not (np.isfinite(target).all() and np.isfinite(auxiliary).all()):
         raise UserError(f"graph.estimator: the descriptors by {options.network} are not finite; take another network")
     found = compare(target, auxiliary, workspace.experiment.seed)
-    return Relations(
-        target=workspace.experiment.graph.target,
-        auxiliary=names,
-        values=found.values,
-        standard_errors=found.standard_errors,
-        estimator="descriptor",
-        draws=options.draws,
-        reliability=found.reliability,
-        matrix=found.matrix,
-    )
+    return found.relations(workspace.experiment.graph.target, names, "descriptor", options.draws)

@@ -72,13 +72,4 @@ def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: 
     target = _features(lr[None], hr, workspace.study.scale, options)[0]
     compared = compare if options.features == "identification" else compare_spectra
     found = compared(target, auxiliary, workspace.experiment.seed)
-    return Relations(
-        target=workspace.experiment.graph.target,
-        auxiliary=names,
-        values=found.values,
-        standard_errors=found.standard_errors,
-        estimator="response",
-        draws=options.draws,
-        reliability=found.reliability,
-        matrix=found.matrix,
-    )
+    return found.relations(workspace.experiment.graph.target, names, "response", options.draws)
