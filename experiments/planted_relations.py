@@ -32,18 +32,7 @@ from metarestore.project import TASK_FILE, Project, catalogue, resolve
 from metarestore.seeds import generator
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 
-AUXILIARY = (
-    "bicubic",
-    "blur_aniso",
-    "blur_iso_mild",
-    "blur_iso_wide",
-    "blur_jpeg",
-    "blur_noise",
-    "jpeg",
-    "noise_gaussian",
-    "noise_jpeg",
-    "noise_poisson",
-)
+AUXILIARY = Project(catalogue()).graph("phone_camera").auxiliary
 
 FAMILIES = (
     ("blur_aniso", "blur_iso_mild", "blur_iso_wide"),

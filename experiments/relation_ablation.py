@@ -23,23 +23,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from metarestore.project import Project, catalogue
 from metarestore.tasks.images import ImageSource, ImageStore
 
 CAMERAS = ("realsr_canon5d3", "realsr_nikond810")
 SYNTHETIC = ("phone_camera", "camera_night")
 
-AUXILIARY = (
-    "bicubic",
-    "blur_aniso",
-    "blur_iso_mild",
-    "blur_iso_wide",
-    "blur_jpeg",
-    "blur_noise",
-    "jpeg",
-    "noise_gaussian",
-    "noise_jpeg",
-    "noise_poisson",
-)
+AUXILIARY = Project(catalogue()).graph("phone_camera").auxiliary
 
 TASK = """\
 # Real x4 pairs of one camera.

@@ -21,20 +21,10 @@ from numpy.typing import NDArray
 
 from metarestore.evaluation.statistics import bootstrap_difference, crossed_difference
 
-WEIGHTED = (
-    "response",
-    "identification",
-    "gradient",
-    "descriptor",
-    "learned_frozen",
-    "learned_joint",
-    "learned_without_memory",
-    "learned_without_messages",
-    "transfer",
-    "best_single",
-    "response_fitted",
-)
 AGAINST = ("uniform_balanced", "uniform", "random", "inverted", "expert", "only_bicubic", "target_only", "fitted")
+
+SINGLE = "only_"
+"""How arms of one auxiliary distribution begin."""
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +59,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     for grid in options.grids:
         for target, arms in figures(grid, "before" if options.before else "after").items():
-            means = {arm: float(rows.mean()) for arm, rows in arms.items() if arm in WEIGHTED}
+            weighted = [arm for arm in arms if arm not in ("bicubic", *AGAINST) and not arm.startswith(SINGLE)]
+            means = {arm: float(arms[arm].mean()) for arm in weighted}
             best = max(means, key=lambda arm: means[arm])
             gain = means[best] - float(arms["bicubic"].mean())
             seeds, photographs = arms[best].shape

@@ -256,6 +256,42 @@ def test_directions_are_remembered_at_unit_length() -> None:
     np.testing.assert_array_equal(_remembered(target, auxiliary, 0.0, before)[0], target)
 
 
+def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) -> None:
+    """Draws that all agree, and halves with the cosines 1 and 0: an error of half their difference alone."""
+    from metarestore.config.estimators import GradientEstimator
+    from metarestore.graphs.gradient import estimate_gradient
+
+    one, other = np.asarray([1.0, 0.0]), np.asarray([0.0, 1.0])
+    target = np.stack([one, one])[None]
+    found = [target, np.stack([[one, other]] * 3), np.stack([[one, one]] * 3), np.stack([[other, other]] * 3)]
+    options = GradientEstimator(kind="gradient", draws=3)
+    relations = estimate_gradient(workspace, lambda jobs, flat: found, torch.zeros(1), options, None)
+    np.testing.assert_allclose(relations.standard_errors, [0.5, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(relations.values, [np.sqrt(0.5), 1, 0], atol=1e-12)
+
+
+def test_transfer_adapts_what_the_learner_adapts(
+    small_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metarestore.config.estimators import TransferEstimator
+    from metarestore.graphs import transfer
+
+    rules = []
+    adapt = transfer.adapt
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        rules.append(options["rule"])
+        return adapt(*arguments, **options)
+
+    monkeypatch.setattr(transfer, "adapt", noted)
+    for learner in ({"kind": "anil", "adapts": ["tail.*"]}, {"kind": "meta_sgd", "inner_lr": 0.02}):
+        workspace = Workspace(small_study(learner=learner))
+        job = transfer.TransferJob(None, TransferEstimator(kind="transfer", draws=1, adaptation_steps=1))
+        job.run(workspace, workspace.network(workspace.initial()))
+    assert 0 < float(rules[0].mask.sum()) < len(rules[0].mask)
+    assert (rules[-1].rates == 0.02).all()
+
+
 @pytest.mark.parametrize("draws", [1, 20])
 def test_halving_the_shots_more_often_does_not_make_noise_reliable(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, draws: int

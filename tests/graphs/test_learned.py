@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from metarestore.config.estimators import LearnedEstimator
 from metarestore.config.graph import GraphSpec
 from metarestore.graphs.estimate import estimate
-from metarestore.graphs.learned import combined, steps_until
+from metarestore.graphs.learned import _standard_errors, combined, steps_until
 from metarestore.graphs.relation_training import Training, episode, episode_loss, patch_side
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
@@ -272,3 +272,16 @@ def test_joint_needs_a_refresh() -> None:
     with pytest.raises(ValidationError, match="refresh"):
         GraphSpec.model_validate(graph)
     GraphSpec.model_validate(graph | {"refresh": 10})
+
+
+def test_shots_that_disagree_are_an_error() -> None:
+    """Draws that all agree leave the jackknife over shots: none where the shots agree, some where they do not."""
+    network = seeded(RelationNetwork, 0, dimension=8, memory=2, message_passing=True)
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, 1, 1, 8, generator=rng).expand(3, 4, 5, 8)
+    same = torch.randn(1, 1, 8, generator=rng).expand(5, 1, 8)
+    with torch.no_grad():
+        agreeing = _standard_errors(network, drawn, same, 0)
+        differing = _standard_errors(network, drawn, torch.randn(5, 1, 8, generator=rng), 0)
+    np.testing.assert_allclose(agreeing, 0, atol=1e-6)
+    assert (differing > 0.01).all()

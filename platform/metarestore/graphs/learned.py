@@ -26,12 +26,6 @@ from metarestore.tasks.distribution import SyntheticTasks
 
 Floats = NDArray[np.float64]
 
-_MOST = 64
-"""Largest side of a shot that the network is asked about, in LR pixels: more costs time and says little more."""
-
-_BLOCK = 8
-"""Side of a JPEG block: the middle of a shot is cut out along the blocks."""
-
 
 @dataclass(frozen=True)
 class RelationNetworkJob:
@@ -86,7 +80,7 @@ def ask(network: RelationNetwork, workspace: Workspace, draws: int, carried: NDA
         draws: Tasks drawn from each auxiliary distribution for its prototype.
         carried: What goes along with the relations.
     """
-    lr, hr = _middle(workspace)
+    lr, hr = workspace.seen_shots
     names = tuple(workspace.study.auxiliary)
     queries = network.encoder(lr, bicubic_downsample(hr, workspace.study.scale).clamp(0, 1))[:, None]
     drawn = torch.stack([_embeddings(network.encoder, workspace, name, hr, draws) for name in names])
@@ -125,19 +119,6 @@ def combined(told: Floats) -> Floats:
     total = TEMPERATURE * logsumexp(told / TEMPERATURE, axis=-1, keepdims=True)
     shares = logsumexp((told - total) / TEMPERATURE, axis=-2) - np.log(told.shape[-2])
     return np.asarray(np.clip(TEMPERATURE * shares + total.mean(axis=-2), -1.0, 1.0))
-
-
-def _middle(workspace: Workspace) -> tuple[Tensor, Tensor]:
-    """Returns the middle of the shots, LR and HR."""
-    shots, scale = workspace.shots, workspace.study.scale
-    (top, high), (left, wide) = (_span(side) for side in shots.support_lr.shape[-2:])
-    lr = shots.support_lr[..., top : top + high, left : left + wide]
-    hr = shots.support_hr[..., scale * top : scale * (top + high), scale * left : scale * (left + wide)]
-    return lr, hr
-
-
-def _span(side: int) -> tuple[int, int]:
-    return max(side - _MOST, 0) // 2 // _BLOCK * _BLOCK, min(side, _MOST)
 
 
 def _embeddings(encoder: PairEncoder, workspace: Workspace, name: str, hr: Tensor, draws: int) -> Tensor:

@@ -84,7 +84,7 @@ def _score(
         hr_images[learn],
         how.model_copy(update={"steps": options.adaptation_steps}),
         seed=derived_seed(workspace.experiment.seed, "transfer"),
-        rule=workspace.learner.inner_rule,
+        rule=workspace.learner.adapting(workspace.layout, workspace.learner.initial(flat)),
     )
     with torch.no_grad():
         restored = restore(workspace.model, workspace.layout.unflatten(adapted), lr_images[test])
