@@ -167,7 +167,7 @@ STUDIES = {
         tasks=8,
         patches=2,
         patch=96,
-        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 1200", steps=1200)},
+        stages={"estimator": Stage("teacher", START, contrast="contrast: {}, warmup_steps: 5000", steps=5000)},
     ),
 }
 

@@ -8,11 +8,13 @@ cameras    two RealSR cameras, x4: the first five pairs by name are the shots, t
            is the measured transfer that relations should predict.
 synthetic  the same on two synthetic cameras that are held back, with shots of 128x128 pixels.
 fomaml     the arms of `cameras` with FOMAML in place of pre-training, on the first camera.
+longer     the arms that matter most, with 2,000 steps, and arms that learn from the five pairs in every step as well
+           (one task of four); each restores as usual and in eight orientations (self-ensemble).
 
 The data are not part of this repository: DATA needs train/ and valid/ with photographs and real_pairs/<camera>/{lr,hr}
 with aligned x4 pairs (LR 128x128, HR 512x512), such as RealSR.
 
-Run:     python experiments/relation_ablation.py DATA --out runs/relations [--grid cameras synthetic fomaml]
+Run:     python experiments/relation_ablation.py DATA --out runs/relations [--grid cameras synthetic fomaml longer]
 Results: experiments/results/relation_ablation.md, and experiments/transfer_gain.py
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from metarestore.project import Project, catalogue
@@ -72,42 +75,109 @@ evaluation: {{crop: {crop}, crops: 1, every: 1000}}
 engine: {{kind: ray, workers: 2}}
 grid:
   graph.target: [{targets}]
-  learner: [{learner}]
+  {axis}
   seed: [{seeds}]
 grid_exclude: {exclude}
 arms:
-  target_only: {{training: {{source: target}}}}
-  uniform: {{graph: {{estimator: {{kind: uniform}}}}}}
-  uniform_balanced: {{graph: {{estimator: {{kind: uniform}}, weights: {{balance: ema}}}}}}
-  random: {{graph: {{estimator: {{kind: random}}}}}}
-  expert:
-    graph:
-      estimator: {{kind: expert}}
-      edges:
-        - {{from: blur_iso_wide, relation: 0.8}}
-        - {{from: blur_aniso, relation: 0.6}}
-        - {{from: blur_iso_mild, relation: 0.4}}
-        - {{from: blur_jpeg, relation: 0.4}}
-        - {{from: noise_gaussian, relation: -0.6}}
-        - {{from: noise_poisson, relation: -0.6}}
-  response: {{}}
-  identification: {{graph: {{estimator: {{features: identification}}}}}}
-  gradient: {{graph: {{estimator: {{kind: gradient, draws: 4, memory: 0.5}}, refresh: {refresh}}}}}
-  descriptor: {{graph: {{estimator: {{kind: descriptor, draws: 20}}}}}}
-  learned_frozen: {{graph: {{estimator: {{kind: learned}}}}}}
-  learned_joint: {{graph: {{estimator: {{kind: learned, joint: true}}, refresh: {refresh}}}}}
-  learned_without_memory: {{graph: {{estimator: {{kind: learned, memory: 0}}}}}}
-  learned_without_messages: {{graph: {{estimator: {{kind: learned, message_passing: false}}}}}}
-  transfer: {{graph: {{estimator: {{kind: transfer, steps: 100, adaptation_steps: 50, draws: 1}}}}}}
-  inverted: {{graph: {{estimator: {{kind: inverted, of: {{kind: response, features: spectra}}}}}}}}
-  best_single: {{graph: {{estimator: {{kind: best_single, of: {{kind: response, features: spectra}}}}}}}}
 """
 
-SINGLE = "  only_{name}: {{graph: {{auxiliary: [{name}], estimator: {{kind: uniform}}}}}}\n"
-FITTED = """\
-  fitted_{camera}: {{graph: {{auxiliary: [{camera}_fitted], estimator: {{kind: uniform}}}}}}
-  response_fitted_{camera}: {{graph: {{auxiliary: [{auxiliary}, {camera}_fitted]}}}}
-"""
+ARMS = {
+    "target_only": "training: {source: target}",
+    "uniform": "graph: {estimator: {kind: uniform}}",
+    "uniform_balanced": "graph: {estimator: {kind: uniform}, weights: {balance: ema}}",
+    "random": "graph: {estimator: {kind: random}}",
+    "expert": "graph: {estimator: {kind: expert}, edges: [{from: blur_iso_wide, relation: 0.8}, "
+    "{from: blur_aniso, relation: 0.6}, {from: blur_iso_mild, relation: 0.4}, {from: blur_jpeg, relation: 0.4}, "
+    "{from: noise_gaussian, relation: -0.6}, {from: noise_poisson, relation: -0.6}]}",
+    "response": "",
+    "identification": "graph: {estimator: {features: identification}}",
+    "gradient": "graph: {estimator: {kind: gradient, draws: 4, memory: 0.5}, refresh: REFRESH}",
+    "descriptor": "graph: {estimator: {kind: descriptor, draws: 20}}",
+    "learned_frozen": "graph: {estimator: {kind: learned}}",
+    "learned_joint": "graph: {estimator: {kind: learned, joint: true}, refresh: REFRESH}",
+    "learned_without_memory": "graph: {estimator: {kind: learned, memory: 0}}",
+    "learned_without_messages": "graph: {estimator: {kind: learned, message_passing: false}}",
+    "transfer": "graph: {estimator: {kind: transfer, steps: 100, adaptation_steps: 50, draws: 1}}",
+    "inverted": "graph: {estimator: {kind: inverted, of: {kind: response, features: spectra}}}",
+    "best_single": "graph: {estimator: {kind: best_single, of: {kind: response, features: spectra}}}",
+}
+"""Who decides what is learned from."""
+
+CONTENDERS = ("target_only", "uniform", "uniform_balanced", "random", "inverted", "expert", "response", "transfer")
+SHOTS = "training: {shot_tasks: 1}"
+
+Arms = dict[str, str]
+
+
+def single(name: str) -> str:
+    """Learns from one distribution alone."""
+    return f"graph: {{auxiliary: [{name}], estimator: {{kind: uniform}}}}"
+
+
+def fitted(camera: str) -> Arms:
+    """Learns from the distribution fitted to a camera's pairs, alone and as one more auxiliary one."""
+    return {
+        f"fitted_{camera}": single(f"{camera}_fitted"),
+        f"response_fitted_{camera}": f"graph: {{auxiliary: [{', '.join(AUXILIARY)}, {camera}_fitted]}}",
+    }
+
+
+def with_shots(arms: Arms) -> Arms:
+    """Learns from the shots in every step as well."""
+    return {f"{name}_shots": ", ".join(filter(None, (arm, SHOTS))) for name, arm in arms.items()}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One experiment.
+
+    Attributes:
+        title: What it is.
+        targets: Held-back cameras.
+        arms: All arms; those whose name ends with a camera (and `_shots`) are for it alone.
+        steps: Outer steps.
+        size: Side of a shot, HR pixels.
+        crop: Side of a test crop, HR pixels.
+        axis: An axis of the grid beside targets and seeds.
+    """
+
+    title: str
+    targets: tuple[str, ...]
+    arms: Arms
+    steps: int = 600
+    size: int = 512
+    crop: int = 512
+    axis: str = "learner: [{kind: pretrain}]"
+
+
+SINGLES = {f"only_{name}": single(name) for name in AUXILIARY}
+FITTED = {name: arm for camera in CAMERAS for name, arm in fitted(camera).items()}
+MIXED = {name: ARMS[name] for name in ("uniform", "response", "best_single")}
+
+GRIDS = {
+    "cameras": Grid("Real cameras.", CAMERAS, ARMS | SINGLES | FITTED),
+    "synthetic": Grid("Synthetic cameras.", SYNTHETIC, ARMS | SINGLES, size=128, crop=256),
+    "fomaml": Grid(
+        "FOMAML, one camera.",
+        CAMERAS[:1],
+        ARMS | fitted(CAMERAS[0]),
+        axis="learner: [{kind: fomaml, inner_steps: 1, inner_lr: 1e-2}]",
+    ),
+    "longer": Grid(
+        "Real cameras, longer trainings.",
+        CAMERAS,
+        {name: ARMS[name] for name in CONTENDERS}
+        | {
+            "descriptor": ARMS["descriptor"],
+            "best_single": ARMS["best_single"],
+            "only_bicubic": SINGLES["only_bicubic"],
+        }
+        | FITTED
+        | with_shots(MIXED | FITTED),
+        steps=2000,
+        axis="evaluation.self_ensemble: [false, true]",
+    ),
+}
 
 
 def make_project(folder: Path, data: Path) -> None:
@@ -147,38 +217,34 @@ def link(source: Path, place: Path) -> None:
         place.symlink_to(source.resolve())
 
 
-def write_experiment(folder: Path, grid: str, steps: int, seeds: int) -> Path:
+def write_experiment(folder: Path, name: str, steps: int | None, seeds: int) -> Path:
     """Writes the experiment of one grid."""
-    targets, size, crop, learner = CAMERAS, 512, 512, "{kind: pretrain}"
-    exclude = "[]"
-    if grid == "synthetic":
-        targets, size, crop = SYNTHETIC, 128, 256
-    elif grid == "fomaml":
-        targets, learner = CAMERAS[:1], "{kind: fomaml, inner_steps: 1, inner_lr: 1e-2}"
-    arms = "" if grid == "fomaml" else "".join(SINGLE.format(name=name) for name in AUXILIARY)
-    if grid != "synthetic":
-        arms += "".join(FITTED.format(camera=camera, auxiliary=", ".join(AUXILIARY)) for camera in targets)
-    if grid == "cameras":
-        pairs = zip(targets, reversed(targets), strict=True)
-        left_out = [f"{{arm: [fitted_{one}, response_fitted_{one}], graph.target: {other}}}" for one, other in pairs]
-        exclude = f"[{', '.join(left_out)}]"
+    grid = GRIDS[name]
+    steps = steps or grid.steps
+    left_out = []
+    for camera in grid.targets:
+        own = [arm for arm in grid.arms if camera in arm]
+        others = [other for other in grid.targets if other != camera]
+        if own and others:
+            left_out.append(f"{{arm: [{', '.join(own)}], graph.target: [{', '.join(others)}]}}")
     text = EXPERIMENT.format(
-        title={"cameras": "Real cameras.", "synthetic": "Synthetic cameras.", "fomaml": "FOMAML, one camera."}[grid],
+        title=grid.title,
         train=(folder / "train").resolve(),
         test=(folder / "test").resolve(),
-        first=targets[0],
+        first=grid.targets[0],
         auxiliary=", ".join(AUXILIARY),
         steps=steps,
-        size=size,
-        crop=crop,
-        targets=", ".join(targets),
-        learner=learner,
+        size=grid.size,
+        crop=grid.crop,
+        targets=", ".join(grid.targets),
+        axis=grid.axis,
         seeds=", ".join(map(str, range(seeds))),
-        exclude=exclude,
-        refresh=max(steps // 3, 1),
+        exclude=f"[{', '.join(left_out)}]",
     )
-    path = folder / f"experiments/{grid}.yaml"
-    path.write_text(text + arms)
+    refresh = str(max(steps // 3, 1))
+    arms = [f"  {arm}: {{{patch.replace('REFRESH', refresh)}}}\n" for arm, patch in grid.arms.items()]
+    path = folder / f"experiments/{name}.yaml"
+    path.write_text(text + "".join(arms))
     return path
 
 
@@ -186,8 +252,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/relations"))
-    parser.add_argument("--grid", nargs="*", default=("cameras", "synthetic", "fomaml"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--grid", nargs="*", choices=GRIDS, default=list(GRIDS))
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     make_project(options.out, options.data)

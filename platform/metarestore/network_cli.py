@@ -27,6 +27,14 @@ Crop = Annotated[
 ]
 
 
+Ensemble = Annotated[
+    bool,
+    typer.Option(
+        "--self-ensemble", help="Restores in eight orientations and takes the mean: better, 8 times the work."
+    ),
+]
+
+
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of HR images.")],
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
@@ -38,6 +46,7 @@ def evaluate(
         Path | None, typer.Option(help="Measures this network: a run's folder or weights, or a name.")
     ] = None,
     crop: Crop = None,
+    ensemble: Ensemble = False,
     json_file: Json = None,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
@@ -52,6 +61,8 @@ def evaluate(
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
     if bicubic and crop is not None:
         raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
+    if bicubic and ensemble:
+        raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
     if json_file is not None:
         require_writable(json_file, "--json")
     restore = bicubic_restore(scale)
@@ -61,7 +72,7 @@ def evaluate(
             raise UserError(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
-        restore = image_restorer(network, crop=crop)
+        restore = image_restorer(network, crop=crop, ensemble=ensemble)
     if protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
@@ -88,6 +99,7 @@ def restore(
     model: Annotated[Path, typer.Option(help="A run's folder or weights, or the name of a shipped network.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     crop: Crop = None,
+    ensemble: Ensemble = False,
     embedding: Annotated[
         str | None,
         typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
@@ -106,7 +118,7 @@ def restore(
     network = load_model(model)
     chosen = None if embedding is None else chosen_embedding(embedding, model, network)
     pixels = read_image(photo).pixels
-    restored = image_restorer(network, crop=crop, embedding=chosen)(pixels)
+    restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(pixels)
     write_image(out, restored)
     console.print(
         f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False

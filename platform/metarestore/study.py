@@ -44,15 +44,13 @@ class Observers:
 
     display: TrainingDisplay
     run: Run
-    distributions: tuple[str, ...]
+    sources: tuple[str, ...]
 
     def step(self, row: dict[str, Any]) -> None:
         """Passes on one step."""
         self.display.step(row)
         metrics: dict[str, float] = {key: row[key] for key in _LOGGED if key in row}
-        for name, weight, share, norm in zip(
-            self.distributions, row["weights"], row["shares"], row["norms"], strict=True
-        ):
+        for name, weight, share, norm in zip(self.sources, row["weights"], row["shares"], row["norms"], strict=True):
             metrics |= {f"weight/{name}": weight, f"share/{name}": share}
             if norm is not None:
                 metrics[f"norm/{name}"] = norm
@@ -164,7 +162,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
     display.start(arm.name, experiment.training)
-    names = make_plan(workspace, session).sampler.distributions
+    names = make_plan(workspace, session).sampler.sources
     trained = train(workspace, arm.folder, session, Observers(display, arm.run, names))
     ways = (experiment.adaptation, *experiment.adaptation.alternatives)
     adapted: list[Adapted] = session.map([AdaptationJob(way) for way in ways], trained.flat)
@@ -187,13 +185,13 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
 def history(trained: Trained) -> History:
     """Turns the log of a training into arrays."""
     log = trained.state.log
-    shape = (len(log), len(trained.distributions))
+    shape = (len(log), len(trained.sources))
     return History(
         steps=column(log, "step").astype(np.int64),
         loss=column(log, "loss"),
         psnr=column(log, "psnr"),
         validation=tuple(trained.state.validation),
-        distributions=trained.distributions,
+        sources=trained.sources,
         weights=column(log, "weights").reshape(shape),
         effective=column(log, "effective_tasks"),
         gradient_norms=column(log, "norms").reshape(shape),

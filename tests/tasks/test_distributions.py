@@ -11,6 +11,7 @@ import torch
 
 from metarestore.config.document import read_document, validate
 from metarestore.degradations.resample import bicubic_downsample
+from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Workspace
 from metarestore.project import TASK_FILE
@@ -19,7 +20,7 @@ from metarestore.tasks.few_shot import FewShotGeometry, PairsTarget, SyntheticTa
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
 from metarestore.tasks.open import open_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
-from metarestore.tasks.task import Episode, Task, stack, turned
+from metarestore.tasks.task import Episode, Task, stack
 
 NOISY = "kind: synthetic\nscale: 4\npipeline:\n  - {op: downsample}\n  - {op: gaussian_noise, sigma: [5, 25]}\n"
 EPISODE = Episode(support=2, query=3, patch=32)

@@ -150,11 +150,13 @@ def training_study(study: Study) -> Study:
         adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
         auxiliary = {}
     elif graph.estimator.kind in _TARGET_FREE and graph.prior is None:
-        edges = graph.edges if graph.estimator.kind == "expert" else ()
-        graph = graph.model_copy(update={"target": NO_TARGET, "edges": edges})
-        adaptation = Adaptation()
-        # Something has to stand there; of the same scale, and the same in all cells.
-        target = next(iter(study.auxiliary.values()))
+        graph = graph.model_copy(update={"edges": graph.edges if graph.estimator.kind == "expert" else ()})
+        if experiment.training.shot_tasks:
+            adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+        else:
+            graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), Adaptation()
+            # Something has to stand there; of the same scale, and the same in all cells.
+            target = next(iter(study.auxiliary.values()))
     trained = experiment.model_copy(
         update={
             "graph": graph,
@@ -187,7 +189,7 @@ def _open(study: Study, opened: set[str]) -> None:
         "seed": True,
         "engine": True,
         "graph": {"estimator", "weights", "edges", "prior", "forbidden", "refresh"},
-        "training": {"steps", "source", "optimizer", "ema"},
+        "training": {"steps", "source", "shot_tasks", "optimizer", "ema"},
         "adaptation": {"steps", "lr", "optimizer", "alternatives"},
     }
     data = study.experiment.model_dump(mode="json", exclude=without)

@@ -80,6 +80,9 @@ class Training(Strict):
     """Side of an HR patch, in pixels; a multiple of the scale."""
     source: Literal["auxiliary", "target"] = "auxiliary"
     """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
+    shot_tasks: int = Field(0, ge=0)
+    """How many of the tasks of a step are patches of the target's shots, beside the auxiliary distributions; their
+    weight is 1."""
     optimizer: OptimizerSpec = OptimizerSpec()
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
@@ -99,6 +102,17 @@ class Training(Strict):
     """Steps between two checkpoints; a run that is killed loses at most so many."""
     keep: int = Field(1, ge=1)
     """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
+
+    @model_validator(mode="after")
+    def _shots_beside_others(self) -> Self:
+        if self.shot_tasks and self.source == "target":
+            raise ValueError("source: target learns from the shots alone; leave shot_tasks out")
+        if self.shot_tasks >= self.tasks_per_step:
+            raise ValueError(
+                f"shot_tasks must leave some of the {self.tasks_per_step} tasks_per_step to the auxiliary "
+                f"distributions, got {self.shot_tasks}; to learn from the shots alone write source: target"
+            )
+        return self
 
     @property
     def fewest_together(self) -> int:
@@ -150,6 +164,9 @@ class Evaluation(Strict):
     """Side of an HR test crop, in pixels; a multiple of the scale."""
     crops: int = Field(4, ge=1)
     """Largest number of crops of one test photograph."""
+    self_ensemble: bool = False
+    """Restore every crop in the eight orientations of the square and take the mean of the results turned back: better,
+    and eight times the work."""
     every: int = Field(1, ge=1)
     """Adaptation steps between two measurements; the network is always measured before the first and after the last."""
 
@@ -228,6 +245,16 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _patches_fit_the_shots(self) -> Self:
+        from_shots = self.training.source == "target" or self.training.shot_tasks
+        if from_shots and self.training.patch > self.adaptation.shot_size:
+            raise ValueError(
+                f"training.patch: patches are cut from the shots, whose adaptation.shot_size is "
+                f"{self.adaptation.shot_size}; write no more, got {self.training.patch}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_student_is_taught(self) -> Self:
         if not isinstance(self.learner, Distill):
             return self
@@ -245,6 +272,8 @@ class Experiment(Strict):
             raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
         if self.training.source == "target":
             raise ValueError("learner.contrast compares distributions; training.source: target has only one")
+        if self.training.shot_tasks:
+            raise ValueError("learner.contrast compares synthetic tasks on the same patches; leave shot_tasks out")
         if self.training.fewest_together < 2:
             raise ValueError(
                 "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
@@ -277,6 +306,8 @@ class Experiment(Strict):
         wrong = "model.estimator: teacher restores from the HR images themselves"
         if not isinstance(self.learner, Pretrain | Finetune) or self.learner.backend != "vectorised":
             raise ValueError(f"{wrong}; train it with learner: {{kind: pretrain}} (vectorised)")
+        if self.evaluation.self_ensemble:
+            raise ValueError(f"{wrong}, which are not turned with LR; leave evaluation.self_ensemble out")
         if self.adaptation.steps or self.adaptation.alternatives:
             raise ValueError(f"{wrong} and cannot adapt; write adaptation: {{steps: 0}}, without alternatives")
         if isinstance(self.graph, GraphSpec) and self.graph.estimator.kind == "transfer":

@@ -19,6 +19,8 @@ from metarestore.learners.learner import restore
 from metarestore.learners.workspace import Workspace
 from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.colour import rgb_to_y
+from metarestore.models.network import Restore
+from metarestore.models.self_ensemble import self_ensemble
 from metarestore.seeds import derived_seed
 
 Floats = NDArray[np.float64]
@@ -97,7 +99,7 @@ class AdaptationJob:
                 return
             steps.append(step)
             with torch.no_grad():
-                restored = restore(workspace.model, workspace.layout.unflatten(current), lr, hr=hr).cpu()
+                restored = _restorer(workspace, current, hr)(lr).cpu()
             last[:] = [restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
             rows.append(test.psnr(last[0]))
 
@@ -142,10 +144,15 @@ def bicubic_result(workspace: Workspace) -> ArmResult:
 
 def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
     """Restores the test crops in colour: (N, 3, H, W) in [0, 1]."""
-    workspace.model.load_state_dict(workspace.layout.unflatten(adapted))
     scale, channels, task = workspace.study.scale, workspace.model.channels, workspace.target_task
+    return restore_rgb(_restorer(workspace, adapted, task.query_hr), task.query_lr, scale=scale, channels=channels)
+
+
+def _restorer(workspace: Workspace, flat: Tensor, hr: Tensor) -> Restore:
+    """Returns the network with parameters (P,), as it is measured; a teacher is given `hr`."""
+    params = workspace.layout.unflatten(flat)
 
     def restored(lr: Tensor) -> Tensor:
-        return restore(workspace.model, dict(workspace.model.named_parameters()), lr, hr=task.query_hr)
+        return restore(workspace.model, params, lr, hr=hr)
 
-    return restore_rgb(restored, task.query_lr, scale=scale, channels=channels)
+    return self_ensemble(restored) if workspace.experiment.evaluation.self_ensemble else restored

@@ -19,28 +19,30 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class History:
-    """How a training run went; K logged steps, N auxiliary distributions.
+    """How a training run went; K logged steps, N sources of tasks.
 
     Attributes:
         steps: Outer steps, (K,).
         loss: Mean task loss, (K,).
         psnr: Training PSNR of the task's query patches in dB (after the inner steps, for meta-learners), (K,).
         validation: (step, PSNR in dB) of the validation photographs.
-        distributions: Names of the N distributions.
+        sources: Names of the N sources: the auxiliary distributions, and the target (last) if its shots were learned
+            from beside them.
         weights: Gradient weights (mean 1), (K, N).
-        effective: Effective number of tasks 1/Σp², (K,).
-        gradient_norms: Mean norm of the task gradients of each distribution, NaN where none was drawn, (K, N).
-        shares: Share of each distribution in the sum of weighted gradient norms, (K, N).
+        effective: Effective number of auxiliary distributions 1/Σp², (K,).
+        gradient_norms: Mean norm of the task gradients of each source, NaN where none was drawn, (K, N).
+        shares: Share of each source in the sum of weighted gradient norms, (K, N).
         seconds: Wall time of the training, with the estimates of relations.
         relating: Wall time of the estimates of relations.
-        related: (step, relations (N,), their standard errors (N,)) of every estimate, in the order of the steps.
+        related: (step, relations of the auxiliary distributions, their standard errors) of every estimate, in the order
+            of the steps.
     """
 
     steps: NDArray[np.int64]
     loss: Floats
     psnr: Floats
     validation: tuple[tuple[int, float], ...]
-    distributions: tuple[str, ...]
+    sources: tuple[str, ...]
     weights: Floats
     effective: Floats
     gradient_norms: Floats
@@ -48,6 +50,11 @@ class History:
     seconds: float
     relating: float = 0.0
     related: tuple[tuple[int, Floats, Floats], ...] = ()
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Names of the auxiliary distributions, which relations are of."""
+        return self.sources[: len(self.related[0][1])] if self.related else self.sources
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from metarestore.config.estimators import LearnedEstimator
 from metarestore.degradations import bicubic_downsample
+from metarestore.degradations.turns import turned
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.workspace import Workspace
 from metarestore.models.network import seeded
@@ -26,7 +27,7 @@ from metarestore.models.relation_network import RelationNetwork, cosines
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import PairTasks, SyntheticTasks, draw_pair_patches, draw_patches, to_tensor
 from metarestore.tasks.images import ImageStore
-from metarestore.tasks.task import Episode, turned
+from metarestore.tasks.task import Episode
 
 TEMPERATURE = 0.1
 """What cosines are divided by to become log probabilities."""

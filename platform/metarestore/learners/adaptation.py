@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.degradations.turns import TURNS, turned
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.models.parameters import Layout
 from metarestore.seeds import generator
-from metarestore.tasks.task import turned
 
 Observer = Callable[[int, Tensor], None]
 
@@ -83,7 +83,7 @@ def cut(lr: Tensor, hr: Tensor, how: AdaptationOptimizer, seed: int, step: int) 
     small, rng = side // scale, generator(seed, "adaptation", step)
     parts: list[tuple[Tensor, Tensor]] = []
     for _ in range(how.batch):
-        image, top, left, turn = (int(rng.integers(n)) for n in (len(lr), *_places(lr, small), 8))
+        image, top, left, turn = (int(rng.integers(n)) for n in (len(lr), *_places(lr, small), TURNS))
         big = hr[image, :, scale * top : scale * top + side, scale * left : scale * left + side]
         parts.append((turned(lr[image, :, top : top + small, left : left + small], turn), turned(big, turn)))
     return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])

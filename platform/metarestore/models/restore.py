@@ -14,6 +14,7 @@ from metarestore.errors import UserError
 from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network, Restore
+from metarestore.models.self_ensemble import self_ensemble
 
 Pixels = NDArray[np.uint8]
 
@@ -22,7 +23,12 @@ _STRIP = 2**19
 
 
 def image_restorer(
-    network: Network, strip: int = _STRIP, crop: int | None = None, embedding: Tensor | None = None
+    network: Network,
+    strip: int = _STRIP,
+    crop: int | None = None,
+    embedding: Tensor | None = None,
+    *,
+    ensemble: bool = False,
 ) -> Callable[[Pixels], Pixels]:
     """Returns a function from 8-bit RGB pixels (h, w, 3) to restored ones (s·h, s·w, 3).
 
@@ -35,6 +41,7 @@ def image_restorer(
         crop: Estimates the degradation on the middle `crop` by `crop` LR pixels alone: faster, an approximation.
         embedding: D (1, C) for every photograph, in place of what a KDSR's estimator says of it; even a teacher can
             restore with one.
+        ensemble: Restores in eight orientations and takes the mean, see `self_ensemble`.
 
     Raises:
         UserError: The network restores from the HR image (a teacher), takes no such embedding, or estimates nothing
@@ -52,6 +59,7 @@ def image_restorer(
         rows = max(strip // width, 1)
         image, strips = to_image(pixels), []
         part = given or network.for_image(to_channels(image, network.channels), crop)
+        part = self_ensemble(part) if ensemble else part
         for top in range(0, height, rows):
             first, last = max(top - margin, 0), min(top + rows + margin, height)
             restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)

@@ -52,7 +52,7 @@ def arms_by_relations(study: StudyResult) -> tuple[tuple[ArmResult, ...], ...]:
 def arms_with_weights(study: StudyResult) -> tuple[ArmResult, ...]:
     """Returns the arms whose training weighed several distributions, those with estimated relations first."""
     trained = [arm for arm in study.arms if arm.history and len(arm.history.steps)]
-    weighed = [arm for arm in trained if arm.history and len(arm.history.distributions) > 1]
+    weighed = [arm for arm in trained if arm.history and len(arm.history.sources) > 1]
     return tuple(sorted(weighed, key=lambda arm: arm.relations is None or arm.relations.estimator in CONTROLS))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.degradations import replay
+from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
 from metarestore.models.checkpoint import write_atomically
 from metarestore.sampling.record import FILE, DrawnOperation, Header, Record, current_versions, to_line
@@ -22,7 +23,7 @@ from metarestore.tasks.distribution import PairTasks, SyntheticTasks, to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.open import open_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
-from metarestore.tasks.task import Episode, TaskDraw, turned
+from metarestore.tasks.task import Episode, TaskDraw
 from metarestore.tasks.vectors import DrawSpace
 
 Pixels = NDArray[np.uint8]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from metarestore.degradations import replay
+from metarestore.degradations.turns import turned
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
-from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw, turned
+from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 
 
 class TaskDistribution(Protocol):

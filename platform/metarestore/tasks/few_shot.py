@@ -9,11 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.distribution import PairTasks, SyntheticTasks
 from metarestore.tasks.images import ImageStore
-from metarestore.tasks.task import Episode, PatchRef, Task, TaskDraw, turned
+from metarestore.tasks.task import Episode, PatchRef, Task, TaskDraw
 
 
 @dataclass(frozen=True)

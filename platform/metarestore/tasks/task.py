@@ -107,9 +107,3 @@ class Task(NamedTuple):
 def stack(tasks: list[Task]) -> Task:
     """Stacks tasks of one geometry along a new leading dimension T."""
     return Task(*(torch.stack(tensors) for tensors in zip(*tasks, strict=True)))
-
-
-def turned(images: Tensor, turn: int) -> Tensor:
-    """Turns images (..., H, W) by one of the 8 symmetries of the square; centre-aligned LR and HR stay aligned."""
-    mirrored = images.flip(-1) if turn >= 4 else images
-    return torch.rot90(mirrored, turn % 4, (-2, -1))

@@ -137,10 +137,10 @@ def _step(plan: Plan, state: TrainState, session: Session) -> Row:
     """
     weights, acts_on = gradient_weights(plan, state), plan.weights.acts_on
     shards = plan.sampler.shards(state.step, weights if acts_on == "sampling" else None, weights > 0)
-    which = positions(shards, plan.sampler.distributions)
+    which = positions(shards, plan.sampler.sources)
     outer = acts_on in ("gradients", "both")
     # Distributions of weight 0 are not drawn: those that are share the whole weight, which is mean 1 among all.
-    acting = weights[which] * np.mean(weights > 0) if outer else np.ones(len(which))
+    acting = _of_sources(plan, weights * np.mean(weights > 0) if outer else np.ones(len(weights)))[which]
     balance = _balance(plan, state, which)
 
     def weigh(figures: TaskFigures) -> NDArray[np.float32]:
@@ -148,16 +148,22 @@ def _step(plan: Plan, state: TrainState, session: Session) -> Row:
         _require_finite(figures, state.step)
         return (acting / len(which) * balance(figures)).astype(np.float32)
 
-    inner = relative_to_largest(weights)[which] if acts_on in ("inner", "both") else None
+    inner = _of_sources(plan, relative_to_largest(weights))[which] if acts_on in ("inner", "both") else None
     jobs = gradient_jobs(shards, state.step, inner)
     found = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
     effects = acting * balance(found.figures) * found.figures.norms
-    state.norms = _remembered_norms(state, found.figures, which, len(weights))
+    state.norms = _remembered_norms(state, found.figures, which, len(plan.sampler.sources))
     state.optimizer.update(state.step, torch.from_numpy(found.gradient))
     state.step += 1
-    row = _row(state.step, found.figures, weights, which, effects)
+    row = _row(state.step, found.figures, _of_sources(plan, weights), which, effects)
+    row["effective_tasks"] = effective_tasks(weights)
     state.log.append(row)
     return row
+
+
+def _of_sources(plan: Plan, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adds to the factor of each distribution (N,) that of the target's shots, 1, if they are learned from too."""
+    return np.append(factors, 1.0) if plan.sampler.shot_tasks else factors
 
 
 def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callable[[TaskFigures], NDArray[np.float64]]:
@@ -166,7 +172,7 @@ def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callabl
         return lambda figures: np.ones(len(which))
     if plan.weights.balance == "unit":
         return lambda figures: balancing(figures.norms)
-    count = len(plan.sampler.distributions)
+    count = len(plan.sampler.sources)
     return lambda figures: balancing(np.asarray(_remembered_norms(state, figures, which, count))[which])
 
 
@@ -191,7 +197,6 @@ def _row(
         "psnr": float(psnr_of_mse(figures.mse).mean()),
         **{name: float(values.mean()) for name, values in figures.terms.items()},
         "weights": weights.tolist(),
-        "effective_tasks": effective_tasks(weights),
         "drawn": np.bincount(which, minlength=len(weights)).tolist(),
         "norms": _mean_by(figures.norms.astype(np.float64), which, len(weights)),
         "shares": (np.bincount(which, effects, len(weights)) / max(effects.sum(), 1e-30)).tolist(),

@@ -45,14 +45,14 @@ class Trained:
     Attributes:
         flat: All that was learned, (P,), averaged if `training.ema` says so; the network's parameters come first.
         state: The last state, with the log of all steps.
-        distributions: Names of what was learned from, in the order of the weights.
-        weights: Last gradient weight of each.
+        sources: Names of what was learned from: the distributions, and the target (last) if its shots were among them.
+        weights: Last gradient weight of each distribution.
         graph: The relation graph, or None where the target's shots alone were learned from.
     """
 
     flat: Tensor
     state: TrainState
-    distributions: tuple[str, ...]
+    sources: tuple[str, ...]
     weights: dict[str, float]
     graph: Graph | None
 
@@ -161,6 +161,8 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
             training.tasks_per_step,
             training.shard_size,
             shared_until=experiment.shared_until,
+            target=experiment.graph.target,
+            shot_tasks=training.shot_tasks,
         ),
         weights=experiment.graph.weights,
         relate=None if from_target else relate,
@@ -208,10 +210,10 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     graph = None
     if state.relations is not None:
         provenance = _provenance(folder, experiment, state.relations)
-        drawn = _drawn(names, state.log)
+        drawn = _drawn(plan.sampler.sources, state.log)
         graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance, drawn)
         save_graph(graph, folder.path)
-    return Trained(flat, state, names, weights if graph is not None else {}, graph)
+    return Trained(flat, state, plan.sampler.sources, weights if graph is not None else {}, graph)
 
 
 def _provenance(folder: RunFolder, experiment: Experiment, relations: Relations) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Shard = tuple[TaskRef, ...]
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Draws the tasks of a step from N distributions and cuts them into shards.
+    """Draws the tasks of a step from N distributions, and some from the target's shots, and cuts them into shards.
 
     Args:
         distributions: Names of the N distributions.
@@ -24,6 +24,8 @@ class TaskSampler:
         tasks_per_step: Tasks T of one outer step.
         shard_size: Tasks of one shard; the last one may be smaller.
         shared_until: Step before which all tasks of a step degrade the same clean patches.
+        target: Name of the target, whose shots are learned from too, if there are `shot_tasks`.
+        shot_tasks: How many of the tasks of a step are of the target's shots: the last ones.
     """
 
     distributions: tuple[str, ...]
@@ -31,6 +33,13 @@ class TaskSampler:
     tasks_per_step: int
     shard_size: int
     shared_until: int = 0
+    target: str = ""
+    shot_tasks: int = 0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of all that is drawn from: the distributions, and the target (last) if its shots are among them."""
+        return (*self.distributions, self.target) if self.shot_tasks else self.distributions
 
     def shards(
         self,
@@ -48,16 +57,22 @@ class TaskSampler:
         order = self._balanced(step, among) if probabilities is None else self._systematic(step, probabilities)
         first = step * self.tasks_per_step
         patches = first if step < self.shared_until else None
-        refs = [TaskRef(self.distributions[i], self.seed, first + k, patches) for k, i in enumerate(order)]
+        names = [*(self.distributions[i] for i in order), *[self.target] * self.shot_tasks]
+        refs = [TaskRef(name, self.seed, first + k, patches) for k, name in enumerate(names)]
         return [tuple(refs[k : k + self.shard_size]) for k in range(0, len(refs), self.shard_size)]
+
+    @property
+    def _drawn(self) -> int:
+        """Tasks of a step that are drawn from the distributions."""
+        return self.tasks_per_step - self.shot_tasks
 
     def _balanced(self, step: int, among: NDArray[np.bool_] | None) -> list[int]:
         """Deals the distributions like cards: a new shuffled deck only when the last one is used up."""
         dealt = np.arange(len(self.distributions)) if among is None else np.flatnonzero(among)
         count = len(dealt)
-        first = step * self.tasks_per_step
+        first = step * self._drawn
         order = []
-        for position in range(first, first + self.tasks_per_step):
+        for position in range(first, first + self._drawn):
             deck, card = divmod(position, count)
             order.append(int(dealt[generator(self.seed, "deck", deck).permutation(count)[card]]))
         return order
@@ -65,7 +80,7 @@ class TaskSampler:
     def _systematic(self, step: int, probabilities: NDArray[np.float64]) -> list[int]:
         """Draws with probabilities, with one random offset for all tasks: least variance of the counts."""
         rng = generator(self.seed, "systematic", step)
-        points = (np.arange(self.tasks_per_step) + rng.random()) / self.tasks_per_step
+        points = (np.arange(self._drawn) + rng.random()) / self._drawn
         cumulative = np.cumsum(probabilities / probabilities.sum())
         chosen = np.searchsorted(cumulative, points, side="right").clip(max=len(self.distributions) - 1)
         return [int(i) for i in rng.permutation(chosen)]
