@@ -185,6 +185,10 @@ MISTAKES = {
         ("restore", "photos/a.png", "--model", "fsrcnn", "--estimate-on", 16, "--out", "o.png"),
         "--estimate-on: the network has no estimator",
     ),
+    "no orientations of bicubic": (
+        ("evaluate", "--data", "pairs/hr", "--scale", 4, "--bicubic", "--self-ensemble"),
+        "--self-ensemble: goes with --model",
+    ),
     "nothing to estimate by bicubic": (
         ("evaluate", "--data", "pairs/hr", "--scale", 4, "--bicubic", "--estimate-on", 16),
         "--estimate-on: goes with --model",

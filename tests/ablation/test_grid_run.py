@@ -120,7 +120,30 @@ def test_uniform_trainings_are_shared_exactly_where_they_are_the_same(
         assert np.array_equal(trained(second, tmp_path / "own"), trained(training_study(first), tmp_path / "shared"))
 
 
+@pytest.mark.parametrize(
+    ("patch", "shared"),
+    [
+        ({"graph": {"target": "camera_dslr"}}, False),
+        ({"adaptation": {"shots": 2}}, False),
+        ({"adaptation": {"lr": 1e-2}}, True),
+        ({"evaluation": {"self_ensemble": True}}, True),
+    ],
+)
+def test_trainings_on_shots_are_shared_where_the_shots_are(
+    small_experiment: Build, patch: dict[str, Any], shared: bool
+) -> None:
+    setting = {"graph": {"estimator": {"kind": "uniform"}}, "training": {"shot_tasks": 1}}
+    both = (small_experiment(**setting), small_experiment(**_merged(setting, patch)))
+    first, second = (training_study(resolve(one, REPOSITORY)) for one in both)
+    assert (first == second) == shared
+
+
+def _merged(setting: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    return setting | {section: setting.get(section, {}) | entries for section, entries in patch.items()}
+
+
 SHARED: dict[str, dict[str, Any]] = {
+    "uniform, shots": {"graph": {"estimator": {"kind": "uniform"}}, "training": {"shot_tasks": 1}},
     "random": {"graph": {"estimator": {"kind": "random"}, "weights": {"temperature": 0.2, "top": 2}}},
     "expert": {"graph": {"estimator": {"kind": "expert"}, "edges": [{"from": "blur_iso_wide", "relation": 0.9}]}},
     "target": {"training": {"source": "target"}},

@@ -13,11 +13,20 @@ import torch
 from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.evaluation.examples import make_examples
-from metarestore.evaluation.few_shot import AdaptationJob, bicubic_result, evaluation_luma, unique_photographs
+from metarestore.evaluation.few_shot import (
+    AdaptationJob,
+    TestSet,
+    bicubic_result,
+    evaluation_luma,
+    restored_crops,
+    unique_photographs,
+)
 from metarestore.evaluation.metrics import luma, psnr, psnr_y, ssim
+from metarestore.evaluation.statistics import cluster_means
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import restore_rgb
 from metarestore.models.colour import rgb_to_y
+from metarestore.models.self_ensemble import self_ensemble
 from metarestore.project import Project
 
 
@@ -99,6 +108,25 @@ def test_measuring_less_often_changes_no_figure(small_study: Callable[..., Study
     assert often.steps == (0, 1, 2, 3, 4, 5)
     assert seldom.steps == (0, 3, 5)
     np.testing.assert_array_equal(seldom.psnr_y, often.psnr_y[list(seldom.steps)])
+
+
+def test_a_self_ensemble_is_measured_and_adapts_alike(small_study: Callable[..., Study]) -> None:
+    how, found = AdaptationOptimizer(steps=2, lr=1e-3), {}
+    for ensemble in (False, True):
+        workspace = Workspace(small_study(evaluation={"self_ensemble": ensemble}))
+        found[ensemble] = AdaptationJob(how).run(workspace, workspace.initial())
+    assert torch.equal(found[True].flat, found[False].flat)
+    workspace.model.load_state_dict(workspace.layout.unflatten(found[True].flat))
+    test = TestSet.of(workspace)
+    with torch.no_grad():
+        expected = test.psnr(self_ensemble(workspace.model)(rgb_to_y(test.lr)))
+    measured = found[True].curve.psnr_y[-1]
+    np.testing.assert_allclose(measured, cluster_means(expected[None], workspace.target_draw.photographs)[0])
+    assert not np.array_equal(measured, found[False].curve.psnr_y[-1])
+    crops = restored_crops(workspace, found[True].flat)
+    torch.testing.assert_close(
+        rgb_to_y(crops), self_ensemble(workspace.model)(rgb_to_y(test.lr)).detach(), atol=0.05, rtol=0
+    )
 
 
 def test_adaptation_never_sees_the_test_crops(workspace: Workspace) -> None:

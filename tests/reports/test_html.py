@@ -69,7 +69,7 @@ def test_command_and_configuration_are_on_the_page(page):
 def test_whatever_is_given_is_text(study):
     bad = study.arms[-1]
     relations = dataclasses.replace(bad.relations, target=EVIL)
-    history = dataclasses.replace(bad.history, distributions=(EVIL, *bad.history.distributions[1:]))
+    history = dataclasses.replace(bad.history, sources=(EVIL, *bad.history.sources[1:]))
     relations = dataclasses.replace(relations, estimator="response")
     arm = dataclasses.replace(bad, name=EVIL, relations=relations, history=history)
     pixels = np.zeros((8, 8, 3), np.uint8)

@@ -76,6 +76,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "microbatch": {"training": {"microbatch": 1}},
     "balance": {"graph": {"weights": {"balance": "ema"}}},
     "gradient": {"graph": {"estimator": {"kind": "gradient", "draws": 2}}},
+    "shot_tasks": {"training": {"shot_tasks": 1}, "graph": {"weights": {"acts_on": "both", "balance": "ema"}}},
     "meta_sgd, ema, adamw": {
         "learner": {"kind": "meta_sgd", "inner_steps": 2, "multi_step": {"steps": 3}},
         "training": {"ema": 0.5, "optimizer": {"kind": "adamw", "weight_decay": 0.1, "clip": 0.1}},
@@ -233,6 +234,10 @@ def test_a_sketch_job_returns_bytes_instead_of_gradients(small_study: StudyMaker
             {"learner": {"kind": "maml", "backend": "learn2learn"}, "training": {"precision": "bfloat16"}},
             "bfloat16 needs learner.backend: vectorised",
         ),
+        ({"training": {"shot_tasks": 4, "tasks_per_step": 4}}, "leave some of the 4 tasks_per_step"),
+        ({"training": {"shot_tasks": 1, "source": "target"}}, "learns from the shots alone; leave shot_tasks out"),
+        ({"training": {"shot_tasks": 1, "patch": 64}, "adaptation": {"shot_size": 48}}, "shot_size is 48"),
+        ({"training": {"source": "target", "patch": 64}, "adaptation": {"shot_size": 48}}, "write no more, got 64"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

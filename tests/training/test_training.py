@@ -21,7 +21,7 @@ from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.graphs.graph import load_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.checkpoint import load_model
 from metarestore.models.parameters import initial_vector
 from metarestore.training.interrupt import Interrupted, graceful_stop
@@ -324,6 +324,48 @@ def test_what_weighs_nothing_is_not_drawn(small_study: Callable[..., Study], tmp
     for row in observer.rows:
         assert [norm is not None for norm in row["norms"]] == [weight > 0 for weight in row["weights"]]
     assert sum(weight > 0 for weight in observer.rows[0]["weights"]) == 2
+
+
+@pytest.mark.parametrize("probabilities", [None, np.array([2.0, 1.0, 0.0])])
+def test_shots_take_their_share_of_every_step(probabilities: np.ndarray | None) -> None:
+    with_shots = TaskSampler(NAMES, 0, 5, 2, target="real", shot_tasks=2)
+    without = TaskSampler(NAMES, 0, 3, 3)
+    assert with_shots.sources == (*NAMES, "real")
+    assert without.sources == NAMES
+    for step in range(6):
+        drawn = [ref for shard in with_shots.shards(step, probabilities) for ref in shard]
+        assert [ref.index for ref in drawn] == list(range(5 * step, 5 * step + 5))
+        assert [ref.distribution for ref in drawn[3:]] == ["real", "real"]
+        others = [ref.distribution for shard in without.shards(step, probabilities) for ref in shard]
+        assert [ref.distribution for ref in drawn[:3]] == others
+
+
+def test_the_shots_weigh_1(small_study: Callable[..., Study], tmp_path: Path) -> None:
+    """With plain gradient descent, a step goes along the mean of the weighted gradients of both tasks."""
+    observer = Silent()
+    graph = {"estimator": {"kind": "expert"}, "edges": [{"from": "blur_iso_wide", "relation": 0.5}]}
+    study = small_study(
+        learner={"kind": "pretrain"},
+        graph={**graph, "weights": {"rule": "relu"}},
+        training={
+            "steps": 1,
+            "tasks_per_step": 2,
+            "shot_tasks": 1,
+            "optimizer": {"kind": "sgd", "lr": 1e-2, "schedule": "constant"},
+        },
+    )
+    trained(study, tmp_path, observer=observer)
+    row = observer.rows[0]
+    assert row["weights"] == [0, 3, 0, 1]
+    assert row["drawn"] == [0, 1, 0, 1]
+    assert row["effective_tasks"] == pytest.approx(1.0)
+    workspace = Workspace(study)
+    sampler = TaskSampler(tuple(study.auxiliary), study.experiment.seed, 2, 2, target="phone_camera", shot_tasks=1)
+    refs = [TaskRef("blur_iso_wide", study.experiment.seed, 0), sampler.shards(0)[0][1]]
+    gradients = torch.from_numpy(workspace.gradients(workspace.initial(), workspace.tasks(refs)).gradients)
+    moved = workspace.initial() - initial_vector(load_model(tmp_path / "model.safetensors"))
+    # The weight 3 is the mean of 3, 0, 0 for the whole of what is synthetic.
+    torch.testing.assert_close(moved, 1e-2 * gradients.mean(dim=0), atol=1e-7, rtol=1e-3)
 
 
 def test_one_task_a_step_still_feels_its_weight(small_study: Callable[..., Study], tmp_path: Path) -> None:
