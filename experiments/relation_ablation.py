@@ -10,11 +10,12 @@ synthetic  the same on two synthetic cameras that are held back, with shots of 1
 fomaml     the arms of `cameras` with FOMAML in place of pre-training, on the first camera.
 longer     the arms that matter most, with 2,000 steps, and arms that learn from the five pairs in every step as well
            (one task of four); each restores as usual and in eight orientations (self-ensemble).
+shots      1, 5 and 10 pairs of each camera, tested on the pairs after the tenth.
 
 The data are not part of this repository: DATA needs train/ and valid/ with photographs and real_pairs/<camera>/{lr,hr}
 with aligned x4 pairs (LR 128x128, HR 512x512), such as RealSR.
 
-Run:     python experiments/relation_ablation.py DATA --out runs/relations [--grid cameras synthetic fomaml longer]
+Run:     python experiments/relation_ablation.py DATA --out runs/relations [--grid cameras ...]
 Results: experiments/results/relation_ablation.md, and experiments/transfer_gain.py
 """
 
@@ -29,6 +30,9 @@ from pathlib import Path
 from metarestore.project import Project, catalogue
 from metarestore.tasks.images import ImageSource, ImageStore
 
+TEN = "_ten"
+"""How targets are called whose first ten pairs may be learned from."""
+
 CAMERAS = ("realsr_canon5d3", "realsr_nikond810")
 SYNTHETIC = ("phone_camera", "camera_night")
 
@@ -40,7 +44,7 @@ kind: pairs
 scale: 4
 lr: {pairs}/lr
 hr: {pairs}/hr
-support_pool: 5
+support_pool: {pool}
 """
 
 EXPERIMENT = """\
@@ -177,6 +181,13 @@ GRIDS = {
         steps=2000,
         axis="evaluation.self_ensemble: [false, true]",
     ),
+    "shots": Grid(
+        "Real cameras, more and fewer pairs.",
+        tuple(camera + TEN for camera in CAMERAS),
+        {name: ARMS[name] for name in ("target_only", "uniform", "response")} | with_shots({"response": ""}),
+        steps=1000,
+        axis="adaptation.shots: [1, 5, 10]\n  evaluation.self_ensemble: [true]",
+    ),
 }
 
 
@@ -188,7 +199,8 @@ def make_project(folder: Path, data: Path) -> None:
     link_photographs(data / "valid", folder / "test", 256)
     for camera in CAMERAS:
         pairs = data / "real_pairs" / camera
-        (folder / f"tasks/{camera}.yaml").write_text(TASK.format(pairs=pairs.resolve()))
+        for name, pool in ((camera, 5), (camera + TEN, 10)):
+            (folder / f"tasks/{name}.yaml").write_text(TASK.format(pairs=pairs.resolve(), pool=pool))
         fitted = folder / f"tasks/{camera}_fitted.yaml"
         if fitted.exists():
             continue

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from metarestore.evaluation.statistics import bootstrap_difference, crossed_difference
 
-AGAINST = ("uniform_balanced", "uniform", "random", "inverted", "expert", "only_bicubic", "target_only", "fitted")
+AGAINST = (
+    *("uniform_balanced", "uniform", "random", "inverted", "expert", "only_bicubic", "target_only", "fitted"),
+    *("uniform_shots", "fitted_shots"),
+)
 
 SINGLE = "only_"
 """How arms of one auxiliary distribution begin."""
@@ -30,17 +33,22 @@ Floats = NDArray[np.float64]
 
 
 def figures(folder: Path, stage: str) -> dict[str, dict[str, Floats]]:
-    """Returns PSNR-Y by target and arm, (seeds, photographs); `bicubic` is an arm; cameras are cut off arms' names."""
+    """Returns PSNR-Y by group (target and further axes) and arm, (seeds, photographs).
+
+    `bicubic` is an arm; cameras are cut out of the names of arms.
+    """
     rows: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
     for path in sorted(folder.glob("cells/*/result.json")):
         cell = json.loads(path.read_text())
-        target, seed = cell["labels"]["graph.target"], cell["labels"]["seed"]
-        arm = cell["arm"].removesuffix(f"_{target}")
-        rows[target][arm][seed] = cell[stage]["psnr_y"]
-        rows[target]["bicubic"][seed] = cell["bicubic"]["psnr_y"]
+        labels = dict(cell["labels"])
+        target, seed = labels.pop("graph.target"), labels.pop("seed")
+        group = ", ".join([target, *(f"{key.rpartition('.')[2]} {value}" for key, value in labels.items())])
+        arm = cell["arm"].replace(f"_{target}", "")
+        rows[group][arm][seed] = cell[stage]["psnr_y"]
+        rows[group]["bicubic"][seed] = cell["bicubic"]["psnr_y"]
     return {
-        target: {arm: np.asarray([by_seed[seed] for seed in sorted(by_seed)]) for arm, by_seed in arms.items()}
-        for target, arms in rows.items()
+        group: {arm: np.asarray([by_seed[seed] for seed in sorted(by_seed)]) for arm, by_seed in arms.items()}
+        for group, arms in rows.items()
     }
 
 
@@ -58,13 +66,15 @@ if __name__ == "__main__":
     parser.add_argument("--before", action="store_true", help="before adaptation to the shots")
     options = parser.parse_args()
     for grid in options.grids:
-        for target, arms in figures(grid, "before" if options.before else "after").items():
+        for group, arms in figures(grid, "before" if options.before else "after").items():
             weighted = [arm for arm in arms if arm not in ("bicubic", *AGAINST) and not arm.startswith(SINGLE)]
+            if not weighted:  # not run yet
+                continue
             means = {arm: float(arms[arm].mean()) for arm in weighted}
             best = max(means, key=lambda arm: means[arm])
             gain = means[best] - float(arms["bicubic"].mean())
             seeds, photographs = arms[best].shape
-            print(f"\n{target}: {best} is the best weighted arm, {gain:+.2f} dB over bicubic")
+            print(f"\n{group}: {best} is the best weighted arm, {gain:+.2f} dB over bicubic")
             print(f"({seeds} seeds, {photographs} photographs).\n")
             print(f"| {best} minus | dB | bootstrap | crossed t |\n| :-- | --: | --: | --: |")
             for other in ("bicubic", *AGAINST):
