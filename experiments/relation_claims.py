@@ -46,10 +46,14 @@ def figures(folder: Path, stage: str) -> dict[str, dict[str, Floats]]:
         arm = cell["arm"].replace(f"_{target}", "")
         rows[group][arm][seed] = cell[stage]["psnr_y"]
         rows[group]["bicubic"][seed] = cell["bicubic"]["psnr_y"]
-    return {
-        group: {arm: np.asarray([by_seed[seed] for seed in sorted(by_seed)]) for arm, by_seed in arms.items()}
-        for group, arms in rows.items()
-    }
+    found = {}
+    for group, arms in rows.items():
+        # Of a grid that still runs, the seeds that all arms have, and the arms that have all of them.
+        most = max(len(by_seed) for by_seed in arms.values())
+        whole = {arm: by_seed for arm, by_seed in arms.items() if len(by_seed) == most}
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in whole.values())))
+        found[group] = {arm: np.asarray([by_seed[seed] for seed in seeds]) for arm, by_seed in whole.items()}
+    return found
 
 
 def line(name: str, differences: Floats) -> str:
@@ -78,5 +82,5 @@ if __name__ == "__main__":
             print(f"({seeds} seeds, {photographs} photographs).\n")
             print(f"| {best} minus | dB | bootstrap | crossed t |\n| :-- | --: | --: | --: |")
             for other in ("bicubic", *AGAINST):
-                if other in arms and arms[other].shape == arms[best].shape:
+                if other in arms:
                     print(line(other, arms[best] - arms[other]))

@@ -14,9 +14,11 @@ import pytest
 from metarestore.config.model import FSRCNNModel, KDSRModel
 from metarestore.descriptors.describe import describe_task, open_tasks
 from metarestore.descriptors.file import read_descriptors
+from metarestore.evaluation.folder import evaluate_folder
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.parameters import initial_vector
+from metarestore.models.restore import image_restorer
 from metarestore.project import Project
 from metarestore.tasks.images import ImageSource, ImageStore, read_image, write_image
 
@@ -117,6 +119,21 @@ def test_restoring_with_a_descriptor(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "far.json").write_text(json.dumps(far))
     assert cli(*restore, "--embedding", "far.json:one", "--out", "far.png")[0] == 0
     assert not np.array_equal(read_image("far.png").pixels, read_image("plain.png").pixels)
+    assert cli(*restore, "--embedding", "far.json:one", "--self-ensemble", "--out", "turned.png")[0] == 0
+    assert not np.array_equal(read_image("turned.png").pixels, read_image("far.png").pixels)
+
+
+def test_the_self_ensemble_of_a_command_is_that_of_the_network(cli: Cli, tmp_path: Path) -> None:
+    expected = image_restorer(load_model(tmp_path / "student"), ensemble=True)
+    assert cli("restore", "photos/a.png", "--model", "student", "--self-ensemble", "--out", "o.png")[0] == 0
+    assert np.array_equal(read_image("o.png").pixels, expected(read_image("photos/a.png").pixels))
+    for option in ((), ("--self-ensemble",)):
+        code, _, err = cli("evaluate", "--data", "pairs/hr", "--model", "student", *option, "--json", "f.json")
+        assert (code, err) == (0, "")
+        figures = json.loads(Path("f.json").read_text())
+        assert figures["self_ensemble"] == bool(option)
+        restore = expected if option else image_restorer(load_model(tmp_path / "student"))
+        assert figures["psnr_y"] == evaluate_folder(tmp_path / "pairs/hr", 4, restore).psnr_y
 
 
 def test_the_commands_of_the_page(cli: Cli, tmp_path: Path) -> None:

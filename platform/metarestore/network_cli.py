@@ -84,7 +84,7 @@ def evaluate(
         _print_figures(rows, cases.psnr_y, cases.ssim_y)
         result = cases.to_json()
     if json_file is not None:
-        write_json(json_file, result)
+        write_json(json_file, result | {"self_ensemble": ensemble})
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: float) -> None:

@@ -113,18 +113,6 @@ def test_what_cannot_be_searched_is_refused_at_its_place(
         assert int(problem.split(":")[1]) > first
 
 
-@pytest.mark.parametrize("training", [{"source": "target"}, {"shot_tasks": 1}])
-def test_a_search_keeps_some_shots_to_compare_trials_by(
-    small_experiment: Build, tmp_path: Path, training: dict[str, Any]
-) -> None:
-    search = {"model.d": {"int": [4, 8]}}
-    (problem,), _ = refused(small_experiment(), tmp_path, training={"steps": 4, **training}, search=search)
-    assert "learns from all shots, so none is left to compare trials by" in problem
-    by_validation = small_experiment(training={"shot_tasks": 1}, tuning={"metric": "validation"}, search=search)
-    dump_yaml(by_validation.model_dump(mode="json", by_alias=True, exclude_unset=True), tmp_path / "right.yaml")
-    assert read_experiment(tmp_path / "right.yaml").training.shot_tasks == 1
-
-
 @pytest.mark.parametrize(
     ("key", "parameter", "why"),
     [
@@ -136,7 +124,7 @@ def test_a_search_keeps_some_shots_to_compare_trials_by(
         (
             "training.shot_tasks",
             {"int": [0, 1]},
-            "training.shot_tasks: it learns from the shots that trials are compared",
+            "training.shot_tasks: trials may be compared by the shots",
         ),
         ("engine.kind", {"choice": ["local"]}, "engine: the engine changes no figure"),
         ("training.keep", {"int": [1, 3]}, "training.keep: a trial keeps its last checkpoint alone"),

@@ -229,6 +229,23 @@ def test_what_cannot_teach_is_refused(
             "choose another graph.estimator than transfer",
         ),
         (
+            {
+                "model": TEACHER,
+                "learner": {"kind": "pretrain"},
+                "adaptation": STILL,
+                "evaluation": {"self_ensemble": True},
+            },
+            "leave evaluation.self_ensemble out",
+        ),
+        (
+            {
+                "model": STUDENT,
+                "learner": {"kind": "pretrain", "contrast": {}},
+                "training": {"tasks_per_step": 4, "shard_size": 4, "shot_tasks": 1},
+            },
+            "same patches; leave shot_tasks out",
+        ),
+        (
             {"learner": {"kind": "distill", "teacher": "runs/t"}},
             "distill needs model: {kind: kdsr, estimator: student}",
         ),

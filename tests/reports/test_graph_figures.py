@@ -12,7 +12,7 @@ from metarestore.graphs.graph import build_graph
 from metarestore.graphs.merge import merge_graphs
 from metarestore.graphs.relations import Relations
 from metarestore.project import Project
-from metarestore.reports.curves import relations_over_time
+from metarestore.reports.curves import relations_over_time, weights_over_time
 from metarestore.reports.graph_figures import attention_heatmap, graph_drawing, graph_overview, kin
 from metarestore.reports.relation_figures import clustering, relation_heatmap
 from metarestore.reports.style import svg
@@ -140,6 +140,13 @@ def test_relations_over_refreshes(invent):
     assert len(lines) == 10
     np.testing.assert_array_equal(lines[0].get_ydata(), [values[0] for _, values, _ in related])
     assert "estimated 3 times" in texts(figure)
+    beside = invent.history(np.random.default_rng(0), (*invent.distributions, "phone_camera"), np.ones(11))
+    beside = dataclasses.replace(beside, related=related)
+    assert beside.distributions == tuple(invent.distributions)
+    assert [line for line in texts(relations_over_time(beside)).splitlines() if "phone_camera" in line] == []
+    shown = texts(weights_over_time(beside))
+    assert "phone_camera (shots)" in shown
+    assert "Effective number of distributions, of 10:" in shown
 
 
 def test_a_scatter_tells_the_rank_correlation_of_each_target():

@@ -235,7 +235,6 @@ def test_a_sketch_job_returns_bytes_instead_of_gradients(small_study: StudyMaker
             "bfloat16 needs learner.backend: vectorised",
         ),
         ({"training": {"shot_tasks": 4, "tasks_per_step": 4}}, "leave some of the 4 tasks_per_step"),
-        ({"training": {"shot_tasks": 1, "source": "target"}}, "learns from the shots alone; leave shot_tasks out"),
         ({"training": {"shot_tasks": 1, "patch": 64}, "adaptation": {"shot_size": 48}}, "shot_size is 48"),
         ({"training": {"source": "target", "patch": 64}, "adaptation": {"shot_size": 48}}, "write no more, got 64"),
     ],

@@ -368,6 +368,31 @@ def test_the_shots_weigh_1(small_study: Callable[..., Study], tmp_path: Path) ->
     torch.testing.assert_close(moved, 1e-2 * gradients.mean(dim=0), atol=1e-7, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "changes", [({"acts_on": "sampling"}, {"acts_on": "inner"}), ({"balance": "unit"}, {"balance": "ema"})]
+)
+def test_shots_stand_beside_the_nearest_distribution(
+    small_study: Callable[..., Study], tmp_path: Path, changes: tuple[dict[str, Any], ...]
+) -> None:
+    """Where one distribution has all the weight, its inner factor is 1, as that of the shots is.
+
+    In a first step, a running mean of norms is the norm itself, each source's own.
+    """
+    graph = {"estimator": {"kind": "expert"}, "edges": [{"from": "blur_iso_wide", "relation": 0.5}]}
+    found = [
+        trained(
+            small_study(
+                learner={"kind": "fomaml", "inner_lr": 0.1},
+                graph={**graph, "weights": {"rule": "relu", **change}},
+                training={"steps": 1, "tasks_per_step": 2, "shot_tasks": 1, "optimizer": {"kind": "sgd", "lr": 1e-2}},
+            ),
+            tmp_path / str(k),
+        )
+        for k, change in enumerate(changes)
+    ]
+    assert found[0] == found[1]
+
+
 def test_one_task_a_step_still_feels_its_weight(small_study: Callable[..., Study], tmp_path: Path) -> None:
     """With plain gradient descent, a step is as long as its task weighs; a distribution of weight 0 is not drawn."""
     observer = Silent()

@@ -116,6 +116,15 @@ def test_what_a_trial_could_not_open_is_refused_before_it_starts(
         require_searchable(small_experiment(**sections), tmp_path)
 
 
+@pytest.mark.parametrize("training", [{"source": "target"}, {"shot_tasks": 1}])
+def test_some_shots_are_kept_to_compare_trials_by(
+    small_experiment: Build, tmp_path: Path, training: dict[str, Any]
+) -> None:
+    search = {"adaptation.lr": [1e-4, 1e-3]}
+    with pytest.raises(UserError, match="learns from all shots, so none is left to compare trials by"):
+        require_searchable(small_experiment(search=search, training=training), tmp_path)
+
+
 def test_equal_names_are_opened_once(small_experiment: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
     built: list[int] = []

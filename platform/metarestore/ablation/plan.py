@@ -143,11 +143,13 @@ def training_study(study: Study) -> Study:
     experiment = study.experiment
     graph = experiment.graph.model_copy(update={"auxiliary": tuple(study.auxiliary)})
     adaptation = experiment.adaptation.model_copy(update={"alternatives": ()})
+    training = experiment.training.model_copy(update={"keep": 1})
     auxiliary, target = study.auxiliary, study.target
     if experiment.training.source == "target":
         # The shots are all that is seen; the weights' `balance` still acts on them.
         graph = graph.model_copy(update={"auxiliary": (graph.target,), **_no_relations(experiment)})
         adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+        training = training.model_copy(update={"shot_tasks": 0})
         auxiliary = {}
     elif graph.estimator.kind in _TARGET_FREE and graph.prior is None:
         graph = graph.model_copy(update={"edges": graph.edges if graph.estimator.kind == "expert" else ()})
@@ -164,7 +166,7 @@ def training_study(study: Study) -> Study:
             # Test crops are cut, though nobody looks at them: as small as they may be, so that they fit everywhere.
             "evaluation": Evaluation(crop=-(-32 // study.scale) * study.scale, crops=1),
             "engine": LocalEngine(kind="local"),
-            "training": experiment.training.model_copy(update={"keep": 1}),
+            "training": training,
         }
     )
     return replace(study, experiment=trained, auxiliary=auxiliary, target=target)
@@ -191,6 +193,7 @@ def _open(study: Study, opened: set[str]) -> None:
         "graph": {"estimator", "weights", "edges", "prior", "forbidden", "refresh"},
         "training": {"steps", "source", "shot_tasks", "optimizer", "ema"},
         "adaptation": {"steps", "lr", "optimizer", "alternatives"},
+        "evaluation": {"every", "self_ensemble"},
     }
     data = study.experiment.model_dump(mode="json", exclude=without)
     estimator = study.experiment.graph.estimator

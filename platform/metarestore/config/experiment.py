@@ -82,7 +82,7 @@ class Training(Strict):
     """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
     shot_tasks: int = Field(0, ge=0)
     """How many of the tasks of a step are patches of the target's shots, beside the auxiliary distributions; their
-    weight is 1."""
+    weight is 1. Where `source` is target, all are."""
     optimizer: OptimizerSpec = OptimizerSpec()
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
@@ -105,8 +105,6 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _shots_beside_others(self) -> Self:
-        if self.shot_tasks and self.source == "target":
-            raise ValueError("source: target learns from the shots alone; leave shot_tasks out")
         if self.shot_tasks >= self.tasks_per_step:
             raise ValueError(
                 f"shot_tasks must leave some of the {self.tasks_per_step} tasks_per_step to the auxiliary "

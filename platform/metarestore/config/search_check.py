@@ -34,7 +34,7 @@ _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
     **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
     **dict.fromkeys(("adaptation.shots", "adaptation.shot_size", "training.source"), _MEASURE),
-    "training.shot_tasks": "it learns from the shots that trials are compared by, so it cannot be searched",
+    "training.shot_tasks": "trials may be compared by the shots that it learns from, so it cannot be searched",
     **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
     "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
     "training.validate_every": "trials are measured as tuning.report_every says",
@@ -216,19 +216,6 @@ def _blamed(problem: Problem, key: str | None, draw: Draw, space: Space) -> _Fin
 def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
     """Finds settings that leave nothing to compare by."""
     tuning = experiment.tuning
-    if experiment.training.source == "target":
-        yield Problem(
-            ("training", "source"),
-            "target learns from all shots, so none is left to compare trials by; search with source: auxiliary",
-            ("training", "source"),
-        )
-    if experiment.training.shot_tasks and tuning.metric == "held_out_shots":
-        yield Problem(
-            ("training", "shot_tasks"),
-            "learns from all shots, so none is left to compare trials by; leave it out, or write tuning: {metric: "
-            "validation}",
-            ("training", "shot_tasks"),
-        )
     if experiment.training.steps < 1:
         yield Problem(("training", "steps"), "0 leaves nothing to tune", ("training", "steps"))
     if tuning.metric == "held_out_shots" and experiment.adaptation.shots < 2:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizer, Evaluation
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.evaluation.metrics import batch_psnr, ssim
 from metarestore.evaluation.results import ArmResult, Curve
@@ -115,7 +115,9 @@ class AdaptationJob:
         )
         photographs = workspace.target_draw.photographs
         curve = Curve(
-            label="no step, given HR" if workspace.model.privileged else _label(self.how),
+            label="no step, given HR"
+            if workspace.model.privileged
+            else _label(self.how, workspace.experiment.evaluation),
             psnr_y=cluster_means(np.stack(rows), photographs),
             ssim_y=cluster_means(test.ssim(last[0]), photographs),
             steps=tuple(steps),
@@ -123,9 +125,9 @@ class AdaptationJob:
         return Adapted(curve, adapted.cpu())
 
 
-def _label(how: AdaptationOptimizer) -> str:
+def _label(how: AdaptationOptimizer, evaluation: Evaluation) -> str:
     patches = "" if how.patch is None else f", patches of {how.patch}"
-    return f"{how.optimizer} {how.lr:g}{patches}"
+    return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
 
 
 def unique_photographs(workspace: Workspace) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def leads_to_target(edge: Mapping[str, Any]) -> bool:
 
 
 def count_tasks(graph: Graph) -> None:
-    """Sums up, at each node, the tasks that trainings for all targets drew from it."""
+    """Sums up, at each node, the tasks that trainings for all targets drew from it; shots of a target do not count."""
     for name in graph:
         drawn = [edge["tasks"] for _, _, edge in graph.out_edges(name, data=True) if "tasks" in edge]
         graph.nodes[name].pop("tasks", None)

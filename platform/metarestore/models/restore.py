@@ -41,7 +41,8 @@ def image_restorer(
         crop: Estimates the degradation on the middle `crop` by `crop` LR pixels alone: faster, an approximation.
         embedding: D (1, C) for every photograph, in place of what a KDSR's estimator says of it; even a teacher can
             restore with one.
-        ensemble: Restores in eight orientations and takes the mean, see `self_ensemble`.
+        ensemble: Restores in eight orientations and takes the mean, see `self_ensemble`; what is computed once for the
+            whole image is computed of it as it is.
 
     Raises:
         UserError: The network restores from the HR image (a teacher), takes no such embedding, or estimates nothing

@@ -49,7 +49,8 @@ def weights_over_time(history: History) -> Figure:
     """Draws gradient weights, smoothed shares of the weighted gradient norm and effective number of tasks by step."""
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     weights, shares, effective = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
-    names, steps = history.sources, history.steps
+    steps, count = history.steps, len(history.distributions)
+    names = tuple(name if k < count else f"{name} (shots)" for k, name in enumerate(history.sources))
     styles = distribution_styles(names)
     window = _window(steps)
     weights.set_ylim(0, 1.08 * float(np.nanmax(history.weights, initial=1.0)))
@@ -60,7 +61,6 @@ def weights_over_time(history: History) -> Figure:
     weights.set_title("Gradient weight (mean 1)")
     shares.set_title(f"Share of the weighted gradient norm, % (mean over {window} logged steps)")
     effective.plot(steps, history.effective, color="#222222")
-    count = len(history.distributions)
     effective.set_ylim(0, max(1.0, 1.1 * count))
     effective.set_title(f"Effective number of distributions, of {count}: {_at(history.effective, -1):.1f} at the end")
     effective.set_xlabel("outer step")

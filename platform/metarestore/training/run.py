@@ -162,7 +162,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
             training.shard_size,
             shared_until=experiment.shared_until,
             target=experiment.graph.target,
-            shot_tasks=training.shot_tasks,
+            shot_tasks=0 if from_target else training.shot_tasks,
         ),
         weights=experiment.graph.weights,
         relate=None if from_target else relate,

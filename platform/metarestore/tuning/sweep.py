@@ -82,6 +82,19 @@ def run_sweep(
     return result
 
 
+def _require_shots_to_compare_by(experiment: Experiment) -> None:
+    """Refuses trainings that see the shots which trials are compared by."""
+    if experiment.training.source == "target":
+        raise UserError(
+            "training.source: target learns from all shots, so none is left to compare trials by; write auxiliary"
+        )
+    if experiment.training.shot_tasks and experiment.tuning.metric == "held_out_shots":
+        raise UserError(
+            "training.shot_tasks: learns from all shots, so none is left to compare trials by; write shot_tasks: 0, or "
+            "tuning: {metric: validation}"
+        )
+
+
 def require_searchable(experiment: Experiment, root: Path) -> None:
     """Finds what cannot be searched before anything is written.
 
@@ -94,6 +107,7 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
         raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
     if experiment.tuning.metric == "validation" and "validation" not in resolve(experiment, root).images:
         raise UserError("tuning.metric: validation needs data.validation; name a folder, or write held_out_shots")
+    _require_shots_to_compare_by(experiment)
     space = Space(experiment.search)
     problems: list[str] = []
     seen: set[str] = set()
