@@ -271,6 +271,13 @@ if __name__ == "__main__":
     make_project(options.out, options.data)
     for grid in options.grid:
         experiment = write_experiment(options.out, grid, options.steps, options.seeds)
-        run = ["ablate", str(experiment), "--against", "uniform_balanced", "--out", str(options.out / grid)]
+        run = [
+            "ablate",
+            str(experiment),
+            "--against",
+            "uniform_balanced" if "uniform_balanced" in GRIDS[grid].arms else "uniform",
+            "--out",
+            str(options.out / grid),
+        ]
         resume = ["--resume"] if (options.out / grid / "grid.json").exists() else []
         subprocess.run([sys.executable, "-m", "metarestore", *run, *resume], check=True)
