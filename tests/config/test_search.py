@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
+from metarestore.config.overrides import parse_override
 from metarestore.config.search import Parameter, Tuning
 from metarestore.config.search_space import grid_values, random_value
 from metarestore.errors import UserError
@@ -111,6 +112,23 @@ def test_what_cannot_be_searched_is_refused_at_its_place(
         read_experiment(path)
     for problem in found.value.problems:
         assert int(problem.split(":")[1]) > first
+
+
+@pytest.mark.parametrize("setting", [{"source": "target"}, {"shot_tasks": 1}])
+def test_a_search_leaves_some_shots_to_compare_trials_by(
+    small_experiment: Build, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    """A file is refused at the line that says so; an override is left to `tune`, since other commands may follow it."""
+    search, plain = {"model.d": {"int": [4, 8]}}, {"steps": 4}
+    (problem,), text = refused(small_experiment(), tmp_path, training={**plain, **setting}, search=search)
+    assert "learns from all shots, so none is left to compare trials by" in problem
+    (key,) = setting
+    assert key in text.splitlines()[int(problem.split(":")[1]) - 1]
+    path = tmp_path / "plain.yaml"
+    data = small_experiment().model_dump(mode="json", by_alias=True, exclude_unset=True)
+    dump_yaml({**data, "training": plain, "search": search}, path)
+    overrides = [parse_override(f"training.{key}={value}") for key, value in setting.items()]
+    assert getattr(read_experiment(path, overrides).training, key) == setting[key]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ def check_search(document: Document, experiment: Experiment) -> None:
         return
     space = Space(experiment.search)
     structure, settings = list(_structure(experiment, space)), list(_settings(experiment, space))
+    # Where an override says so, the file is right, and commands that do not tune may follow it.
+    written = document.data.get("training") or {}
+    settings += [problem for problem in shots_unheld(experiment) if problem.path[-1] in written]
     tried = [] if structure else list(_candidates(experiment, space))
     # What no end and no choice shows, a draw of all parameters may.
     tried = tried if structure or settings or tried else list(_draws(experiment, space))
@@ -211,6 +214,24 @@ def _blamed(problem: Problem, key: str | None, draw: Draw, space: Space) -> _Fin
         text += f" (where {', '.join(f'{name} is {shown(values[name])}' for name in others)})"
         text += "; if it exists for other values only, give it a `when`" if key else ""
     return _Finding(Problem(at, text, at, on_key=problem.on_key), elsewhere=bool(others))
+
+
+def shots_unheld(experiment: Experiment) -> Iterator[Problem]:
+    """Finds settings by which a training sees all shots, so that none is held out to compare trials by."""
+    training = experiment.training
+    if training.source == "target":
+        yield Problem(
+            ("training", "source"),
+            "target learns from all shots, so none is left to compare trials by; search with source: auxiliary",
+            ("training", "source"),
+        )
+    if training.shot_tasks and experiment.tuning.metric == "held_out_shots":
+        yield Problem(
+            ("training", "shot_tasks"),
+            "learns from all shots, so none is left to compare trials by; write 0, or tuning: {metric: validation}, or "
+            "take the search out of this file",
+            ("training", "shot_tasks"),
+        )
 
 
 def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:

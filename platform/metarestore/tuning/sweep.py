@@ -16,7 +16,8 @@ from ray import tune
 
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment, RayEngine
-from metarestore.config.search_check import candidates
+from metarestore.config.keypath import format_path
+from metarestore.config.search_check import candidates, shots_unheld
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
 from metarestore.engines.cluster import connect
@@ -82,19 +83,6 @@ def run_sweep(
     return result
 
 
-def _require_shots_to_compare_by(experiment: Experiment) -> None:
-    """Refuses trainings that see the shots which trials are compared by."""
-    if experiment.training.source == "target":
-        raise UserError(
-            "training.source: target learns from all shots, so none is left to compare trials by; write auxiliary"
-        )
-    if experiment.training.shot_tasks and experiment.tuning.metric == "held_out_shots":
-        raise UserError(
-            "training.shot_tasks: learns from all shots, so none is left to compare trials by; write shot_tasks: 0, or "
-            "tuning: {metric: validation}"
-        )
-
-
 def require_searchable(experiment: Experiment, root: Path) -> None:
     """Finds what cannot be searched before anything is written.
 
@@ -107,7 +95,8 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
         raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
     if experiment.tuning.metric == "validation" and "validation" not in resolve(experiment, root).images:
         raise UserError("tuning.metric: validation needs data.validation; name a folder, or write held_out_shots")
-    _require_shots_to_compare_by(experiment)
+    if unheld := [f"{format_path(problem.path)}: {problem.text}" for problem in shots_unheld(experiment)]:
+        raise UserError(unheld)
     space = Space(experiment.search)
     problems: list[str] = []
     seen: set[str] = set()
