@@ -9,14 +9,15 @@ cameras    two RealSR cameras, x4: the first five pairs by name are the shots, t
 synthetic  the same on two synthetic cameras that are held back, with shots of 128x128 pixels.
 fomaml     the arms of `cameras` with FOMAML in place of pre-training, on the first camera.
 longer     the arms that matter most, with 2,000 steps, and arms that learn from the five pairs in every step as well
-           (one task of four); each restores as usual and in eight orientations (self-ensemble).
+           (one task of four); each restores as usual and in eight orientations (self-ensemble). Of the fitted
+           distribution as one more auxiliary one there is a control with uniform weights.
 shots      1, 5 and 10 pairs of each camera, tested on the pairs after the tenth.
 
 The data are not part of this repository: DATA needs train/ and valid/ with photographs and real_pairs/<camera>/{lr,hr}
 with aligned x4 pairs (LR 128x128, HR 512x512), such as RealSR.
 
 Run:     python experiments/relation_ablation.py DATA --out runs/relations [--grid cameras ...]
-Results: experiments/results/relation_ablation.md, and experiments/transfer_gain.py
+Results: experiments/results/relation_ablation.md, and what it names; experiments/transfer_gain.py
 """
 
 from __future__ import annotations
@@ -107,21 +108,24 @@ ARMS = {
 }
 """Who decides what is learned from."""
 
-CONTENDERS = ("target_only", "uniform", "uniform_balanced", "random", "inverted", "expert", "response", "transfer")
+CONTENDERS = (
+    *("target_only", "uniform", "uniform_balanced", "random", "inverted", "expert", "response", "transfer"),
+    *("descriptor", "best_single"),
+)
 SHOTS = "training: {shot_tasks: 1}"
 
 Arms = dict[str, str]
 
 
-def single(name: str) -> str:
-    """Learns from one distribution alone."""
-    return f"graph: {{auxiliary: [{name}], estimator: {{kind: uniform}}}}"
+def evenly(*names: str) -> str:
+    """Learns from some distributions alone, from all of them equally."""
+    return f"graph: {{auxiliary: [{', '.join(names)}], estimator: {{kind: uniform}}}}"
 
 
 def fitted(camera: str) -> Arms:
     """Learns from the distribution fitted to a camera's pairs, alone and as one more auxiliary one."""
     return {
-        f"fitted_{camera}": single(f"{camera}_fitted"),
+        f"fitted_{camera}": evenly(f"{camera}_fitted"),
         f"response_fitted_{camera}": f"graph: {{auxiliary: [{', '.join(AUXILIARY)}, {camera}_fitted]}}",
     }
 
@@ -154,8 +158,9 @@ class Grid:
     axis: str = "learner: [{kind: pretrain}]"
 
 
-SINGLES = {f"only_{name}": single(name) for name in AUXILIARY}
+SINGLES = {f"only_{name}": evenly(name) for name in AUXILIARY}
 FITTED = {name: arm for camera in CAMERAS for name, arm in fitted(camera).items()}
+UNIFORM_FITTED = {f"uniform_fitted_{camera}": evenly(*AUXILIARY, f"{camera}_fitted") for camera in CAMERAS}
 MIXED = {name: ARMS[name] for name in ("uniform", "response", "best_single")}
 
 GRIDS = {
@@ -171,13 +176,10 @@ GRIDS = {
         "Real cameras, longer trainings.",
         CAMERAS,
         {name: ARMS[name] for name in CONTENDERS}
-        | {
-            "descriptor": ARMS["descriptor"],
-            "best_single": ARMS["best_single"],
-            "only_bicubic": SINGLES["only_bicubic"],
-        }
+        | {"only_bicubic": SINGLES["only_bicubic"]}
         | FITTED
-        | with_shots(MIXED | FITTED),
+        | UNIFORM_FITTED
+        | with_shots(MIXED | FITTED | UNIFORM_FITTED),
         steps=2000,
         axis="evaluation.self_ensemble: [false, true]",
     ),
@@ -201,15 +203,15 @@ def make_project(folder: Path, data: Path) -> None:
         pairs = data / "real_pairs" / camera
         for name, pool in ((camera, 5), (camera + TEN, 10)):
             (folder / f"tasks/{name}.yaml").write_text(TASK.format(pairs=pairs.resolve(), pool=pool))
-        fitted = folder / f"tasks/{camera}_fitted.yaml"
-        if fitted.exists():
+        twin = folder / f"tasks/{camera}_fitted.yaml"
+        if twin.exists():
             continue
         five = folder / "five" / camera
         for side in ("lr", "hr"):
             (five / side).mkdir(parents=True, exist_ok=True)
             for path in sorted((pairs / side).iterdir())[:5]:
                 link(path, five / side / path.name)
-        fit = ["tasks", "fit", "--pairs", str(five), "--out", str(fitted)]
+        fit = ["tasks", "fit", "--pairs", str(five), "--out", str(twin)]
         subprocess.run([sys.executable, "-m", "metarestore", *fit], check=True)
 
 
@@ -264,20 +266,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/relations"))
-    parser.add_argument("--grid", nargs="*", choices=GRIDS, default=list(GRIDS))
+    parser.add_argument("--grid", nargs="*", choices=GRIDS, default=list(GRIDS), help="all if left out")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     make_project(options.out, options.data)
     for grid in options.grid:
         experiment = write_experiment(options.out, grid, options.steps, options.seeds)
-        run = [
-            "ablate",
-            str(experiment),
-            "--against",
-            "uniform_balanced" if "uniform_balanced" in GRIDS[grid].arms else "uniform",
-            "--out",
-            str(options.out / grid),
-        ]
+        reference = "uniform_balanced" if "uniform_balanced" in GRIDS[grid].arms else "uniform"
+        run = ["ablate", str(experiment), "--against", reference, "--out", str(options.out / grid)]
         resume = ["--resume"] if (options.out / grid / "grid.json").exists() else []
         subprocess.run([sys.executable, "-m", "metarestore", *run, *resume], check=True)

@@ -23,7 +23,7 @@ from metarestore.evaluation.statistics import bootstrap_difference, crossed_diff
 
 AGAINST = (
     *("uniform_balanced", "uniform", "random", "inverted", "expert", "only_bicubic", "target_only", "fitted"),
-    *("uniform_shots", "fitted_shots"),
+    *("uniform_shots", "fitted_shots", "uniform_fitted", "uniform_fitted_shots"),
 )
 
 SINGLE = "only_"
