@@ -138,6 +138,15 @@ def test_trainings_on_shots_are_shared_where_the_shots_are(
     assert (first == second) == shared
 
 
+def test_where_all_tasks_are_of_the_shots_none_is_added(small_experiment: Build, tmp_path: Path) -> None:
+    """An arm that learns from the shots alone may inherit `shot_tasks`: it is the same training."""
+    plain, inherited = (
+        resolve(small_experiment(training={"source": "target", **more}), REPOSITORY) for more in ({}, {"shot_tasks": 1})
+    )
+    assert training_study(plain) == training_study(inherited)
+    assert np.array_equal(trained(plain, tmp_path / "plain"), trained(inherited, tmp_path / "inherited"))
+
+
 def _merged(setting: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     return setting | {section: setting.get(section, {}) | entries for section, entries in patch.items()}
 

@@ -488,9 +488,12 @@ def test_broken_records_are_named(small_study: Callable[..., Study], tmp_path: P
         trained(study, tmp_path, resume=True)
 
 
-def test_learning_from_the_shots_alone_needs_no_relations(small_study: Callable[..., Study], tmp_path: Path) -> None:
+@pytest.mark.parametrize("shot_tasks", [0, 1])
+def test_learning_from_the_shots_alone_needs_no_relations(
+    small_study: Callable[..., Study], tmp_path: Path, shot_tasks: int
+) -> None:
     observer = Silent()
-    trained(small_study(training={"source": "target"}), tmp_path, observer=observer)
+    trained(small_study(training={"source": "target", "shot_tasks": shot_tasks}), tmp_path, observer=observer)
     assert observer.relations == []
     assert observer.rows[0]["weights"] == [1.0]
     assert not (tmp_path / "graph.json").exists()
