@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from metarestore.config.grid import Grid
 from metarestore.evaluation.grid import CellResult, Figures, GridResult, paired_table
@@ -135,6 +137,28 @@ def test_the_figure_sorts_arms_and_marks_bicubic_and_reference(grid: GridResult)
     assert (first.get_title("left"), second.get_title("left")) == ("shots 1", "shots 5")
     ends = [list(line.get_xdata()) for line in first.lines]
     assert sorted(one[0] for one in ends if one == [one[0]] * 2) == pytest.approx([0, 0.3])
+
+
+def test_titles_of_many_axes_stay_in_their_panels(grid: GridResult) -> None:
+    """Two more axes with long values, a panel for each: no title leaves the figure or meets its neighbour."""
+    more = [{"graph.target": f"camera_of_a_long_name_{k}", "evaluation.self_ensemble": str(k > 1)} for k in range(3)]
+    cells = [replace(one, labels={**extra, **one.labels}) for one in grid.cells for extra in more]
+    cells = [replace(one, name=f"{one.name},{one.labels['graph.target']}") for one in cells]
+    wide = replace(
+        grid,
+        names={"graph.target": "target", "evaluation.self_ensemble": "self_ensemble", **grid.names},
+        planned={one.name: (one.arm, one.group) for one in cells},
+        cells=tuple(cells),
+        failures={},
+    )
+    figure = grid_figure(wide)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = {panel.get_title("left") for panel in figure.axes} - {""}
+    boxes = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text() in titles]
+    assert len(boxes) == 6
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
 
 
 def test_the_shipped_ablation_has_the_cells_that_it_promises() -> None:

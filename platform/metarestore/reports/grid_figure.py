@@ -28,14 +28,15 @@ def grid_figure(grid: GridResult) -> Figure:
     last = len({dict(group.labels)[varying[-1]] for group in groups}) if varying else 1
     columns = last if last <= _MOST else min(_MOST, len(groups))
     rows = math.ceil(len(groups) / columns)
-    height = 0.75 + 0.19 * max(len(group.rows) for group in groups)
+    height = 0.75 + 0.19 * max(len(group.rows) for group in groups) + 0.17 * max(len(varying) - 1, 0)
     # Long names must not take the room of what is drawn.
     width = 2.2 + 0.07 * max(len(arm) for arm in grid.arms)
     figure = Figure(figsize=(max(WIDTH, width * columns), height * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, group in zip(panels, groups, strict=False):
         _draw(panel, grid, group)
-        title = ", ".join(f"{grid.names[key]} {dict(group.labels)[key]}" for key in varying)
+        # A line for each, as a panel is narrower than all of them together.
+        title = "\n".join(f"{grid.names[key]} {dict(group.labels)[key]}" for key in varying)
         panel.set_title(title or grid.name)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
