@@ -5,6 +5,7 @@ photographs that it is measured on. Two intervals of 95% are given: of a bootstr
 three seeds make too narrow, and the wider one of Student's t with crossed random effects.
 
 Run:     python experiments/relation_claims.py runs/relations/cameras runs/relations/synthetic [--before]
+         python experiments/relation_claims.py runs/relations/longer --pair response uniform --pair fitted bicubic
 Results: experiments/results/relation_ablation.md
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +66,33 @@ def line(name: str, differences: Floats) -> str:
     )
 
 
+def report(arms: dict[str, Floats], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Compares pairs of arms, or the best weighted arm with the controls where no pairs are given."""
+    head = ["", "| | dB | bootstrap | crossed t |", "| :-- | --: | --: | --: |"]
+    if pairs:
+        known = [(one, other) for one, other in pairs if one in arms and other in arms]
+        return [*head, *(line(f"{one} − {other}", arms[one] - arms[other]) for one, other in known)]
+    weighted = [arm for arm in arms if arm not in ("bicubic", *AGAINST) and not arm.startswith(SINGLE)]
+    if not weighted:  # not run yet
+        return []
+    best = max(weighted, key=lambda arm: float(arms[arm].mean()))
+    gain = float((arms[best] - arms["bicubic"]).mean())
+    others = [other for other in ("bicubic", *AGAINST) if other in arms]
+    return [
+        f"{best} is the best weighted arm, {gain:+.2f} dB over bicubic",
+        *head,
+        *(line(f"{best} − {other}", arms[best] - arms[other]) for other in others),
+    ]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grids", nargs="+", type=Path)
     parser.add_argument("--before", action="store_true", help="before adaptation to the shots")
+    parser.add_argument("--pair", nargs=2, action="append", default=[], metavar="ARM", help="compares these two alone")
     options = parser.parse_args()
     for grid in options.grids:
         for group, arms in figures(grid, "before" if options.before else "after").items():
-            weighted = [arm for arm in arms if arm not in ("bicubic", *AGAINST) and not arm.startswith(SINGLE)]
-            if not weighted:  # not run yet
-                continue
-            means = {arm: float(arms[arm].mean()) for arm in weighted}
-            best = max(means, key=lambda arm: means[arm])
-            gain = means[best] - float(arms["bicubic"].mean())
-            seeds, photographs = arms[best].shape
-            print(f"\n{group}: {best} is the best weighted arm, {gain:+.2f} dB over bicubic")
-            print(f"({seeds} seeds, {photographs} photographs).\n")
-            print(f"| {best} minus | dB | bootstrap | crossed t |\n| :-- | --: | --: | --: |")
-            for other in ("bicubic", *AGAINST):
-                if other in arms:
-                    print(line(other, arms[best] - arms[other]))
+            seeds, photographs = arms["bicubic"].shape
+            print(f"\n{group} ({seeds} seeds, {photographs} photographs)")
+            print("\n".join(report(arms, options.pair)))
