@@ -29,7 +29,7 @@ from metarestore.fitting.kernel import ColourLine, fit_kernel, synthesise
 from metarestore.fitting.pairs import Pair, list_pairs, read_pair
 from metarestore.fitting.write import write_task
 from metarestore.project import read_task
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 CAMERAS = (
     "realsr_canon5d3",

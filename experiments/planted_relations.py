@@ -30,7 +30,8 @@ from metarestore.learners.process import prepare_process
 from metarestore.learners.workspace import Workspace
 from metarestore.project import TASK_FILE, Project, catalogue, resolve
 from metarestore.seeds import generator
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 AUXILIARY = Project(catalogue()).graph("phone_camera").auxiliary
 

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 import metarestore
 from metarestore.errors import UserError
 from metarestore.project import catalogue, read_task
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import PipelineSpec
 
 SOURCES = [path.read_text() for path in sorted((catalogue() / "tasks").glob("*.yaml"))] + [
     "kind: pairs\nscale: 2\nlr: lr\nhr: hr\n",
@@ -117,7 +119,7 @@ def _of_a_module(code: object) -> bool:
 WATCH = Watch()
 
 
-def assert_loads_or_explains(tmp_path: Path, text: str) -> SyntheticSpec | PairsSpec | None:
+def assert_loads_or_explains(tmp_path: Path, text: str) -> PipelineSpec | PairsSpec | None:
     """Reads `text` as a task file; whatever is wrong with it must be explained in located lines."""
     project = tmp_path / "project"
     (project / "tasks").mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def assert_loads_or_explains(tmp_path: Path, text: str) -> SyntheticSpec | Pairs
         except UserError as error:
             problems = error.problems
         else:
-            if isinstance(spec, SyntheticSpec):
+            if isinstance(spec, PipelineSpec):
                 for index in range(3):
                     spec.degradation(content_hash(spec), 0, index)
     assert spec or problems

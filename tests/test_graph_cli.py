@@ -15,7 +15,7 @@ import pytest
 from metarestore.degradations import Pipeline
 from metarestore.graphs.graph import build_graph, load_graph, save_graph, targets_of
 from metarestore.graphs.relations import Relations
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 

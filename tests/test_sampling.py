@@ -19,10 +19,10 @@ from metarestore.sampling import record, sample
 from metarestore.sampling.record import FILE, Header, Record, read_samples
 from metarestore.sampling.replay import Replay
 from metarestore.sampling.sample import Sample, Sampler, new_header, sha256, write_samples
-from metarestore.tasks.distribution import SyntheticTasks
 from metarestore.tasks.images import ImageSource, ImageStore, read_image, write_image
-from metarestore.tasks.open import open_pairs
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec, open_pairs
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import SyntheticSpec, SyntheticTasks
 from metarestore.tasks.task import Episode
 from metarestore.tasks.vectors import draw_matrix
 
@@ -95,7 +95,7 @@ def test_the_header_is_complete_in_itself(tmp_path: Path) -> None:
     assert head.spec == SPEC
     assert content_hash(head.spec) == head.content == content_hash(SPEC)
     assert set(head.versions) >= {"metarestore", "numpy", "opencv", "torch"}
-    columns, matrix = draw_matrix(SPEC, [one.task_draw(head).degradations for one in records])
+    columns, matrix = draw_matrix(SPEC.pipeline, [one.task_draw(head).degradations for one in records], SPEC.scale)
     assert columns == head.columns
     np.testing.assert_array_equal(matrix, np.array([one.vector for one in records], dtype=float))
 

@@ -17,7 +17,7 @@ from metarestore.errors import UserError
 if TYPE_CHECKING:
     from metarestore.descriptors.describe import Description, Progress
     from metarestore.models.network import Network
-    from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
+    from metarestore.tasks.spec import DistributionSpec, Scale
 
 console = Console()
 
@@ -125,12 +125,12 @@ def _require_decodable(files: Sequence[Path]) -> None:
         raise UserError(problems)
 
 
-def _specs(patterns: Sequence[str], scale: int) -> dict[str, SyntheticSpec | PairsSpec]:
+def _specs(patterns: Sequence[str], scale: int) -> dict[str, DistributionSpec]:
     """Reads the tasks that names, patterns and YAML files stand for, at the network's scale."""
     from metarestore.project import Project, read_task
 
     wanted = cast("Scale", scale)
-    specs: dict[str, SyntheticSpec | PairsSpec] = {}
+    specs: dict[str, DistributionSpec] = {}
     for pattern in patterns:
         if pattern.endswith(".yaml"):
             found = {Path(pattern).stem: read_task(Path(pattern), wanted)}
@@ -142,16 +142,13 @@ def _specs(patterns: Sequence[str], scale: int) -> dict[str, SyntheticSpec | Pai
     return specs
 
 
-def _task_job(network: Network, name: str, spec: SyntheticSpec | PairsSpec, options: _Options) -> _Job:
+def _task_job(network: Network, name: str, spec: DistributionSpec, options: _Options) -> _Job:
     from metarestore.descriptors.describe import describe_images, describe_task, open_tasks, require_describer
     from metarestore.learners.process import prepare_process
     from metarestore.tasks.images import ImageSource, ImageStore
-    from metarestore.tasks.photographs import list_photographs
-    from metarestore.tasks.spec import PairsSpec
 
-    if isinstance(spec, PairsSpec):
+    if files := spec.lr_files():
         require_describer(network, sees_hr=False)
-        files = list_photographs(spec.lr)
         _require_decodable(list(files.values()))
         describe = partial(describe_images, network, files, name=name, kind="task", crop=options.crop)
         return _Job(name, len(files), describe)

@@ -24,7 +24,7 @@ from metarestore.config.experiment import MANY, Experiment, ExperimentFile, Fold
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
 from metarestore.config.grid_check import check_grid
-from metarestore.config.keypath import KeyPath, format_path
+from metarestore.config.keypath import format_path
 from metarestore.config.learner import Distill
 from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import Problem, problems_of
@@ -36,10 +36,11 @@ from metarestore.graphs.prior import earlier_relations
 from metarestore.learners.workspace import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
-from metarestore.tasks.spec import PairsSpec, ProtocolSpec, Scale, SyntheticSpec, TaskSpec
+from metarestore.tasks.kinds import TaskSpec
+from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.tasks.task import Split
 
-TASK_FILE: TypeAdapter[SyntheticSpec | PairsSpec] = TypeAdapter(TaskSpec)
+TASK_FILE: TypeAdapter[DistributionSpec] = TypeAdapter(TaskSpec)
 
 
 def catalogue() -> Path:
@@ -84,7 +85,7 @@ class Project:
             raise UserError(f"{place}{missing}{hint}")
         return known[name]
 
-    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+    def task(self, name: str, key: str = "", scale: Scale | None = None) -> DistributionSpec:
         """Reads a task file; relative paths in it become absolute.
 
         Args:
@@ -97,14 +98,14 @@ class Project:
         """
         return read_task(self.path("tasks", name, key), scale)
 
-    def protocol(self, name: str, scale: Scale) -> ProtocolSpec:
+    def protocol(self, name: str, scale: Scale) -> DistributionSpec:
         """Reads a task file that is an evaluation protocol.
 
         Raises:
             UserError: The file is missing or wrong, or it is no protocol, or not for this scale.
         """
         spec = self.task(name, "--protocol", scale)
-        if not isinstance(spec, ProtocolSpec):
+        if not spec.cases:
             raise UserError(f"--protocol: '{name}' is of kind {spec.kind}; name a task file of kind protocol")
         return spec
 
@@ -114,7 +115,7 @@ class Project:
 
     def distributions(
         self, pattern: str, key: str, scale: Scale | None = None, without: str | None = None
-    ) -> dict[str, SyntheticSpec | PairsSpec]:
+    ) -> dict[str, DistributionSpec]:
         """Returns the distributions that a name or pattern stands for; evaluation protocols are none.
 
         Args:
@@ -129,16 +130,16 @@ class Project:
         known = self.names("tasks")
         matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != without]
         found = {name: self.task(name, key, scale) for name in matches}
-        if pattern in found and isinstance(found[pattern], ProtocolSpec):
+        if pattern in found and found[pattern].cases:
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
         if not matches and pattern == without:
             raise UserError(f"{key}: '{pattern}' is the target itself; name other distributions to learn from")
-        distributions = {name: spec for name, spec in found.items() if not isinstance(spec, ProtocolSpec)}
+        distributions = {name: spec for name, spec in found.items() if not spec.cases}
         if not distributions:
             raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
         return distributions
 
-    def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, SyntheticSpec | PairsSpec]:
+    def auxiliary(self, graph: GraphSpec, scale: Scale | None = None) -> dict[str, DistributionSpec]:
         """Returns the distributions that a graph's names and patterns stand for, without its target.
 
         Args:
@@ -149,13 +150,13 @@ class Project:
             UserError: A name or pattern stands for nothing, or the scales differ.
         """
         target = self.task(graph.target, "graph.target", scale)
-        if isinstance(target, ProtocolSpec):
+        if target.cases:
             raise UserError(f"graph.target: '{graph.target}' is an evaluation protocol; name a task distribution")
-        specs: dict[str, SyntheticSpec | PairsSpec] = {}
+        specs: dict[str, DistributionSpec] = {}
         for pattern in graph.auxiliary:
             specs |= self.distributions(pattern, "graph.auxiliary", scale, without=graph.target)
         for name, spec in specs.items():
-            if isinstance(spec, PairsSpec) and isinstance(target, PairsSpec) and spec.hr.samefile(target.hr):
+            if spec.own_images and target.own_images and spec.own_images.samefile(target.own_images):
                 raise UserError(
                     f"graph.auxiliary: '{name}' has the same pairs as the target '{graph.target}', so its test pairs "
                     "could be learned from; leave it out"
@@ -179,7 +180,7 @@ class Project:
         return specs
 
 
-def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
     """Reads a task file; relative paths in it start at its project's folder and become absolute.
 
     Args:
@@ -190,47 +191,18 @@ def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSp
         UserError: The file is missing or wrong, or something that it names is missing, or it is not for this scale.
     """
     document = read_document(path)
-    spec = validate(document, TASK_FILE)
-    root = project_root(path)
-    rooted = _rooted_pairs(spec, root) if isinstance(spec, PairsSpec) else _rooted_pipeline(spec, root)
-    if problems := rooted[1]:
+    spec = validate(document, TASK_FILE).rooted(project_root(path))
+    if problems := spec.missing():
         places = [(document.locate(at), format_path(at), text) for at, text in problems]
         raise UserError([f"{display_path(path)}:{line}:{col}: {key}: {text}" for (line, col), key, text in places])
     if scale is None or scale == spec.scale:
-        return rooted[0]
-    if isinstance(rooted[0], PairsSpec):
-        raise UserError(f"{display_path(path)}: the pairs are for scale {spec.scale}, not for {scale}; leave out scale")
+        return spec
     try:
-        return rooted[0].at_scale(scale)
+        return spec.at_scale(scale)
     except PydanticCustomError as error:
         at = (error.context or {}).get("at", ())
         line, column = document.locate(at)
         raise UserError(f"{display_path(path)}:{line}:{column}: {format_path(at)}: {error.message()}") from error
-
-
-Problems = list[tuple[KeyPath, str]]
-
-
-def _rooted_pairs(spec: PairsSpec, root: Path) -> tuple[PairsSpec, Problems]:
-    folders = {key: root / getattr(spec, key) for key in ("lr", "hr")}
-    problems: Problems = [
-        ((key,), f"there is no folder {folder}; put the images there")
-        for key, folder in folders.items()
-        if not folder.is_dir()
-    ]
-    return spec.model_copy(update=folders), problems
-
-
-def _rooted_pipeline(spec: SyntheticSpec, root: Path) -> tuple[SyntheticSpec, Problems]:
-    rooted = spec.model_copy(update={"pipeline": spec.pipeline.rooted(root)})
-    problems: Problems = []
-    for at, step in rooted.pipeline.entries():
-        if not step.inner:
-            try:
-                step.content()
-            except ValueError as error:
-                problems.append((("pipeline", *at, "path"), str(error)))
-    return rooted, problems
 
 
 def read_experiment(path: Path, overrides: Sequence[Override] = ()) -> Experiment:
@@ -329,12 +301,12 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
         for key, size in sizes.items()
         if size % study.scale
     ]
-    if isinstance(target, SyntheticSpec) and "test" not in study.images:
+    if target.own_images is None and "test" not in study.images:
         problems.append(
             f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
             "name a folder of photographs, e.g. data: {train: DIR, test: DIR}"
         )
-    pairs = [name for name, spec in study.auxiliary.items() if isinstance(spec, PairsSpec)]
+    pairs = [name for name, spec in study.auxiliary.items() if spec.own_images]
     if experiment.shared_until and pairs:
         problems.append(
             f"learner.warmup_steps: the contrast warms up on the same clean patches for all, but '{pairs[0]}' is made "

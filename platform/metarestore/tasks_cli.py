@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from metarestore.sampling.record import Header
     from metarestore.sampling.sample import Sample
-    from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+    from metarestore.tasks.spec import DistributionSpec
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
 
@@ -103,13 +103,12 @@ def _refuse(given: set[str], option: str, reason: str) -> None:
 def _header(name: str, scale: int | None, seed: int, patch: int, data: Path | None, split: str | None) -> Header:
     from metarestore.sampling.sample import new_header
     from metarestore.tasks.images import ImageSource
-    from metarestore.tasks.spec import SyntheticSpec
 
     [(stem, spec)] = _specs([name], scale)
     if data is not None:
         return new_header(stem, spec, seed=seed, patch=patch, data=ImageSource.folder(data))
-    if split is not None and not isinstance(spec, SyntheticSpec):
-        raise UserError(f"--split: {stem} is made of real pairs, which have no splits; leave it out")
+    if split is not None and spec.own_images:
+        raise UserError(f"--split: {stem} has images of its own, which have no splits; leave it out")
     return new_header(stem, spec, seed=seed, patch=patch, data=ImageSource.embedded(split) if split else None)
 
 
@@ -217,7 +216,7 @@ def _file(name: str) -> Path:
     return Path(name) if name.endswith(".yaml") else Project(Path.cwd()).path("tasks", name)
 
 
-def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, SyntheticSpec | PairsSpec]]:
+def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, DistributionSpec]]:
     """Reads tasks; on one thread, on which small images are degraded several times faster than on all."""
     from metarestore.learners.process import prepare_process
     from metarestore.project import read_task

@@ -11,7 +11,8 @@ import torch
 from metarestore.degradations import OPERATIONS, Backend, Pipeline, bicubic_upsample, replay
 from metarestore.degradations.base import Drawn
 from metarestore.project import read_task
-from metarestore.tasks.spec import SyntheticSpec, content_hash
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import PipelineSpec
 
 CATALOGUE = sorted((Path(__file__).parents[2] / "tasks").glob("*.yaml"))
 # Noise and coding errors do not move anything, but hide from the measurement whether something did. Lateral chromatic
@@ -71,10 +72,10 @@ def calm(draws: Drawn) -> Drawn:
     return tuple(replace(draw, params={**draw.params, **CALM.get(draw.op, {})}) for draw in kept)
 
 
-def specs() -> Iterator[tuple[str, SyntheticSpec]]:
+def specs() -> Iterator[tuple[str, PipelineSpec]]:
     for path in CATALOGUE:
         spec = read_task(path)
-        if isinstance(spec, SyntheticSpec):
+        if isinstance(spec, PipelineSpec):
             for scale in getattr(spec, "scales", (2, 3, 4)):
                 yield f"{path.stem}-x{scale}", spec.at_scale(scale)
 

@@ -26,9 +26,9 @@ from metarestore.models.checkpoint import load_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.restore import image_restorer, to_image
 from metarestore.project import Project
-from metarestore.tasks.distribution import SyntheticTasks
 from metarestore.tasks.images import ImageSource, ImageStore, read_image
-from metarestore.tasks.spec import PairsSpec
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.synthetic import SyntheticTasks
 
 
 def tasks_of(name: str = "noise_gaussian", patches: int = 3, patch: int = 32) -> SyntheticTasks:

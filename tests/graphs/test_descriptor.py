@@ -25,7 +25,7 @@ from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.parameters import initial_vector
 from metarestore.project import Project, resolve
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 ROOT = Path(__file__).parents[2]
 TEACHER = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")

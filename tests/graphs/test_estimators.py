@@ -19,7 +19,7 @@ from metarestore.graphs.reliability import bootstrap_error, jackknife_error, ran
 from metarestore.graphs.weights import relation_weights
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Task
 
 ESTIMATORS: dict[str, dict[str, Any]] = {

@@ -30,7 +30,7 @@ from metarestore.graphs.graph import (
 )
 from metarestore.graphs.merge import merge_graphs
 from metarestore.graphs.relations import Relations
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 NAMES = ("a", "b", "c", "d")
 

@@ -22,8 +22,8 @@ from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import JoinedGraph, MessagePassing, RelationNetwork, cosines
+from metarestore.tasks.pairs import PairsSpec
 from metarestore.tasks.photographs import write_image
-from metarestore.tasks.spec import PairsSpec
 
 SmallStudy = Callable[..., Study]
 

@@ -17,7 +17,7 @@ from metarestore.reports.graph_figures import attention_heatmap, graph_drawing, 
 from metarestore.reports.relation_figures import clustering, relation_heatmap
 from metarestore.reports.style import svg
 from metarestore.reports.transfer_figure import transfer_scatter
-from metarestore.tasks.spec import PairsSpec
+from metarestore.tasks.pairs import PairsSpec
 
 PROJECT = Project(Path(__file__).parents[2])
 

@@ -15,10 +15,11 @@ from metarestore.degradations import OPERATIONS
 from metarestore.errors import UserError
 from metarestore.project import Project
 from metarestore.reports.gallery import write_gallery
-from metarestore.reports.preview import drawn_lines, joined, opened, preview_rows, shown, space_of
+from metarestore.reports.preview import drawn_lines, joined, opened, preview_rows, shown
 from metarestore.reports.sweep import sweep_strips, swept
 from metarestore.tasks.images import read_image, write_image
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 REPOSITORY = Path(__file__).parents[2]
 NOISE = {"op": "gaussian_noise", "sigma": [2, 10]}
@@ -43,7 +44,7 @@ def pairs(tmp_path: Path) -> PairsSpec:
 
 
 def lines(one: SyntheticSpec, index: int = 0) -> list[str]:
-    return list(map(joined, drawn_lines(space_of(one), opened("x", one).draw(0, index).degradations)))
+    return list(map(joined, drawn_lines(one.space, opened("x", one).draw(0, index).degradations)))
 
 
 def test_a_caption_has_a_line_for_each_operation_of_which_something_is_drawn() -> None:

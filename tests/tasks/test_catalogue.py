@@ -10,16 +10,17 @@ import pytest
 from metarestore.config.ranges import Range, parse
 from metarestore.degradations.base import Drawn, Step
 from metarestore.project import catalogue, read_task
-from metarestore.tasks.spec import SyntheticSpec, content_hash
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import PipelineSpec
 
 
-def task(name: str, scale: int = 4) -> SyntheticSpec:
+def task(name: str, scale: int = 4) -> PipelineSpec:
     spec = read_task(catalogue() / "tasks" / f"{name}.yaml", scale)
-    assert isinstance(spec, SyntheticSpec)
+    assert isinstance(spec, PipelineSpec)
     return spec
 
 
-def draws(spec: SyntheticSpec, count: int) -> Iterator[Drawn]:
+def draws(spec: PipelineSpec, count: int) -> Iterator[Drawn]:
     content = content_hash(spec)
     return (spec.degradation(content, 0, index) for index in range(count))
 

@@ -15,11 +15,11 @@ from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Workspace
 from metarestore.project import TASK_FILE
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks
-from metarestore.tasks.few_shot import FewShotGeometry, PairsTarget, SyntheticTarget, grid_boxes
+from metarestore.tasks.few_shot import FewShotGeometry, grid_boxes
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
-from metarestore.tasks.open import open_pairs
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec, PairsTarget, PairTasks, open_pairs
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import SyntheticSpec, SyntheticTarget, SyntheticTasks
 from metarestore.tasks.task import Episode, Task, stack
 
 NOISY = "kind: synthetic\nscale: 4\npipeline:\n  - {op: downsample}\n  - {op: gaussian_noise, sigma: [5, 25]}\n"

@@ -11,21 +11,24 @@ import pytest
 from metarestore.degradations import OPERATIONS, Pipeline
 from metarestore.errors import UserError
 from metarestore.project import Project, catalogue, read_experiment, read_task, resolve
-from metarestore.tasks.spec import PairsSpec, ProtocolSpec, SyntheticSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.protocol import ProtocolSpec
+from metarestore.tasks.spec import content_hash
+from metarestore.tasks.synthetic import PipelineSpec
 
 TASK = "kind: synthetic\nscale: 4\npipeline:\n  - {op: gaussian_blur, sigma: [0.4, 2]}\n  - {op: downsample}\n"
 
 
-def spec_of(tmp_path: Path, text: str, name: str = "task") -> SyntheticSpec:
+def spec_of(tmp_path: Path, text: str, name: str = "task") -> PipelineSpec:
     (tmp_path / "tasks").mkdir(exist_ok=True)
     path = tmp_path / "tasks" / f"{name}.yaml"
     path.write_text(text)
     spec = read_task(path)
-    assert isinstance(spec, SyntheticSpec)
+    assert isinstance(spec, PipelineSpec)
     return spec
 
 
-def draws(spec: SyntheticSpec) -> list[object]:
+def draws(spec: PipelineSpec) -> list[object]:
     return [spec.degradation(content_hash(spec), 0, index) for index in range(4)]
 
 
@@ -98,7 +101,7 @@ def test_the_catalogue_serves_every_scale(path: Path, scale: int) -> None:
             read_task(path, scale)
         return
     spec = read_task(path, scale)
-    assert isinstance(spec, SyntheticSpec)
+    assert isinstance(spec, PipelineSpec)
     assert spec.scale == scale
     last = [draw for draw in spec.degradation(content_hash(spec), 0, 0) if draw.op == "downsample"]
     assert [draw.params["scale"] for draw in last] == [scale]

@@ -11,7 +11,7 @@ import pytest
 
 from metarestore.degradations import DegradationDraw, Pipeline
 from metarestore.project import Project
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import PipelineSpec, SyntheticSpec
 from metarestore.tasks.vectors import DrawSpace, draw_matrix, draw_vector
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_a_parameter_may_differ_at_one_scale_only() -> None:
 
 def test_an_operation_that_may_be_absent_says_whether_it_acts() -> None:
     one = spec({"op": "jpeg", "quality": [40, 90], "probability": 0.5}, DOWN)
-    columns, matrix = draw_matrix(one, [one.degradation("x", 0, index) for index in range(200)])
+    columns, matrix = draw_matrix(one.pipeline, [one.degradation("x", 0, index) for index in range(200)], 4)
     assert columns == ("0.jpeg", "0.jpeg.quality")
     assert 70 < matrix[:, 0].sum() < 130
     assert np.array_equal(np.isnan(matrix[:, 1]), matrix[:, 0] == 0)
@@ -107,7 +107,7 @@ def test_structures_nest() -> None:
 def test_draws_of_nested_structures() -> None:
     one = spec(*NESTED)
     draws = [one.degradation("x", 0, index) for index in range(300)]
-    columns, matrix = draw_matrix(one, draws)
+    columns, matrix = draw_matrix(one.pipeline, draws, 4)
     known = matrix[~np.isnan(matrix)]
     assert known.min() >= 0
     assert known.max() <= 1
@@ -124,9 +124,9 @@ def test_draws_of_nested_structures() -> None:
 def test_a_row_of_the_table_is_the_vector_of_the_draw() -> None:
     one = spec(*NESTED)
     draws = [one.degradation("x", 0, index) for index in range(5)]
-    columns, matrix = draw_matrix(one, draws)
+    columns, matrix = draw_matrix(one.pipeline, draws, 4)
     for draw, row in zip(draws, matrix, strict=True):
-        single = draw_vector(one, draw, 4)
+        single = draw_vector(one.pipeline, draw, 4)
         assert single.names == columns
         np.testing.assert_array_equal(single.values, row)
         assert [math.nan if number is None else number for number in single.to_json()] == pytest.approx(
@@ -139,7 +139,7 @@ def test_a_draw_survives_json() -> None:
     one = spec(*NESTED)
     draw = one.degradation("x", 0, 0)
     again = [DegradationDraw.from_json(single.to_json()) for single in draw]
-    np.testing.assert_array_equal(draw_vector(one, again, 4).values, draw_vector(one, draw, 4).values)
+    np.testing.assert_array_equal(draw_vector(one.pipeline, again, 4).values, draw_vector(one.pipeline, draw, 4).values)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_a_draw_of_another_distribution_is_refused(draws: list[DegradationDraw],
 @pytest.mark.parametrize("name", Project(REPOSITORY).names("tasks"))
 def test_every_task_of_the_catalogue_has_vectors(name: str) -> None:
     one = Project(REPOSITORY).task(name)
-    assert isinstance(one, SyntheticSpec)
-    columns, matrix = draw_matrix(one, [one.degradation(name, 0, index) for index in range(800)])
+    assert isinstance(one, PipelineSpec)
+    columns, matrix = draw_matrix(one.pipeline, [one.degradation(name, 0, index) for index in range(800)], one.scale)
     assert len(set(columns)) == len(columns)
     assert matrix.shape == (800, len(columns))
     constant = [column for column, numbers in zip(columns, matrix.T, strict=True) if np.nanstd(numbers) == 0]

@@ -16,7 +16,7 @@ from metarestore.config.grid import Cell, Grid
 from metarestore.errors import UserError
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project, resolve
-from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
+from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.training.run import study_record
 
 NO_TARGET = "(any target)"
@@ -68,7 +68,7 @@ class ReadOnce(Project):
     """A project whose files are read once: for many experiments that are resolved in one go."""
 
     @cached_property
-    def _tasks(self) -> dict[tuple[str, Scale | None], SyntheticSpec | PairsSpec]:
+    def _tasks(self) -> dict[tuple[str, Scale | None], DistributionSpec]:
         return {}
 
     @cached_property
@@ -81,7 +81,7 @@ class ReadOnce(Project):
             self._names[kind] = super().names(kind)
         return self._names[kind]
 
-    def task(self, name: str, key: str = "", scale: Scale | None = None) -> SyntheticSpec | PairsSpec:
+    def task(self, name: str, key: str = "", scale: Scale | None = None) -> DistributionSpec:
         """Returns a task file, as it was when it was first asked for."""
         if (name, scale) not in self._tasks:
             self._tasks[name, scale] = super().task(name, key, scale)

@@ -16,10 +16,10 @@ from metarestore.errors import UserError
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network
 from metarestore.models.restore import to_image
-from metarestore.tasks.distribution import SyntheticTasks
+from metarestore.tasks.distribution import OpenDistribution
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.photographs import read_image
-from metarestore.tasks.spec import PairsSpec, ProtocolSpec, SyntheticSpec
+from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, TaskDraw
 
 Vector = NDArray[np.float64]
@@ -148,9 +148,7 @@ def describe_images(
     return Description(name, kind, tuple(items))
 
 
-def open_tasks(
-    name: str, spec: SyntheticSpec | PairsSpec, images: ImageStore, patches: int, patch: int
-) -> SyntheticTasks:
+def open_tasks(name: str, spec: DistributionSpec, images: ImageStore, patches: int, patch: int) -> OpenDistribution:
     """Opens a synthetic distribution, whose tasks are to be described.
 
     Args:
@@ -163,17 +161,17 @@ def open_tasks(
     Raises:
         UserError: It is a protocol or made of real pairs, or the patch fits neither the scale nor the photographs.
     """
-    if isinstance(spec, ProtocolSpec) or not isinstance(spec, SyntheticSpec):
+    if spec.cases or spec.own_images:
         raise UserError(f"'{name}' is of kind {spec.kind}, which draws no degradations; name a synthetic task")
     if patch % spec.scale or patch <= 0:
         least = max(spec.scale, patch - patch % spec.scale)
         raise UserError(f"--patch: {patch} is not a multiple of the scale {spec.scale}; write {least}")
-    return SyntheticTasks(name, spec, {"train": images}, Episode(patches, 0, patch))
+    return spec.open(name, Episode(patches, 0, patch), lambda _: images)
 
 
 def describe_task(
     network: Network,
-    tasks: SyntheticTasks,
+    tasks: OpenDistribution,
     draws: int,
     *,
     seed: int = 0,
@@ -204,7 +202,7 @@ def describe_task(
     return Description(tasks.name, "task", tuple(items))
 
 
-def describe_draw(network: KDSR, tasks: SyntheticTasks, draw: TaskDraw, crop: int | None = None) -> Tensor:
+def describe_draw(network: KDSR, tasks: OpenDistribution, draw: TaskDraw, crop: int | None = None) -> Tensor:
     """Describes each support patch of a drawn task: (K, C).
 
     Args:

@@ -15,7 +15,7 @@ from metarestore.degradations.base import Drawn
 from metarestore.evaluation.folder import Degrade, FolderReport, Progress, Restore, evaluate_folder
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import to_tensor
-from metarestore.tasks.spec import ProtocolSpec
+from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import drawn_parameters
 
 
@@ -48,7 +48,7 @@ class ProtocolReport:
 
 
 def evaluate_protocol(
-    name: str, spec: ProtocolSpec, folder: Path, restore: Restore, progress: Progress | None = None
+    name: str, spec: DistributionSpec, folder: Path, restore: Restore, progress: Progress | None = None
 ) -> ProtocolReport:
     """Degrades each photograph of a folder by each case, restores it, and compares.
 

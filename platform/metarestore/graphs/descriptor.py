@@ -23,7 +23,6 @@ from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.kdsr import KDSR
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import SyntheticTasks
 
 Floats = NDArray[np.float64]
 
@@ -67,18 +66,13 @@ class DescriptorJob:
         """Returns the descriptor of each draw on each shot, (draws, K, 4C)."""
         del flat
         network, (_, hr) = workspace.describer, workspace.seen_shots
-        distribution = workspace.distribution(self.distribution)
+        distribution = workspace.auxiliary(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "descriptor")
         rows = []
         for index in range(self.draws):
-            draw = distribution.draw(seed, index)
-            if isinstance(distribution, SyntheticTasks):
-                rows.append(descriptors(network, distribution.degrade(hr, draw), hr))
-            else:
-                # Real pairs cannot be applied to other images: their own stand in, one descriptor for every shot.
-                task = distribution.build(draw)
-                own = descriptors(network, task.support_lr, task.support_hr).mean(axis=0)
-                rows.append(np.repeat(own[None], len(hr), axis=0))
+            found = descriptors(network, *distribution.pairs_on(hr, distribution.draw(seed, index)))
+            # What cannot be applied to other images shows its own: one mean descriptor stands in for every shot.
+            rows.append(found if distribution.degrades else np.repeat(found.mean(axis=0)[None], len(hr), axis=0))
         return np.stack(rows)
 
 

@@ -23,7 +23,6 @@ from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import SyntheticTasks
 from metarestore.tasks.task import Task
 
 Floats = NDArray[np.float64]
@@ -46,15 +45,11 @@ class ShotGradientJob:
         seen_lr, seen_hr = workspace.seen_shots
         if self.distribution is None:
             return _halves(workspace, flat, seen_lr, seen_hr, self.options)[None]
-        distribution = workspace.distribution(self.distribution)
+        distribution = workspace.auxiliary(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "gradient")
         rows = []
         for index in range(self.options.draws):
-            draw = distribution.draw(seed, index)
-            if isinstance(distribution, SyntheticTasks):
-                lr, hr = distribution.degrade(seen_hr, draw), seen_hr
-            else:
-                lr, hr, _, _ = distribution.build(draw)
+            lr, hr = distribution.pairs_on(seen_hr, distribution.draw(seed, index))
             rows.append(_halves(workspace, flat, lr, hr, self.options))
         return np.stack(rows)
 

@@ -21,7 +21,7 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.models.checkpoint import write_atomically
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.spec import DistributionSpec, content_hash
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
@@ -36,8 +36,8 @@ _NUMBERS = ("relation", "standard_error", "weight", "own_relation", "own_error")
 def build_graph(
     relations: Relations,
     weights: Mapping[str, float],
-    auxiliary: Mapping[str, SyntheticSpec | PairsSpec],
-    target: SyntheticSpec | PairsSpec,
+    auxiliary: Mapping[str, DistributionSpec],
+    target: DistributionSpec,
     provenance: Mapping[str, Any],
     tasks: Mapping[str, int] | None = None,
 ) -> Graph:
@@ -212,8 +212,9 @@ def provenance_of(graph: Graph, target: str) -> dict[str, Any]:
 
 
 def is_real(graph: Graph, name: str) -> bool:
-    """Returns whether a distribution is made of real pairs."""
-    return bool(json.loads(graph.nodes[name].get("parameters", "{}")).get("kind") == "pairs")
+    """Returns whether a distribution is made of images of its own, so that no pipeline stands among its parameters."""
+    parameters = json.loads(graph.nodes[name].get("parameters", "{}"))
+    return bool(parameters) and "pipeline" not in parameters
 
 
 def save_graph(graph: Graph, folder: Path) -> None:
@@ -295,7 +296,7 @@ def _problems(graph: Graph) -> Iterator[str]:
                 yield f"{key} of the edge from '{a}' to '{b}' is no number: {edge[key]!r}"
 
 
-def _parameters(spec: SyntheticSpec | PairsSpec) -> str:
+def _parameters(spec: DistributionSpec) -> str:
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True)
 
 

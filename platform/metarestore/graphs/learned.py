@@ -22,7 +22,6 @@ from metarestore.graphs.reliability import bootstrap_error, jackknife_error, ran
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.relation_network import Nodes, PairEncoder, RelationNetwork, cosines
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import SyntheticTasks
 
 Floats = NDArray[np.float64]
 
@@ -123,19 +122,14 @@ def combined(told: Floats) -> Floats:
 
 def _embeddings(encoder: PairEncoder, workspace: Workspace, name: str, hr: Tensor, draws: int) -> Tensor:
     """Embeds the draws of one distribution on the HR shots: (draws, K, d)."""
-    distribution = workspace.distribution(name)
+    distribution = workspace.auxiliary(name)
     seed = derived_seed(workspace.experiment.seed, "relation prototypes")
-    clean = bicubic_downsample(hr, workspace.study.scale).clamp(0, 1)
     rows = []
     for index in range(draws):
-        draw = distribution.draw(seed, index)
-        if isinstance(distribution, SyntheticTasks):
-            rows.append(encoder(distribution.degrade(hr, draw), clean))
-        else:
-            # Real pairs cannot be applied to other images: their own stand in, one embedding for every shot.
-            own_lr, own_hr, _, _ = distribution.build(draw)
-            own = encoder(own_lr, bicubic_downsample(own_hr, distribution.scale).clamp(0, 1))
-            rows.append(own.mean(dim=0).expand(len(hr), -1))
+        lr, shown = distribution.pairs_on(hr, distribution.draw(seed, index))
+        found = encoder(lr, bicubic_downsample(shown, distribution.scale).clamp(0, 1))
+        # What cannot be applied to other images shows its own: one mean embedding stands in for every shot.
+        rows.append(found if distribution.degrades else found.mean(dim=0).expand(len(hr), -1))
     return torch.stack(rows)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from metarestore.errors import UserError
 from metarestore.graphs.graph import Graph, load_graph, relations_of, targets_of
 from metarestore.graphs.relations import Relations
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.spec import DistributionSpec, content_hash
 
 Floats = NDArray[np.float64]
 
@@ -102,9 +102,7 @@ def _completed(errors: Floats) -> Floats | None:
     return None if not len(known) else np.where(np.isfinite(errors), errors, known.max())
 
 
-def earlier_relations(
-    path: Path, measured: str, auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
-) -> tuple[Relations, ...]:
+def earlier_relations(path: Path, measured: str, auxiliary: Mapping[str, DistributionSpec]) -> tuple[Relations, ...]:
     """Reads the relations of earlier targets that can be combined with a new estimate.
 
     Args:
@@ -136,7 +134,7 @@ def earlier_relations(
     return tuple(relations_of(graph, target) for target in chosen)
 
 
-def _require_unchanged(graph: Graph, path: Path, auxiliary: Mapping[str, SyntheticSpec | PairsSpec]) -> None:
+def _require_unchanged(graph: Graph, path: Path, auxiliary: Mapping[str, DistributionSpec]) -> None:
     changed = [
         f"graph.prior.graph: the task '{name}' is not the one of {path}: its file was changed in between; rename it, "
         "or leave prior out"

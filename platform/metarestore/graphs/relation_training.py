@@ -25,7 +25,7 @@ from metarestore.learners.workspace import Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import RelationNetwork, cosines
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks, draw_pair_patches, draw_patches, to_tensor
+from metarestore.tasks.distribution import OpenDistribution, draw_patches, to_tensor
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode
 
@@ -134,7 +134,7 @@ def episode_loss(network: RelationNetwork, pairs: Pairs) -> Tensor:
 def episode(workspace: Workspace, side: int, seed: int, index: int) -> Pairs:
     """Draws tasks of every auxiliary distribution, all on one clean patch: images (N, tasks, 3, h, w).
 
-    Real pairs cannot be made of other photographs: they come with patches of their own.
+    Distributions that cannot degrade the patch come with patches of their own.
 
     Args:
         workspace: The study.
@@ -144,22 +144,21 @@ def episode(workspace: Workspace, side: int, seed: int, index: int) -> Pairs:
     """
     geometry, names = Episode(_TASKS, 0, side), tuple(workspace.study.auxiliary)
     found: dict[str, Pairs] = {}
-    synthetic: list[SyntheticTasks] = []
-    for distribution in map(workspace.distribution, names):
-        if isinstance(distribution, SyntheticTasks):
-            synthetic.append(distribution)
-        elif isinstance(distribution, PairTasks):
-            pool = (distribution.hr, distribution.pool, distribution.scale)
-            refs, _ = draw_pair_patches(*pool, geometry, seed, index)
-            lr, hr = distribution.build_support(distribution.draw_on(refs, []))
+    degrading: list[OpenDistribution] = []
+    for distribution in map(workspace.auxiliary, names):
+        if distribution.degrades:
+            degrading.append(distribution)
+        else:
+            own = distribution.with_episode(geometry)
+            lr, hr = own.build_support(own.draw(seed, index))
             found[distribution.name] = Pairs(lr, bicubic_downsample(hr, distribution.scale).clamp(0, 1))
-    if synthetic:
-        found |= _degraded(synthetic, workspace.images("train"), geometry, seed, index)
+    if degrading:
+        found |= _degraded(degrading, workspace.images("train"), geometry, seed, index)
     return Pairs(*(torch.stack([found[name][k] for name in names]) for k in (0, 1)))
 
 
 def _degraded(
-    distributions: Sequence[SyntheticTasks], images: ImageStore, geometry: Episode, seed: int, index: int
+    distributions: Sequence[OpenDistribution], images: ImageStore, geometry: Episode, seed: int, index: int
 ) -> dict[str, Pairs]:
     """Degrades one patch by several draws of each distribution; the k-th draws of all have the same noise fields."""
     refs, _ = draw_patches(images, "train", geometry, seed, index)
@@ -179,10 +178,6 @@ def patch_side(workspace: Workspace) -> int:
     """Returns the side of a training patch, in HR pixels: no larger than the shots or any photograph learned from."""
     scale = workspace.study.scale
     sides = [_SIDE * scale, *workspace.shots.support_hr.shape[-2:]]
-    for distribution in map(workspace.distribution, workspace.study.auxiliary):
-        if isinstance(distribution, PairTasks):
-            sides += [side for name in distribution.pool for side in distribution.hr.size(name)]
-        else:
-            images = workspace.images("train")
-            sides += [side for name in images.names for side in images.size(name)]
+    for distribution in map(workspace.auxiliary, workspace.study.auxiliary):
+        sides += [side for size in distribution.sizes() for side in size]
     return int(min(sides)) // scale * scale

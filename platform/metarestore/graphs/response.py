@@ -26,7 +26,6 @@ from metarestore.graphs.relations import Relations
 from metarestore.graphs.spectra import compare_spectra, response
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import SyntheticTasks
 
 Floats = NDArray[np.float64]
 
@@ -42,17 +41,17 @@ class ResponseJob:
         """Returns the features of each draw on each shot, (draws, K, F)."""
         del flat
         _, hr = workspace.seen_shots
-        distribution = workspace.distribution(self.distribution)
+        distribution = workspace.auxiliary(self.distribution)
         seed = derived_seed(workspace.experiment.seed, "response")
         draws = [distribution.draw(seed, index) for index in range(self.options.draws)]
-        if isinstance(distribution, SyntheticTasks):
+        if distribution.degrades:
             lr = torch.stack([distribution.degrade(hr, draw) for draw in draws])
             return _features(lr, hr, distribution.scale, self.options)
-        # Real pairs cannot be applied to other images: their own stand in, in turn, one for each shot.
+        # What cannot be applied to other images shows its own: they stand in, in turn, one for each shot.
         rows = []
         for draw in draws:
-            task = distribution.build(draw)
-            own = _features(task.support_lr[None], task.support_hr, distribution.scale, self.options)[0]
+            own_lr, own_hr = distribution.build_support(draw)
+            own = _features(own_lr[None], own_hr, distribution.scale, self.options)[0]
             rows.append(own[np.arange(len(hr)) % len(own)])
         return np.stack(rows)
 

@@ -26,18 +26,10 @@ from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks, TaskDistribution
-from metarestore.tasks.few_shot import (
-    FewShotDraw,
-    FewShotGeometry,
-    FewShotTarget,
-    PairsTarget,
-    ShotTasks,
-    SyntheticTarget,
-)
+from metarestore.tasks.distribution import OpenDistribution, TaskDistribution
+from metarestore.tasks.few_shot import FewShotDraw, FewShotGeometry, FewShotTarget, ShotTasks
 from metarestore.tasks.images import ImageSource, ImageStore
-from metarestore.tasks.open import open_pairs
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
 _SEEN = 256
@@ -56,8 +48,8 @@ class Study:
     """
 
     experiment: Experiment
-    auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
-    target: SyntheticSpec | PairsSpec
+    auxiliary: Mapping[str, DistributionSpec]
+    target: DistributionSpec
     images: Mapping[Split, ImageSource]
 
     @cached_property
@@ -113,7 +105,7 @@ class Workspace:
         self.study = study
         self.device = torch.device(device)
         self._stores: dict[Split, ImageStore] = {}
-        self._distributions: dict[str, TaskDistribution] = {}
+        self._auxiliary: dict[str, OpenDistribution] = {}
 
     @property
     def experiment(self) -> Experiment:
@@ -186,22 +178,21 @@ class Workspace:
 
     def distribution(self, name: str) -> TaskDistribution:
         """Returns an auxiliary distribution, or the shots of the target under the target's name."""
-        if name not in self._distributions:
-            self._distributions[name] = self._open(name)
-        return self._distributions[name]
+        return self._shot_tasks if name == self.experiment.graph.target else self.auxiliary(name)
 
-    def _open(self, name: str) -> TaskDistribution:
-        target = self.experiment.graph.target
-        if name == target:
-            return ShotTasks(name, self.target.content, self.shots, self.episode)
-        return self.open_tasks(name, self.study.auxiliary[name], "train")
+    @cached_property
+    def _shot_tasks(self) -> ShotTasks:
+        return ShotTasks(self.experiment.graph.target, self.target.content, self.shots, self.episode)
 
-    def open_tasks(self, name: str, spec: SyntheticSpec | PairsSpec, split: Split) -> SyntheticTasks | PairTasks:
-        """Opens a distribution whose synthetic tasks take their patches from `split`."""
-        if isinstance(spec, PairsSpec):
-            return open_pairs(name, spec, self.episode)
-        splits: Mapping[Split, ImageStore] = {split: self.images(split)}
-        return SyntheticTasks(name, spec, splits, self.episode, split)
+    def auxiliary(self, name: str) -> OpenDistribution:
+        """Opens an auxiliary distribution."""
+        if name not in self._auxiliary:
+            self._auxiliary[name] = self.open_tasks(name, self.study.auxiliary[name], "train")
+        return self._auxiliary[name]
+
+    def open_tasks(self, name: str, spec: DistributionSpec, split: Split) -> OpenDistribution:
+        """Opens a distribution; if it degrades photographs, those of `split`."""
+        return spec.open(name, self.episode, self.images, split)
 
     def open_all(self) -> None:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
@@ -214,25 +205,20 @@ class Workspace:
         if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
             _ = self.describer
         for name in self.study.auxiliary:
-            self.distribution(name)
+            self.auxiliary(name)
         _ = self.target_task
 
     @cached_property
     def target(self) -> FewShotTarget:
         """The target as a few-shot problem."""
-        experiment, spec = self.experiment, self.study.target
+        experiment = self.experiment
         geometry = FewShotGeometry(
             experiment.adaptation.shots,
             experiment.adaptation.shot_size,
             experiment.evaluation.crop,
             experiment.evaluation.crops,
         )
-        name = experiment.graph.target
-        if isinstance(spec, PairsSpec):
-            return PairsTarget(open_pairs(name, spec, self.episode), geometry)
-        train, test = self.images("train"), self.images("test")
-        tasks = SyntheticTasks(name, spec, {"train": train, "test": test}, self.episode)
-        return SyntheticTarget(tasks, train, test, geometry)
+        return self.study.target.few_shot(experiment.graph.target, self.episode, self.images, geometry)
 
     @cached_property
     def target_draw(self) -> FewShotDraw:

@@ -19,7 +19,7 @@ from metarestore.project import read_task
 from metarestore.reports.operation_reference import default_text, docstring
 from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import png_bytes, unwritable
-from metarestore.reports.preview import drawn_lines, opened, space_of, to_pixels
+from metarestore.reports.preview import drawn_lines, opened, to_pixels
 from metarestore.tasks.distribution import to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.vectors import DrawSpace
@@ -54,6 +54,7 @@ class TaskCard:
 
     name: str
     kind: str
+    own_images: bool
     scale: int
     description: str
     yaml: str
@@ -131,7 +132,7 @@ class _Pictures:
 
 def _task_card(file: Path, pictures: _Pictures) -> TaskCard:
     spec = read_task(file)
-    distribution, space = opened(file.stem, spec), space_of(spec)
+    distribution, space = opened(file.stem, spec), spec.space
     tiles = []
     for index in range(_DRAWS):
         draw = distribution.draw(0, index)
@@ -139,7 +140,7 @@ def _task_card(file: Path, pictures: _Pictures) -> TaskCard:
         lines = drawn_lines(space, draw.degradations)
         tiles.append(Tile(pictures.add(to_pixels(lr[0])), lines, pictures.add(to_pixels(hr[0]))))
     comment, yaml = _parts(file.read_text(encoding="utf-8"))
-    return TaskCard(file.stem, spec.kind, spec.scale, comment, yaml, tiles)
+    return TaskCard(file.stem, spec.kind, spec.own_images is not None, spec.scale, comment, yaml, tiles)
 
 
 def _parts(text: str) -> tuple[str, str]:
@@ -197,7 +198,7 @@ def _flow(value: object) -> str:
 def _render(tasks: Sequence[TaskCard], families: Mapping[str, Sequence[OperationCard]]) -> str:
     environment = page_templates()
     environment.filters["code"] = _code
-    shared = next((task.tiles for task in tasks if task.kind != "pairs"), ())
+    shared = next((task.tiles for task in tasks if not task.own_images), ())
     return environment.get_template("gallery.html.j2").render(tasks=tasks, families=families, shared=shared)
 
 

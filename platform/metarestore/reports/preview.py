@@ -12,10 +12,9 @@ from metarestore.config.ranges import Range
 from metarestore.degradations import OPERATIONS, DegradationDraw
 from metarestore.degradations.base import Parameter
 from metarestore.reports.contact_sheet import SheetRow
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks
+from metarestore.tasks.distribution import OpenDistribution
 from metarestore.tasks.images import ImageSource, ImageStore
-from metarestore.tasks.open import open_pairs
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode
 from metarestore.tasks.vectors import DrawSpace
 
@@ -23,31 +22,24 @@ SIDE = 192
 """Side of a crop, in HR pixels: a multiple of every scale, and no larger than the smallest test photograph."""
 
 
-def preview_rows(name: str, spec: SyntheticSpec | PairsSpec, *, seed: int, count: int) -> list[SheetRow]:
+def preview_rows(name: str, spec: DistributionSpec, *, seed: int, count: int) -> list[SheetRow]:
     """Draws `count` tasks on the embedded test photographs, or on the pairs themselves."""
     distribution = opened(name, spec)
     rows = []
     for index in range(count):
         draw = distribution.draw(seed, index)
         lr, hr = distribution.build_support(draw)
-        lines = drawn_lines(space_of(spec), draw.degradations)
+        lines = drawn_lines(spec.space, draw.degradations)
         rows.append(
             SheetRow(to_pixels(hr[0]), to_pixels(lr[0]), "\n".join(map(joined, lines)) or draw.support[0].image)
         )
     return rows
 
 
-def opened(name: str, spec: SyntheticSpec | PairsSpec) -> SyntheticTasks | PairTasks:
-    """Opens a task distribution of single crops: of the embedded test photographs, or of the pairs."""
+def opened(name: str, spec: DistributionSpec) -> OpenDistribution:
+    """Opens a task distribution of single crops: of the embedded test photographs, or of its own images."""
     episode = Episode(support=1, query=0, patch=SIDE)
-    if isinstance(spec, PairsSpec):
-        return open_pairs(name, spec, episode)
-    return SyntheticTasks(name, spec, {"test": ImageStore.open(ImageSource.embedded("test"))}, episode, "test")
-
-
-def space_of(spec: SyntheticSpec | PairsSpec) -> DrawSpace:
-    """Returns what may differ between draws: nothing of real pairs."""
-    return DrawSpace.of(spec.pipeline, spec.scale) if isinstance(spec, SyntheticSpec) else DrawSpace(())
+    return spec.open(name, episode, lambda split: ImageStore.open(ImageSource.embedded(split)), "test")
 
 
 def drawn_lines(

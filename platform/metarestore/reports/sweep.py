@@ -18,10 +18,9 @@ from metarestore.errors import UserError
 from metarestore.evaluation.metrics import psnr_y
 from metarestore.reports.contact_sheet import require_drawable
 from metarestore.reports.pictures import pixel_figure, place_image, place_text, wrapped
-from metarestore.reports.preview import SIDE, drawn_lines, joined, opened, shown, space_of, to_pixels
+from metarestore.reports.preview import SIDE, drawn_lines, joined, opened, shown, to_pixels
 from metarestore.reports.style import house_style
-from metarestore.tasks.distribution import PairTasks
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec
+from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import TaskDraw
 from metarestore.tasks.vectors import DrawSpace, Place
 
@@ -66,7 +65,7 @@ class Strip:
     steps: tuple[Step, ...]
 
 
-def swept(name: str, spec: SyntheticSpec | PairsSpec, parameter: str, *, seed: int, steps: int) -> Strip:
+def swept(name: str, spec: DistributionSpec, parameter: str, *, seed: int, steps: int) -> Strip:
     """Varies one parameter of the first draw that has it; noise fields and all other parameters stay.
 
     Args:
@@ -79,10 +78,9 @@ def swept(name: str, spec: SyntheticSpec | PairsSpec, parameter: str, *, seed: i
     Raises:
         UserError: The task does not draw this parameter, or several are meant.
     """
-    space = space_of(spec)
+    space = spec.space
     place, key = _parameter(name, space, parameter)
     distribution = opened(name, spec)
-    assert not isinstance(distribution, PairTasks)  # pairs have no parameters
     candidates = (distribution.draw(seed, index) for index in range(_TRIALS))
     draw = next((one for one in candidates if any(each.position == place.position for each in one.degradations)), None)
     if draw is None:

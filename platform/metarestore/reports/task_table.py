@@ -12,7 +12,6 @@ from rich.text import Text
 from metarestore.degradations.base import Step
 from metarestore.errors import UserError
 from metarestore.project import Project, read_task
-from metarestore.tasks.spec import SyntheticSpec
 
 
 def task_table(project: Project) -> Table:
@@ -36,8 +35,7 @@ def _cells(path: Path) -> tuple[str, str, Text, Text]:
         spec = read_task(path)
     except UserError as error:
         return "", "", Text(), Text(error.problems[0], style="red")
-    steps = [_outline(step) for step in spec.pipeline.steps] if isinstance(spec, SyntheticSpec) else ()
-    return spec.kind, f"×{spec.scale}", Text(" → ".join(steps)), Text(description(path))
+    return spec.kind, f"×{spec.scale}", Text(" → ".join(map(_outline, spec.steps))), Text(description(path))
 
 
 def _outline(step: Step) -> str:

@@ -18,7 +18,8 @@ from metarestore.config.base import Strict
 from metarestore.degradations import DegradationDraw
 from metarestore.errors import UserError
 from metarestore.tasks.images import ImageSource
-from metarestore.tasks.spec import Scale, TaskSpec
+from metarestore.tasks.kinds import TaskSpec
+from metarestore.tasks.spec import Scale
 from metarestore.tasks.task import PatchRef, Split, TaskDraw
 
 FILE = "params.jsonl"

@@ -10,7 +10,6 @@ from metarestore.errors import UserError
 from metarestore.sampling.record import Header, Record, current_versions, read_samples, version_changes
 from metarestore.sampling.sample import Sample, Sampler
 from metarestore.tasks.images import ImageSource
-from metarestore.tasks.spec import PairsSpec
 
 _NAMED = 8
 """Most pairs that a message names."""
@@ -73,9 +72,8 @@ def _moved(header: Header, data: Path | None) -> Header:
     """Returns the header with its photographs in another folder."""
     if data is None:
         return header
-    if isinstance(header.spec, PairsSpec):
-        folders = {side: (data / side).absolute() for side in ("lr", "hr")}
-        return header.model_copy(update={"spec": header.spec.model_copy(update=folders)})
+    if header.spec.own_images:
+        return header.model_copy(update={"spec": header.spec.moved(data)})
     return header.model_copy(update={"data": ImageSource.folder(data)})
 
 

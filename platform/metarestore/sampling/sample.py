@@ -19,12 +19,10 @@ from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
 from metarestore.models.checkpoint import write_atomically
 from metarestore.sampling.record import FILE, DrawnOperation, Header, Record, current_versions, to_line
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks, to_tensor
+from metarestore.tasks.distribution import OpenDistribution, to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore
-from metarestore.tasks.open import open_pairs
-from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
+from metarestore.tasks.spec import DistributionSpec, content_hash
 from metarestore.tasks.task import Episode, TaskDraw
-from metarestore.tasks.vectors import DrawSpace
 
 Pixels = NDArray[np.uint8]
 
@@ -47,9 +45,7 @@ class Sample:
     hr: Pixels
 
 
-def new_header(
-    name: str, spec: SyntheticSpec | PairsSpec, *, seed: int, patch: int, data: ImageSource | None = None
-) -> Header:
+def new_header(name: str, spec: DistributionSpec, *, seed: int, patch: int, data: ImageSource | None = None) -> Header:
     """Returns the header of samples that are yet to be drawn.
 
     Args:
@@ -65,9 +61,8 @@ def new_header(
     if patch % spec.scale or patch <= 0:
         least = max(spec.scale, patch - patch % spec.scale)
         raise UserError(f"--patch: {patch} is not a multiple of the scale {spec.scale}; write {least}")
-    synthetic = isinstance(spec, SyntheticSpec)
-    if data is not None and not synthetic:
-        raise UserError(f"--data: {name} is made of real pairs, which have photographs of their own; leave it out")
+    if data is not None and spec.own_images:
+        raise UserError(f"--data: {name} has images of its own; leave it out")
     return Header(
         task=name,
         spec=spec,
@@ -75,8 +70,8 @@ def new_header(
         seed=seed,
         scale=spec.scale,
         patch=patch,
-        data=(data or ImageSource.embedded("test")) if synthetic else None,
-        columns=DrawSpace.of(spec.pipeline, spec.scale).names if isinstance(spec, SyntheticSpec) else (),
+        data=None if spec.own_images else data or ImageSource.embedded("test"),
+        columns=spec.space.names,
         versions=current_versions(),
     )
 
@@ -94,12 +89,11 @@ class Sampler:
     def __init__(self, header: Header) -> None:
         self.header = header
         self._episode = Episode(support=1, query=0, patch=header.patch)
-        self._pairs: PairTasks | None = None
-        if isinstance(header.spec, PairsSpec):
-            self._pairs = open_pairs(header.task, header.spec, self._episode)
-            self.images = self._pairs.hr
+        self._own: OpenDistribution | None = None
+        if header.data is None:
+            self._own = self._opened()
+            self.images = self._own.images
         else:
-            assert header.data is not None
             self.images = ImageStore.open(header.data)
         self._hashes: dict[str, str] = {}
 
@@ -109,14 +103,12 @@ class Sampler:
         Raises:
             UserError: Some photographs are smaller than a patch.
         """
-        name, spec, space = self.header.task, self.header.spec, DrawSpace(())
-        tasks: SyntheticTasks | PairTasks | None = self._pairs
-        if isinstance(spec, SyntheticSpec):
-            tasks = SyntheticTasks(name, spec, {"test": self.images}, self._episode, "test")
-            space = DrawSpace.of(spec.pipeline, self.header.scale)
-        assert tasks is not None
+        space, tasks = self.header.spec.space, self._own or self._opened()
         draws = ((index, tasks.draw(self.header.seed, index)) for index in range(start, start + count))
         return (self.make(index, draw, tuple(space.vector(draw.degradations).to_json())) for index, draw in draws)
+
+    def _opened(self) -> OpenDistribution:
+        return self.header.spec.open(self.header.task, self._episode, lambda _: self.images, "test")
 
     def make(self, index: int, draw: TaskDraw, vector: tuple[float | None, ...]) -> Sample:
         """Makes the pair of a draw.
@@ -143,8 +135,8 @@ class Sampler:
 
     def _build(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
         """Makes LR (1, 3, h, w) and HR (1, 3, H, W) from the draw alone: files that a task names are not needed."""
-        if self._pairs is not None:
-            return self._pairs.build_support(draw)
+        if self._own is not None:
+            return self._own.build_support(draw)
         [patch] = draw.support
         hr = turned(to_tensor(self.images.patch(patch.image, *patch.box)), patch.turn)[None]
         return replay(hr, draw.degradations, [patch.seed]), hr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from metarestore.degradations.turns import turned
-from metarestore.errors import UserError
-from metarestore.seeds import derived_seed, generator
-from metarestore.tasks.distribution import PairTasks, SyntheticTasks
+from metarestore.seeds import generator
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode, PatchRef, Task, TaskDraw
 
@@ -88,105 +86,6 @@ def grid_boxes(height: int, width: int, side: int, count: int) -> list[Box]:
     boxes = [(top + r * side, left + c * side, side, side) for r in range(rows) for c in range(columns)]
     boxes.sort(key=lambda b: (abs(b[0] + side / 2 - height / 2) + abs(b[1] + side / 2 - width / 2), b))
     return sorted(boxes[:count])
-
-
-class SyntheticTarget:
-    """A held-back synthetic camera: shots from training photographs, figures from test photographs.
-
-    Args:
-        tasks: The camera's distribution, with "train" and "test" photographs.
-        train: Photographs that the shots are taken from, a different one for each shot while those last that are large
-            enough.
-        test: Photographs for the figures.
-        geometry: Shots and crops.
-
-    Raises:
-        UserError: A photograph is smaller than a shot or a test crop.
-    """
-
-    def __init__(self, tasks: SyntheticTasks, train: ImageStore, test: ImageStore, geometry: FewShotGeometry) -> None:
-        test.require_size(geometry.crop, geometry.crop)
-        self._large = [name for name in train.names if min(train.size(name)) >= geometry.shot_size]
-        if not self._large:
-            raise UserError(
-                f"{train.source}: no photograph has {geometry.shot_size} pixels on both sides for a shot; "
-                "lower adaptation.shot_size, or add a larger photograph"
-            )
-        self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
-        self._tasks, self._train, self._test, self._geometry = tasks, train, test, geometry
-
-    def draw(self, seed: int) -> FewShotDraw:
-        """Draws a degradation for each shot and each test crop."""
-        shots = [self._tasks.draw_on(derived_seed(seed, "shot"), k, [ref], []) for k, ref in self._shots(seed)]
-        test = [self._tasks.draw_on(derived_seed(seed, "test"), k, [ref], []) for k, ref in self._crops(seed)]
-        return FewShotDraw(tuple(shots), tuple(test))
-
-    def build(self, draw: FewShotDraw) -> Task:
-        """Degrades the shots and the test crops."""
-        shots = [self._tasks.build_support(one) for one in draw.shots]
-        test = [self._tasks.build_support(one) for one in draw.test]
-        return joined(shots, test)
-
-    def is_gray(self, photograph: str) -> bool:
-        """Tells whether a test photograph is stored with a single channel."""
-        return self._test.is_gray(photograph)
-
-    def _shots(self, seed: int) -> Iterator[tuple[int, PatchRef]]:
-        rng = generator(seed, "shots")
-        order = rng.permutation(len(self._large))
-        size = self._geometry.shot_size
-        for k in range(self._geometry.shots):
-            name = self._large[int(order[k % len(order)])]
-            height, width = self._train.size(name)
-            box = (int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1)), size, size)
-            yield k, PatchRef("train", name, box, 0, derived_seed(seed, "shot noise", k))
-
-    def _crops(self, seed: int) -> Iterator[tuple[int, PatchRef]]:
-        crops = test_crops(self._test, self._test.names, self._geometry)
-        for k, (name, box) in enumerate(crops):
-            yield k, PatchRef("test", name, box, 0, derived_seed(seed, "test noise", k))
-
-
-class PairsTarget:
-    """A real camera: the shots are the first pairs of its support pool, the figures come from its test pairs.
-
-    Raises:
-        UserError: More shots are asked for than the support pool has, or an image is smaller than a shot or a crop.
-    """
-
-    def __init__(self, tasks: PairTasks, geometry: FewShotGeometry) -> None:
-        if geometry.shots > len(tasks.pool):
-            raise UserError(
-                f"{tasks.spec.hr}: {geometry.shots} shots are asked for, but only {len(tasks.pool)} pairs may be "
-                f"learned from; lower adaptation.shots, or raise support_pool in the task file of {tasks.name}"
-            )
-        side = max(geometry.shot_size, geometry.crop)
-        tasks.hr.require_size(side, side)
-        self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
-        self._tasks, self._geometry = tasks, geometry
-
-    def draw(self, seed: int) -> FewShotDraw:
-        """Lists the shots (the middles of their images) and the test crops; real pairs do not depend on `seed`."""
-        size = self._geometry.shot_size
-        names = self._tasks.pool[: self._geometry.shots]
-        shots = [(name, grid_boxes(*self._tasks.hr.size(name), size, 1)[0]) for name in names]
-        test = test_crops(self._tasks.hr, self._tasks.test, self._geometry)
-        return FewShotDraw(tuple(map(self._pair, shots)), tuple(map(self._pair, test)))
-
-    def build(self, draw: FewShotDraw) -> Task:
-        """Reads the pairs."""
-        shots = [self._tasks.build_support(one) for one in draw.shots]
-        test = [self._tasks.build_support(one) for one in draw.test]
-        return joined(shots, test)
-
-    def is_gray(self, photograph: str) -> bool:
-        """Tells whether a test pair's HR image is stored with a single channel."""
-        return self._tasks.hr.is_gray(photograph)
-
-    def _pair(self, crop: tuple[str, Box]) -> TaskDraw:
-        name, (top, left, height, width) = crop
-        on_lr_grid = (top - top % self.scale, left - left % self.scale, height, width)
-        return self._tasks.draw_on([PatchRef("pairs", name, on_lr_grid, 0, 0)], [])
 
 
 def test_crops(images: ImageStore, names: Sequence[str], geometry: FewShotGeometry) -> list[tuple[str, Box]]:

@@ -1,123 +1,128 @@
-"""What a task file may say: one file, one task distribution, named by the file's name."""
+"""The interface that every kind of task file implements: what it says, and what can be asked of it.
+
+A kind is one file beside this one, with a class that extends `DistributionSpec`, and its entry in `kinds.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any, Literal, Self
 
 from metarestore.config.base import Strict
-from metarestore.degradations import Pipeline
-from metarestore.degradations.base import Drawn, misplaced
+from metarestore.config.keypath import KeyPath
+from metarestore.degradations.base import Drawn, Step
+from metarestore.tasks.distribution import OpenDistribution
+from metarestore.tasks.few_shot import FewShotGeometry, FewShotTarget
+from metarestore.tasks.images import ImageStore
+from metarestore.tasks.task import Episode, Split
+from metarestore.tasks.vectors import DrawSpace
 
 Scale = Literal[2, 3, 4]
 
-
-class SyntheticSpec(Strict):
-    """A degradation type: a pipeline whose parameters are drawn once per task."""
-
-    kind: Literal["synthetic"]
-    scale: Scale
-    """Upscaling factor that the distribution is for, unless an experiment or a command asks for another."""
-    pipeline: Pipeline
-    """Degradations, applied in order to HR images."""
-
-    @model_validator(mode="after")
-    def _fits_scale(self) -> Self:
-        self.pipeline.check_scale(self.scale)
-        return self
-
-    def degradation(self, content: str, seed: int, index: int) -> Drawn:
-        """Draws the degradation of task `index`; `content` is the `content_hash` of this specification."""
-        return self.pipeline.draw((content, seed, "degradation", index), self.scale)
-
-    def at_scale(self, scale: Scale) -> SyntheticSpec:
-        """Returns the same degradation type for another scale.
-
-        Raises:
-            PydanticCustomError: A parameter is written per scale, and there is nothing for this one; it is a
-                `ValueError`, and `at` says where.
-        """
-        self.pipeline.check_scale(scale)
-        return self.model_copy(update={"scale": scale})
+Photographs = Callable[[Split], ImageStore]
+"""Opens the clean photographs of a split."""
 
 
-class ProtocolSpec(SyntheticSpec):
-    """An evaluation protocol: a pipeline whose every case is measured, instead of being drawn by chance.
+class DistributionSpec(Strict, ABC):
+    """One task distribution, as its file describes it.
 
-    Parameters are numbers or `{choice: [...]}`, structures are `one_of`, `group` and `repeat`; the cases are all
-    combinations. Task number i is case number i, over and over.
+    What a kind cannot do is asked for before it is tried: `own_images`, `cases`, `steps` and `lr_files` are empty
+    where a kind has none, and an open distribution states whether it `degrades` other images.
     """
 
-    kind: Literal["protocol"]  # type: ignore[assignment]
-    scales: tuple[Scale, ...] = (2, 3, 4)
-    """Scales that the protocol is defined for."""
-
-    @model_validator(mode="after")
-    def _can_be_listed(self) -> Self:
-        self._check_defined(self.scale)
-        self.pipeline.cases(self.scale)
-        return self
-
-    def at_scale(self, scale: Scale) -> SyntheticSpec:
-        """Returns the same protocol for another scale.
-
-        Raises:
-            PydanticCustomError: It is not defined for this scale; it is a `ValueError`, and `at` says where.
-        """
-        self._check_defined(scale)
-        return super().at_scale(scale)
-
-    def _check_defined(self, scale: Scale) -> None:
-        if scale not in self.scales:
-            defined = ", ".join(map(str, self.scales))
-            raise misplaced(f"the protocol is defined for scale {defined} alone, not for {scale}", "scales")
-
-    @cached_property
-    def cases(self) -> tuple[Drawn, ...]:
-        """The degradations to measure, in the order of the file."""
-        return self.pipeline.cases(self.scale)
-
-    def degradation(self, content: str, seed: int, index: int) -> Drawn:
-        """Returns case `index`; the seed does not matter."""
-        return self.cases[index % len(self.cases)]
-
-
-class PairsSpec(Strict):
-    """Aligned real pairs: two folders with the same file names."""
-
-    kind: Literal["pairs"]
+    kind: str
+    """Name of the kind."""
     scale: Scale
     """HR side over LR side."""
-    lr: Path
-    """Folder of LR images; a relative path starts at the project's folder."""
-    hr: Path
-    """Folder of HR images."""
-    support_pool: int = Field(10, ge=1)
-    """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
+
+    @property
+    def own_images(self) -> Path | None:
+        """Where the HR images are that the kind brings along; None if it degrades the photographs of a study."""
+        return None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The entries of its pipeline; empty if it has none."""
+        return ()
+
+    @property
+    def cases(self) -> tuple[Drawn, ...]:
+        """The degradations of an evaluation protocol, which are all measured; empty if tasks are drawn by chance."""
+        return ()
+
+    @property
+    def space(self) -> DrawSpace:
+        """What may differ between its draws."""
+        return DrawSpace(())
+
+    def lr_files(self) -> Mapping[str, Path]:
+        """Lists the LR photographs that the kind brings along, by name; empty if it has none.
+
+        Raises:
+            UserError: There should be some, but their folder is missing or empty.
+        """
+        return {}
+
+    def content(self) -> Any:
+        """Returns what decides its draws, as JSON data."""
+        return self.model_dump(mode="json")
+
+    @abstractmethod
+    def at_scale(self, scale: Scale) -> Self:
+        """Returns the same distribution for another scale.
+
+        Raises:
+            PydanticCustomError: There is none; it is a `ValueError`, and `at` says where.
+        """
+
+    @abstractmethod
+    def rooted(self, root: Path) -> Self:
+        """Returns the distribution with its relative paths starting at `root`, the project's folder."""
+
+    @abstractmethod
+    def missing(self) -> Sequence[tuple[KeyPath, str]]:
+        """Lists the files and folders that it names and that cannot be used: the key of each, and what is wrong."""
+
+    def moved(self, folder: Path) -> Self:
+        """Returns the distribution with the images that it brings along in another folder."""
+        del folder
+        return self
+
+    @abstractmethod
+    def open(self, name: str, episode: Episode, images: Photographs, split: Split = "train") -> OpenDistribution:
+        """Opens the images that its tasks are made of.
+
+        Args:
+            name: The distribution's name.
+            episode: Geometry of a task.
+            images: Opens clean photographs; not called by a kind that brings its own images.
+            split: Which of them patches are drawn from.
+
+        Raises:
+            UserError: Images are missing, do not belong together, or are smaller than a patch.
+        """
+
+    @abstractmethod
+    def few_shot(self, name: str, episode: Episode, images: Photographs, geometry: FewShotGeometry) -> FewShotTarget:
+        """Opens the distribution as a target of few shots.
+
+        Args:
+            name: The distribution's name.
+            episode: Geometry of a task.
+            images: Opens clean photographs; not called by a kind that brings its own images.
+            geometry: Shots and test crops.
+
+        Raises:
+            UserError: Images are missing, do not belong together, are smaller than a shot or a test crop, or are fewer
+                than the shots.
+        """
 
 
-TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminator="kind")]
-
-
-def content_hash(spec: SyntheticSpec | PairsSpec) -> str:
+def content_hash(spec: DistributionSpec) -> str:
     """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout."""
-    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline", "scales"})
-    if isinstance(spec, SyntheticSpec):
-        written["pipeline"] = _at_scale(json.loads(json.dumps(spec.pipeline.content())), spec.scale)
-    canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(spec.content(), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
-
-
-def _at_scale(written: Any, scale: int) -> Any:
-    """Puts the ranges of one scale in the place of those per scale: what other scales draw does not matter."""
-    if isinstance(written, list):
-        return [_at_scale(item, scale) for item in written]
-    if isinstance(written, dict):
-        chosen = written["per_scale"][str(scale)] if "per_scale" in written else written
-        return chosen if chosen is not written else {key: _at_scale(value, scale) for key, value in written.items()}
-    return written

@@ -26,7 +26,6 @@ from metarestore.config.ranges import Range
 from metarestore.degradations.base import Degradation, DegradationDraw, Parameter, Step
 from metarestore.degradations.pipeline import Pipeline
 from metarestore.degradations.structure import OneOf, Repeat
-from metarestore.tasks.spec import SyntheticSpec
 
 Vector = NDArray[np.float64]
 
@@ -151,29 +150,29 @@ class DrawSpace:
         return DrawVector(self.names, np.asarray(values, dtype=np.float64))
 
 
-def draw_vector(spec: SyntheticSpec | Pipeline, draws: Sequence[DegradationDraw], scale: int) -> DrawVector:
+def draw_vector(pipeline: Pipeline, draws: Sequence[DegradationDraw], scale: int) -> DrawVector:
     """Returns one draw as numbers; for many draws of one distribution `draw_matrix` is faster.
 
     Args:
-        spec: The task distribution, or its pipeline.
+        pipeline: The distribution's pipeline.
         draws: The operations of one task, as drawn.
         scale: The task's factor between HR and LR.
 
     Raises:
         ValueError: The draw is from another task distribution.
     """
-    return DrawSpace.of(spec if isinstance(spec, Pipeline) else spec.pipeline, scale).vector(draws)
+    return DrawSpace.of(pipeline, scale).vector(draws)
 
 
 def draw_matrix(
-    spec: SyntheticSpec, draws: Sequence[Sequence[DegradationDraw]], scale: int | None = None
+    pipeline: Pipeline, draws: Sequence[Sequence[DegradationDraw]], scale: int
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Returns many draws of one task distribution as a table.
 
     Args:
-        spec: The task distribution.
+        pipeline: The distribution's pipeline.
         draws: The operations of N tasks, e.g. the `degradations` of `TaskDraw`s.
-        scale: Their factor between HR and LR, if not that of the distribution.
+        scale: Their factor between HR and LR.
 
     Returns:
         Names of the columns (D), and numbers in [0, 1] (N, D) with NaN where an operation is absent.
@@ -181,7 +180,7 @@ def draw_matrix(
     Raises:
         ValueError: A draw is from another task distribution.
     """
-    space = DrawSpace.of(spec.pipeline, scale or spec.scale)
+    space = DrawSpace.of(pipeline, scale)
     matrix = np.empty((len(draws), len(space.names)))
     for row, one in zip(matrix, draws, strict=True):
         row[:] = space.vector(one).values

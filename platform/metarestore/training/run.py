@@ -25,7 +25,6 @@ from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import network_hash, save_model, write_atomically
-from metarestore.tasks.spec import SyntheticSpec
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
@@ -152,7 +151,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
     def relate(step: int, flat: Tensor, previous: Relations | None) -> Relations:
         return estimate(workspace, session.map, workspace.network(flat), step, previous)
 
-    checked = [] if from_target else [n for n in names if isinstance(study.auxiliary[n], SyntheticSpec)]
+    checked = [] if from_target else [n for n in names if study.auxiliary[n].own_images is None]
     return Plan(
         steps=training.steps,
         sampler=TaskSampler(

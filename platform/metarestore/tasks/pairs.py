@@ -1,0 +1,227 @@
+"""The kind `pairs`: aligned LR and HR photographs of a real camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metarestore.config.keypath import KeyPath
+from metarestore.degradations.base import misplaced
+from metarestore.degradations.turns import turned
+from metarestore.errors import UserError
+from metarestore.seeds import generator
+from metarestore.tasks.distribution import OpenDistribution, to_tensor
+from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined, test_crops
+from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.photographs import list_photographs
+from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
+from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
+
+
+class PairsSpec(DistributionSpec):
+    """Aligned real pairs: two folders with the same file names."""
+
+    kind: Literal["pairs"]
+    scale: Scale
+    """HR side over LR side."""
+    lr: Path
+    """Folder of LR images; a relative path starts at the project's folder."""
+    hr: Path
+    """Folder of HR images."""
+    support_pool: int = Field(10, ge=1)
+    """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
+
+    @property
+    def own_images(self) -> Path:
+        """The folder of HR images."""
+        return self.hr
+
+    def lr_files(self) -> Mapping[str, Path]:
+        """Lists the LR images, by name.
+
+        Raises:
+            UserError: The folder is missing or empty.
+        """
+        return list_photographs(self.lr)
+
+    def at_scale(self, scale: Scale) -> Self:
+        """Returns the pairs, which have one scale.
+
+        Raises:
+            PydanticCustomError: They are for another; it is a `ValueError`, and `at` says where.
+        """
+        if scale != self.scale:
+            raise misplaced(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
+        return self
+
+    def rooted(self, root: Path) -> Self:
+        """Returns the pairs with relative folders starting at `root`, the project's folder."""
+        return self.model_copy(update={key: root / getattr(self, key) for key in ("lr", "hr")})
+
+    def missing(self) -> Sequence[tuple[KeyPath, str]]:
+        """Lists the folders that are not there."""
+        folders = {"lr": self.lr, "hr": self.hr}
+        return [
+            ((key,), f"there is no folder {folder}; put the images there")
+            for key, folder in folders.items()
+            if not folder.is_dir()
+        ]
+
+    def moved(self, folder: Path) -> Self:
+        """Returns the pairs with their images in `lr` and `hr` of another folder."""
+        return self.model_copy(update={side: (folder / side).absolute() for side in ("lr", "hr")})
+
+    def open(self, name: str, episode: Episode, images: Photographs, split: Split = "train") -> PairTasks:
+        """Opens both folders."""
+        del images, split
+        return open_pairs(name, self, episode)
+
+    def few_shot(self, name: str, episode: Episode, images: Photographs, geometry: FewShotGeometry) -> PairsTarget:
+        """Opens both folders as a target."""
+        del images
+        return PairsTarget(open_pairs(name, self, episode), geometry)
+
+
+def open_pairs(name: str, spec: PairsSpec, episode: Episode) -> PairTasks:
+    """Opens both folders of a camera and checks that they belong together.
+
+    Raises:
+        UserError: The folders have different names in them, or sizes that do not fit the scale.
+    """
+    lr, hr = ImageStore.open(ImageSource.folder(spec.lr)), ImageStore.open(ImageSource.folder(spec.hr))
+    odd = sorted(set(lr.names) ^ set(hr.names))
+    if odd:
+        side, other = (spec.lr, spec.hr) if odd[0] in lr.names else (spec.hr, spec.lr)
+        raise UserError(
+            f"{side}: '{odd[0]}' has no partner in {other} ({len(odd)} such names); pairs need the same file names"
+        )
+    for image in hr.names:
+        (h, w), (height, width) = lr.size(image), hr.size(image)
+        if (height, width) != (spec.scale * h, spec.scale * w):
+            raise UserError(
+                f"{spec.hr}: '{image}' is {height}x{width}, its LR partner {h}x{w}; "
+                f"at scale {spec.scale} it should be {spec.scale * h}x{spec.scale * w}"
+            )
+    if len(hr.names) < 2:
+        raise UserError(f"{spec.hr}: has {len(hr.names)} pair; at least 2 are needed, to learn from and to test on")
+    hr.require_size(episode.patch, episode.patch)
+    return PairTasks(name, spec, lr, hr, episode)
+
+
+class PairTasks(OpenDistribution):
+    """Cuts aligned patches from real pairs; draws come from the support pool only, never from the test pairs.
+
+    Args:
+        name: The distribution's name.
+        spec: Its task file.
+        lr: Real LR images.
+        hr: Real HR images of the same names; each `scale` times as large.
+        episode: Geometry of a task.
+    """
+
+    def __init__(self, name: str, spec: PairsSpec, lr: ImageStore, hr: ImageStore, episode: Episode) -> None:
+        self.name = name
+        self.spec = spec
+        self.content = content_hash(spec)
+        self.scale: int = spec.scale
+        self.pool: tuple[str, ...] = hr.names[: min(spec.support_pool, len(hr.names) - 1)]
+        self.test: tuple[str, ...] = hr.names[len(self.pool) :]
+        self.images = hr
+        self.episode = episode
+        self._lr = lr
+
+    def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
+        """Draws patches of task `index`, or of task `patches`, from the support pool."""
+        drawn = index if patches is None else patches
+        support, query = draw_pair_patches(self.images, self.pool, self.scale, self.episode, seed, drawn)
+        return self.draw_on(seed, index, support, query)
+
+    def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
+        """Makes the draw of patches that are given; a real camera has no drawn degradation."""
+        del seed, index
+        return TaskDraw(self.name, self.content, self.scale, (), tuple(support), tuple(query))
+
+    def build(self, draw: TaskDraw) -> Task:
+        """Reads both sides of each patch."""
+        support_lr, support_hr = self._pairs(draw.support)
+        query_lr, query_hr = self._pairs(draw.query)
+        return Task(support_lr, support_hr, query_lr, query_hr)
+
+    def build_support(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
+        """Reads the support set alone: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
+        return self._pairs(draw.support)
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Yields height and width of each HR image of the support pool."""
+        return map(self.images.size, self.pool)
+
+    def _pairs(self, refs: Sequence[PatchRef]) -> tuple[Tensor, Tensor]:
+        """Reads LR (N, 3, h, w) and HR (N, 3, s·h, s·w)."""
+        lr, hr = [], []
+        for ref in refs:
+            top, left, height, width = (side // self.scale for side in ref.box)
+            lr.append(turned(to_tensor(self._lr.patch(ref.image, top, left, height, width)), ref.turn))
+            hr.append(turned(to_tensor(self.images.patch(ref.image, *ref.box)), ref.turn))
+        return torch.stack(lr), torch.stack(hr)
+
+
+def draw_pair_patches(
+    images: ImageStore, names: Sequence[str], scale: int, episode: Episode, seed: int, index: int
+) -> tuple[tuple[PatchRef, ...], tuple[PatchRef, ...]]:
+    """Draws patches whose boxes fall on LR pixels, from the HR images called `names`."""
+    rng = generator(seed, "patches", index)
+    refs = []
+    for _ in range(episode.support + episode.query):
+        name = names[int(rng.integers(len(names)))]
+        height, width = images.size(name)
+        top = scale * int(rng.integers((height - episode.patch) // scale + 1))
+        left = scale * int(rng.integers((width - episode.patch) // scale + 1))
+        refs.append(PatchRef("pairs", name, (top, left, episode.patch, episode.patch), int(rng.integers(8)), 0))
+    return tuple(refs[: episode.support]), tuple(refs[episode.support :])
+
+
+class PairsTarget:
+    """A real camera: the shots are the first pairs of its support pool, the figures come from its test pairs.
+
+    Raises:
+        UserError: More shots are asked for than the support pool has, or an image is smaller than a shot or a crop.
+    """
+
+    def __init__(self, tasks: PairTasks, geometry: FewShotGeometry) -> None:
+        if geometry.shots > len(tasks.pool):
+            raise UserError(
+                f"{tasks.spec.hr}: {geometry.shots} shots are asked for, but only {len(tasks.pool)} pairs may be "
+                f"learned from; lower adaptation.shots, or raise support_pool in the task file of {tasks.name}"
+            )
+        side = max(geometry.shot_size, geometry.crop)
+        tasks.images.require_size(side, side)
+        self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
+        self._tasks, self._geometry = tasks, geometry
+
+    def draw(self, seed: int) -> FewShotDraw:
+        """Lists the shots (the middles of their images) and the test crops; real pairs do not depend on `seed`."""
+        size = self._geometry.shot_size
+        names = self._tasks.pool[: self._geometry.shots]
+        shots = [(name, grid_boxes(*self._tasks.images.size(name), size, 1)[0]) for name in names]
+        test = test_crops(self._tasks.images, self._tasks.test, self._geometry)
+        return FewShotDraw(tuple(map(self._pair, shots)), tuple(map(self._pair, test)))
+
+    def build(self, draw: FewShotDraw) -> Task:
+        """Reads the pairs."""
+        shots = [self._tasks.build_support(one) for one in draw.shots]
+        test = [self._tasks.build_support(one) for one in draw.test]
+        return joined(shots, test)
+
+    def is_gray(self, photograph: str) -> bool:
+        """Tells whether a test pair's HR image is stored with a single channel."""
+        return self._tasks.images.is_gray(photograph)
+
+    def _pair(self, crop: tuple[str, Box]) -> TaskDraw:
+        name, (top, left, height, width) = crop
+        on_lr_grid = (top - top % self.scale, left - left % self.scale, height, width)
+        return self._tasks.draw_on(0, 0, [PatchRef("pairs", name, on_lr_grid, 0, 0)], [])
