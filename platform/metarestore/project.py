@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from metarestore.config.affects import Affects, keys
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
 from metarestore.config.estimators import (
     DescriptorEstimator,
@@ -264,11 +266,11 @@ def _check_arms(document: Document, experiment: Experiment) -> None:
 def _incomparable(experiment: Experiment, arm: Experiment) -> list[Problem]:
     """Lists what an arm changes although all arms share it."""
     text = "differs from the experiment's, but all arms are run and measured alike; set it for the whole experiment"
-    keys = ("seed", "scale", "data", "evaluation", "engine")
-    differs = [(key,) for key in keys if getattr(arm, key) != getattr(experiment, key)]
-    target = [("graph", "target")] if arm.graph.target != experiment.graph.target else []
+    # One engine computes all arms.
+    alike = [tuple(key.split(".")) for key in (*keys(Experiment, Affects.COMPARISON), "engine")]
+    differs = [path for path in alike if reduce(getattr, path, arm) != reduce(getattr, path, experiment)]
     nested = [(key,) for key in MANY if key in arm.model_fields_set and getattr(arm, key)]
-    return [Problem(path, text, path) for path in (*differs, *target, *nested)]
+    return [Problem(path, text, path) for path in (*differs, *nested)]
 
 
 def resolve(experiment: Experiment, root: Path, project: Project | None = None) -> Study:

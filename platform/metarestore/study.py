@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from metarestore.config.affects import MEASURED, unaffecting
 from metarestore.config.estimators import CONTROLS
-from metarestore.config.experiment import MANY, Experiment
+from metarestore.config.experiment import Experiment
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
 from metarestore.errors import UserError
@@ -153,11 +154,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
     # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
-    described = experiment.model_dump(
-        mode="json",
-        by_alias=True,
-        exclude=dict.fromkeys((*MANY, "engine"), True) | {"training": {"keep"}},
-    )
+    described = experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED))
     arm.run.params(described)
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)

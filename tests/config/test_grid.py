@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "is called 'fomaml' like another value; give it a label",
     ),
     "empty": ({"adaptation.shots": []}, {}, "must have at least 1"),
-    "engine": ({"engine.kind": ["ray"]}, {}, "the engine changes no figure"),
+    "engine": ({"engine.kind": ["ray"]}, {}, "engine: changes no result"),
     "arms": ({"arms.response": [{}]}, {}, "a cell has none"),
     "exclude nothing": ({"seed": [0]}, {"grid_exclude": [{"arm": "respons"}]}, "did you mean 'response'?"),
     "exclude by no axis": ({"seed": [0]}, {"grid_exclude": [{"sed": 0}]}, "did you mean 'seed'?"),

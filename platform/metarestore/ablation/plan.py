@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
 from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
 from metarestore.config.grid import Cell, Grid
@@ -21,6 +21,7 @@ from metarestore.training.run import study_record
 
 NO_TARGET = "(any target)"
 """Name of the target in a training that knows none."""
+_OPENED = Affects.OPENING | Affects.BUILDING
 _TARGET_FREE = ("uniform", "random", "expert")
 """Estimators that never look at the target."""
 
@@ -140,21 +141,20 @@ def training_study(study: Study) -> Study:
     The training is run on what is returned, so it cannot depend on anything that was left out. In doubt a setting
     stays: a training too many costs time, one too few would be wrong.
     """
-    experiment = study.experiment
+    experiment = neutral(study.experiment, TRAINED)
     graph = experiment.graph.model_copy(update={"auxiliary": tuple(study.auxiliary)})
-    adaptation = experiment.adaptation.model_copy(update={"alternatives": ()})
-    training = experiment.training.model_copy(update={"keep": 1})
+    adaptation, training = experiment.adaptation, experiment.training
     auxiliary, target = study.auxiliary, study.target
     if experiment.training.source == "target":
         # The shots are all that is seen; the weights' `balance` still acts on them.
-        graph = graph.model_copy(update={"auxiliary": (graph.target,), **_no_relations(experiment)})
-        adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+        graph = neutral(graph, Affects.TRAINING).model_copy(update={"auxiliary": (graph.target,)})
+        adaptation = neutral(adaptation, Affects.TRAINING)
         training = training.model_copy(update={"shot_tasks": 0})
         auxiliary = {}
     elif graph.estimator.kind in _TARGET_FREE and graph.prior is None:
         graph = graph.model_copy(update={"edges": graph.edges if graph.estimator.kind == "expert" else ()})
         if experiment.training.shot_tasks:
-            adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+            adaptation = neutral(adaptation, Affects.TRAINING)
         else:
             graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), Adaptation()
             # Something has to stand there; of the same scale, and the same in all cells.
@@ -172,12 +172,6 @@ def training_study(study: Study) -> Study:
     return replace(study, experiment=trained, auxiliary=auxiliary, target=target)
 
 
-def _no_relations(experiment: Experiment) -> dict[str, Any]:
-    """Returns the settings of a graph that is not used to relate anything, whatever it says."""
-    fields = type(experiment.graph).model_fields
-    return {key: fields[key].default for key in ("estimator", "edges", "prior", "forbidden", "refresh")}
-
-
 def digest(study: Study) -> str:
     """Returns 16 hex digits that change with everything that a study's result depends on."""
     record = json.dumps(study_record(study), sort_keys=True, default=str)
@@ -186,16 +180,7 @@ def digest(study: Study) -> str:
 
 def _open(study: Study, opened: set[str]) -> None:
     """Opens what a study names and builds its network, unless one that opens the same was opened before."""
-    # Neither has a part in what is opened.
-    without: dict[str, Any] = {
-        "seed": True,
-        "engine": True,
-        "graph": {"estimator", "weights", "edges", "prior", "forbidden", "refresh"},
-        "training": {"steps", "source", "shot_tasks", "optimizer", "ema"},
-        "adaptation": {"steps", "lr", "optimizer", "alternatives"},
-        "evaluation": {"every", "self_ensemble"},
-    }
-    data = study.experiment.model_dump(mode="json", exclude=without)
+    data = study.experiment.model_dump(mode="json", exclude=unaffecting(Experiment, _OPENED))
     estimator = study.experiment.graph.estimator
     if isinstance(estimate_behind(estimator), DescriptorEstimator):  # it names a network
         data["estimator"] = estimator.model_dump(mode="json")

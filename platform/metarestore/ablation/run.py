@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from metarestore import __version__
 from metarestore.ablation.execute import execute
 from metarestore.ablation.plan import CellPlan, Unit, cell_place, plan_cells, plan_units
 from metarestore.ablation.unit import Failed, Outcome, read_result
+from metarestore.config.affects import MEASURED, unaffecting
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import MANY, Experiment
+from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
@@ -175,7 +175,7 @@ class _Driver:
         place = cell_place(self._out, plan.cell)
         place.mkdir(parents=True, exist_ok=True)
         run = self._store.run(plan.cell.name, folder=place, parent=self._parent)
-        left_out: dict[str, Any] = {**dict.fromkeys((*MANY, "engine"), True), "training": {"keep"}}
+        left_out = unaffecting(Experiment, MEASURED)
         described = plan.study.experiment.model_dump(mode="json", by_alias=True, exclude=left_out)
         run.params({"arm": plan.cell.arm, **described})
         for key, label in plan.cell.labels.items():

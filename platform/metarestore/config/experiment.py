@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from metarestore.config.affects import SEVERAL, Affects, keys
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import Distill, Finetune, LearnerSpec, Pretrain
@@ -14,10 +15,6 @@ from metarestore.config.model import FSRCNNModel, KDSRModel, ModelSpec
 from metarestore.config.search import SearchParameter, Tuning
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-MANY = ("arms", "search", "tuning", "grid", "grid_exclude")
-"""Sections that speak of several experiments; a single one is told without them."""
 
 
 class FolderData(Strict):
@@ -68,39 +65,39 @@ def _parts(count: int, size: int) -> set[int]:
 class Training(Strict):
     """The outer loop."""
 
-    steps: int = Field(2000, ge=0)
-    tasks_per_step: int = Field(8, ge=1)
-    shard_size: int = Field(4, ge=1)
+    steps: Annotated[int, Affects.TRAINING] = Field(2000, ge=0)
+    tasks_per_step: Annotated[int, Affects.TRAINING] = Field(8, ge=1)
+    shard_size: Annotated[int, Affects.TRAINING] = Field(4, ge=1)
     """Tasks that one worker takes in one call; part of the result's definition, unlike the number of workers."""
-    support: int = Field(5, ge=1)
+    support: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
     """Support patches of a task."""
-    query: int = Field(5, ge=1)
+    query: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
     """Query patches of a task."""
-    patch: int = Field(64, ge=8)
+    patch: Annotated[int, Affects.TRAINING | Affects.OPENING] = Field(64, ge=8)
     """Side of an HR patch, in pixels; a multiple of the scale."""
-    source: Literal["auxiliary", "target"] = "auxiliary"
+    source: Annotated[Literal["auxiliary", "target"], Affects.TRAINING] = "auxiliary"
     """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
-    shot_tasks: int = Field(0, ge=0)
+    shot_tasks: Annotated[int, Affects.TRAINING] = Field(0, ge=0)
     """How many of the tasks of a step are patches of the target's shots, beside the auxiliary distributions; their
     weight is 1. Where `source` is target, all are."""
-    optimizer: OptimizerSpec = OptimizerSpec()
-    ema: float | None = Field(None, gt=0, lt=1)
+    optimizer: Annotated[OptimizerSpec, Affects.TRAINING] = OptimizerSpec()
+    ema: Annotated[float | None, Affects.TRAINING] = Field(None, gt=0, lt=1)
     """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
-    init: Path | None = None
+    init: Annotated[Path | None, Affects.TRAINING | Affects.BUILDING] = None
     """Trained network to start from, for any learner: a run's folder or its weights (a relative path starts at the
     project's folder), or the name of a shipped network."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Annotated[Literal["float32", "bfloat16"], Affects.TRAINING] = "float32"
     """Arithmetic of the network in training; bfloat16 is for GPUs, and for what autocast would lower. Parameters stay
     float32."""
-    microbatch: int | None = Field(None, ge=1)
+    microbatch: Annotated[int | None, Affects.TRAINING] = Field(None, ge=1)
     """Tasks of a shard that are computed at once, for shards that do not fit the memory. Part of the result's
     definition like `shard_size`: the last bits depend on how many tasks are computed at once."""
-    sketch: int | None = Field(None, ge=1)
+    sketch: Annotated[int | None, Affects.TRAINING] = Field(None, ge=1)
     """Size of the sketch of each task's gradient, e.g. 256: the mean cosine between the tasks of a step is logged."""
-    validate_every: int = Field(250, ge=1)
-    checkpoint_every: int = Field(250, ge=1)
+    validate_every: Annotated[int, Affects.TRAINING] = Field(250, ge=1)
+    checkpoint_every: Annotated[int, Affects.TRAINING] = Field(250, ge=1)
     """Steps between two checkpoints; a run that is killed loses at most so many."""
-    keep: int = Field(1, ge=1)
+    keep: Annotated[int, Affects.NOTHING] = Field(1, ge=1)
     """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
 
     @model_validator(mode="after")
@@ -122,26 +119,26 @@ class Training(Strict):
 class AdaptationOptimizer(Strict):
     """One way to adapt to the shots."""
 
-    optimizer: Literal["adam", "sgd"] = "adam"
-    steps: int = Field(100, ge=0)
-    lr: float = Field(3e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: Annotated[Literal["adam", "sgd"], Affects.RELATIONS | Affects.MEASUREMENT] = "adam"
+    steps: Annotated[int, Affects.RELATIONS | Affects.MEASUREMENT] = Field(100, ge=0)
+    lr: Annotated[float, Affects.RELATIONS | Affects.MEASUREMENT] = Field(3e-4, gt=0)
+    schedule: Annotated[Literal["constant", "cosine"], Affects.RELATIONS | Affects.MEASUREMENT] = "constant"
     """The rate over the steps; cosine falls to 0."""
-    patch: int | None = Field(None, ge=8)
+    patch: Annotated[int | None, Affects.RELATIONS | Affects.MEASUREMENT | Affects.OPENING] = Field(None, ge=8)
     """Side of the HR patches, cut at random from the shots, turned and mirrored, that a step learns from; a multiple of
     the scale. Leave it out to learn from all shots as they are in every step."""
-    batch: int = Field(8, ge=1)
+    batch: Annotated[int, Affects.RELATIONS | Affects.MEASUREMENT] = Field(8, ge=1)
     """Patches of a step."""
 
 
 class Adaptation(AdaptationOptimizer):
     """Few-shot adaptation to the target's support pairs."""
 
-    shots: int = Field(5, ge=1)
+    shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
     """Real pairs that may be learned from."""
-    shot_size: int = Field(192, ge=32)
+    shot_size: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(192, ge=32)
     """Side of a shot, in HR pixels; a multiple of the scale."""
-    alternatives: tuple[AdaptationOptimizer, ...] = ()
+    alternatives: Annotated[tuple[AdaptationOptimizer, ...], Affects.MEASUREMENT] = ()
     """Other ways to adapt, reported beside the main one."""
 
     @model_validator(mode="after")
@@ -158,42 +155,42 @@ class Adaptation(AdaptationOptimizer):
 class Evaluation(Strict):
     """Which figures are taken on the target."""
 
-    crop: int = Field(192, ge=32)
+    crop: Annotated[int, Affects.MEASUREMENT | Affects.OPENING] = Field(192, ge=32)
     """Side of an HR test crop, in pixels; a multiple of the scale."""
-    crops: int = Field(4, ge=1)
+    crops: Annotated[int, Affects.MEASUREMENT | Affects.OPENING] = Field(4, ge=1)
     """Largest number of crops of one test photograph."""
-    self_ensemble: bool = False
+    self_ensemble: Annotated[bool, Affects.MEASUREMENT] = False
     """Restore every crop in the eight orientations of the square and take the mean of the results turned back: better,
     and eight times the work."""
-    every: int = Field(1, ge=1)
+    every: Annotated[int, Affects.MEASUREMENT] = Field(1, ge=1)
     """Adaptation steps between two measurements; the network is always measured before the first and after the last."""
 
 
 class LocalEngine(Strict):
     """Computes in this process, on one thread."""
 
-    kind: Literal["local"]
+    kind: Annotated[Literal["local"], Affects.NOTHING]
 
 
 class RayEngine(Strict):
     """Computes on Ray actors, one thread each."""
 
-    kind: Literal["ray"]
-    workers: int | Literal["auto"] = "auto"
+    kind: Annotated[Literal["ray"], Affects.NOTHING]
+    workers: Annotated[int | Literal["auto"], Affects.NOTHING] = "auto"
     """Number of actors; auto: one per core of the cluster, or per share of a GPU, and more when machines join."""
-    address: str | None = None
+    address: Annotated[str | None, Affects.NOTHING] = None
     """A running cluster: `auto` on one of its machines, `host:6379`, or `ray://host:10001` from elsewhere; leave it out
     to start a local one."""
-    cpus_per_worker: float = Field(1.0, gt=0)
+    cpus_per_worker: Annotated[float, Affects.NOTHING] = Field(1.0, gt=0)
     """CPUs that a worker reserves; 0.5 places two workers on each core."""
-    gpus_per_worker: float = Field(0.0, ge=0)
+    gpus_per_worker: Annotated[float, Affects.NOTHING] = Field(0.0, ge=0)
     """GPUs that a worker reserves; a fraction also limits the worker to that share of the GPU's memory."""
-    placement: Literal["pack", "spread"] = "pack"
+    placement: Annotated[Literal["pack", "spread"], Affects.NOTHING] = "pack"
     """Fill machines one after the other, or spread workers over all machines."""
-    reduction: Literal["driver", "tree"] = "driver"
+    reduction: Annotated[Literal["driver", "tree"], Affects.NOTHING] = "driver"
     """Where gradients are summed: the driver fetches one per task, or workers sum them among themselves and the driver
     fetches one per step, for large networks on many machines. Both give the same bytes."""
-    max_restarts: int = Field(3, ge=-1)
+    max_restarts: Annotated[int, Affects.NOTHING] = Field(3, ge=-1)
     """How often a lost worker is started again; -1: always."""
 
     @model_validator(mode="after")
@@ -209,29 +206,31 @@ EngineSpec = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]
 class Experiment(Strict):
     """One study: what is learned, from what, and how it is measured."""
 
-    seed: int = Field(0, ge=0)
-    scale: Literal[2, 3, 4] | None = None
+    seed: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(0, ge=0)
+    scale: Annotated[Literal[2, 3, 4] | None, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = None
     """Upscaling factor of all synthetic distributions, in place of the one in each task file."""
-    data: Literal["embedded"] | FolderData = "embedded"
+    data: Annotated[Literal["embedded"] | FolderData, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = (
+        "embedded"
+    )
     graph: GraphSpec
-    model: ModelSpec = FSRCNNModel()
-    learner: LearnerSpec
+    model: Annotated[ModelSpec, Affects.TRAINING | Affects.BUILDING] = FSRCNNModel()
+    learner: Annotated[LearnerSpec, Affects.TRAINING]
     training: Training = Training()
     adaptation: Adaptation = Adaptation()
-    evaluation: Evaluation = Evaluation()
+    evaluation: Annotated[Evaluation, Affects.COMPARISON] = Evaluation()
     engine: EngineSpec = RayEngine(kind="ray")
-    arms: dict[ArmName, dict[str, Any]] = Field({})
+    arms: Annotated[dict[ArmName, dict[str, Any]], Affects.COMPARE | Affects.ABLATE] = Field({})
     """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
     file's replaces it; every other mapping is merged key by key."""
-    search: dict[str, SearchParameter] = Field({})
+    search: Annotated[dict[str, SearchParameter], Affects.TUNE] = Field({})
     """The space of `metarestore tune`: key paths of this file, as `--set` takes them, with ranges or choices."""
-    tuning: Tuning = Tuning()
+    tuning: Annotated[Tuning, Affects.TUNE] = Tuning()
     """How `metarestore tune` searches."""
-    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field({})
+    grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Affects.ABLATE] = Field({})
     """Axes of `metarestore ablate`: key paths of this file, as `--set` takes them, with lists of values. Every arm is
     run with every combination. A mapping is called by its `kind`, or by a `label` in it, which is no part of the value.
     """
-    grid_exclude: tuple[Annotated[dict[str, Any], Field(min_length=1)], ...] = ()
+    grid_exclude: Annotated[tuple[Annotated[dict[str, Any], Field(min_length=1)], ...], Affects.ABLATE] = ()
     """Combinations that are left out of the grid: values, or lists of some, of `arm` and of axes; all must fit."""
 
     @model_validator(mode="after")
@@ -321,6 +320,10 @@ class Experiment(Strict):
             if folded.count(low) > 1:
                 raise ValueError(f"the arm '{name}' differs from another only in upper and lower case; rename it")
         return self
+
+
+MANY = keys(Experiment, SEVERAL)
+"""Sections that speak of several experiments; a single one is told without them."""
 
 
 class ExperimentFile(Experiment):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
 from metarestore.config.estimators import Estimator, LearnedEstimator, ResponseEstimator, estimate_behind
 
@@ -70,18 +71,18 @@ class Prior(Strict):
 class GraphSpec(Strict):
     """A relation graph: which synthetic distributions may help which real one, and who decides."""
 
-    target: str
+    target: Annotated[str, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING]
     """Name of the task distribution to be restored."""
-    auxiliary: tuple[str, ...] = Field(min_length=1)
+    auxiliary: Annotated[tuple[str, ...], Affects.TRAINING | Affects.OPENING] = Field(min_length=1)
     """Names or glob patterns of task distributions to learn from."""
-    estimator: Estimator = ResponseEstimator()
-    weights: Weights = Weights()
-    edges: tuple[Edge, ...] = ()
-    prior: Prior | None = None
+    estimator: Annotated[Estimator, Affects.RELATIONS] = ResponseEstimator()
+    weights: Annotated[Weights, Affects.TRAINING] = Weights()
+    edges: Annotated[tuple[Edge, ...], Affects.RELATIONS | Affects.OPENING] = ()
+    prior: Annotated[Prior | None, Affects.RELATIONS] = None
     """Relations from before, combined with the estimate by their precisions; not for uniform, random and expert."""
-    forbidden: tuple[str, ...] = ()
+    forbidden: Annotated[tuple[str, ...], Affects.RELATIONS | Affects.OPENING] = ()
     """Names or glob patterns of auxiliary distributions that stay in the graph and weigh 0."""
-    refresh: int | None = Field(None, ge=1)
+    refresh: Annotated[int | None, Affects.RELATIONS] = Field(None, ge=1)
     """Outer steps between two estimates; leave it out to estimate once, before training."""
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from metarestore.config.affects import Affects, keys, without_result
 from metarestore.config.document import Document, display_path
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.grid import ARM, SEED, Axis, Cell, Grid, excluded_labels, label_of, safe, same
@@ -20,10 +21,9 @@ from metarestore.errors import UserError
 
 _FIXED = {
     **dict.fromkeys(MANY, "a cell has none, so it cannot be an axis"),
-    "engine": "the engine changes no figure, so it cannot be an axis",
-    "training.keep": "what is kept changes no figure, so it cannot be an axis",
+    **dict.fromkeys(without_result(Experiment), "changes no result, so it cannot be an axis"),
 }
-_ALIKE = (SEED, "scale", "data", "evaluation", "graph.target", "adaptation.shots", "adaptation.shot_size")
+_ALIKE = keys(Experiment, Affects.COMPARISON | Affects.SHOTS)
 """Axes on which an arm may not stand elsewhere than its group: arms of a group are measured alike."""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
 
 LossName = Literal["l1", "charbonnier", "mse"]
@@ -103,13 +104,13 @@ class _FromImages(_Pooled):
 class Pretrain(_FromImages):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
-    kind: Literal["pretrain"]
+    kind: Annotated[Literal["pretrain"], Affects.BUILDING]
 
 
 class Finetune(_FromImages):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
-    kind: Literal["finetune"]
+    kind: Annotated[Literal["finetune"], Affects.BUILDING]
 
 
 class Distill(_Pooled):
@@ -118,8 +119,8 @@ class Distill(_Pooled):
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
     """
 
-    kind: Literal["distill"]
-    teacher: Path
+    kind: Annotated[Literal["distill"], Affects.BUILDING]
+    teacher: Annotated[Path, Affects.BUILDING]
     """The trained teacher: a run's folder or its model.safetensors (a relative path starts at the project's folder), or
     the name of a shipped network."""
     temperature: float = Field(0.15, gt=0)
@@ -141,19 +142,19 @@ class Distill(_Pooled):
 class MAML(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
 
-    kind: Literal["maml"]
+    kind: Annotated[Literal["maml"], Affects.BUILDING]
 
 
 class FOMAML(_MultiStepLoop):
     """First-order MAML: the inner gradients are constants of the outer one."""
 
-    kind: Literal["fomaml"]
+    kind: Annotated[Literal["fomaml"], Affects.BUILDING]
 
 
 class MetaSGD(_MultiStepLoop):
     """Meta-SGD (Li et al., 2017): learns a rate for every parameter of the inner loop too; they start at `inner_lr`."""
 
-    kind: Literal["meta_sgd"]
+    kind: Annotated[Literal["meta_sgd"], Affects.BUILDING]
     first_order: bool = False
     """Whether the inner gradients are constants of the outer one."""
 
@@ -161,8 +162,8 @@ class MetaSGD(_MultiStepLoop):
 class ANIL(_MultiStepLoop):
     """ANIL (Raghu et al., 2020): MAML where only named parts of the network adapt; everything is learned."""
 
-    kind: Literal["anil"]
-    adapts: tuple[str, ...] = Field(min_length=1)
+    kind: Annotated[Literal["anil"], Affects.BUILDING]
+    adapts: Annotated[tuple[str, ...], Affects.BUILDING] = Field(min_length=1)
     """Names or patterns of the parameters that adapt, in the inner loop and to the shots, e.g. `tail.*`."""
     first_order: bool = False
     """Whether the inner gradients are constants of the outer one."""
@@ -171,7 +172,7 @@ class ANIL(_MultiStepLoop):
 class Reptile(_InnerLoop):
     """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
 
-    kind: Literal["reptile"]
+    kind: Annotated[Literal["reptile"], Affects.BUILDING]
     inner_steps: int = Field(5, ge=1)
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 from pydantic import TypeAdapter, ValidationError
 
+from metarestore.config.affects import Affects, keys, without_result
 from metarestore.config.document import Document, display_path
 from metarestore.config.estimators import TransferEstimator, estimate_behind
 from metarestore.config.experiment import MANY, Experiment
@@ -32,10 +33,10 @@ from metarestore.errors import UserError
 
 _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
-    **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
-    **dict.fromkeys(("adaptation.shots", "adaptation.shot_size", "training.source"), _MEASURE),
+    **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
     "training.shot_tasks": "trials may be compared by the shots that it learns from, so it cannot be searched",
     **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
+    **dict.fromkeys(without_result(Experiment), "changes no result, so there is nothing to search"),
     "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
     "training.validate_every": "trials are measured as tuning.report_every says",
     "training.checkpoint_every": "trials are saved as tuning.report_every says",

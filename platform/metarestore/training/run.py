@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from metarestore import __version__
+from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.dump import dump_yaml
 from metarestore.config.estimators import DescriptorEstimator, estimate_behind, measure, takes_prior
 from metarestore.config.experiment import Experiment
@@ -29,12 +30,6 @@ from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
 from metarestore.training.state import TrainState, load_state
-
-_NO_RESULT: dict[str, Any] = {
-    **dict.fromkeys(("engine", "search", "tuning", "grid", "grid_exclude"), True),
-    "training": {"keep"},
-}
-"""What no result of a run depends on."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,9 @@ def study_record(study: Study) -> dict[str, Any]:
     """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
     tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
     experiment = study.experiment
-    described = experiment.model_dump(mode="json", by_alias=True, exclude=_NO_RESULT)
+    described = experiment.model_dump(
+        mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.COMPARE)
+    )
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
     if study.experiment.training.init is not None:
         described["init"] = network_hash(study.experiment.training.init)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarestore import __version__
+from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
@@ -86,9 +87,8 @@ class Record:
 
 def described(experiment: Experiment) -> dict[str, str]:
     """Flattens what a sweep's result depends on."""
-    left_out = dict.fromkeys(("engine", "arms", "grid", "grid_exclude"), True)
-    data = experiment.model_dump(mode="json", by_alias=True, exclude={**left_out, "training": {"keep"}})
-    return flattened(data)
+    left_out = unaffecting(Experiment, MEASURED | Affects.TUNE)
+    return flattened(experiment.model_dump(mode="json", by_alias=True, exclude=left_out))
 
 
 def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment, RayEngine
 from metarestore.config.keypath import format_path
@@ -36,9 +37,9 @@ from metarestore.tuning.trial import TrialPlan, run_trial
 
 _RAY = "ray"
 """Subfolder of Ray Tune's own snapshots and of the trials' checkpoints."""
-_NAMED = ("graph.auxiliary", "graph.edges", "training.patch")
-"""What decides which distributions and photographs a trial opens; the rest of that cannot be searched."""
-_BUILT = ("model", "learner.kind", "learner.adapts", "training.init")
+_NAMED = keys(Experiment, Affects.OPENING)
+"""What decides which distributions and photographs a trial opens."""
+_BUILT = keys(Experiment, Affects.BUILDING)
 """What decides whether a trial's network and learner can be built."""
 
 
