@@ -1,0 +1,122 @@
+"""Estimates the blur kernel of one photograph from the photograph alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarestore.degradations.kernels import Kernel
+from metarestore.zero_shot.calibration import calibration
+from metarestore.zero_shot.measurements import SMALLEST, Measurements, measure
+from metarestore.zero_shot.patches import refined_kernel
+from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
+from metarestore.zero_shot.spectra import Floats
+
+LEAST_CONFIDENCE = 0.4
+"""Below this confidence the bicubic kernel is taken."""
+BICUBIC_BELOW = 0.24
+"""Mean variance, in LR pixels squared, below which a blur is taken for bicubic: between a bicubic kernel, which is most
+like a Gaussian of 0.14, and Gaussians of sigma 1 HR pixel at scale 2 (0.25)."""
+
+_LEAST_SIGNAL = 0.1  # share of the frequencies that must show image and not noise
+_LEAST_CONTRAST = 2.0  # standard deviation of an image, in grey levels
+_LUMA = (0.299, 0.587, 0.114)
+
+Source = Literal["spectra", "patches", "bicubic"]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelEstimate:
+    """The estimated blur of an image.
+
+    Attributes:
+        kernel: Weights (K, K), not negative, of sum 1, centred: K is even if and only if the scale is.
+        confidence: From 0 to 1: 1 minus the relative error ‖k̂ − k‖ / ‖k‖ to expect, 0 if nothing can be estimated.
+        source: How it was estimated; `bicubic` if the blur could not be told from bicubic downsampling or the
+            confidence was below `LEAST_CONFIDENCE`.
+        reason: Why the bicubic kernel was taken; empty otherwise.
+        diagnostics: What was measured, by name.
+    """
+
+    kernel: Kernel
+    confidence: float
+    source: Source
+    reason: str
+    diagnostics: Mapping[str, float]
+
+
+def estimate_kernel(lr: Tensor, scale: int, method: Literal["spectra", "patches"] = "spectra") -> KernelEstimate:
+    """Estimates which kernel an image was blurred with before it was shrunk.
+
+    An image and its half as large version have patches of the same statistics, unless the larger one is blurred. The
+    spectra of overlapping windows at both sizes give the Gaussian that makes up the difference; a correction and a
+    confidence that were calibrated on photographs with known kernels follow. `patches` then refines the kernel by
+    patches that recur across scales, which measured worse (experiments/results/kernel_estimation.md).
+
+    Args:
+        lr: The image (C, h, w), RGB or of one channel, in [0, 1]; the work is done on its device.
+        scale: Factor s, 2, 3 or 4.
+        method: How the kernel is estimated.
+
+    Returns:
+        The estimate; the same for the same image.
+
+    Raises:
+        ValueError: The image has another shape, or the scale is not 2, 3 or 4.
+    """
+    if scale not in (2, 3, 4):
+        raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
+    luma = grey_levels(lr)
+    if min(luma.shape) < SMALLEST:
+        return _default(scale, f"the image is smaller than {SMALLEST} pixels", {})
+    if float(luma.std()) < _LEAST_CONTRAST:
+        return _default(scale, "the image has no contrast", {})
+    measurements = measure(luma)
+    if measurements.fit.signal < _LEAST_SIGNAL:
+        return _default(scale, "noise hides the image", measurements.features)
+    return _estimated(luma, scale, measurements, method)
+
+
+def grey_levels(lr: Tensor) -> Tensor:
+    """Returns the luma (h, w) of an image (C, h, w) in [0, 1], in grey levels of 0..255.
+
+    Raises:
+        ValueError: The image has another shape.
+    """
+    if lr.ndim != 3 or lr.shape[0] not in (1, 3):
+        raise ValueError(f"the image must be (3, h, w) or (1, h, w), got {tuple(lr.shape)}")
+    if lr.shape[0] == 1:
+        return lr[0].to(torch.float32) * 255
+    weights = torch.tensor(_LUMA, dtype=torch.float32, device=lr.device)
+    return (lr.to(torch.float32) * weights[:, None, None]).sum(dim=0) * 255
+
+
+def _estimated(
+    luma: Tensor, scale: int, measurements: Measurements, method: Literal["spectra", "patches"]
+) -> KernelEstimate:
+    covariance = calibration().covariance(measurements)
+    expected = calibration().expected_error(measurements, covariance)
+    confidence = float(np.clip(1 - expected, 0, 1))
+    diagnostics = {**measurements.features, **_named(covariance * scale**2)}
+    if confidence < LEAST_CONFIDENCE:
+        return _default(scale, f"the confidence is below {LEAST_CONFIDENCE}", diagnostics, confidence)
+    if np.trace(covariance) / 2 < BICUBIC_BELOW:
+        return _default(scale, "the blur is like that of bicubic downsampling", diagnostics, confidence)
+    if method == "patches":
+        kernel = refined_kernel(luma, covariance * scale**2, scale)
+        return KernelEstimate(kernel, confidence, "patches", "", diagnostics)
+    return KernelEstimate(gaussian_of(covariance * scale**2, scale), confidence, "spectra", "", diagnostics)
+
+
+def _named(covariance: Floats) -> dict[str, float]:
+    """Returns the covariance in HR pixels squared, by name."""
+    return {"rows": float(covariance[0, 0]), "columns": float(covariance[1, 1]), "mixed": float(covariance[0, 1])}
+
+
+def _default(scale: int, reason: str, diagnostics: Mapping[str, float], confidence: float = 0.0) -> KernelEstimate:
+    return KernelEstimate(bicubic_kernel(scale), confidence, "bicubic", reason, diagnostics)

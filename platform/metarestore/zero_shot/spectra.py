@@ -1,0 +1,115 @@
+"""Self-similarity across scales, seen in the spectrum: how wide a blur an image has in each direction.
+
+The power spectra of sharp photographs fall by a power of the frequency, so that their patches and those of the half as
+large photograph have spectra of one shape. A blur breaks this: with S(w) the spectrum of LR and K that of the kernel in
+LR pixels, log S(w) − log S(w/2) = constant + log |K(w)|² − log |K(w/2)|², which for a Gaussian of covariance C is
+constant − (1 − 1/4) wᵀ C w: a quadratic form, and least squares finds it.
+
+Source: Field, Relations between the statistics of natural images and the response properties of cortical cells (1987);
+Michaeli and Irani, Nonparametric Blind Super-Resolution (2013), for the recurrence of patches across scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
+
+SIDE = 32
+"""Pixels along an edge of the windows whose spectra are averaged."""
+BAND = (0.5, 2.2)
+"""Lowest and highest frequency that is fitted, in radians per LR pixel: above, aliasing makes spectra too flat."""
+
+_MOST_WINDOWS = 4096
+_SMOOTHING = 1.0  # of the logarithm of a spectrum, in frequency bins
+_NOISE_MARGIN = 4.0  # a frequency counts if its power is so many times that of the noise
+_ROUNDING = 1 / 12  # variance of rounding to whole grey levels
+_LEAST_SHARE = 0.05  # what is left of a spectrum at least when the noise is taken away from it
+_BLOCK = 8
+_LAPLACIANS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+
+
+@dataclass(frozen=True, eq=False)
+class WidthFit:
+    """A Gaussian blur that explains the spectrum of an image.
+
+    Attributes:
+        covariance: (2, 2), in LR pixels squared, rows first; symmetric, but an eigenvalue may be negative.
+        residual: Root mean square of what the quadratic form leaves of log S(w) − log S(w/2).
+        signal: Share of the fitted frequencies that is image and not noise, 0..1.
+    """
+
+    covariance: Floats
+    residual: float
+    signal: float
+
+    @property
+    def width(self) -> float:
+        """Mean variance over all directions, in LR pixels squared."""
+        return float(np.trace(self.covariance)) / 2
+
+
+def mean_power(luma: Tensor, side: int = SIDE) -> Floats:
+    """Returns the mean power spectrum (side, side) of overlapping windows, frequency 0 at [side // 2, side // 2].
+
+    White noise of variance v has the power v at every frequency.
+
+    Args:
+        luma: Grey levels (h, w), at least `side` high and wide; the transforms are taken on its device.
+        side: Side of a window, even.
+    """
+    line = torch.hann_window(side + 2, periodic=False, dtype=luma.dtype, device=luma.device)[1:-1]
+    line = line / line.square().mean().sqrt()
+    step = side // 4
+    while math.prod(1 + (length - side) // step for length in luma.shape) > _MOST_WINDOWS:
+        step *= 2
+    windows = luma.unfold(0, side, step).unfold(1, side, step).reshape(-1, side, side)
+    windows = (windows - windows.mean((1, 2), keepdim=True)) * (line[:, None] * line)
+    power = torch.fft.fft2(windows).abs().square().mean(0) / side**2
+    return np.fft.fftshift(power.cpu().numpy().astype(np.float64))
+
+
+def noise_level(luma: Floats) -> float:
+    """Returns the standard deviation of white noise in an image (h, w), as the smoothest tenth of its blocks shows it.
+
+    Source: Immerkær, Fast noise variance estimation (1996).
+    """
+    response = cv2.filter2D(luma, cv2.CV_64F, _LAPLACIANS)[1:-1, 1:-1]
+    rows, columns = (length // _BLOCK for length in response.shape)
+    blocks = response[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
+    return float(np.quantile(blocks.std(axis=(1, 3)), 0.1)) / 6
+
+
+def fit_width(power: Floats, noise: float, band: tuple[float, float] = BAND) -> WidthFit:
+    """Fits a Gaussian blur to a spectrum by weighted least squares; what noise hides does not count.
+
+    Args:
+        power: Mean power spectrum (n, n) as `mean_power` returns it.
+        noise: Standard deviation of the noise, in grey levels.
+        band: Lowest and highest frequency, in radians per LR pixel.
+    """
+    side, floor = len(power), noise**2 + _ROUNDING
+    smooth = np.exp(ndimage.gaussian_filter(np.log(power + 1e-9), _SMOOTHING))
+    signal = np.maximum(smooth - floor, _LEAST_SHARE * smooth)
+    weight = (signal / smooth) ** 2 * (smooth > _NOISE_MARGIN * floor)
+    half = (np.arange(side) - side // 2) / 2 + side // 2
+    log = np.log(signal)
+    ratio = log - ndimage.map_coordinates(log, np.meshgrid(half, half, indexing="ij"), order=1)
+    line = (np.arange(side) - side // 2) * 2 * np.pi / side
+    radius = np.hypot(line[:, None], line)
+    inside = (radius > band[0]) & (radius < band[1])
+    down, right = (np.broadcast_to(axis, radius.shape)[inside] for axis in (line[:, None], line))
+    terms = np.stack([np.ones(len(down)), down**2, 2 * down * right, right**2], axis=1)
+    weight, ratio = weight[inside] + 1e-6, ratio[inside]
+    form = np.linalg.solve((terms * weight[:, None]).T @ terms, (terms * weight[:, None]).T @ ratio)
+    residual = float(np.sqrt((weight * (ratio - terms @ form) ** 2).sum() / weight.sum()))
+    covariance = -form[[1, 2, 2, 3]].reshape(2, 2) / (1 - 1 / 4)
+    return WidthFit(covariance, residual, float(weight.mean()))
