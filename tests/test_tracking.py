@@ -20,6 +20,7 @@ from metarestore.journal import Journal
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.study import Observers, run_study
 from metarestore.tracking import Run, Store
+from metarestore.tracking_records import metrics_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -192,7 +193,7 @@ def test_a_new_run_needs_its_store_and_a_resumed_one_does_not(
     tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch = Switch(monkeypatch, "get_experiment_by_name")
-    with pytest.raises(UserError, match="no store answers"):
+    with pytest.raises(UserError, match=r"is locked by another process .*; end that process, or wait"):
         store(tmp_path, warnings)
     place = store(tmp_path, warnings, required=False)
     run = place.run("run", folder=tmp_path)
@@ -216,7 +217,7 @@ def test_a_later_process_sends_what_waits_and_repeats_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "acknowledge", lambda *_: None)
         for record, _ in first._journal.chunks():
-            first._store.client.log_batch(str(first.id), metrics=[m for r in record[1:] for m in tracking._metrics(r)])
+            first._store.client.log_batch(str(first.id), metrics=[m for r in record[1:] for m in metrics_of(r)])
             break
     second = store(tmp_path, warnings).run("run", folder=tmp_path)
     assert second.id == first.id

@@ -153,7 +153,7 @@ def _mlflow() -> list[Finding]:
     installed = _version("mlflow")
     if installed[0].remedy:
         return installed
-    from metarestore.tracking import tracking_uri  # noqa: PLC0415
+    from metarestore.tracking_store import tracking_uri  # noqa: PLC0415
 
     # People paste this table into bug reports.
     store = re.sub(r"//[^/@]+@", "//…@", tracking_uri(Path.cwd()))

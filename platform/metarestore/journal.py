@@ -34,12 +34,16 @@ class Journal:
     Attributes:
         key: Name of this journal, by which its MLflow run is found even if its id was never noted.
         run_id: The MLflow run, or None as long as there is none.
+        experiment: The MLflow experiment of that run.
+        left: Artifacts that the store did not take while it took what came after them.
         reopened: Whether an earlier process wrote here: what it sent last may have arrived without being noted.
     """
 
     def __init__(self, folder: Path, run_id: str | None = None) -> None:
         self._lines, self._state = folder / "tracking.jsonl", folder / "tracking.json"
         self.key, self.run_id, self._sent = uuid.uuid4().hex, run_id, 0
+        self.experiment: str | None = None
+        self.left: list[Record] = []
         self._held: list[bytes] = []
         self._last: dict[str, int] = {}
         self._status = ""
@@ -54,6 +58,20 @@ class Journal:
     def path(self) -> Path:
         """The file of the records."""
         return self._lines
+
+    def portable(self, path: Path) -> str:
+        """Returns how a file is noted: relative to the run's folder if it is in there, so that the folder may move."""
+        path, folder = path.absolute(), self._lines.parent.absolute()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+    def located(self, noted: str) -> Path:
+        """Returns the file that `portable` noted; earlier versions noted where it was before its folder moved."""
+        folder, path = self._lines.parent, self._lines.parent / noted
+        if path.exists():
+            return path
+        parts = Path(noted).parts
+        tails = (folder.joinpath(*parts[first:]) for first in range(1, len(parts)))
+        return next((tail for tail in tails if tail.exists()), path)
 
     @property
     def complete(self) -> bool:
@@ -100,11 +118,17 @@ class Journal:
         self._sent = position
         self._save_state()
 
-    def assign(self, run_id: str | None) -> None:
+    def set_aside(self, records: list[Record]) -> None:
+        """Notes which artifacts the store did not take; an earlier such note is forgotten."""
+        self.left = records
+        self._save_state()
+
+    def assign(self, run_id: str | None, experiment: str | None = None) -> None:
         """Notes the MLflow run; another one than before, or None, has to be told everything again."""
         if self.run_id is not None and run_id != self.run_id:
             self._sent = 0
-        self.run_id = run_id
+            self.left = []  # they are among what is told again
+        self.run_id, self.experiment = run_id, experiment
         self._save_state()
 
     def _append(self, descriptor: int, line: bytes) -> None:
@@ -147,6 +171,7 @@ class Journal:
         try:
             state = json.loads(self._state.read_text())
             self.key, self.run_id, self._sent = str(state["key"]), state["run"], int(state["sent"])
+            self.experiment, self.left = state.get("experiment"), list(state.get("left", ()))
             # Lost lines that were sent, as on a disk that syncs in name only, leave nothing to go on with.
             self._sent = min(self._sent, self._cut_torn_line())
             for record, _ in self._records(0):
@@ -155,7 +180,8 @@ class Journal:
             raise UserError(f"{self._state}: cannot be read ({error!r}); remove it to track this run anew") from error
 
     def _save_state(self) -> None:
-        state = {"key": self.key, "run": self.run_id, "sent": self._sent}
+        state = {"key": self.key, "run": self.run_id, "experiment": self.experiment, "sent": self._sent}
+        state |= {"left": self.left} if self.left else {}
         try:
             write_atomically(self._state, json.dumps(state).encode())
         except UserError:

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-from mlflow.entities import LifecycleStage, Metric, Param
+from mlflow.entities import LifecycleStage, Param
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     BAD_REQUEST,
@@ -31,44 +29,45 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from sqlalchemy.exc import SQLAlchemyError
 
 from metarestore.errors import UserError
 from metarestore.journal import Journal, Record
+from metarestore.tracking_records import allowed, flattened, metrics_of
+from metarestore.tracking_store import (
+    UNAVAILABLE,
+    GoneError,
+    artifact_location,
+    bring_artifacts_along,
+    is_temporary,
+    one_at_a_time,
+    reason,
+    require_answer,
+    restore_command,
+    source_tags,
+    storing_errors,
+    tracking_uri,
+    what_is_wrong,
+)
+
+__all__ = ["Run", "Store", "ended", "flattened", "tracking_uri"]
 
 _BATCH = 1000
 """Metrics that MLflow takes in one call."""
 _PARAMS = 100
 """Parameters that MLflow takes in one call."""
-_LONGEST = 6000
-"""Longest value of a parameter."""
 _PAUSE = 30.0
 """Seconds to leave a store alone that did not answer; longer if it took long to fail (a locked SQLite takes 20 s)."""
 _KEY_TAG = "metarestore.key"
-_UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
-"""What MLflow raises when its database is locked or gone, its server is down, or its artifacts cannot be written."""
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""What the pages of MLflow 3 show an experiment as: without it, as one of language models, with nothing in it."""
+_SLOW = 5.0
+"""Seconds after which a failure to store an artifact is not tried again with the next one of the same run."""
 _REFUSED = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS)}
 """What MLflow answers to a record that it will never take."""
 
 _Entry = TypeVar("_Entry")
 
 _log = logging.getLogger(__name__)
-
-
-def tracking_uri(root: Path) -> str:
-    """Returns the address of the store: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
-
-
-def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flattens nested mappings to dotted keys; lists stay in one value."""
-    flat: dict[str, str] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)[:_LONGEST]
-    return flat
 
 
 class Store:
@@ -80,13 +79,20 @@ class Store:
         warn: Is told, once, that the store does not answer.
         required: Whether the store has to answer now: a new run finds a wrong address before hours of work, while a
             resumed one can wait for its store.
+        command: What started this: the source of its runs.
 
     Raises:
-        UserError: The store is required, and does not answer.
+        UserError: The store is required, and does not answer, or the experiment was deleted in it.
     """
 
     def __init__(
-        self, root: Path, name: str, warn: Callable[[str], None] = _log.warning, *, required: bool = True
+        self,
+        root: Path,
+        name: str,
+        warn: Callable[[str], None] = _log.warning,
+        *,
+        required: bool = True,
+        command: str = "",
     ) -> None:
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -94,32 +100,45 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.uri = tracking_uri(root)
-        self._root, self._name, self._warn = root, name, warn
+        self._root, self._name, self._warn, self._command = root, name, warn, command
         self._warned = False
         self._resting_until = 0.0
         try:
             _ = self.experiment
-        except (*_UNAVAILABLE, ImportError, ValueError) as error:
+        except (*UNAVAILABLE, ImportError, ValueError) as error:
             # The last two: a database without its driver, an address that is none.
             if required or isinstance(error, ImportError | ValueError):
-                raise UserError(
-                    f"MLflow: no store answers at {self.uri} ({_reason(error)}); "
-                    "correct MLFLOW_TRACKING_URI, or unset it to use mlflow.db in the project"
-                ) from error
+                raise UserError(f"MLflow: {what_is_wrong(error, self.uri)}") from error
             self.failed(error, 0.0)
 
     @cached_property
     def client(self) -> MlflowClient:
         """The connection."""
+        require_answer(self.uri)
         return MlflowClient(tracking_uri=self.uri)
 
     @cached_property
     def experiment(self) -> str:
         """Id of the experiment, which is made if it does not exist."""
-        artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._root.absolute() / "mlartifacts").as_uri()
-        with _one_at_a_time(self.uri):
+        with one_at_a_time(self.uri):
             found = self.client.get_experiment_by_name(self._name)
-            return str(found.experiment_id if found else self.client.create_experiment(self._name, artifacts))
+            bring_artifacts_along(self._root)
+            if found is None:
+                where = artifact_location(self._root)
+                return str(self.client.create_experiment(self._name, where, tags=_EXPERIMENT_TAGS))
+        identity = str(found.experiment_id)
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            again = restore_command(self.uri, "experiment", identity)
+            raise GoneError(
+                f"the experiment '{self._name}' was deleted in the store; restore it with: {again} - or rename the "
+                "experiment's file, so that a new one is made"
+            )
+        return identity
+
+    @cached_property
+    def source_tags(self) -> dict[str, str]:
+        """Tags of every run: what started it, who did, and from which commit."""
+        return source_tags(self._root, self._command)
 
     def run(self, name: str, *, folder: Path, parent: Run | str | None = None, run_id: str | None = None) -> Run:
         """Starts a run, nested under `parent`, or takes up the one that `folder` remembers.
@@ -140,7 +159,7 @@ class Store:
         while not self.resting:
             try:
                 page = self.client.search_runs([self.experiment], filter_string=nested, page_token=token)
-            except _UNAVAILABLE as error:
+            except UNAVAILABLE as error:
                 self.failed(error, 0.0)
                 break
             found += [run.info.run_id for run in page]
@@ -153,7 +172,7 @@ class Store:
         """Ends a run that has no folder; a store that does not answer costs a warning."""
         try:
             self.client.set_terminated(run_id, status)
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             self.failed(error, 0.0)
 
     @property
@@ -166,14 +185,23 @@ class Store:
         self._resting_until = time.monotonic() + max(_PAUSE, 10 * seconds)
         if not self._warned:
             self._warned = True
+            when = "and are sent later" if is_temporary(error) else "until that is mended and the run resumed"
             self._warn(
-                f"MLflow: {self.uri} does not take figures ({_reason(error)}); "
-                "training goes on, they wait in the run's folder and are sent later"
+                f"MLflow: {what_is_wrong(error, self.uri)}; training goes on, its figures wait in the run's folder "
+                f"{when}"
             )
+
+    def unstored(self, paths: Sequence[Path], error: Exception) -> None:
+        """Tells the user which files of a run the store did not take, though it took the rest."""
+        files = ", ".join(map(str, paths))
+        self._warn(
+            f"MLflow: {files}: not stored with the run ({reason(error)}); all else has arrived; the files stay where "
+            "they are, and --resume tries again"
+        )
 
     def refused(self, what: str, error: Exception) -> None:
         """Tells the user of a record that the store will not take."""
-        self._warn(f"MLflow: {self.uri} refuses {what} ({_reason(error)}); it is left out there")
+        self._warn(f"MLflow: {self.uri} refuses {what} ({reason(error)}); it is left out there")
 
 
 class Run:
@@ -184,6 +212,9 @@ class Run:
         # Whether the run may have been made without its id being noted.
         self._doubtful = journal.reopened
         self._confirmed = False
+        self._unstored: list[tuple[Record, Exception]] = []
+        self._slow = False
+        self._to_retry = list(journal.left)
         journal.note({"kind": "status", "status": "RUNNING"})
         self.flush()
 
@@ -209,7 +240,7 @@ class Run:
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Stores a file or a folder, as it is when it is sent."""
-        self._journal.note({"kind": "artifact", "path": str(path.absolute()), "folder": folder})
+        self._journal.note({"kind": "artifact", "path": self._journal.portable(path), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
         """Sets a tag."""
@@ -218,7 +249,11 @@ class Run:
     def end(self, status: str = "FINISHED") -> bool:
         """Ends the run and returns whether everything has arrived."""
         self._journal.note({"kind": "status", "status": status, "time": int(time.time() * 1000)})
-        return self.flush(patient=True)
+        arrived = self.flush(patient=True)
+        if self._unstored:
+            paths = [self._journal.located(record["path"]) for record, _ in self._unstored]
+            self._store.unstored(list(dict.fromkeys(paths)), self._unstored[0][1])
+        return arrived
 
     def flush(self, *, patient: bool = False) -> bool:
         """Sends what is noted and returns whether all of it arrived.
@@ -231,7 +266,7 @@ class Run:
         started = time.monotonic()
         try:
             self._send()
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             self._doubtful = True
             self._store.failed(error, time.monotonic() - started)
             return False
@@ -248,12 +283,12 @@ class Run:
                 experiment = self._store.experiment
                 wanted = f"tags.`{_KEY_TAG}` = '{journal.key}'"
                 found = client.search_runs([experiment], wanted) if self._doubtful else []
-                journal.assign(found[0].info.run_id if found else self._create(experiment))
+                journal.assign(found[0].info.run_id if found else self._create(experiment), experiment)
             self._confirmed = True
         return str(self._journal.run_id)
 
     def _create(self, experiment: str) -> str:
-        tags = {_KEY_TAG: self._journal.key}
+        tags = {**self._store.source_tags, _KEY_TAG: self._journal.key}
         if self._parent is not None:
             parent = self._parent if isinstance(self._parent, str) else self._parent.confirmed_id()
             tags[MLFLOW_PARENT_RUN_ID] = parent
@@ -271,8 +306,9 @@ class Run:
     def _send(self) -> None:
         # What arrived without being noted as sent is sent again: MLflow keeps a record that it has as it is.
         run_id = self.confirmed_id()
+        self._retry(run_id)
         for chunk, end in self._journal.chunks():
-            metrics = [m for record in chunk if record["kind"] == "metrics" for m in _metrics(record)]
+            metrics = [m for record in chunk if record["kind"] == "metrics" for m in metrics_of(record)]
             for first in range(0, len(metrics), _BATCH):
                 self._offer(lambda some: self._store.client.log_batch(run_id, metrics=some), metrics[first:][:_BATCH])
             # A final state is in the last chunk, behind all metrics.
@@ -287,46 +323,52 @@ class Run:
         except MlflowException as error:
             if error.error_code not in _REFUSED:
                 raise
+            if "must be in the 'active' state" in str(error) and self._journal.run_id is not None:
+                again = restore_command(self._store.uri, "run", self._journal.run_id)
+                raise GoneError(f"the run '{self._name}' was deleted in the store; restore it with: {again}") from error
             if len(entries) == 1:
                 self._store.refused(str(getattr(entries[0], "key", entries[0])), error)
                 return
             for entry in entries:
                 self._offer(send, [entry])
 
+    def _retry(self, run_id: str) -> None:
+        """Stores, once in the life of a process, what an earlier one could not."""
+        again, self._to_retry = self._to_retry, []
+        if again:
+            self._journal.set_aside([])
+            for record in again:
+                self._store_artifact(run_id, record)
+
+    def _store_artifact(self, run_id: str, record: Record) -> None:
+        """Stores a file or a folder; one that cannot be stored is set aside, and holds up nothing behind it."""
+        path, started = self._journal.located(record["path"]), time.monotonic()
+        try:
+            if self._slow:
+                raise OSError("the place of artifacts did not answer before")
+            if not path.exists():
+                raise OSError("there is no such file any more")
+            self._store.client.log_artifact(run_id, str(path), record["folder"])
+        except storing_errors() as error:
+            self._slow = self._slow or time.monotonic() - started > _SLOW
+            self._unstored.append((record, error))
+            self._journal.set_aside([one for one, _ in self._unstored])
+
     def _send_record(self, run_id: str, record: Record) -> None:
         client = self._store.client
         match record["kind"]:
             case "params":
-                params = [Param(_allowed(key), value) for key, value in record["values"].items()]
+                params = [Param(allowed(key), value) for key, value in record["values"].items()]
                 self._offer(lambda some: client.log_batch(run_id, params=some), params)
             case "tag":
-                key = _allowed(record["key"])
+                key = allowed(record["key"])
                 self._offer(lambda some: client.set_tag(run_id, some[0], record["value"]), [key])
-            case "artifact" if Path(record["path"]).exists():
-                client.log_artifact(run_id, record["path"], record["folder"])
+            case "artifact":
+                self._store_artifact(run_id, record)
             case "status" if record["status"] == "RUNNING":
                 client.update_run(run_id, status="RUNNING")
             case "status":
                 client.set_terminated(run_id, record["status"], record["time"])
-
-
-def _allowed(key: str) -> str:
-    """Returns a name that MLflow takes: task files may have any name."""
-    return re.sub(r"[^\w\-. :/]", "_", key)
-
-
-def _metrics(record: Record) -> list[Metric]:
-    return [Metric(_allowed(key), value, record["time"], record["step"]) for key, value in record["values"].items()]
-
-
-def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
-    """Locks a SQLite store against other processes of ours while it may be created."""
-    path = uri.removeprefix("sqlite:///")
-    return FileLock(f"{path}.lock") if path != uri and path else nullcontext()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 @contextmanager
