@@ -360,7 +360,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "unwritable output": (
         lambda p: (p / "blocked").write_text(""),
         ["train", "experiments/small.yaml", "--out", "blocked/run"],
-        "choose another place",
+        "choose another folder",
     ),
     "unwritable figures": (
         lambda p: None,

@@ -65,7 +65,4 @@ def _check(file: Path) -> None:
 
 def write_all_schemas(folder: Path) -> list[Path]:
     """Writes task.json, graph.json and experiment.json."""
-    try:
-        return write_schemas(folder, {"task": TASK_FILE, "graph": GraphSpec, "experiment": ExperimentFile})
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from error
+    return write_schemas(folder, {"task": TASK_FILE, "graph": GraphSpec, "experiment": ExperimentFile})

@@ -262,7 +262,7 @@ def _say_where(folder: Path, root: Path) -> None:
 
 def _check_writable(path: Path | None) -> None:
     """Finds out before hours of work, not after, whether a file can be written."""
-    from metarestore.models.checkpoint import require_writable
+    from metarestore.files import require_writable
 
     if path is not None:
         require_writable(path, "--json")

@@ -67,7 +67,8 @@ def describe(
     """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
     from metarestore.descriptors.describe import require_describer
     from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
-    from metarestore.models.checkpoint import load_model, require_writable
+    from metarestore.files import require_writable
+    from metarestore.models.checkpoint import load_model
     from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
     from metarestore.reports.pictures import save_png
 

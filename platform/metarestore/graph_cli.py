@@ -111,8 +111,8 @@ def graph_export(
     out: Annotated[Path, typer.Option(help="File to write: .graphml, .csv (a table of edges) or .json (node-link).")],
 ) -> None:
     """Writes a graph for other programs, in the format that the file's ending names."""
+    from metarestore.files import write_atomically
     from metarestore.graphs.graph import load_graph, write_graph
-    from metarestore.models.checkpoint import write_atomically
 
     _require_writable(out, (".graphml", ".csv", ".json"))
     graph = load_graph(path)
@@ -156,7 +156,7 @@ def _pairs(first: Graph, second: Graph, target: str | None, other: str | None) -
 
 
 def _require_writable(path: Path, endings: tuple[str, ...]) -> None:
-    from metarestore.models.checkpoint import require_writable
+    from metarestore.files import require_writable
 
     if path.suffix not in endings:
         raise UserError(f"--out: {path}: end the name in {' or '.join(endings)}")

@@ -53,7 +53,8 @@ def evaluate(
     from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.evaluation.results import write_json
-    from metarestore.models.checkpoint import load_model, require_writable
+    from metarestore.files import require_writable
+    from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
     from metarestore.project import Project
 

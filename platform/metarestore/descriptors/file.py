@@ -16,7 +16,8 @@ import metarestore
 from metarestore.config.base import Strict
 from metarestore.descriptors.describe import Description, Item, Kind, require_describer
 from metarestore.errors import UserError
-from metarestore.models.checkpoint import network_hash, write_atomically
+from metarestore.files import write_atomically
+from metarestore.models.checkpoint import network_hash
 from metarestore.models.kdsr import KDSR, EstimatorKind, SizeName
 from metarestore.models.network import Network
 

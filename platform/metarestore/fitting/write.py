@@ -15,9 +15,9 @@ import numpy as np
 
 from metarestore.config.document import project_root
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.fitting.camera import CameraFit, PairFit
 from metarestore.fitting.spread import Spread, spread
-from metarestore.models.checkpoint import write_atomically
 
 _WIDTH = 118
 _QUIET = 0.3

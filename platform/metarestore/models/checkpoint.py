@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,6 +14,7 @@ from torch import Tensor
 from metarestore.config.model import AnyModelSpec, ModelSpec
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
@@ -29,55 +27,6 @@ _FREE = ("estimator", "embedding")
 """What may differ between a KDSR and the one it starts from."""
 
 _SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
-
-    Raises:
-        UserError: The folder cannot be written to, or the disk is full; what was there before is as it was.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        remedy = "make room, then go on" if full else "choose another place"
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
-
-
-def require_writable(path: Path, option: str) -> None:
-    """Finds out before hours of work, not after, whether a file can be written.
-
-    Args:
-        path: The file.
-        option: The option that names it, for the message.
-
-    Raises:
-        UserError: It is a folder, or its folder is missing or not the user's.
-    """
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option}: {path} cannot be written; name a file in a folder that exists and is yours")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut: the name of a file belongs to its folder, which has to be written too."""
-    if os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:

@@ -7,9 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -21,6 +19,7 @@ from pydantic import ValidationError
 
 from metarestore.config.base import Strict
 from metarestore.errors import UserError
+from metarestore.files import replacing
 from metarestore.tasks.embedded import EMBEDDED, embedded_path
 from metarestore.tasks.photographs import Photograph, list_photographs, read_image, write_image
 
@@ -260,9 +259,9 @@ def _build(key: str, source: ImageSource, files: Mapping[str, Path]) -> _Index:
     pixels, index_file = _cache_file(key, "u8"), _cache_file(key, "json")
     try:
         pixels.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(pixels) as out:
+        with replacing(pixels) as out:
             index = _decode_all(out, source, files)
-        with _replacing(index_file) as out:  # last: an index says that its pixels are complete
+        with replacing(index_file) as out:  # last: an index says that its pixels are complete
             out.write(index.model_dump_json().encode())
     except OSError as error:
         raise UserError(
@@ -291,17 +290,3 @@ def _decode_all(out: IO[bytes], source: ImageSource, files: Mapping[str, Path]) 
     if problems:
         raise UserError(problems)
     return _Index(source=str(source), content=content.hexdigest(), records=tuple(records))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes the place of `path` when it is complete and on the disk, and never before."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

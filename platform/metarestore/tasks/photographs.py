@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
@@ -88,10 +89,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ValueError(f"pixels must be uint8 (H, W, 3) or (H, W), got {pixels.dtype} {pixels.shape}")
     _, data = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    try:
-        target.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
+    write_atomically(target, data.tobytes())
 
 
 def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:
