@@ -72,10 +72,10 @@ class SyntheticTasks:
         spec: Its task file.
         images: Clean photographs, by split.
         episode: Geometry of a task.
-        split: Which photographs `draw` takes patches from.
+        split: Which photographs `draw` takes patches from; those smaller than a patch are left out.
 
     Raises:
-        UserError: A photograph is smaller than a patch.
+        UserError: All photographs are smaller than a patch.
     """
 
     def __init__(
@@ -86,12 +86,11 @@ class SyntheticTasks:
         episode: Episode,
         split: Split = "train",
     ) -> None:
-        images[split].require_size(episode.patch, episode.patch)
         self.name = name
         self.spec = spec
         self.content = content_hash(spec)
         self.scale: int = spec.scale
-        self._images = images
+        self._images = {**images, split: images[split].at_least(episode.patch, episode.patch)}
         self._episode = episode
         self._split = split
 
