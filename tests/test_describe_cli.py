@@ -112,7 +112,8 @@ def test_restoring_with_a_descriptor(cli: Cli, tmp_path: Path) -> None:
     assert cli("describe", "--model", "student", "--images", "one", "--task", "jpeg", *FEW, "--out", "d.json")[0] == 0
     restore = ("restore", "photos/a.png", "--model", "student")
     assert cli(*restore, "--out", "plain.png")[0] == 0
-    assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, "own.png: 24x24 -> 96x96\n", "")
+    said = "Network: the unadapted network of student\nown.png: 24x24 -> 96x96\n"
+    assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, said, "")
     assert np.array_equal(read_image("own.png").pixels, read_image("plain.png").pixels)
     far = json.loads((tmp_path / "d.json").read_text())
     far["groups"][0]["items"][0]["mean"] = [9 + value for value in far["groups"][0]["items"][0]["mean"]]

@@ -165,23 +165,34 @@ def test_pictures_of_any_size_are_read_with_their_alpha(tmp_path, monkeypatch):
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 
-def jpeg(**options: object) -> bytes:
+def encoded(kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(RGB).resize((320, 240)).save(stream, "jpeg", quality=90, **options)
+    Image.fromarray(RGB).resize((320, 240)).save(stream, kind, **options)
     return stream.getvalue()
 
 
+def jpeg(**options: object) -> bytes:
+    return encoded("jpeg", quality=90, **options)
+
+
+def tiff() -> bytes:
+    whole = encoded("tiff", compression="tiff_lzw")
+    middle = len(whole) // 2
+    return whole[:middle] + bytes(byte ^ 0x55 for byte in whole[middle : middle + 20]) + whole[middle + 20 :]
+
+
 DAMAGED = {
-    "junk": lambda: jpeg()[:5000] + b"junkjunk\xff\xd0" + jpeg()[5000:],
-    "cut": lambda: jpeg()[:9000] + b"\xff\xd9",
-    "cut progressive": lambda: jpeg(progressive=True)[:9000] + b"\xff\xd9",
-    "lost restart": lambda: jpeg(restart_marker_rows=1).replace(b"\xff\xd3", b"\xff\xd5", 1),
+    "junk.jpg": lambda: jpeg()[:5000] + b"junkjunk\xff\xd0" + jpeg()[5000:],
+    "cut.jpg": lambda: jpeg()[:9000] + b"\xff\xd9",
+    "cut progressive.jpg": lambda: jpeg(progressive=True)[:9000] + b"\xff\xd9",
+    "lost restart.jpg": lambda: jpeg(restart_marker_rows=1).replace(b"\xff\xd3", b"\xff\xd5", 1),
+    "changed.tif": tiff,
 }
 
 
-@pytest.mark.parametrize("make", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_jpeg_is_named_once_per_use_cached_or_not(make, folder, caplog, capfd):
-    (folder / "bad.jpg").write_bytes(make())
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_named_once_per_use_cached_or_not(name, folder, caplog, capfd):
+    (folder / name).write_bytes(DAMAGED[name]())
     (folder / "good.jpg").write_bytes(jpeg())
     for _ in ("decoded", "cached"):
         notices._given.clear()
@@ -189,9 +200,9 @@ def test_a_damaged_jpeg_is_named_once_per_use_cached_or_not(make, folder, caplog
         ImageStore.open(ImageSource.folder(folder))
         ImageStore.open(ImageSource.folder(folder))
         (record,) = caplog.records
-        assert "bad.jpg: is damaged (" in record.getMessage()
+        assert f"{name}: is damaged (" in record.getMessage()
         assert "good.jpg" not in record.getMessage()
-    assert "Corrupt" not in capfd.readouterr().err.replace(caplog.text, "")
+    assert capfd.readouterr().err == ""
 
 
 def test_what_others_write_to_stderr_meanwhile_is_not_lost(capfd):

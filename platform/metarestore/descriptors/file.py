@@ -188,6 +188,15 @@ def chosen_embedding(given: str, model: Path, network: Network) -> Tensor:
         raise UserError(f"--embedding: {path} {error}") from error
 
 
+def describing_network(given: str) -> str:
+    """Returns the hash of the network that made the file of an option `--embedding FILE[:GROUP]`.
+
+    Raises:
+        UserError: The file is missing or wrong.
+    """
+    return read_descriptors(_file_and_group(given)[0]).model.hash
+
+
 def _file_and_group(given: str) -> tuple[Path, str | None]:
     """Splits `FILE:GROUP` where a file ends; the names of files and of groups may have colons in them."""
     if Path(given).is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -37,7 +38,7 @@ def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None
     write_atomically(path, save(tensors, {_KEY: description}))
 
 
-def load_model(path: Path) -> Network:
+def load_model(path: str | os.PathLike[str]) -> Network:
     """Reads a network written by `save_model`.
 
     Args:
@@ -46,7 +47,7 @@ def load_model(path: Path) -> Network:
     Raises:
         UserError: There is no such file, or it is not a network of ours.
     """
-    return _read(path)[0].eval()
+    return _read(Path(path))[0].eval()
 
 
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
@@ -83,22 +84,24 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Net
     return layout.flatten({name: (taken if name.startswith("restorer.") else own)[name].detach() for name in own})
 
 
-def network_hash(path: Path) -> str:
+def network_hash(path: str | os.PathLike[str]) -> str:
     """Returns 16 hex digits that change with a network's file, which is named as for `load_model`."""
     return hashlib.blake2b(network_file(path).read_bytes(), digest_size=8).hexdigest()
 
 
-def network_file(path: Path) -> Path:
+def network_file(path: str | os.PathLike[str]) -> Path:
     """Returns the file of a network: of a folder the `model.safetensors` in it, of a shipped network's name its file.
 
     Raises:
         UserError: There is none.
     """
-    known = shipped()
+    path, known = Path(path), shipped()
     if not path.exists() and str(path) in known:
         return known[str(path)]
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
+        if arms := sorted(map(str, path.glob("arms/*/model.safetensors"))):
+            raise UserError(f"{path}: is a comparison; name the folder of an arm, e.g. {Path(arms[0]).parent}")
         hint = did_you_mean(str(path), known, noun="shipped networks")
         raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors{hint}")
     return file

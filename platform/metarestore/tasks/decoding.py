@@ -30,8 +30,12 @@ HEIC = frozenset({".heic", ".heif"})
 INSTALL_HEIC = "pip install pillow-heif"
 
 _ORIENTATION = 0x0112
-_DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression).*", re.MULTILINE)
-"""What libjpeg writes to stderr when it fills in what a damaged file lacks."""
+_DAMAGE = re.compile(
+    r"^(?:((?:Corrupt JPEG data|Premature end of JPEG|Inconsistent progression).*)|.*TIFF_Error (.*))$", re.MULTILINE
+)
+"""What libjpeg and libtiff report when they fill in what a damaged file lacks."""
+_DECODER = re.compile(r"(Corrupt JPEG|Premature end of JPEG|Inconsistent progression|libpng |\[ ?(WARN|ERROR|INFO):\d)")
+"""How a line of a decoder begins."""
 _SILENT = threading.Lock()
 
 
@@ -71,7 +75,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
         # OpenCV makes colour of a PNG with a gray and an alpha channel (colour type 4), but not of such a TIFF.
         gray_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x04"
         pixels = np.ascontiguousarray(pixels[..., 0]) if gray_png else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return Decoded(pixels, found.group() if found else None)
+    return Decoded(pixels, found.group(1) or found.group(2) if found else None)
 
 
 def extras(data: bytes, pixels: Levels, path: str | os.PathLike[str]) -> tuple[Levels, bytes | None]:
@@ -154,9 +158,9 @@ def _any_size() -> Iterator[None]:
 
 @contextmanager
 def _decoder_messages() -> Iterator[list[str]]:
-    """Collects what is written to the process's stderr: libjpeg has no other way to tell of damage through OpenCV.
+    """Collects what is written to the process's stderr: the decoders in OpenCV report damage nowhere else.
 
-    What other threads write meanwhile is passed on afterwards, as is what is no report of damage.
+    What other threads write meanwhile is passed on afterwards.
     """
     messages: list[str] = []
     with _SILENT, tempfile.TemporaryFile() as heard:
@@ -172,7 +176,6 @@ def _decoder_messages() -> Iterator[list[str]]:
             os.dup2(stderr, 2)
             os.close(stderr)
             heard.seek(0)
-            text = heard.read().decode(errors="replace")
-            messages.append(text)
-            if rest := _DAMAGE.sub("", text).strip():
-                sys.stderr.write(f"{rest}\n")
+            lines = heard.read().decode(errors="replace").splitlines(keepends=True)
+            messages += [line for line in lines if _DECODER.match(line)]
+            sys.stderr.write("".join(line for line in lines if not _DECODER.match(line)))
