@@ -129,7 +129,9 @@ def test_the_self_ensemble_of_a_command_is_that_of_the_network(cli: Cli, tmp_pat
     assert cli("restore", "photos/a.png", "--model", "student", "--self-ensemble", "--out", "o.png")[0] == 0
     assert np.array_equal(read_image("o.png").pixels, expected(read_image("photos/a.png").pixels))
     for option in ((), ("--self-ensemble",)):
-        code, _, err = cli("evaluate", "--data", "pairs/hr", "--model", "student", *option, "--json", "f.json")
+        code, _, err = cli(
+            "evaluate", "--data", "pairs/hr", "--model", "student", *option, "--json", "f.json", "--overwrite"
+        )
         assert (code, err) == (0, "")
         figures = json.loads(Path("f.json").read_text())
         assert figures["self_ensemble"] == bool(option)
@@ -173,7 +175,7 @@ MISTAKES = {
     ),
     "a figure of another format": (
         (*DESCRIBE, "student", "--images", "photos", "--figure", "map.svg"),
-        "--figure: map.svg: pictures are written as PNG",
+        "--figure: map.svg must end in .png",
     ),
     "a figure of too little": (
         (*DESCRIBE, "student", "--images", "photos", "--figure", "map.png"),

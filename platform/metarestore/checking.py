@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarestore.config.document import project_root, read_document, validate
+from metarestore.config.document import project_root, read_document, validate, yaml_files
 from metarestore.config.experiment import ExperimentFile
 from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
@@ -29,7 +29,7 @@ def project_files(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
             continue
         folders = [path] if path.name in KINDS else [path / kind for kind in KINDS]
-        files += [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+        files += [file for folder in folders for file in yaml_files(folder).values()]
     if not files:
         raise UserError(
             f"{paths[0]}: holds no YAML files in tasks/, graphs/ or experiments/; make some with `metarestore init`"

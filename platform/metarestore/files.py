@@ -96,6 +96,25 @@ def require_new(path: Path, option: str, *, overwrite: bool) -> None:
         raise UserError(f"{option}: {path} exists already; choose another name, or add --overwrite to replace it")
 
 
+def require_output(
+    path: Path, option: str, *, overwrite: bool, endings: tuple[str, ...] = (), create: bool = False
+) -> None:
+    """Checks before the work that its result can be written to a file, and that no existing file would be lost.
+
+    Args:
+        path: The file.
+        option: The option that names it, for the message.
+        overwrite: Whether the user allows to replace it.
+        endings: As for `require_writable`.
+        create: As for `require_writable`.
+
+    Raises:
+        UserError: As for `require_writable` and `require_new`.
+    """
+    require_writable(path, option, endings=endings, create=create)
+    require_new(path, option, overwrite=overwrite)
+
+
 def require_other(path: Path, option: str, inputs: dict[str, Path]) -> None:
     """Checks that a command does not write over what it reads.
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
     from metarestore.models.choice import Choice
@@ -48,9 +49,6 @@ WhichWeights = Annotated[
 ]
 
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replaces a file that exists already.")]
-
-
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of HR images.")],
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
@@ -67,12 +65,13 @@ def evaluate(
     crop: Crop = None,
     ensemble: Ensemble = False,
     json_file: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
     from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.evaluation.results import write_json
-    from metarestore.files import require_writable
+    from metarestore.files import require_output
     from metarestore.models.checkpoint import load_model
     from metarestore.models.choice import choose_network
     from metarestore.models.restore import image_restorer
@@ -87,7 +86,7 @@ def evaluate(
     if bicubic and (arm or weights):
         raise UserError("--arm, --weights: go with --model; leave them out")
     if json_file is not None:
-        require_writable(json_file, "--json")
+        require_output(json_file, "--json", overwrite=overwrite)
     restore, measured = bicubic_restore(scale), "bicubic upscaling"
     if model is not None:
         choice = choose_network(model, arm, weights)
@@ -143,7 +142,7 @@ def restore(
 ) -> None:
     """Restores one photograph with a trained network; gray, alpha, 16 bits and the colour profile are kept."""
     from metarestore.descriptors.file import chosen_embedding, describing_network
-    from metarestore.files import require_new, require_other, require_writable
+    from metarestore.files import require_other, require_output
     from metarestore.models.checkpoint import load_model
     from metarestore.models.choice import choose_network
     from metarestore.models.restore import image_restorer
@@ -153,9 +152,8 @@ def restore(
         raise UserError(
             "--estimate-on: does not go with --embedding, in place of which nothing is estimated; leave it out"
         )
-    require_writable(out, "--out", endings=(".png",))
     require_other(out, "--out", {"the photograph": photo})
-    require_new(out, "--out", overwrite=overwrite)
+    require_output(out, "--out", overwrite=overwrite, endings=(".png",))
     described = None if embedding is None else describing_network(embedding)
     choice = choose_network(model, arm, weights, described)
     network = load_model(choice.file)

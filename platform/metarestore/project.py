@@ -11,7 +11,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from metarestore.config.document import Document, display_path, project_root, read_document, validate
+from metarestore.config.document import (
+    Document,
+    display_path,
+    project_root,
+    read_document,
+    resolve_path,
+    validate,
+    yaml_files,
+)
 from metarestore.config.estimators import (
     DescriptorEstimator,
     estimate_behind,
@@ -62,7 +70,7 @@ class Project:
         """Returns the files of `kind` (tasks, graphs, experiments) by name; the project's own hide the catalogue's."""
         found: dict[str, Path] = {}
         for folder in (catalogue() / kind, self.root / kind):
-            found |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            found |= yaml_files(folder)
         return dict(sorted(found.items()))
 
     def path(self, kind: str, name: str, key: str = "") -> Path:
@@ -212,7 +220,7 @@ Problems = list[tuple[KeyPath, str]]
 
 
 def _rooted_pairs(spec: PairsSpec, root: Path) -> tuple[PairsSpec, Problems]:
-    folders = {key: root / getattr(spec, key) for key in ("lr", "hr")}
+    folders = {key: resolve_path(root, getattr(spec, key)) for key in ("lr", "hr")}
     problems: Problems = [
         ((key,), f"there is no folder {folder}; put the images there")
         for key, folder in folders.items()
@@ -357,7 +365,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
     training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if graph.prior is not None:
-        prior = graph.prior.model_copy(update={"graph": (root / graph.prior.graph).resolve()})
+        prior = graph.prior.model_copy(update={"graph": resolve_path(root, graph.prior.graph).resolve()})
         graph = graph.model_copy(update={"prior": prior})
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
@@ -371,7 +379,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
 
 
 def _network(given: Path, root: Path, key: str) -> Path:
-    path = (root / given).resolve()
+    path = resolve_path(root, given).resolve()
     if path.exists():
         return path
     known = shipped()
@@ -386,7 +394,9 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    named: dict[Split, Path] = {split: (root / folder).resolve() for split, folder in folders.items() if folder}
+    named: dict[Split, Path] = {
+        split: resolve_path(root, folder).resolve() for split, folder in folders.items() if folder
+    }
     for split, folder in named.items():
         twin = next((other for other in named if other != split and named[other] == folder), None)
         if twin:

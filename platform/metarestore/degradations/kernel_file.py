@@ -19,6 +19,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from scipy import io
 
+from metarestore.config.document import resolve_path
 from metarestore.degradations.base import DegradationDraw, Drawn, Parameter, Params, number, register
 from metarestore.degradations.blur import KernelBlur
 from metarestore.degradations.kernels import Kernel, mass_centre, recentred
@@ -77,7 +78,7 @@ class KernelFile(KernelBlur):
 
     def rooted(self, root: Path) -> Self:
         """Returns the entry with its path starting at `root`."""
-        return self.model_copy(update={"path": root / self.path})
+        return self.model_copy(update={"path": resolve_path(root, self.path)})
 
     def content(self) -> dict[str, Any]:
         """Returns what decides the draws: the kernels themselves stand for the file, wherever it lies.
