@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarestore.config.document import project_root, read_document, validate, yaml_files
+from metarestore.config.document import project_root, read_document, validate
 from metarestore.config.experiment import ExperimentFile
+from metarestore.config.file_names import yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
 from metarestore.errors import UserError

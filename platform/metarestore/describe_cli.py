@@ -128,7 +128,7 @@ def _require_decodable(files: Sequence[Path]) -> None:
 
 def _specs(patterns: Sequence[str], scale: int) -> dict[str, SyntheticSpec | PairsSpec]:
     """Reads the tasks that names, patterns and YAML files stand for, at the network's scale."""
-    from metarestore.config.document import is_yaml
+    from metarestore.config.file_names import is_yaml
     from metarestore.project import Project, read_task
 
     wanted = cast("Scale", scale)

@@ -11,15 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from metarestore.config.document import (
-    Document,
-    display_path,
-    project_root,
-    read_document,
-    resolve_path,
-    validate,
-    yaml_files,
-)
+from metarestore.config.document import Document, display_path, project_root, read_document, validate
 from metarestore.config.estimators import (
     DescriptorEstimator,
     estimate_behind,
@@ -29,6 +21,7 @@ from metarestore.config.estimators import (
     with_network,
 )
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
+from metarestore.config.file_names import full_path, yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
 from metarestore.config.grid_check import check_grid
@@ -44,6 +37,7 @@ from metarestore.graphs.prior import earlier_relations
 from metarestore.learners.workspace import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
+from metarestore.tasks.remarks import give_remarks
 from metarestore.tasks.spec import PairsSpec, ProtocolSpec, Scale, SyntheticSpec, TaskSpec
 from metarestore.tasks.task import Split
 
@@ -204,6 +198,8 @@ def read_task(path: Path, scale: Scale | None = None) -> SyntheticSpec | PairsSp
     if problems := rooted[1]:
         places = [(document.locate(at), format_path(at), text) for at, text in problems]
         raise UserError([f"{display_path(path)}:{line}:{col}: {key}: {text}" for (line, col), key, text in places])
+    if isinstance(rooted[0], SyntheticSpec):
+        give_remarks(document, rooted[0].pipeline, spec.scale)
     if scale is None or scale == spec.scale:
         return rooted[0]
     if isinstance(rooted[0], PairsSpec):
@@ -220,7 +216,7 @@ Problems = list[tuple[KeyPath, str]]
 
 
 def _rooted_pairs(spec: PairsSpec, root: Path) -> tuple[PairsSpec, Problems]:
-    folders = {key: resolve_path(root, getattr(spec, key)) for key in ("lr", "hr")}
+    folders = {key: full_path(root, getattr(spec, key)) for key in ("lr", "hr")}
     problems: Problems = [
         ((key,), f"there is no folder {folder}; put the images there")
         for key, folder in folders.items()
@@ -365,7 +361,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
     training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if graph.prior is not None:
-        prior = graph.prior.model_copy(update={"graph": resolve_path(root, graph.prior.graph).resolve()})
+        prior = graph.prior.model_copy(update={"graph": full_path(root, graph.prior.graph).resolve()})
         graph = graph.model_copy(update={"prior": prior})
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
@@ -379,7 +375,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
 
 
 def _network(given: Path, root: Path, key: str) -> Path:
-    path = resolve_path(root, given).resolve()
+    path = full_path(root, given).resolve()
     if path.exists():
         return path
     known = shipped()
@@ -394,9 +390,7 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    named: dict[Split, Path] = {
-        split: resolve_path(root, folder).resolve() for split, folder in folders.items() if folder
-    }
+    named: dict[Split, Path] = {split: full_path(root, folder).resolve() for split, folder in folders.items() if folder}
     for split, folder in named.items():
         twin = next((other for other in named if other != split and named[other] == folder), None)
         if twin:

@@ -182,7 +182,7 @@ def tasks_fit(
 
 def _require_fit(out: Path, picture: Path, *, overwrite: bool) -> None:
     """Checks before the fit that its files can be written and replace none."""
-    from metarestore.config.document import YAML_ENDINGS
+    from metarestore.config.file_names import YAML_ENDINGS
     from metarestore.files import require_output
 
     require_output(out, "--out", overwrite=overwrite, endings=YAML_ENDINGS, create=True)
@@ -232,7 +232,7 @@ def tasks_operations() -> None:
 
 
 def _file(name: str) -> Path:
-    from metarestore.config.document import is_yaml
+    from metarestore.config.file_names import is_yaml
     from metarestore.project import Project
 
     return Path(name) if is_yaml(name) else Project(Path.cwd()).path("tasks", name)

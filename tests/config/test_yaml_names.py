@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metarestore.checking import check_files, project_files
-from metarestore.config.document import is_yaml, resolve_path, yaml_files
+from metarestore.config.file_names import full_path, is_yaml, yaml_files
 from metarestore.errors import UserError
 from metarestore.project import Project, read_experiment, read_task, resolve
 from metarestore.scaffold import make_project
@@ -59,7 +59,7 @@ def test_two_files_of_one_name_are_reported(other: str, tmp_path: Path) -> None:
         yaml_files(tmp_path / "tasks")
 
 
-def test_hidden_files_and_other_files_are_no_yaml_files(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_no_yaml_in(tmp_path: Path) -> None:
     for name in ("._a.yaml", ".b.yml", "c.yaml~", "d.yml.bak", "e.json", "f"):
         (tmp_path / name).touch()
     assert yaml_files(tmp_path) == {}
@@ -128,6 +128,6 @@ def test_a_tilde_before_a_network_is_the_home_folder(key: str, home: Path, tmp_p
         ("~nobody9/a", "/p/~nobody9/a"),
     ],
 )
-def test_resolve_path(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_path(given: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert resolve_path(Path("/p"), Path(given)) == Path(expected)
+    assert full_path(Path("/p"), Path(given)) == Path(expected)

@@ -13,7 +13,8 @@ from statistics import mean
 
 import numpy as np
 
-from metarestore.config.document import is_yaml, project_root
+from metarestore.config.document import project_root
+from metarestore.config.file_names import is_yaml
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.fitting.camera import CameraFit, PairFit
