@@ -332,11 +332,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         ["train", "experiments/small.yaml"],
         "'fine' is 50x60 (height x width), smaller than the 64x64 crop",
     ),
-    "not an image": (
-        lambda p: fill_data(p, "notes.txt", b"hello"),
-        ["train", "experiments/small.yaml"],
-        "notes.txt",
-    ),
     "damaged image": (
         lambda p: fill_data(p, "bad.png", b"\x89PNG broken"),
         ["train", "experiments/small.yaml"],
@@ -360,7 +355,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "unwritable output": (
         lambda p: (p / "blocked").write_text(""),
         ["train", "experiments/small.yaml", "--out", "blocked/run"],
-        "choose another place",
+        "choose another folder",
     ),
     "unwritable figures": (
         lambda p: None,

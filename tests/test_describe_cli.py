@@ -112,7 +112,8 @@ def test_restoring_with_a_descriptor(cli: Cli, tmp_path: Path) -> None:
     assert cli("describe", "--model", "student", "--images", "one", "--task", "jpeg", *FEW, "--out", "d.json")[0] == 0
     restore = ("restore", "photos/a.png", "--model", "student")
     assert cli(*restore, "--out", "plain.png")[0] == 0
-    assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, "own.png: 24x24 -> 96x96\n", "")
+    said = "Network: the unadapted network of student\nown.png: 24x24 -> 96x96\n"
+    assert cli(*restore, "--embedding", "d.json:one", "--out", "own.png") == (0, said, "")
     assert np.array_equal(read_image("own.png").pixels, read_image("plain.png").pixels)
     far = json.loads((tmp_path / "d.json").read_text())
     far["groups"][0]["items"][0]["mean"] = [9 + value for value in far["groups"][0]["items"][0]["mean"]]
@@ -128,7 +129,9 @@ def test_the_self_ensemble_of_a_command_is_that_of_the_network(cli: Cli, tmp_pat
     assert cli("restore", "photos/a.png", "--model", "student", "--self-ensemble", "--out", "o.png")[0] == 0
     assert np.array_equal(read_image("o.png").pixels, expected(read_image("photos/a.png").pixels))
     for option in ((), ("--self-ensemble",)):
-        code, _, err = cli("evaluate", "--data", "pairs/hr", "--model", "student", *option, "--json", "f.json")
+        code, _, err = cli(
+            "evaluate", "--data", "pairs/hr", "--model", "student", *option, "--json", "f.json", "--overwrite"
+        )
         assert (code, err) == (0, "")
         figures = json.loads(Path("f.json").read_text())
         assert figures["self_ensemble"] == bool(option)
@@ -172,7 +175,7 @@ MISTAKES = {
     ),
     "a figure of another format": (
         (*DESCRIBE, "student", "--images", "photos", "--figure", "map.svg"),
-        "--figure: map.svg: pictures are written as PNG",
+        "--figure: map.svg must end in .png",
     ),
     "a figure of too little": (
         (*DESCRIBE, "student", "--images", "photos", "--figure", "map.png"),

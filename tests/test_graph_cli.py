@@ -80,7 +80,8 @@ def test_merge_show_and_replace(cli: Cli, tmp_path: Path) -> None:
     shown = cli("show", "both.json", "night")[1]
     assert "Relations to night" in shown
     assert "Relations to day" not in shown
-    code, out, _ = cli("merge", "both.json", "runs/day", "--out", "both.json")
+    assert "exists already" in cli("merge", "both.json", "runs/day", "--out", "both.json")[2]
+    code, out, _ = cli("merge", "both.json", "runs/day", "--out", "both.json", "--overwrite")
     assert (code, lines(out)[0]) == (0, "day: taken from runs/day, not from both.json")
 
 
@@ -136,7 +137,7 @@ def test_export_as_a_table_of_edges(cli: Cli, tmp_path: Path) -> None:
         (("show", "runs"), "runs: holds no graph.json; give a run that learned from several distributions"),
         (("show", "text.json"), "text.json: not a relation graph"),
         (("show", "runs/day", "dya"), "the graph has no target 'dya'; did you mean 'day'?"),
-        (("show", "runs/day", "--out", "day.pdf"), "--out: day.pdf: end the name in .png"),
+        (("show", "runs/day", "--out", "day.pdf"), "--out: day.pdf must end in .png"),
         (("explain", "runs/night", "day"), "the graph has no target 'day'; known targets: night"),
         (("diff", "runs/day", "runs/night", "--target", "day"), "the graph has no target 'day'; known targets: night"),
         (("diff", "both.json", "runs/dusk"), "say which to compare, with --target NAME --other NAME"),
@@ -144,7 +145,7 @@ def test_export_as_a_table_of_edges(cli: Cli, tmp_path: Path) -> None:
             ("merge", "runs/day", "runs/other", "--out", "x.json"),
             "runs/other: the auxiliary task 'blur' is not the one",
         ),
-        (("export", "runs/day", "--out", "day.dot"), "--out: day.dot: end the name in .graphml or .csv or .json"),
+        (("export", "runs/day", "--out", "day.dot"), "--out: day.dot must end in .graphml or .csv or .json"),
         (("export", "runs/day", "--out", "no/day.csv"), "--out: no/day.csv cannot be written"),
     ],
 )

@@ -31,12 +31,12 @@ def test_every_folder_of_modules_is_a_package():
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
-def test_the_repository_holds_yaml_files_of_every_kind():
+def test_the_repository_holds_yaml_in_of_every_kind():
     assert {path.relative_to(ROOT).parts[0] for path in YAML} == {"tasks", "graphs", "experiments"}
 
 
 @pytest.mark.parametrize("file", YAML, ids=lambda path: str(path.relative_to(ROOT)))
-def test_yaml_files_name_their_schema_first(file):
+def test_yaml_in_name_their_schema_first(file):
     first = file.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# yaml-language-server: $schema=")
     schema = (file.parent / first.split("$schema=")[1]).resolve()
@@ -45,7 +45,7 @@ def test_yaml_files_name_their_schema_first(file):
     assert schema.is_file()
 
 
-def test_yaml_files_are_right():
+def test_yaml_in_are_right():
     assert check_files(project_files([ROOT])) == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metarestore.config.document import project_root, read_document, validate
 from metarestore.config.experiment import ExperimentFile
+from metarestore.config.file_names import yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
 from metarestore.errors import UserError
@@ -29,7 +30,7 @@ def project_files(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
             continue
         folders = [path] if path.name in KINDS else [path / kind for kind in KINDS]
-        files += [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+        files += [file for folder in folders for file in yaml_files(folder).values()]
     if not files:
         raise UserError(
             f"{paths[0]}: holds no YAML files in tasks/, graphs/ or experiments/; make some with `metarestore init`"
@@ -65,7 +66,4 @@ def _check(file: Path) -> None:
 
 def write_all_schemas(folder: Path) -> list[Path]:
     """Writes task.json, graph.json and experiment.json."""
-    try:
-        return write_schemas(folder, {"task": TASK_FILE, "graph": GraphSpec, "experiment": ExperimentFile})
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder with --out") from error
+    return write_schemas(folder, {"task": TASK_FILE, "graph": GraphSpec, "experiment": ExperimentFile})

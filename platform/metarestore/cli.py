@@ -17,6 +17,7 @@ from metarestore.describe_cli import describe
 from metarestore.errors import UserError
 from metarestore.graph_cli import graph_app
 from metarestore.network_cli import evaluate, networks, restore
+from metarestore.options import Overwrite
 from metarestore.tasks_cli import tasks_app
 
 app = typer.Typer(
@@ -53,14 +54,28 @@ def main() -> None:
 
 @app.command()
 def demo(
-    more: More = None, out: Out = None, json_file: Json = None, override: Set = None, resume: Resume = False
+    more: More = None,
+    out: Out = None,
+    json_file: Json = None,
+    override: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Runs the main job: learns from synthetic degradations, adapts to a camera from five pairs, compares, reports."""
     from metarestore.project import catalogue
 
     path = catalogue() / "experiments" / "demo.yaml"
     # The catalogue may be read-only: what the demo writes belongs to the current folder.
-    folder = _run(path, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume, root=Path.cwd())
+    folder = _run(
+        path,
+        [*(override or ()), *(more or ())],
+        out,
+        json_file,
+        arms=True,
+        resume=resume,
+        overwrite=overwrite,
+        root=Path.cwd(),
+    )
     console.print("\nTo try next:", style="bold")
     for command in (
         "metarestore tasks preview phone_camera --out sheet.png",
@@ -78,9 +93,10 @@ def train(
     json_file: Json = None,
     override: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Trains the model of an experiment, adapts it to the target's shots and measures it."""
-    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=False, resume=resume)
+    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=False, resume=resume, overwrite=overwrite)
 
 
 @app.command()
@@ -91,9 +107,10 @@ def compare(
     json_file: Json = None,
     override: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Trains and measures every arm of an experiment, and says which differences are beyond noise."""
-    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume)
+    _run(experiment, [*(override or ()), *(more or ())], out, json_file, arms=True, resume=resume, overwrite=overwrite)
 
 
 @app.command()
@@ -105,6 +122,7 @@ def tune(
     json_file: Json = None,
     override: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Searches the `search:` block of an experiment for the values that restore the target's held-out shots best."""
     from metarestore.config.document import project_root
@@ -115,7 +133,7 @@ def tune(
     checked = read_experiment(experiment, [parse_override(t) for t in (*(override or ()), *(more or ()), *more_trials)])
     root = project_root(experiment)
     folder = _out_folder(out, root, f"{experiment.stem}-tune", resume=resume)
-    _check_writable(json_file)
+    _check_writable(json_file, overwrite=overwrite)
 
     from metarestore.evaluation.results import write_json
     from metarestore.reports.tuning_report import sweep_summary, sweep_table
@@ -146,6 +164,7 @@ def ablate(
     json_file: Json = None,
     override: Set = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Runs every arm with every combination of the `grid:` block, over seeds, and compares the arms of each group."""
     from metarestore.config.document import project_root
@@ -155,7 +174,7 @@ def ablate(
     checked = read_experiment(experiment, [parse_override(text) for text in (*(override or ()), *(more or ()))])
     root = project_root(experiment)
     folder = _out_folder(out, root, f"{experiment.stem}-ablate", resume=resume)
-    _check_writable(json_file)
+    _check_writable(json_file, overwrite=overwrite)
 
     from metarestore.ablation.run import run_grid
     from metarestore.evaluation.results import write_json
@@ -194,6 +213,7 @@ def _run(
     *,
     arms: bool,
     resume: bool,
+    overwrite: bool,
     root: Path | None = None,
 ) -> Path:
     from metarestore.config.document import project_root
@@ -204,7 +224,7 @@ def _run(
     experiment = read_experiment(path, overrides)
     root = root or project_root(path)
     folder = _out_folder(out, root, path.stem, resume=resume)
-    _check_writable(json_file)
+    _check_writable(json_file, overwrite=overwrite)
 
     from metarestore.evaluation.results import write_json
     from metarestore.reports.progress import TrainingDisplay
@@ -260,12 +280,12 @@ def _say_where(folder: Path, root: Path) -> None:
         console.print(f"{what + ':':<12}{where}", highlight=False, soft_wrap=True)
 
 
-def _check_writable(path: Path | None) -> None:
-    """Finds out before hours of work, not after, whether a file can be written."""
-    from metarestore.models.checkpoint import require_writable
+def _check_writable(path: Path | None, *, overwrite: bool) -> None:
+    """Checks before hours of work, not after, whether a file can be written."""
+    from metarestore.files import require_output
 
     if path is not None:
-        require_writable(path, "--json")
+        require_output(path, "--json", overwrite=overwrite)
 
 
 app.command()(evaluate)
@@ -289,7 +309,9 @@ def check(
 
 
 @app.command()
-def schema(out: Annotated[Path, typer.Option(help="Folder for the schemas.")] = Path("schemas")) -> None:
+def schema(
+    out: Annotated[Path, typer.Option(help="Folder for the schemas; those in it are replaced.")] = Path("schemas"),
+) -> None:
     """Writes JSON Schemas, by which editors complete and check the YAML files."""
     from metarestore.checking import write_all_schemas
 

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
     from metarestore.descriptors.describe import Description, Progress
@@ -63,21 +64,21 @@ def describe(
         int | None, typer.Option("--estimate-on", min=16, help="Sees the middle N x N LR pixels of an image alone.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG file for a map of all descriptors.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
     from metarestore.descriptors.describe import require_describer
     from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
-    from metarestore.models.checkpoint import load_model, require_writable
+    from metarestore.files import require_output
+    from metarestore.models.checkpoint import load_model
     from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
     from metarestore.reports.pictures import save_png
 
     if not images and not task:
         raise UserError("describe: say what to describe, with --images DIR or --task NAME")
-    require_writable(out, "--out")
+    require_output(out, "--out", overwrite=overwrite)
     if figure is not None:
-        require_writable(figure, "--figure")
-        if figure.suffix.lower() != ".png":
-            raise UserError(f"--figure: {figure}: pictures are written as PNG; end the name in .png")
+        require_output(figure, "--figure", overwrite=overwrite, endings=(".png",))
     network = require_describer(load_model(model), sees_hr=not images)
     options = _Options(draws, patches, patch, data, seed, crop)
     jobs = _jobs(network, images or [], task or [], options)
@@ -127,12 +128,13 @@ def _require_decodable(files: Sequence[Path]) -> None:
 
 def _specs(patterns: Sequence[str], scale: int) -> dict[str, DistributionSpec]:
     """Reads the tasks that names, patterns and YAML files stand for, at the network's scale."""
+    from metarestore.config.file_names import is_yaml
     from metarestore.project import Project, read_task
 
     wanted = cast("Scale", scale)
     specs: dict[str, DistributionSpec] = {}
     for pattern in patterns:
-        if pattern.endswith(".yaml"):
+        if is_yaml(pattern):
             found = {Path(pattern).stem: read_task(Path(pattern), wanted)}
         else:
             found = Project(Path.cwd()).distributions(pattern, "--task", wanted)

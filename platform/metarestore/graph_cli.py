@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
     from metarestore.graphs.graph import Graph
@@ -30,6 +31,7 @@ def graph_show(
     path: Source,
     target: Target = None,
     out: Annotated[Path | None, typer.Option(help="PNG file for a drawing and the heat maps.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Prints the relations, errors and weights of a graph, and where they come from; draws it with --out."""
     from metarestore.graphs.graph import load_graph
@@ -39,7 +41,7 @@ def graph_show(
 
     graph = load_graph(path)
     if out is not None:
-        _require_writable(out, (".png",))
+        _require_output(out, (".png",), overwrite=overwrite)
     for index, name in enumerate(_targets(graph, target)):
         console.print(*[""] * bool(index), relation_table(graph, name), sep="\n")
         console.print(*relation_notes(graph, name), sep="\n", highlight=False, markup=False, soft_wrap=True)
@@ -88,12 +90,13 @@ def graph_diff(
 def graph_merge(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Runs' folders, or graphs' files.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Merges graphs into one, to be the prior of a next target; a later file wins where two have the same target."""
     from metarestore.graphs.graph import load_graph, targets_of, write_graph
     from metarestore.graphs.merge import merge_graphs
 
-    _require_writable(out, (".json",))
+    _require_output(out, (".json",), overwrite=overwrite)
     graph, replaced = merge_graphs([(str(path), load_graph(path)) for path in paths])
     for target, earlier, later in replaced:
         console.print(
@@ -109,14 +112,15 @@ def graph_merge(
 def graph_export(
     path: Source,
     out: Annotated[Path, typer.Option(help="File to write: .graphml, .csv (a table of edges) or .json (node-link).")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Writes a graph for other programs, in the format that the file's ending names."""
+    from metarestore.files import write_atomically
     from metarestore.graphs.graph import load_graph, write_graph
-    from metarestore.models.checkpoint import write_atomically
 
-    _require_writable(out, (".graphml", ".csv", ".json"))
+    _require_output(out, (".graphml", ".csv", ".json"), overwrite=overwrite)
     graph = load_graph(path)
-    if out.suffix == ".csv":
+    if out.suffix.lower() == ".csv":
         write_atomically(out, edge_table(graph).encode())
     else:
         write_graph(graph, out)
@@ -155,9 +159,7 @@ def _pairs(first: Graph, second: Graph, target: str | None, other: str | None) -
     )
 
 
-def _require_writable(path: Path, endings: tuple[str, ...]) -> None:
-    from metarestore.models.checkpoint import require_writable
+def _require_output(path: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:
+    from metarestore.files import require_output
 
-    if path.suffix not in endings:
-        raise UserError(f"--out: {path}: end the name in {' or '.join(endings)}")
-    require_writable(path, "--out")
+    require_output(path, "--out", overwrite=overwrite, endings=endings)

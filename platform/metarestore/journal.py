@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metarestore.errors import UserError
-from metarestore.models.checkpoint import write_atomically
+from metarestore.files import write_atomically
 
 Record = dict[str, Any]
 

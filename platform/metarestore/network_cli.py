@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
+    from metarestore.models.choice import Choice
     from metarestore.tasks.spec import Scale
+
+Weights = Literal["adapted", "unadapted"]
 
 console = Console()
 
@@ -35,6 +39,16 @@ Ensemble = Annotated[
 ]
 
 
+Arm = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Arm of a comparison; the one with the greatest mean gain if left out."),
+]
+WhichWeights = Annotated[
+    Weights | None,
+    typer.Option("--weights", help="Network of a run before or after its adaptation; adapted if left out."),
+]
+
+
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of HR images.")],
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
@@ -43,17 +57,23 @@ def evaluate(
     ] = None,
     bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="Measures this network: a run's folder or weights, or a name.")
+        Path | None,
+        typer.Option(help="Measures this network: the folder of a run or a comparison, a weights file, or a name."),
     ] = None,
+    arm: Arm = None,
+    weights: WhichWeights = None,
     crop: Crop = None,
     ensemble: Ensemble = False,
     json_file: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
     from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.evaluation.results import write_json
-    from metarestore.models.checkpoint import load_model, require_writable
+    from metarestore.files import require_output
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.choice import choose_network
     from metarestore.models.restore import image_restorer
     from metarestore.project import Project
 
@@ -63,16 +83,20 @@ def evaluate(
         raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
     if bicubic and ensemble:
         raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
+    if bicubic and (arm or weights):
+        raise UserError("--arm, --weights: go with --model; leave them out")
     if json_file is not None:
-        require_writable(json_file, "--json")
-    restore = bicubic_restore(scale)
+        require_output(json_file, "--json", overwrite=overwrite)
+    restore, measured = bicubic_restore(scale), "bicubic upscaling"
     if model is not None:
-        network = load_model(model)
+        choice = choose_network(model, arm, weights)
+        network, measured = load_model(choice.file), choice.reason
         if network.scale != scale:
             raise UserError(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network, crop=crop, ensemble=ensemble)
+        _say_choice(choice)
     if protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
@@ -84,7 +108,12 @@ def evaluate(
         _print_figures(rows, cases.psnr_y, cases.ssim_y)
         result = cases.to_json()
     if json_file is not None:
-        write_json(json_file, result | {"self_ensemble": ensemble})
+        write_json(json_file, result | {"self_ensemble": ensemble, "measured": measured})
+
+
+def _say_choice(choice: Choice) -> None:
+    """Prints which network was taken, where that is not what the user typed."""
+    console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: float) -> None:
@@ -96,33 +125,45 @@ def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: f
 
 def restore(
     photo: Path,
-    model: Annotated[Path, typer.Option(help="A run's folder or weights, or the name of a shipped network.")],
+    model: Annotated[
+        Path,
+        typer.Option(help="The folder of a run or a comparison, a weights file, or the name of a shipped network."),
+    ],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    arm: Arm = None,
+    weights: WhichWeights = None,
     crop: Crop = None,
     ensemble: Ensemble = False,
     embedding: Annotated[
         str | None,
         typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Restores one photograph with a trained network."""
-    from metarestore.descriptors.file import chosen_embedding
+    """Restores one photograph with a trained network; gray, alpha, 16 bits and the colour profile are kept."""
+    from metarestore.descriptors.file import chosen_embedding, describing_network
+    from metarestore.files import require_other, require_output
     from metarestore.models.checkpoint import load_model
+    from metarestore.models.choice import choose_network
     from metarestore.models.restore import image_restorer
-    from metarestore.tasks.images import read_image, write_image
+    from metarestore.tasks.photographs import read_picture, write_image
 
     if embedding is not None and crop is not None:
         raise UserError(
             "--estimate-on: does not go with --embedding, in place of which nothing is estimated; leave it out"
         )
-    network = load_model(model)
-    chosen = None if embedding is None else chosen_embedding(embedding, model, network)
-    pixels = read_image(photo).pixels
-    restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(pixels)
-    write_image(out, restored)
-    console.print(
-        f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False
-    )
+    require_other(out, "--out", {"the photograph": photo})
+    require_output(out, "--out", overwrite=overwrite, endings=(".png",))
+    described = None if embedding is None else describing_network(embedding)
+    choice = choose_network(model, arm, weights, described)
+    network = load_model(choice.file)
+    chosen = None if embedding is None else chosen_embedding(embedding, choice.file, network)
+    picture = read_picture(photo)
+    restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(picture.pixels)
+    write_image(out, restored, picture.icc)
+    _say_choice(choice)
+    (h, w), (height, width) = picture.pixels.shape[:2], restored.shape[:2]
+    console.print(f"{out}: {w}x{h} -> {width}x{height}", highlight=False)
 
 
 def networks() -> None:

@@ -23,6 +23,7 @@ from metarestore.config.estimators import (
     with_network,
 )
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
+from metarestore.config.file_names import full_path, yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
 from metarestore.config.grid_check import check_grid
@@ -39,6 +40,7 @@ from metarestore.learners.workspace import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.kinds import TaskSpec
+from metarestore.tasks.remarks import give_remarks
 from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.tasks.task import Split
 
@@ -65,7 +67,7 @@ class Project:
         """Returns the files of `kind` (tasks, graphs, experiments) by name; the project's own hide the catalogue's."""
         found: dict[str, Path] = {}
         for folder in (catalogue() / kind, self.root / kind):
-            found |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            found |= yaml_files(folder)
         return dict(sorted(found.items()))
 
     def path(self, kind: str, name: str, key: str = "") -> Path:
@@ -197,6 +199,7 @@ def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
     if problems := spec.missing():
         places = [(document.locate(at), format_path(at), text) for at, text in problems]
         raise UserError([f"{display_path(path)}:{line}:{col}: {key}: {text}" for (line, col), key, text in places])
+    give_remarks(document, spec.remarks())
     if scale is None or scale == spec.scale:
         return spec
     try:
@@ -331,7 +334,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
     training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if graph.prior is not None:
-        prior = graph.prior.model_copy(update={"graph": (root / graph.prior.graph).resolve()})
+        prior = graph.prior.model_copy(update={"graph": full_path(root, graph.prior.graph).resolve()})
         graph = graph.model_copy(update={"prior": prior})
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
@@ -345,7 +348,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
 
 
 def _network(given: Path, root: Path, key: str) -> Path:
-    path = (root / given).resolve()
+    path = full_path(root, given).resolve()
     if path.exists():
         return path
     known = shipped()
@@ -360,7 +363,7 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    named: dict[Split, Path] = {split: (root / folder).resolve() for split, folder in folders.items() if folder}
+    named: dict[Split, Path] = {split: full_path(root, folder).resolve() for split, folder in folders.items() if folder}
     for split, folder in named.items():
         twin = next((other for other in named if other != split and named[other] == folder), None)
         if twin:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 
 _TASK = """\
 # yaml-language-server: $schema=../schemas/task.json
@@ -100,10 +101,6 @@ def make_project(folder: Path) -> list[Path]:
     ignored = folder / ".gitignore"
     if not ignored.exists():
         files[ignored] = _IGNORED
-    try:
-        for path, text in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    for path, text in files.items():
+        write_atomically(path, text)
     return list(files)

@@ -21,10 +21,11 @@ from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.results import ArmResult, History, StudyResult, write_json
+from metarestore.files import write_atomically
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.learners.workspace import Workspace
-from metarestore.models.checkpoint import save_model, write_atomically
+from metarestore.models.checkpoint import save_model
 from metarestore.project import arm_experiments, resolve
 from metarestore.reports.figures import study_figures
 from metarestore.reports.html import write_report

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from metarestore.errors import UserError
+from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,12 +45,15 @@ def tasks_preview(
     count: Annotated[int, typer.Option(min=1, max=64, help="Number of draws, or of steps along --sweep.")] = 8,
     scale: Scale = None,
     sweep: Annotated[str | None, typer.Option(help="Varies one parameter alone: --sweep gaussian_blur.sigma")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draws a contact sheet: HR, LR enlarged, drawn parameters; or a strip along one parameter."""
+    from metarestore.files import require_output
     from metarestore.reports.contact_sheet import Section, contact_sheet, save_png
     from metarestore.reports.preview import preview_rows
     from metarestore.reports.sweep import sweep_strips, swept
 
+    require_output(out, "--out", overwrite=overwrite, endings=(".png",), create=True)
     specs = _specs(names, scale)
     if sweep is not None:
         figure = sweep_strips([swept(name, spec, sweep, seed=seed, steps=count) for name, spec in specs])
@@ -152,6 +156,7 @@ def tasks_fit(
     picture: Annotated[
         Path | None, typer.Option(help="PNG of real against re-synthesised LR; fit.png beside the kernels if left out.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
     from rich.progress import Progress
@@ -161,16 +166,28 @@ def tasks_fit(
     from metarestore.reports.fit_figure import fit_figure
     from metarestore.reports.pictures import save_png
 
+    drawn = picture or out.with_suffix("") / "fit.png"
+    _require_fit(out, drawn, overwrite=overwrite)
     prepare_process()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("fitting", total=None)
         fit = fit_camera(pairs, progress=lambda name, done, total: bar.update(line, completed=done, total=total))
     console.print(_fit_table(fit.rows()))
     files = write_task(fit, out)
-    drawn = picture or out.with_suffix("") / "fit.png"
     save_png(fit_figure(fit, pairs), drawn)
     for file in (*files, drawn):
         console.print(str(file), highlight=False, soft_wrap=True)
+
+
+def _require_fit(out: Path, picture: Path, *, overwrite: bool) -> None:
+    """Checks before the fit that its files can be written and replace none."""
+    from metarestore.config.file_names import YAML_ENDINGS
+    from metarestore.files import require_output
+
+    require_output(out, "--out", overwrite=overwrite, endings=YAML_ENDINGS, create=True)
+    for path in (out.with_suffix("") / "kernels.npy", out.with_suffix("") / "fit.json"):
+        require_output(path, "--out", overwrite=overwrite, create=True)
+    require_output(picture, "--picture", overwrite=overwrite, endings=(".png",), create=True)
 
 
 def _fit_table(rows: Sequence[Sequence[str]]) -> Table:
@@ -190,12 +207,15 @@ def tasks_gallery(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of tasks; all of them if left out.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Writes a page that shows every task distribution and every operation."""
+    from metarestore.files import require_output
     from metarestore.learners.process import prepare_process
     from metarestore.project import Project
     from metarestore.reports.gallery import write_gallery
 
+    require_output(out / "index.html", "--out", overwrite=overwrite, create=True)
     prepare_process()
     files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
     page = write_gallery(_shown(files, "tasks", len(files)), out)
@@ -211,9 +231,10 @@ def tasks_operations() -> None:
 
 
 def _file(name: str) -> Path:
+    from metarestore.config.file_names import is_yaml
     from metarestore.project import Project
 
-    return Path(name) if name.endswith(".yaml") else Project(Path.cwd()).path("tasks", name)
+    return Path(name) if is_yaml(name) else Project(Path.cwd()).path("tasks", name)
 
 
 def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, DistributionSpec]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from scipy import io
+from scipy import io, ndimage
 
 from metarestore.degradations import DegradationDraw, Pipeline, replay
 from metarestore.degradations.kernel_file import KernelFile, load_kernels
@@ -122,6 +122,72 @@ def test_a_file_that_is_written_anew_is_read_anew(tmp_path):
     assert load_kernels(path)[0].shape == (3, 3)
     save_npy(path, np.ones((5, 5)))
     assert load_kernels(path)[0].shape == (5, 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 15, 15), (15, 15, 1), (1, 15, 15), (15, 1, 15, 1), (1, 1, 1, 15, 15)])
+@pytest.mark.parametrize("where", ["mat", "npy", "cell"])
+def test_axes_of_length_1_are_dropped(where, shape, tmp_path):
+    (kernel,) = pool(1)
+    shaped = kernel.reshape(shape)
+    if where == "npy":
+        path = save_npy(tmp_path / "k.npy", shaped)
+    else:
+        path = save_mat(tmp_path / "k.mat", Kernel=cell([shaped]) if where == "cell" else shaped, scale=4)
+    (read,) = load_kernels(path)
+    assert np.allclose(read, kernel / kernel.sum(), atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 15, 15), (3, 1, 15, 15)])
+def test_a_stack_may_have_axes_of_length_1(shape, tmp_path):
+    kernels = pool(3)
+    shaped = kernels.reshape(shape)
+    for path in (save_npy(tmp_path / "k.npy", shaped), save_mat(tmp_path / "k.mat", k=shaped)):
+        read = load_kernels(path)
+        assert np.allclose(np.stack(read), kernels / kernels.sum((1, 2), keepdims=True), atol=1e-7)
+
+
+# Orientation ----------------------------------------------------------------------------------------------------------
+
+MEANT = [
+    ({}, "correlate"),
+    ({"orientation": "correlation"}, "correlate"),
+    ({"orientation": "convolution"}, "convolve"),
+    ({"source": "kernelgan"}, "correlate"),
+    ({"source": "kair"}, "convolve"),
+    ({"source": "usrnet"}, "convolve"),
+    ({"source": "levin"}, "convolve"),
+    ({"source": "levin", "orientation": "correlation"}, "correlate"),
+    ({"source": "kernelgan", "orientation": "convolution"}, "convolve"),
+]
+
+
+@pytest.mark.parametrize(("keys", "function"), MEANT)
+@pytest.mark.parametrize("size", [15, 16])
+def test_orientation_decides_between_correlation_and_convolution(keys, function, size, tmp_path):
+    (kernel,) = pool(1, size)
+    path = save_npy(tmp_path / "k.npy", kernel)
+    image = np.random.default_rng(0).random((48, 52), np.float32)
+    draws = Pipeline.model_validate([{"op": "kernel_file", "path": str(path), "recentre": False, **keys}]).draw((0,), 1)
+    found = replay(torch.from_numpy(image).expand(1, 3, -1, -1), draws, [0])[0, 0].numpy()
+    # The middle of an even kernel lies right of and below the output pixel, whichever way it is turned.
+    origin = -1 if size % 2 == 0 and function == "correlate" else 0
+    expected = getattr(ndimage, function)(image, kernel / kernel.sum(), mode="reflect", origin=origin)
+    assert np.abs(found - expected)[16:-16, 16:-16].max() <= 0.51 / 255 + 1e-5
+
+
+def test_without_the_keys_everything_is_as_it_was(tmp_path):
+    path = save_npy(tmp_path / "k.npy", pool(3))
+    plain, said = entry(path), entry(path, source="kernelgan")
+    assert plain.content() == said.content() == {"op": "kernel_file", "kernels": "fb43fec095da70fd"}
+    assert plain.draw(generator("x"), 4) == said.draw(generator("x"), 4)
+    assert set(plain.draw(generator("x"), 4)) == {"file", "index", "digest", "rows", "kernel"}
+
+
+def test_content_is_that_of_the_turned_kernels(tmp_path):
+    lopsided, symmetric = save_npy(tmp_path / "l.npy", pool(3)), save_npy(tmp_path / "s.npy", np.ones((3, 3)))
+    turned = save_npy(tmp_path / "t.npy", pool(3)[:, ::-1, ::-1])
+    assert entry(lopsided, source="kair").content() == entry(turned).content() != entry(lopsided).content()
+    assert entry(symmetric, source="kair").content() == entry(symmetric).content()
 
 
 # Centres --------------------------------------------------------------------------------------------------------------
@@ -281,7 +347,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     "empty mat": (lambda at: text(at / "k.mat", b""), None, "cannot be read as a .mat file"),
     "empty npy": (lambda at: text(at / "k.npy", b""), None, "cannot be read as a .npy file"),
     "empty png": (lambda at: text(at / "k.png", b""), None, "cannot be read as a .png file"),
-    "MATLAB 7.3": (lambda at: text(at / "k.mat", HDF5), None, "MATLAB 7.3 .* save it in MATLAB with the option -v7"),
+    "MATLAB 7.3": (lambda at: text(at / "k.mat", HDF5), None, r"MATLAB 7.3 .*pip install h5py.*-v7|be read as a \.mat"),
     "pickle": (lambda at: pickled(at / "k.npy"), None, "cannot be read as a .npy file"),
     "several": (
         lambda at: save_mat(at / "k.mat", a=pool(1)[0], b=pool(1)[0], c=3),
@@ -299,7 +365,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     "empty kernel": (lambda at: save_npy(at / "k.npy", np.ones((0, 3))), None, "has the shape 0x3; .* two dimensions"),
     "a number": (lambda at: save_npy(at / "k.npy", np.float64(3)), None, "has the shape a single number"),
     "a line": (lambda at: save_npy(at / "k.npy", np.ones(9)), None, "has the shape 9; a kernel has two dimensions"),
-    "four axes": (lambda at: save_npy(at / "k.npy", np.ones((2, 1, 3, 3))), None, "has the shape 2x1x3x3"),
+    "four axes": (lambda at: save_npy(at / "k.npy", np.ones((2, 2, 3, 3))), None, "has the shape 2x2x3x3"),
     "large": (lambda at: save_npy(at / "k.npy", np.ones((130, 5))), None, "is 130x5; .* at most 129x129 pixels"),
     "complex": (lambda at: save_npy(at / "k.npy", np.full((3, 3), 1j)), None, "holds complex128 values"),
     "not finite": (lambda at: save_npy(at / "k.npy", np.full((3, 3), np.nan)), None, "a value that is not finite"),

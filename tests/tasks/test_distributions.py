@@ -236,7 +236,7 @@ def test_a_photograph_smaller_than_a_crop(tmp_path: Path, images: ImageStore) ->
     small = ImageStore.open(ImageSource.folder(tmp_path))
     spec = spec_of(tmp_path, NOISY)
     assert isinstance(spec, SyntheticSpec)
-    with pytest.raises(UserError, match=r"'small' is 40x50"):
+    with pytest.raises(UserError, match="all 1 photographs are smaller than the 64x64 crop"):
         SyntheticTasks("noisy", spec, {"train": small}, Episode(1, 1, 64))
     tasks = SyntheticTasks("noisy", spec, {"train": images}, EPISODE)
     with pytest.raises(UserError, match=r"'small' is 40x50"):

@@ -141,8 +141,9 @@ def test_what_is_written_is_read_back(tmp_path, pixels):
 def test_write_errors_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"out\.jpg: images are written as PNG"):
         write_image(tmp_path / "out.jpg", RGB)
-    with pytest.raises(UserError, match=r"missing/out\.png: cannot be written \(No such file or directory\)"):
-        write_image(tmp_path / "missing" / "out.png", RGB)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/out\.png: cannot be written \((Not a directory|File exists)\)"):
+        write_image(tmp_path / "file" / "out.png", RGB)
     with pytest.raises(ValueError, match=r"got float64 \(12, 17, 3\)"):
         write_image(tmp_path / "out.png", RGB / 255)
 
@@ -168,7 +169,6 @@ def test_hidden_files_and_subfolders_are_passed_over(folder):
 
 def test_all_bad_files_are_reported_together(folder):
     fill(folder)
-    (folder / "notes.txt").write_text("notes")
     (folder / "text.png").write_text("no image")
     (folder / "empty.jpg").touch()
     whole = (folder / "photo0.png").read_bytes()
@@ -183,7 +183,6 @@ def test_all_bad_files_are_reported_together(folder):
         r"float\.tif: has float32 pixels; convert it to 8 or 16 bits",
         r"gone\.png: cannot be read \(No such file or directory\)",
         r"half\.png: damaged",
-        r"notes\.txt: not a photograph \(PNG, .*\); convert it or remove it$",
         r"text\.png: damaged",
     ]
     assert len(problems) == len(patterns)

@@ -17,8 +17,8 @@ from metarestore.config.grid import Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.evaluation.grid import CellResult, GridResult
+from metarestore.files import write_atomically
 from metarestore.journal import Journal
-from metarestore.models.checkpoint import write_atomically
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.grid_report import publish_grid
 from metarestore.tracking import Run, Store, ended

@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from metarestore.config.yaml_text import resolve
+from metarestore.files import write_atomically
 
 _WIDTH = 120
 _UNMISTAKABLE = re.compile(r"(\.{0,2}/)?\w[\w./ *-]*(?<! )")
@@ -68,7 +69,10 @@ def dump_yaml(content: BaseModel | Mapping[str, Any], path: str | Path, header: 
 
     Args:
         content: A model, or data that JSON can express, too.
-        path: The file; its folder exists.
+        path: The file; missing folders are created.
         header: Lines to put above as comments.
+
+    Raises:
+        UserError: The file cannot be written.
     """
-    Path(path).write_text(to_yaml(content, header), encoding="utf-8", newline="\n")
+    write_atomically(Path(path), to_yaml(content, header))

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from metarestore.files import write_atomically
+
 _LONG = 400
 
 
@@ -53,12 +55,14 @@ def write_schemas(folder: str | Path, models: Mapping[str, type | TypeAdapter[An
 
     Returns:
         The files, in the order of `models`.
+
+    Raises:
+        UserError: A file cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, model in models.items():
         files.append(folder / f"{name}.json")
         text = json.dumps(json_schema(model, name), indent=2, ensure_ascii=False)
-        files[-1].write_text(text + "\n", encoding="utf-8", newline="\n")
+        write_atomically(files[-1], text + "\n")
     return files

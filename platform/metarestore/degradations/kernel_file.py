@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tokenize import TokenError
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
 import cv2
@@ -19,12 +21,23 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 from scipy import io
 
+from metarestore.config.file_names import full_path
 from metarestore.degradations.base import DegradationDraw, Drawn, Parameter, Params, number, register
 from metarestore.degradations.blur import KernelBlur
 from metarestore.degradations.kernels import Kernel, mass_centre, recentred
 
 LARGEST_KERNEL = 129
 """Pixels along an edge that a kernel of a file may have."""
+
+_TURNING = ("orientation", "source")
+"""Keys that decide how kernels are turned: the turned kernels stand for them."""
+
+_ORIENTATIONS: Mapping[str, Literal["correlation", "convolution"]] = MappingProxyType(
+    {"kernelgan": "correlation", "kair": "convolution", "usrnet": "convolution", "levin": "convolution"}
+)
+
+KNOWN_FILES: Mapping[str, str] = MappingProxyType({"levin": "levin", "kernels_12": "kair", "kernels_bicubic": "kair"})
+"""How the names of well-known files begin whose kernels are meant for convolution, and their source."""
 
 _Array = npt.NDArray[Any]
 
@@ -50,9 +63,9 @@ _UNREADABLE = (
 class KernelFile(KernelBlur):
     """Blurs by a kernel out of a file, drawn from all that are in it, e.g. kernels measured on real cameras.
 
-    A file is `.mat` (a matrix, a stack of matrices, or a cell array of them), `.npy` (K, K) or (N, K, K), or a gray
-    `.png`. Kernels are normalised to sum to 1. The drawn kernel's values are part of the draw, so that replaying it
-    needs no file.
+    A file is `.mat` (a matrix, a stack of matrices, or a cell array of them; MATLAB 7.3 needs the library h5py),
+    `.npy` (K, K) or (N, K, K), or a gray `.png`; axes of length 1 are dropped. Kernels are normalised to sum to 1. The
+    drawn kernel's values are part of the draw, so that replaying it needs no file.
 
     Source: Zhou and Süsstrunk, Kernel Modeling Super-Resolution on Real Low-Resolution Images (2019): degrading by a
     pool of estimated kernels.
@@ -65,6 +78,13 @@ class KernelFile(KernelBlur):
     """The file; a relative path starts at the project's folder."""
     key: str | None = None
     """Variable of a `.mat` file that holds the kernels; needed if several could."""
+    orientation: Literal["correlation", "convolution"] | None = None
+    """How the kernels are meant. correlation: a pixel's weights are those of its surroundings as they lie, as SciPy's
+    `correlate` and PyTorch's `conv2d` take them. convolution: a kernel is the image of a bright point, as SciPy's
+    `convolve` and MATLAB's `conv2` take it, which is the same turned by 180 degrees. By default that of `source`."""
+    source: Literal["kernelgan", "kair", "usrnet", "levin"] | None = None
+    """Where the kernels come from, which decides their orientation unless that is given: correlation for kernelgan
+    and if left out, convolution for kair, usrnet and levin (Levin et al. 2009)."""
     recentre: bool = True
     """Whether each kernel is moved, to fractions of a pixel, so that its mass centre is where `centre` says. Without, a
     kernel's middle is taken for its centre: of an even size, half a pixel right of and below the output pixel."""
@@ -77,7 +97,7 @@ class KernelFile(KernelBlur):
 
     def rooted(self, root: Path) -> Self:
         """Returns the entry with its path starting at `root`."""
-        return self.model_copy(update={"path": root / self.path})
+        return self.model_copy(update={"path": full_path(root, self.path)})
 
     def content(self) -> dict[str, Any]:
         """Returns what decides the draws: the kernels themselves stand for the file, wherever it lies.
@@ -85,8 +105,18 @@ class KernelFile(KernelBlur):
         Raises:
             ValueError: The file cannot be read.
         """
-        settings = self.model_dump(mode="json", exclude_defaults=True, exclude={"op", "path", "key"})
-        return {"op": self.op, **settings, "kernels": _digest(load_kernels(self.path, self.key))}
+        settings = self.model_dump(mode="json", exclude_defaults=True, exclude={"op", "path", "key", *_TURNING})
+        return {"op": self.op, **settings, "kernels": _digest(self.kernels())}
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Returns the kernels of the file as weights of a pixel's surroundings, i.e. for correlation.
+
+        Raises:
+            ValueError: The file cannot be read.
+        """
+        kernels = load_kernels(self.path, self.key)
+        meant = self.orientation or (_ORIENTATIONS[self.source] if self.source else "correlation")
+        return kernels if meant == "correlation" else tuple(np.rot90(kernel, 2) for kernel in kernels)
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
         """Draws one of the kernels, all equally often.
@@ -94,15 +124,15 @@ class KernelFile(KernelBlur):
         Raises:
             ValueError: The file cannot be read.
         """
-        return self._drawn(int(rng.integers(len(load_kernels(self.path, self.key)))), scale)
+        return self._drawn(int(rng.integers(len(self.kernels()))), scale)
 
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields every kernel of the file."""
-        for index in range(len(load_kernels(self.path, self.key))):
+        for index in range(len(self.kernels())):
             yield (DegradationDraw(self.op, position, self._drawn(index, scale)),)
 
     def _drawn(self, index: int, scale: int) -> dict[str, Parameter]:
-        kernel = load_kernels(self.path, self.key)[index]
+        kernel = self.kernels()[index]
         if self.recentre:
             kernel = recentred(kernel, self.shift(scale))
         return {
@@ -169,15 +199,41 @@ def _opened(path: Path) -> dict[str, _Array]:
     suffix = path.suffix.lower()
     try:
         return _OPEN[suffix](path)
-    except NotImplementedError as error:
-        text = "is a MATLAB 7.3 file, which is not supported; save it in MATLAB with the option -v7"
+    except ImportError as error:
+        text = "is a MATLAB 7.3 file; install h5py to read it (pip install h5py), or save it with the option -v7"
         raise ValueError(f"{_name(path)} {text}") from error
     except _UNREADABLE as error:
         raise ValueError(f"{_name(path)} cannot be read as a {suffix} file; write it again") from error
 
 
 def _open_mat(path: Path) -> dict[str, _Array]:
-    return {name: np.asarray(value) for name, value in io.loadmat(path).items() if not name.startswith("__")}
+    try:
+        variables = io.loadmat(path)
+    except NotImplementedError:
+        return _open_hdf5(path)
+    return {name: np.asarray(value) for name, value in variables.items() if not name.startswith("__")}
+
+
+def _open_hdf5(path: Path) -> dict[str, _Array]:
+    """Reads a MATLAB 7.3 file, which is HDF5 with the axes reversed; what `#refs#` holds belongs to cell arrays."""
+    h5py = importlib.import_module("h5py")
+    with h5py.File(path) as file:
+        return {name: _hdf5_value(file, entry) for name, entry in file.items() if isinstance(entry, h5py.Dataset)}
+
+
+def _hdf5_value(file: Any, entry: Any) -> _Array:
+    """Returns a variable of a MATLAB 7.3 file; a cell array as an array of objects."""
+    if entry.attrs.get("MATLAB_empty", 0):
+        return np.zeros((0, 0))
+    value = np.asarray(entry[()])
+    if entry.attrs.get("MATLAB_class", b"") == b"char":
+        return np.array(["".join(map(chr, value.ravel()))])
+    if value.dtype != object:
+        return value.T
+    cells = np.empty(value.T.shape, dtype=object)
+    for at, reference in np.ndenumerate(value.T):
+        cells[at] = np.asarray(file[reference][()]).T
+    return cells
 
 
 def _open_npy(path: Path) -> dict[str, _Array]:
@@ -223,7 +279,7 @@ def _made_of(value: _Array, holds: Callable[[int, int], bool]) -> bool:
 
 def _matrices(value: _Array, path: Path) -> list[_Array]:
     """Returns the kernels of an array."""
-    suffix = path.suffix.lower()
+    suffix, value = path.suffix.lower(), _squeezed(value)
     if suffix == ".png" and value.ndim != 2:
         raise ValueError(f"{_name(path)} is not gray; save it as a gray image")
     return list(value) if suffix == ".npy" and value.ndim == 3 else _split(value)
@@ -232,11 +288,19 @@ def _matrices(value: _Array, path: Path) -> list[_Array]:
 def _split(value: _Array) -> list[_Array]:
     """Returns the matrices of a MATLAB variable; MATLAB stacks them along the last axis, others along the first."""
     if value.dtype == object:
-        return [np.asarray(entry) for entry in value.ravel(order="F")]
+        return [_squeezed(np.asarray(entry)) for entry in value.ravel(order="F")]
+    value = _squeezed(value)
     if value.ndim != 3:
         return [value]
     first = value.shape[0] != value.shape[1] == value.shape[2]
     return list(value if first else np.moveaxis(value, -1, 0))
+
+
+def _squeezed(value: _Array) -> _Array:
+    """Returns an array without axes of length 1, of which it keeps as many as a matrix needs."""
+    while value.ndim > 2 and 1 in value.shape:
+        value = value.squeeze(value.shape.index(1))
+    return value
 
 
 def _checked(kernel: _Array, name: str) -> Kernel:

@@ -16,7 +16,8 @@ import metarestore
 from metarestore.config.base import Strict
 from metarestore.descriptors.describe import Description, Item, Kind, require_describer
 from metarestore.errors import UserError
-from metarestore.models.checkpoint import network_hash, write_atomically
+from metarestore.files import write_atomically
+from metarestore.models.checkpoint import network_hash
 from metarestore.models.kdsr import KDSR, EstimatorKind, SizeName
 from metarestore.models.network import Network
 
@@ -185,6 +186,15 @@ def chosen_embedding(given: str, model: Path, network: Network) -> Tensor:
         return found.embedding(group)
     except UserError as error:
         raise UserError(f"--embedding: {path} {error}") from error
+
+
+def describing_network(given: str) -> str:
+    """Returns the hash of the network that made the file of an option `--embedding FILE[:GROUP]`.
+
+    Raises:
+        UserError: The file is missing or wrong.
+    """
+    return read_descriptors(_file_and_group(given)[0]).model.hash
 
 
 def _file_and_group(given: str) -> tuple[Path, str | None]:

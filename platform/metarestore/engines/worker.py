@@ -12,6 +12,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from metarestore import notices
 from metarestore.learners.gradients import TaskFigures, TaskGradients
 from metarestore.learners.process import prepare_process
 from metarestore.learners.workspace import Job, Workspace
@@ -58,6 +59,7 @@ class Worker:
 
     def __init__(self, device: str, share: float) -> None:
         prepare_process()
+        notices.mute()  # the driver opens the same photographs
         if device == "cuda" and share < 1:
             # Ray counts shares of a GPU and leaves it at that.
             torch.cuda.set_per_process_memory_fraction(share)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metarestore.files import write_atomically
 from metarestore.graphs.graph import Graph
 from metarestore.graphs.relations import Relations
-from metarestore.models.checkpoint import write_atomically
 
 Floats = NDArray[np.float64]
 

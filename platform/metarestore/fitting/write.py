@@ -14,10 +14,11 @@ from statistics import mean
 import numpy as np
 
 from metarestore.config.document import project_root
+from metarestore.config.file_names import is_yaml
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.fitting.camera import CameraFit, PairFit
 from metarestore.fitting.spread import Spread, spread
-from metarestore.models.checkpoint import write_atomically
 
 _WIDTH = 118
 _QUIET = 0.3
@@ -30,17 +31,17 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
 
     Args:
         fit: The fit.
-        out: The task file, ending in .yaml. `kernels.npy` and `fit.json` (all that was estimated) go into a folder of
-            its name beside it.
+        out: The task file, ending in .yaml or .yml. `kernels.npy` and `fit.json` (all that was estimated) go into a
+            folder of its name beside it.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: The name does not end in .yaml, or a file cannot be written.
+        UserError: The name has another ending, or a file cannot be written.
     """
-    if out.suffix != ".yaml":
-        raise UserError(f"{out}: a task file ends in .yaml; choose such a name")
+    if not is_yaml(out):
+        raise UserError(f"{out}: a task file ends in .yaml or .yml; choose such a name")
     folder = out.with_suffix("")
     buffer = io.BytesIO()
     np.save(buffer, np.stack([pair.kernel for pair in fit.kept]))

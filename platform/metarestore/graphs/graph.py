@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.graphs.relations import Relations
-from metarestore.models.checkpoint import write_atomically
 from metarestore.tasks.spec import DistributionSpec, content_hash
 
 Graph: TypeAlias = "nx.DiGraph[str]"

@@ -171,9 +171,11 @@ class Workspace:
         return Episode(training.support, training.query, training.patch)
 
     def images(self, split: Split) -> ImageStore:
-        """Opens the photographs of a split."""
+        """Opens the photographs of a split; of those to train on, the ones that are not smaller than a patch."""
         if split not in self._stores:
-            self._stores[split] = ImageStore.open(self.study.images[split])
+            store = ImageStore.open(self.study.images[split])
+            patch = self.experiment.training.patch
+            self._stores[split] = store.at_least(patch, patch) if split == "train" else store
         return self._stores[split]
 
     def distribution(self, name: str) -> TaskDistribution:

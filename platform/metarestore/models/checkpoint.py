@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,6 +15,7 @@ from torch import Tensor
 from metarestore.config.model import AnyModelSpec, ModelSpec
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
@@ -31,55 +30,6 @@ _FREE = ("estimator", "embedding")
 _SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
-
-    Raises:
-        UserError: The folder cannot be written to, or the disk is full; what was there before is as it was.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        remedy = "make room, then go on" if full else "choose another place"
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
-
-
-def require_writable(path: Path, option: str) -> None:
-    """Finds out before hours of work, not after, whether a file can be written.
-
-    Args:
-        path: The file.
-        option: The option that names it, for the message.
-
-    Raises:
-        UserError: It is a folder, or its folder is missing or not the user's.
-    """
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option}: {path} cannot be written; name a file in a folder that exists and is yours")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut: the name of a file belongs to its folder, which has to be written too."""
-    if os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:
     """Writes a network's parameters (P,) with its specification; equal input gives equal bytes."""
     layout = Layout.of(build_model(spec, scale, seed=0))
@@ -88,7 +38,7 @@ def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None
     write_atomically(path, save(tensors, {_KEY: description}))
 
 
-def load_model(path: Path) -> Network:
+def load_model(path: str | os.PathLike[str]) -> Network:
     """Reads a network written by `save_model`.
 
     Args:
@@ -97,7 +47,7 @@ def load_model(path: Path) -> Network:
     Raises:
         UserError: There is no such file, or it is not a network of ours.
     """
-    return _read(path)[0].eval()
+    return _read(Path(path))[0].eval()
 
 
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
@@ -134,22 +84,24 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Net
     return layout.flatten({name: (taken if name.startswith("restorer.") else own)[name].detach() for name in own})
 
 
-def network_hash(path: Path) -> str:
+def network_hash(path: str | os.PathLike[str]) -> str:
     """Returns 16 hex digits that change with a network's file, which is named as for `load_model`."""
     return hashlib.blake2b(network_file(path).read_bytes(), digest_size=8).hexdigest()
 
 
-def network_file(path: Path) -> Path:
+def network_file(path: str | os.PathLike[str]) -> Path:
     """Returns the file of a network: of a folder the `model.safetensors` in it, of a shipped network's name its file.
 
     Raises:
         UserError: There is none.
     """
-    known = shipped()
+    path, known = Path(path), shipped()
     if not path.exists() and str(path) in known:
         return known[str(path)]
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
+        if arms := sorted(map(str, path.glob("arms/*/model.safetensors"))):
+            raise UserError(f"{path}: is a comparison; name the folder of an arm, e.g. {Path(arms[0]).parent}")
         hint = did_you_mean(str(path), known, noun="shipped networks")
         raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors{hint}")
     return file

@@ -23,6 +23,12 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
     return y + _OFFSET[0].to(rgb)
 
 
+def rgb_to_gray(rgb: Tensor) -> Tensor:
+    """Converts RGB (..., 3, H, W) in [0, 1] to luma of the full range, (..., 1, H, W) in [0, 1]: white stays white."""
+    weights = _TO_YCBCR[0].to(rgb)
+    return (rgb * (weights / weights.sum())[:, None, None]).sum(dim=-3, keepdim=True).clamp(0, 1)
+
+
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """Converts RGB (..., 3, H, W) in [0, 1] to YCbCr of the same shape, limited range."""
     mixed = torch.einsum("ij,...jhw->...ihw", _TO_YCBCR.to(rgb), rgb)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from metarestore.errors import UserError
 from metarestore.models.build import restore_rgb, to_channels
+from metarestore.models.colour import rgb_to_gray
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network, Restore
 from metarestore.models.self_ensemble import self_ensemble
@@ -21,6 +23,14 @@ Pixels = NDArray[np.uint8]
 _STRIP = 2**19
 """LR pixels that are restored at once: what a network of 64 channels holds of them fits some hundred MiB."""
 
+_PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
+"""White, by the type of an array."""
+
+ACCEPTED = (
+    "give uint8 values of 0..255, uint16 values of 0..65535, or float32 or float64 values in [0, 1], of shape (H, W), "
+    "(H, W, 3), or with alpha (H, W, 2) or (H, W, 4)"
+)
+
 
 def image_restorer(
     network: Network,
@@ -29,8 +39,12 @@ def image_restorer(
     embedding: Tensor | None = None,
     *,
     ensemble: bool = False,
-) -> Callable[[Pixels], Pixels]:
-    """Returns a function from 8-bit RGB pixels (h, w, 3) to restored ones (s·h, s·w, 3).
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Returns a function that restores photographs: arrays (h, w, ...) to arrays (s·h, s·w, ...) of the same type.
+
+    It takes uint8 values of 0..255, uint16 values of 0..65535, or float32 or float64 values in [0, 1]. The shape is
+    (h, w) or (h, w, 1) for gray, (h, w, 2) for gray and alpha, (h, w, 3) for RGB, (h, w, 4) for RGB and alpha. Gray
+    stays gray; alpha is restored as a gray picture of its own. Anything else is a `UserError`.
 
     Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
     strips do not show; what a network computes from the whole image is computed once for all strips.
@@ -53,22 +67,55 @@ def image_restorer(
         raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
     if crop is not None and not (isinstance(network, KDSR) and network.estimator is not None):
         raise UserError("--estimate-on: the network has no estimator of the degradation; leave it out, or give a KDSR")
-    margin = network.reach
 
-    def restore(pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        rows = max(strip // width, 1)
-        image, strips = to_image(pixels), []
+    def restore(pixels: NDArray[Any]) -> NDArray[Any]:
+        planes = _checked(pixels)
+        channels = planes.shape[2]
+        gray, alpha = channels < 3, channels in (2, 4)
+        colours = planes[..., :1].repeat(3, axis=2) if gray else planes[..., :3]
+        image = to_image(colours)
         part = given or network.for_image(to_channels(image, network.channels), crop)
         part = self_ensemble(part) if ensemble else part
-        for top in range(0, height, rows):
-            first, last = max(top - margin, 0), min(top + rows + margin, height)
-            restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
-            inner = restored[..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
-            strips.append(to_pixels(inner[0]))
-        return np.concatenate(strips)
+        restored = _by_strips(part, network, image, strip, planes.dtype, gray=gray)
+        if alpha:
+            opacity = to_image(planes[..., -1:].repeat(3, axis=2))
+            plane = _by_strips(part, network, opacity, strip, planes.dtype, gray=True)
+            # A network need not give back 1 for 1, but what is opaque stays opaque.
+            plane = np.full_like(plane, planes[0, 0, -1]) if np.ptp(planes[..., -1]) == 0 else plane
+            restored = np.dstack([restored, plane])
+        return restored[..., 0] if pixels.ndim == 2 else restored
 
     return restore
+
+
+def _by_strips(
+    part: Restore, network: Network, image: Tensor, strip: int, dtype: np.dtype[Any], *, gray: bool
+) -> NDArray[Any]:
+    """Restores an image (1, 3, h, w) to values of `dtype`, (s·h, s·w, 3), or (s·h, s·w, 1) if `gray`."""
+    height, width = image.shape[-2:]
+    rows, margin, strips = max(strip // width, 1), network.reach, []
+    for top in range(0, height, rows):
+        first, last = max(top - margin, 0), min(top + rows + margin, height)
+        restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
+        inner = restored[..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
+        strips.append(_values(rgb_to_gray(inner[0]) if gray else inner[0], dtype))
+    return np.concatenate(strips)
+
+
+def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Returns the pixels as (h, w, 1 to 4), or says what is wrong with them."""
+    if not isinstance(pixels, np.ndarray):
+        raise UserError(f"restore: the photograph is no array but {type(pixels).__name__}; {ACCEPTED}")
+    if pixels.dtype.name not in _PEAKS:
+        raise UserError(f"restore: the photograph has {pixels.dtype} values; {ACCEPTED}")
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    if planes.ndim != 3 or not 1 <= planes.shape[2] <= 4 or not planes.size:
+        raise UserError(f"restore: the photograph has the shape {pixels.shape}; {ACCEPTED}")
+    if planes.dtype.kind == "f":
+        low, high = float(planes.min()), float(planes.max())
+        if not (low >= 0 and high <= 1):  # false for NaN as well
+            raise UserError(f"restore: the photograph has values from {low:g} to {high:g}; {ACCEPTED}")
+    return planes.astype(planes.dtype.newbyteorder("="), copy=False)
 
 
 def _with_embedding(network: Network, embedding: Tensor) -> Restore:
@@ -80,12 +127,22 @@ def _with_embedding(network: Network, embedding: Tensor) -> Restore:
     return partial(network.restorer, embedding=embedding)
 
 
-def to_image(pixels: Pixels) -> Tensor:
-    """Maps 8-bit RGB pixels (h, w, 3) to an image (1, 3, h, w) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(torch.float32) / 255.0
+def to_image(pixels: NDArray[Any]) -> Tensor:
+    """Maps RGB values (h, w, 3) of 0..255 (uint8), 0..65535 (uint16) or [0, 1] to an image (1, 3, h, w) in [0, 1]."""
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if planes.dtype == np.uint16:
+        planes = planes.astype(np.float32)
+    return torch.from_numpy(planes)[None].to(torch.float32) / _PEAKS[pixels.dtype.name]
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """Maps an image (3, h, w) in [0, 1] to 8-bit RGB pixels (h, w, 3)."""
-    rounded: Pixels = (image * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return rounded
+    """Maps an image (C, h, w) in [0, 1] to 8-bit values (h, w, C)."""
+    return _values(image, np.dtype(np.uint8))
+
+
+def _values(image: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Maps an image (C, h, w) in [0, 1] to values of `dtype`, (h, w, C)."""
+    scaled = image * _PEAKS[dtype.name]
+    values = scaled if dtype.kind == "f" else scaled.round()
+    found: NDArray[Any] = values.permute(1, 2, 0).cpu().numpy().astype(dtype)
+    return found

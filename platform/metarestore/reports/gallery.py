@@ -15,10 +15,11 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from metarestore.degradations import OPERATIONS, Degradation, Pipeline, replay
+from metarestore.files import unwritable, write_atomically
 from metarestore.project import read_task
 from metarestore.reports.operation_reference import default_text, docstring
 from metarestore.reports.pages import page_templates
-from metarestore.reports.pictures import png_bytes, unwritable
+from metarestore.reports.pictures import png_bytes
 from metarestore.reports.preview import drawn_lines, opened, to_pixels
 from metarestore.tasks.distribution import to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore
@@ -102,12 +103,8 @@ def write_gallery(files: Iterable[Path], folder: Path) -> Path:
         UserError: A task file is wrong, or the folder cannot be written.
     """
     page = folder / "index.html"
-    try:
-        pictures = _Pictures(folder / "tiles")
-        text = _render([_task_card(file, pictures) for file in files], _families(pictures))
-        page.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise unwritable(page, error) from error
+    pictures = _Pictures(folder / "tiles")
+    write_atomically(page, _render([_task_card(file, pictures) for file in files], _families(pictures)))
     return page
 
 
@@ -116,17 +113,23 @@ class _Pictures:
 
     Args:
         folder: Where to write; made if it does not exist.
+
+    Raises:
+        UserError: The folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
         self._folder = folder
 
     def add(self, pixels: NDArray[np.uint8]) -> str:
         """Returns the file of a picture, from the page."""
         content = png_bytes(pixels)
         name = f"{hashlib.blake2b(content, digest_size=8).hexdigest()}.png"
-        (self._folder / name).write_bytes(content)
+        write_atomically(self._folder / name, content)
         return f"{self._folder.name}/{name}"
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from metarestore.evaluation.grid import ArmRow, GridResult, Group
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
-from metarestore.models.checkpoint import write_atomically
+from metarestore.files import write_atomically
 from metarestore.reports.grid_figure import grid_figure
 from metarestore.reports.html import Drawing, duration
 from metarestore.reports.pages import page_templates

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from metarestore.evaluation.results import Example, StudyResult
+from metarestore.files import write_atomically
 from metarestore.reports.figures import (
     adaptation_curves,
     arms_by_relations,
@@ -20,7 +21,7 @@ from metarestore.reports.figures import (
     weights_over_time,
 )
 from metarestore.reports.pages import page_templates
-from metarestore.reports.pictures import Pixels, png_bytes, tile_note, unwritable
+from metarestore.reports.pictures import Pixels, png_bytes, tile_note
 from metarestore.reports.style import svg
 from metarestore.reports.table import best_arm, learned_arms, statements, summary_text, table_cells
 
@@ -54,12 +55,7 @@ def write_report(study: StudyResult, configuration_yaml: str, path: Path, comman
     Raises:
         UserError: The file cannot be written.
     """
-    page = render_report(study, configuration_yaml, command)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise unwritable(path, error) from error
+    write_atomically(path, render_report(study, configuration_yaml, command))
 
 
 def render_report(study: StudyResult, configuration_yaml: str, command: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from metarestore.errors import UserError
 from metarestore.evaluation.results import Example
+from metarestore.files import write_atomically
 from metarestore.reports.style import GREY, house_style
 
 Pixels = NDArray[np.uint8]
@@ -102,17 +104,10 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: pictures are written as PNG; end the name in .png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
-        figure.savefig(path, format="png", dpi="figure" if figure.dpi == DPI and not _has_layout(figure) else 150)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> UserError:
-    """Returns the error that says why a file cannot be written."""
-    return UserError(f"{path}: cannot be written ({error.strerror or error}); give a place where you may write")
+    buffer = io.BytesIO()
+    # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
+    figure.savefig(buffer, format="png", dpi="figure" if figure.dpi == DPI and not _has_layout(figure) else 150)
+    write_atomically(path, buffer.getvalue())
 
 
 def _has_layout(figure: Figure) -> bool:

@@ -14,7 +14,7 @@ from rich.text import Text
 from metarestore.evaluation.importance import Importance, importance
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.sweep import SweepResult, TrialResult
-from metarestore.models.checkpoint import write_atomically
+from metarestore.files import write_atomically
 from metarestore.reports.html import Drawing, duration
 from metarestore.reports.pictures import save_png
 from metarestore.reports.style import svg

@@ -17,7 +17,7 @@ from torch import Tensor
 from metarestore.degradations import replay
 from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
-from metarestore.models.checkpoint import write_atomically
+from metarestore.files import write_atomically
 from metarestore.sampling.record import FILE, DrawnOperation, Header, Record, current_versions, to_line
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore

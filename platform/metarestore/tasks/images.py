@@ -7,9 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -21,12 +19,21 @@ from pydantic import ValidationError
 
 from metarestore.config.base import Strict
 from metarestore.errors import UserError
+from metarestore.files import replacing
+from metarestore.notices import notice
 from metarestore.tasks.embedded import EMBEDDED, embedded_path
-from metarestore.tasks.photographs import Photograph, list_photographs, read_image, write_image
+from metarestore.tasks.photographs import (
+    Photograph,
+    decoding_problems,
+    list_photographs,
+    read_image,
+    report_damage,
+    write_image,
+)
 
 __all__ = ["ImageSource", "ImageStore", "Photograph", "cache_folder", "read_image", "write_image"]
 
-_FORMAT = 1  # raised whenever the same files would be cached as other bytes
+_FORMAT = 2  # raised whenever the same files would be cached as other bytes
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class ImageSource:
         """Returns the photographs' files by name, sorted by name.
 
         Raises:
-            UserError: The folder is missing, empty, or holds other files.
+            UserError: The folder is missing, empty, or holds no photographs.
         """
         if self.kind == "folder":
             return list_photographs(self.location)
@@ -79,6 +86,7 @@ class _Record(Strict):
     height: int
     width: int
     gray: bool
+    damage: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -113,10 +121,11 @@ class ImageStore:
         (32, 48, 3)
     """
 
-    def __init__(self, source: ImageSource, key: str, index: _Index) -> None:
+    def __init__(self, source: ImageSource, key: str, index: _Index, least: tuple[int, int] = (0, 0)) -> None:
         self.source = source
         self._key = key
         self._index = index
+        self._least = least
 
     @classmethod
     def open(cls, source: ImageSource) -> ImageStore:
@@ -129,12 +138,16 @@ class ImageStore:
         files = source.files()
         key = _key(source, files)
         index = _read_index(key) or _build(key, source, files)
+        for record in index.records:
+            report_damage(files[record.name], record.damage)
         return cls(source, key, index)
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """The photographs' names, sorted."""
-        return tuple(self._records)
+        """The photographs' names, sorted; see `at_least`."""
+        height, width = self._least
+        records = self._index.records
+        return tuple(record.name for record in records if record.height >= height and record.width >= width)
 
     @property
     def content(self) -> str:
@@ -166,6 +179,28 @@ class ImageStore:
         if not (0 <= top <= top + height <= rows and 0 <= left <= left + width <= columns):
             raise ValueError(f"crop {height}x{width} at ({top}, {left}) is outside '{name}' ({rows}x{columns})")
         return self.image(name)[top : top + height, left : left + width].copy()
+
+    def at_least(self, height: int, width: int) -> ImageStore:
+        """Returns the store without the photographs that are smaller than a crop, which a notice counts.
+
+        Raises:
+            UserError: All photographs are smaller.
+        """
+        least = (max(height, self._least[0]), max(width, self._least[1]))
+        store = ImageStore(self.source, self._key, self._index, least)
+        small = [name for name in self.names if name not in store.names]
+        if not store.names:
+            raise UserError(
+                f"{self.source}: all {len(self.names)} photographs are smaller than the {height}x{width} crop; "
+                "choose a smaller crop, or add larger photographs"
+            )
+        if small:
+            shown = ", ".join(small[:3]) + (", ..." if len(small) > 3 else "")
+            notice(
+                f"{self.source}: {len(small)} of {len(self.names)} photographs are left out, as they are smaller than "
+                f"the {height}x{width} crop: {shown}"
+            )
+        return store
 
     def require_size(self, height: int, width: int) -> None:
         """Makes sure that a crop of this size fits into every photograph.
@@ -209,8 +244,8 @@ class ImageStore:
         except KeyError:
             raise UserError(f"{self.source}: holds no photograph '{name}'; restore the file it came from") from None
 
-    def __reduce__(self) -> tuple[type[ImageStore], tuple[ImageSource, str, _Index]]:
-        return ImageStore, (self.source, self._key, self._index)
+    def __reduce__(self) -> tuple[type[ImageStore], tuple[ImageSource, str, _Index, tuple[int, int]]]:
+        return ImageStore, (self.source, self._key, self._index, self._least)
 
 
 def cache_folder() -> Path:
@@ -240,7 +275,8 @@ def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
             try:
                 real, state = path.resolve(), path.stat()
             except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}); remove it or mend the link") from error
+                # Those that cannot be decoded are reported along with it.
+                raise UserError(decoding_problems(files.values())) from error
             parts.append((str(real), state.st_size, state.st_mtime_ns))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
@@ -260,9 +296,9 @@ def _build(key: str, source: ImageSource, files: Mapping[str, Path]) -> _Index:
     pixels, index_file = _cache_file(key, "u8"), _cache_file(key, "json")
     try:
         pixels.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(pixels) as out:
+        with replacing(pixels) as out:
             index = _decode_all(out, source, files)
-        with _replacing(index_file) as out:  # last: an index says that its pixels are complete
+        with replacing(index_file) as out:  # last: an index says that its pixels are complete
             out.write(index.model_dump_json().encode())
     except OSError as error:
         raise UserError(
@@ -284,24 +320,11 @@ def _decode_all(out: IO[bytes], source: ImageSource, files: Mapping[str, Path]) 
             problems += error.problems
             continue
         height, width, _ = photograph.pixels.shape
-        records.append(_Record(name=name, offset=out.tell(), height=height, width=width, gray=photograph.gray))
+        place = {"offset": out.tell(), "height": height, "width": width}
+        records.append(_Record(name=name, **place, gray=photograph.gray, damage=photograph.damage))
         content.update(json.dumps([name, height, width]).encode())
         content.update(photograph.pixels.data)
         out.write(photograph.pixels.data)
     if problems:
         raise UserError(problems)
     return _Index(source=str(source), content=content.hexdigest(), records=tuple(records))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes the place of `path` when it is complete and on the disk, and never before."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

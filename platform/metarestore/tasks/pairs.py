@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations.base import misplaced
 from metarestore.degradations.turns import turned
@@ -61,7 +62,7 @@ class PairsSpec(DistributionSpec):
 
     def rooted(self, root: Path) -> Self:
         """Returns the pairs with relative folders starting at `root`, the project's folder."""
-        return self.model_copy(update={key: root / getattr(self, key) for key in ("lr", "hr")})
+        return self.model_copy(update={key: full_path(root, getattr(self, key)) for key in ("lr", "hr")})
 
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
         """Lists the folders that are not there."""

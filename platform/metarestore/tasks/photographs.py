@@ -1,10 +1,14 @@
-"""Photographs on disk: which files of a folder are photographs, and how they are decoded and written."""
+"""Photographs on disk: which files of a folder are photographs, and how they are read and written."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
+from metarestore.notices import notice
+from metarestore.tasks.decoding import FORMATS, HEIC, INSTALL_HEIC, Levels, decode, extras
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-_FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
+RAW = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw"}
+    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+"""Endings of the raw files of cameras; several are TIFF files inside, whose first image is a thumbnail."""
 _HIDDEN_ON_WINDOWS = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -24,59 +35,91 @@ class Photograph(NamedTuple):
 
     Attributes:
         pixels: RGB values of 0..255, uint8 (H, W, 3); a gray photograph has three equal channels.
-        gray: Whether the file stores a single channel.
+        gray: Whether the file stores a single channel, not counting alpha.
+        damage: What the decoder reports of a damaged file that it could read in part.
     """
 
     pixels: NDArray[np.uint8]
     gray: bool
+    damage: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photograph with all that its file holds.
+
+    Attributes:
+        pixels: Gray (H, W), gray and alpha (H, W, 2), RGB (H, W, 3) or RGB and alpha (H, W, 4), uint8 or uint16.
+        icc: Its colour profile.
+    """
+
+    pixels: Levels
+    icc: bytes | None = None
 
 
 def read_image(path: str | os.PathLike[str]) -> Photograph:
-    """Decodes a PNG, JPEG, BMP, TIFF or WebP file to 8-bit RGB, turned as its EXIF orientation says.
+    """Decodes a PNG, JPEG, BMP, TIFF, WebP or HEIC file to 8-bit RGB, turned as its EXIF orientation says.
 
     Palettes are resolved and 16-bit values are divided by 257 and rounded. An alpha channel is dropped, as the field
-    does (the colours of transparent pixels are kept as stored; TIFF alone stores them blended with black).
+    does (the colours of transparent pixels are kept as stored; TIFF alone stores them blended with black). HEIC needs
+    the library pillow-heif.
 
     Raises:
         UserError: The file is missing, damaged, no image, or has neither 8 nor 16 bits per channel.
     """
+    found = decode(_content(path), path)
+    gray = found.pixels.ndim == 2
+    rgb = cv2.cvtColor(found.pixels, cv2.COLOR_GRAY2RGB) if gray else found.pixels
+    report_damage(path, found.damage)
+    return Photograph(_to_8_bit(rgb), gray, found.damage)
+
+
+def read_picture(path: str | os.PathLike[str]) -> Picture:
+    """Decodes a file as `read_image` does, and keeps its depth, its alpha channel and its colour profile.
+
+    Raises:
+        UserError: As for `read_image`.
+    """
+    data = _content(path)
+    found = decode(data, path)
+    report_damage(path, found.damage)
+    pixels, icc = extras(data, found.pixels, path)
+    # Bytes 16 to 19 of a profile name the colours that it is for. OpenCV converts CMYK to RGB without a profile.
+    fits = icc is None or icc[16:20] == (b"GRAY" if found.pixels.ndim == 2 else b"RGB ")
+    if not fits:
+        notice(f"{path}: its colour profile is for other channels than gray or RGB, so it is left out")
+    return Picture(pixels, icc if fits else None)
+
+
+def report_damage(path: str | os.PathLike[str], damage: str | None) -> None:
+    """Names a damaged file, once, whether it was decoded now or earlier."""
+    if damage is not None:
+        notice(f"{path}: is damaged ({damage}), so parts of it are not as they were; replace it or remove it")
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    if Path(path).suffix.lower() in RAW:
+        raise UserError(f"{path}: is a raw file; develop it and save it as PNG or TIFF")
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    pixels = _decode(data)
-    if pixels is None:
-        raise UserError(f"{path}: damaged, or not {_FORMATS} inside; convert it or remove it")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: has {pixels.dtype} pixels; convert it to 8 or 16 bits per channel, or remove it")
-    gray = pixels.ndim == 2
-    rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if gray else cv2.COLOR_BGR2RGB)
-    return Photograph(_to_8_bit(rgb), gray)
 
 
-def _decode(data: NDArray[np.uint8]) -> NDArray[np.integer | np.floating] | None:
-    """Returns the pixels in OpenCV's order and the file's depth, gray (H, W) or BGR (H, W, 3); None if undecodable."""
-    # From memory, not by path: OpenCV cannot open every Unicode path on Windows, and its file readers
-    # accept some truncated files. These flags keep depth and gray, honour EXIF and drop alpha.
-    try:
-        return cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:  # an empty file, or more pixels than OpenCV's limit
-        return None
-
-
-def _to_8_bit(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _to_8_bit(pixels: Levels) -> NDArray[np.uint8]:
     """Scales 16-bit pixels to 8 bits (65535 becomes 255); 8-bit pixels are returned as they are."""
     if pixels.dtype == np.uint8:
         return pixels.view(np.uint8)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def write_image(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
-    """Writes a PNG file.
+def write_image(path: str | os.PathLike[str], pixels: Levels, icc: bytes | None = None) -> None:
+    """Writes pixels as PNG, whole or not at all.
 
     Args:
-        path: A name that ends in .png; its folder must exist.
-        pixels: RGB (H, W, 3) or gray (H, W) values of 0..255, uint8.
+        path: A name that ends in .png; missing folders are created.
+        pixels: Gray (H, W), gray and alpha (H, W, 2), RGB (H, W, 3) or RGB and alpha (H, W, 4), uint8 or uint16.
+        icc: Colour profile to store with them.
 
     Raises:
         UserError: The name does not end in .png, or the file cannot be written.
@@ -85,34 +128,83 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise UserError(f"{target}: images are written as PNG; choose a name that ends in .png")
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise ValueError(f"pixels must be uint8 (H, W, 3) or (H, W), got {pixels.dtype} {pixels.shape}")
-    _, data = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    try:
-        target.write_bytes(data.tobytes())
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (2, 3, 4))
+    if pixels.dtype not in (np.uint8, np.uint16) or not fits:
+        raise ValueError(
+            f"pixels must be uint8 or uint16 of shape (H, W) or (H, W, 2 to 4), got {pixels.dtype} {pixels.shape}"
+        )
+    write_atomically(target, _png(pixels, icc))
+
+
+def _png(pixels: Levels, icc: bytes | None) -> bytes:
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        data = _gray_alpha_png(pixels)
+    else:
+        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+        bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, order[pixels.shape[2]])
+        data = cv2.imencode(".png", bgr)[1].tobytes()
+    if icc is None:
+        return data
+    header = 8 + 25  # the signature, and the chunk IHDR, which a profile follows
+    return data[:header] + _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)) + data[header:]
+
+
+def _gray_alpha_png(pixels: Levels) -> bytes:
+    """Encodes (H, W, 2), which OpenCV cannot and Pillow only at 8 bits."""
+    height, width, _ = pixels.shape
+    rows = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
+    unfiltered = np.pad(rows, ((0, 0), (1, 0)))  # each row begins with the number of its filter; 0 is none
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, 4, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(unfiltered.tobytes())) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    """Returns a chunk of a PNG file.
+
+    Source: Portable Network Graphics Specification, 3rd edition, section 5.3.
+    """
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Lists the photographs of a folder, not of its subfolders; hidden files are passed over.
+    """Lists the photographs of a folder, not of its subfolders.
+
+    What a camera or a program puts beside photographs (sidecar files, movies, raw files) is left out and counted in a
+    notice; hidden files are passed over.
 
     Returns:
         Name to file, sorted by name. The name is the file's without its suffix, unless two files would share it.
 
     Raises:
-        UserError: The folder is missing or empty, or holds files that are no photographs; if so, photographs that
-            cannot be decoded are reported along with them.
+        UserError: The folder is missing, or holds no photographs.
     """
     files = _files(Path(folder))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    strays = [path for path in files if path.suffix.lower() not in SUFFIXES]
-    if strays:
-        problems = [f"{path}: not a photograph ({_FORMATS}); convert it or remove it" for path in strays]
-        raise UserError([*problems, *decoding_problems(images)])
+    readable = SUFFIXES | HEIC if importlib.util.find_spec("pillow_heif") else SUFFIXES
+    images = [path for path in files if path.suffix.lower() in readable]
+    others = [path for path in files if path.suffix.lower() not in readable]
+    hints = _hints({path.suffix.lower() for path in others})
     if not images:
-        raise UserError(f"{folder}: holds no photographs; put {_FORMATS} files into it (subfolders are not searched)")
+        found = f" but {_counted(others)}" if others else ""
+        remedy = hints or f"; put {FORMATS} files into it (subfolders are not searched)"
+        raise UserError(f"{folder}: holds no photographs{found}{remedy}")
+    if others:
+        notice(f"{folder}: left out, as they are no photographs that can be read: {_counted(others)}{hints}")
     return dict(sorted(zip(_names(images), images, strict=True)))
+
+
+def _counted(files: Sequence[Path]) -> str:
+    """Returns how many files there are of each ending, e.g. `3 files (2 .xmp, 1 .mov)`."""
+    endings = Counter(path.suffix.lower() or "without an ending" for path in files)
+    kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+    return f"{len(files)} file{'s' if len(files) > 1 else ''} ({kinds})"
+
+
+def _hints(endings: set[str]) -> str:
+    """Returns how files of these endings can be used after all."""
+    heic = f"; to read HEIC: {INSTALL_HEIC}" if endings & HEIC else ""
+    raw = "; to use raw files, develop them and save them as PNG or TIFF" if endings & RAW else ""
+    return heic + raw
 
 
 def decoding_problems(paths: Iterable[Path]) -> list[str]:

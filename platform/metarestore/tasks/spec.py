@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from metarestore.degradations.base import Drawn, Step
 from metarestore.tasks.distribution import OpenDistribution
 from metarestore.tasks.few_shot import FewShotGeometry, FewShotTarget
 from metarestore.tasks.images import ImageStore
+from metarestore.tasks.remarks import Remark
 from metarestore.tasks.task import Episode, Split
 from metarestore.tasks.vectors import DrawSpace
 
@@ -86,6 +87,10 @@ class DistributionSpec(Strict, ABC):
     @abstractmethod
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
         """Lists the files and folders that it names and that cannot be used: the key of each, and what is wrong."""
+
+    def remarks(self) -> Iterable[Remark]:
+        """Yields what works but is probably not meant: where in its pipeline, and what."""
+        return ()
 
     def moved(self, folder: Path) -> Self:
         """Returns the distribution with the images that it brings along in another folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,6 +21,7 @@ from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.distribution import OpenDistribution, draw_patches, to_tensor
 from metarestore.tasks.few_shot import FewShotDraw, FewShotGeometry, joined, test_crops
 from metarestore.tasks.images import ImageStore
+from metarestore.tasks.remarks import Remark, remarks
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 from metarestore.tasks.vectors import DrawSpace
@@ -83,6 +84,10 @@ class PipelineSpec(DistributionSpec):
                     problems.append((("pipeline", *at, "path"), str(error)))
         return problems
 
+    def remarks(self) -> Iterable[Remark]:
+        """Yields what is remarkable about the pipeline at its scale."""
+        return remarks(self.pipeline, self.scale)
+
     def open(self, name: str, episode: Episode, images: Photographs, split: Split = "train") -> SyntheticTasks:
         """Opens the photographs of a split."""
         return SyntheticTasks(name, self, {split: images(split)}, episode, split)
@@ -122,10 +127,10 @@ class SyntheticTasks(OpenDistribution):
         spec: Its task file.
         images: Clean photographs, by split.
         episode: Geometry of a task.
-        split: Which photographs `draw` takes patches from.
+        split: Which photographs `draw` takes patches from; those smaller than a patch are left out.
 
     Raises:
-        UserError: A photograph is smaller than a patch.
+        UserError: All photographs are smaller than a patch.
     """
 
     degrades: ClassVar[bool] = True
@@ -138,14 +143,13 @@ class SyntheticTasks(OpenDistribution):
         episode: Episode,
         split: Split = "train",
     ) -> None:
-        images[split].require_size(episode.patch, episode.patch)
         self.name = name
         self.spec = spec
         self.content = content_hash(spec)
         self.scale: int = spec.scale
-        self.images = images[split]
+        self.images = images[split].at_least(episode.patch, episode.patch)
         self.episode = episode
-        self._images = images
+        self._images = {**images, split: self.images}
         self._split = split
 
     def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:

@@ -21,11 +21,12 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.learner import Distill
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.workspace import Study, Workspace
-from metarestore.models.checkpoint import network_hash, save_model, write_atomically
+from metarestore.models.checkpoint import network_hash, save_model
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from metarestore.errors import UserError
+from metarestore.files import write_atomically
 from metarestore.graphs.relations import Relations
-from metarestore.models.checkpoint import write_atomically
 from metarestore.training.optimizer import OuterOptimizer
 
 _TENSORS, _DATA = "state.safetensors", "state.json"

@@ -1,0 +1,117 @@
+"""Which network of a run or comparison is meant: the adapted one, of several arms the best, unless another is named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from metarestore.config.suggest import did_you_mean
+from metarestore.errors import UserError
+from metarestore.models.checkpoint import network_file, network_hash
+
+Weights = Literal["adapted", "unadapted"]
+
+_FILES: Mapping[Weights, str] = {"adapted": "adapted.safetensors", "unadapted": "model.safetensors"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network that was chosen.
+
+    Attributes:
+        file: Its file.
+        reason: What it is, for people.
+    """
+
+    file: Path
+    reason: str
+
+
+def choose_network(
+    given: str | os.PathLike[str],
+    arm: str | None = None,
+    weights: Weights | None = None,
+    content: str | None = None,
+) -> Choice:
+    """Chooses the network that a run's folder stands for.
+
+    Args:
+        given: The folder of a run or of a comparison, a file of weights, or the name of a shipped network.
+        arm: Arm of a comparison; by default the one with the greatest mean gain over bicubic upscaling.
+        weights: The network before or after its adaptation to the shots; by default after, where there is such a file.
+        content: Hash of a file (see `network_hash`) to choose if it is one of the two, and `weights` is left out.
+
+    Raises:
+        UserError: There is no such network, or the arm or the weights do not go with what is given.
+    """
+    path = Path(given)
+    if not path.is_dir():
+        if arm is not None or weights is not None:
+            option = "--arm" if arm is not None else "--weights"
+            raise UserError(f"{option}: goes with the folder of a run, but {given} is none; leave it out")
+        return Choice(network_file(path), str(given))
+    folder, of = _arm(path, arm)
+    files = {kind: folder / name for kind, name in _FILES.items() if (folder / name).is_file()}
+    if weights is None:
+        same = [kind for kind, file in files.items() if content is not None and network_hash(file) == content]
+        weights = next(iter([*same, *files]), "unadapted")
+    elif weights not in files:
+        raise UserError(f"--weights: {folder} holds no {weights} network ({_FILES[weights]}); finish the run first")
+    return Choice(files.get(weights) or network_file(folder), f"the {weights} network of {of}")
+
+
+def _arm(path: Path, arm: str | None) -> tuple[Path, str]:
+    """Returns the folder that holds the weights, and what it is."""
+    arms = _arms(path)
+    if not arms:
+        if arm is not None:
+            raise UserError(f"--arm: {path} is no comparison, so it has no arms; leave it out")
+        return path, str(path)
+    if arm is None:
+        return _best(path, arms)
+    if arm not in arms:
+        raise UserError(f"--arm: there is no arm '{arm}' in {path}{did_you_mean(arm, arms, noun='arms')}")
+    return arms[arm], f"arm '{arm}' of {path}"
+
+
+def _arms(path: Path) -> dict[str, Path]:
+    """Returns the arms of a comparison that have weights, by name."""
+    if any((path / name).is_file() for name in _FILES.values()) or not (path / "arms").is_dir():
+        return {}
+    folders = sorted(folder for folder in (path / "arms").iterdir() if folder.is_dir())
+    return {f.name: f for f in folders if any((f / name).is_file() for name in _FILES.values())}
+
+
+def _best(path: Path, arms: Mapping[str, Path]) -> tuple[Path, str]:
+    """Returns the folder of the arm with the greatest mean gain, and what it is."""
+    gains = {name: gain for name, gain in _gains(path / "results.json").items() if name in arms}
+    if not gains:
+        raise UserError(f"{path}: has no results yet to choose an arm by; name one: --arm {' or --arm '.join(arms)}")
+    best = max(gains, key=lambda name: gains[name])
+    among = f", the best of {len(arms)} by mean gain ({gains[best]:+.2f} dB)" if len(arms) > 1 else ""
+    return arms[best], f"arm '{best}' of {path}{among}"
+
+
+def _gains(results: Path) -> dict[str, float]:
+    """Returns the mean gain of each arm over bicubic, in dB, over the photographs that have a finite PSNR in both."""
+    try:
+        measured: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))["arms"]
+        figures = {name: arm["psnr_y"] for name, arm in measured.items()}
+        bicubic = figures.pop("bicubic")
+        gains = {
+            name: [a - b for a, b in zip(arm, bicubic, strict=True) if _finite(a) and _finite(b)]
+            for name, arm in figures.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: fmean(values) for name, values in gains.items() if values}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
