@@ -148,13 +148,13 @@ def training_study(study: Study) -> Study:
     if experiment.training.source == "target":
         # The shots are all that is seen; the weights' `balance` still acts on them.
         graph = graph.model_copy(update={"auxiliary": (graph.target,), **_no_relations(experiment)})
-        adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+        adaptation = _shots_of(adaptation)
         training = training.model_copy(update={"shot_tasks": 0})
         auxiliary = {}
     elif graph.estimator.kind in _TARGET_FREE and graph.prior is None:
         graph = graph.model_copy(update={"edges": graph.edges if graph.estimator.kind == "expert" else ()})
         if experiment.training.shot_tasks:
-            adaptation = Adaptation(shots=adaptation.shots, shot_size=adaptation.shot_size)
+            adaptation = _shots_of(adaptation)
         else:
             graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), Adaptation()
             # Something has to stand there; of the same scale, and the same in all cells.
@@ -170,6 +170,13 @@ def training_study(study: Study) -> Study:
         }
     )
     return replace(study, experiment=trained, auxiliary=auxiliary, target=target)
+
+
+def _shots_of(adaptation: Adaptation) -> Adaptation:
+    """Returns the settings that say which shots there are, and nothing else."""
+    return Adaptation(
+        shots=adaptation.shots, shot_size=adaptation.shot_size, off_colour_shots=adaptation.off_colour_shots
+    )
 
 
 def _no_relations(experiment: Experiment) -> dict[str, Any]:

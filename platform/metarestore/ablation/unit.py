@@ -148,7 +148,9 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
 
 
 def _figures(curve: Curve) -> Figures:
-    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist())
+    if curve.colour is None:
+        raise TypeError("a measured curve has colour metrics")
+    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
 
 
 def _named(relations: Relations, values: list[float]) -> dict[str, Any]:

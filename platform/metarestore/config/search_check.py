@@ -33,7 +33,9 @@ from metarestore.errors import UserError
 _MEASURE = "all trials are measured alike, so it cannot be searched"
 _FIXED = {
     **dict.fromkeys(("seed", "scale", "data", "evaluation", "graph.target"), _MEASURE),
-    **dict.fromkeys(("adaptation.shots", "adaptation.shot_size", "training.source"), _MEASURE),
+    **dict.fromkeys(
+        ("adaptation.shots", "adaptation.shot_size", "adaptation.off_colour_shots", "training.source"), _MEASURE
+    ),
     "training.shot_tasks": "trials may be compared by the shots that it learns from, so it cannot be searched",
     **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
     "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
