@@ -6,6 +6,7 @@ import torch
 from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 
+from metarestore.decibels import CAP
 from metarestore.evaluation.metrics import batch_psnr, luma, psnr, psnr_y, ssim, ssim_y
 
 
@@ -75,7 +76,7 @@ def test_psnr_of_a_constant_error(offset):
     assert psnr(a + offset, a) == pytest.approx(20 * np.log10(255 / offset), abs=1e-12)
 
 
-def test_psnr_of_equal_images_is_infinite():
+def test_psnr_of_equal_images_is_the_cap():
     _, hr = pair()
     assert psnr_y(hr, hr, 2) == CAP
 

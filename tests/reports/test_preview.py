@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from metarestore.decibels import CAP
 from metarestore.degradations import OPERATIONS
 from metarestore.errors import UserError
 from metarestore.project import Project
