@@ -1,4 +1,4 @@
-"""Photographs that are restored exactly, in whole or in part, leave every number finite and every comparison defined."""
+"""Photographs that are restored exactly, in whole or in part, leave every number and every comparison finite."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_a_perfect_trial_ranks_first(cli: Cli, project: Path) -> None:
 @pytest.mark.xdist_group("ray")
 def test_a_search_in_which_nothing_was_measured_is_an_error(cli: Cli, project: Path) -> None:
     how = "{shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}"
-    code, out, err = cli(*search(project, how, "[1e-9, 1e-8]"))
+    code, _, err = cli(*search(project, how, "[1e-9, 1e-8]"))
     assert code == 2
     assert "none of 2 trials could be measured" in err
     assert "the network diverged" in err
