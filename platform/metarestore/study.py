@@ -156,12 +156,7 @@ def run_study(
 def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
-    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
-    described = experiment.model_dump(
-        mode="json",
-        by_alias=True,
-        exclude=dict.fromkeys((*MANY, "engine"), True) | {"training": {"keep"}},
-    )
+    described = configuration(experiment)
     arm.run.params(described)
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
@@ -185,6 +180,13 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     save_model(arm.folder.path / "adapted.safetensors", experiment.model, workspace.study.scale, adapted[0].flat)
     _track_arm(arm, result)
     return Outcome(arm, result, adapted[0].flat)
+
+
+def configuration(experiment: Experiment) -> dict[str, Any]:
+    """Returns an arm's experiment as nested plain data: what is tracked, and what arms are compared by."""
+    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
+    without: dict[str, Any] = {**dict.fromkeys((*MANY, "engine"), True), "training": {"keep"}}
+    return experiment.model_dump(mode="json", by_alias=True, exclude=without)
 
 
 def history(trained: Trained) -> History:

@@ -16,10 +16,11 @@ from metarestore.evaluation.folder import bicubic_lr
 from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.tasks.images import write_image
+from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tuning.metric import metric_jobs
 
 Build = Callable[..., Experiment]
-MAGENTA = (1.0, 0.75, 1.0)
+MAGENTA = (1.0, 0.6, 1.0)
 
 
 def photograph(seed: int) -> np.ndarray:
@@ -99,6 +100,9 @@ def test_held_out_shots_are_measured_without_it(opened: Callable[..., Workspace]
 
 def test_a_synthetic_target_may_draw_any_colour(workspace: Workspace) -> None:
     task = workspace.target_task
-    workspace.target_task = task._replace(support_hr=task.support_hr * torch.tensor([1, 0.5, 1])[None, :, None, None])
+    hr = task.support_hr.clone()
+    hr[1] *= torch.tensor(MAGENTA)[:, None, None]
+    workspace.target_task = task._replace(support_hr=hr)
+    assert off_colour_shots(task.support_lr, hr) == (1,)
     assert workspace.off_colour == ()
     assert len(workspace.shots.support_lr) == len(task.support_lr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 
 from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, Curve
+from metarestore.project import arm_experiments, read_experiment
 from metarestore.reports.comparisons import control_pairs, differing_keys, learns_from_target
+from metarestore.scaffold import make_project
+from metarestore.study import configuration
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def arm(name: str, kind: str, source: str = "auxiliary", **others: Any) -> ArmResult:
@@ -36,6 +42,13 @@ def test_names_do_not_matter(kind: str, first: str, second: str) -> None:
 def test_every_estimate_is_compared_with_every_control() -> None:
     arms = [arm("u", "uniform"), arm("r", "response"), arm("i", "inverted"), arm("d", "descriptor")]
     assert names(*arms) == [("r", "u"), ("r", "i"), ("d", "u"), ("d", "i")]
+
+
+@pytest.mark.parametrize("kind", ["inverted", "best_single"])
+def test_a_control_of_one_estimator_is_none_of_another(kind: str) -> None:
+    control = arm("i", kind)
+    control.configuration["graph"]["estimator"]["of"] = {"kind": "response"}  # type: ignore[index]
+    assert names(control, arm("r", "response"), arm("d", "descriptor")) == [("r", "i")]
 
 
 @pytest.mark.parametrize(
@@ -71,3 +84,29 @@ def test_differing_keys_are_key_paths() -> None:
     first = {"a": {"b": 1, "c": 2}, "d": [1]}
     assert differing_keys(first, first) == set()
     assert differing_keys(first, {"a": {"b": 1, "c": 3, "e": 0}, "d": [2]}) == {"a.c", "a.e", "d"}
+
+
+def compared(path: Path) -> list[tuple[str, str]]:
+    """Names the pairs that `metarestore compare` would compare."""
+    curve = Curve("adam", np.zeros((1, 1)), np.zeros(1))
+    experiments = arm_experiments(read_experiment(path)).items()
+    return names(*(ArmResult(name, ("a",), curve, configuration=configuration(one)) for name, one in experiments))
+
+
+def test_a_new_project_compares_weighted_with_uniform(tmp_path: Path) -> None:
+    make_project(tmp_path)
+    assert compared(tmp_path / "experiments" / "first.yaml") == [("weighted", "uniform")]
+
+
+def test_the_demo_compares_what_its_readme_says() -> None:
+    assert compared(REPOSITORY / "experiments" / "demo.yaml") == [
+        ("pretrain_weighted", "pretrain_uniform"),
+        ("maml_weighted", "maml_uniform"),
+        ("maml_weighted", "maml_inverted"),
+    ]
+
+
+def test_shipped_estimators_are_compared_with_the_controls_of_the_same_weights() -> None:
+    pairs = compared(REPOSITORY / "experiments" / "ablation.yaml")
+    assert ("response", "uniform") in pairs
+    assert ("response", "uniform_balanced") not in pairs

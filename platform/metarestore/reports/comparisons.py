@@ -29,12 +29,12 @@ def learns_from_target(arm: ArmResult) -> bool:
 def control_pairs(arms: Sequence[ArmResult]) -> Iterator[tuple[ArmResult, ArmResult]]:
     """Yields every arm that estimates relations with each control that differs from it in the estimator alone.
 
-    Controls are the arms whose estimator is uniform, random, inverted or best_single. Beside a uniform arm, keys that
-    only shape unequal weights may differ, too.
+    Controls are the arms whose estimator is uniform, random, inverted or best_single; the last two count for the
+    estimator that they invert or cut down. Beside a uniform arm, keys that only shape unequal weights may differ, too.
     """
     related = [arm for arm in arms if arm.configuration and not learns_from_target(arm)]
     for arm in related:
-        if _estimator(arm) not in CONTROLS:
+        if _kind(arm) not in CONTROLS:
             yield from ((arm, other) for other in related if _is_control_of(other, arm))
 
 
@@ -49,13 +49,18 @@ def differing_keys(first: Any, second: Any, path: str = "") -> set[str]:
 
 
 def _is_control_of(control: ArmResult, arm: ArmResult) -> bool:
-    kind = _estimator(control)
-    if kind not in CONTROLS:
+    kind = _kind(control)
+    if kind not in CONTROLS or _estimator(control).get("of", _estimator(arm)) != _estimator(arm):
         return False
     free = ("graph.estimator", *(_INERT if kind == "uniform" else ()))
     differing = differing_keys(arm.configuration, control.configuration)
     return all(any(key == one or key.startswith(f"{one}.") for one in free) for key in differing)
 
 
-def _estimator(arm: ArmResult) -> str:
-    return str(arm.configuration.get("graph", {}).get("estimator", {}).get("kind", ""))
+def _estimator(arm: ArmResult) -> Mapping[str, Any]:
+    estimator: Mapping[str, Any] = arm.configuration.get("graph", {}).get("estimator", {})
+    return estimator
+
+
+def _kind(arm: ArmResult) -> str:
+    return str(_estimator(arm).get("kind", ""))
