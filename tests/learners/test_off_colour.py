@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.evaluation.few_shot import AdaptationJob
 from metarestore.evaluation.folder import bicubic_lr
@@ -20,6 +21,7 @@ from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tuning.metric import metric_jobs
 
 Build = Callable[..., Experiment]
+Cli = Callable[..., tuple[int, str, str]]
 MAGENTA = (1.0, 0.6, 1.0)
 
 
@@ -106,3 +108,18 @@ def test_a_synthetic_target_may_draw_any_colour(workspace: Workspace) -> None:
     assert off_colour_shots(task.support_lr, hr) == (1,)
     assert workspace.off_colour == ()
     assert len(workspace.shots.support_lr) == len(task.support_lr)
+
+
+def test_the_shot_is_named_before_the_training_and_in_the_report(
+    opened: Callable[..., Workspace], cli: Cli, tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    dump_yaml(opened({1: MAGENTA}).experiment, tmp_path / "experiments" / "e.yaml")
+    code, out, err = cli("train", "experiments/e.yaml", "--out", "run", "--set", "training.steps=2")
+    assert (code, err) == (0, "")
+    note = "disagrees with that of the other shots: p1;"
+    assert 0 < out.index(note) < out.index("fomaml:")
+    for name in ("report.html", "results.md", "results.json"):
+        assert note in (tmp_path / "run" / name).read_text()
