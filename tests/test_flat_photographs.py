@@ -135,7 +135,7 @@ def test_errors_are_pooled_over_the_crops_of_a_photograph(project: Path, name: s
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_a_folder_with_a_flat_photograph_has_a_finite_mean(project: Path, name: str) -> None:
+def test_a_folder_with_a_flat_photograph_has_a_finite_mean(cli: Cli, project: Path, name: str) -> None:
     from metarestore.tasks.images import write_image
 
     folder = project / "set"
@@ -144,7 +144,12 @@ def test_a_folder_with_a_flat_photograph_has_a_finite_mean(project: Path, name: 
     write_image(folder / "special.png", FLAT[name])
     report = evaluate_folder(folder, 4, bicubic_restore(4))
     assert all(math.isfinite(leaf) for leaf in numbers(report.to_json()))
-    assert (report.images["special"]["psnr_y"] == CAP) == (name in ("black", "white"))
+    exact = name in ("black", "white")
+    assert (report.images["special"]["psnr_y"] == CAP) == exact
+    code, out, _ = cli("evaluate", "--data", "set", "--bicubic", "--json", "all.json")
+    assert code == 0
+    assert ("restored exactly, counted as 100 dB: special" in out) == exact
+    assert all(math.isfinite(leaf) for leaf in numbers(finite_json(project / "all.json")))
 
 
 def test_figures_of_exact_restorations_are_drawn_without_a_warning(project: Path) -> None:
@@ -196,6 +201,18 @@ def test_an_arm_that_restores_nothing_ends_with_exit_code_2_and_its_results(cli:
     arms = finite_json(project / "run" / "results.json")["arms"]
     assert set(arms["pretrain"]["psnr_y"]) == {0.0}
     assert all(leaf is not None and math.isfinite(leaf) for leaf in numbers(arms))
+
+
+def test_a_grid_in_which_nothing_was_restored_ends_with_exit_code_2_and_its_report(cli: Cli, project: Path) -> None:
+    spoilt = "adaptation={shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}"
+    code, out, err = cli(
+        "ablate", "experiments/flat.yaml", "--out", "grid", "--set", spoilt, "--set", "grid={seed: [0]}"
+    )
+    assert code == 2
+    assert err.count("the adaptation diverged; lower adaptation.lr") == 2
+    assert "0 of 2 cells finished, 2 failed" in " ".join(out.split())
+    assert finite_json(project / "grid" / "results.json")["cells"] == []
+    assert (project / "grid" / "report.html").is_file()
 
 
 def bicubic_network(project: Path) -> Path:
