@@ -204,10 +204,8 @@ def test_an_arm_that_restores_nothing_ends_with_exit_code_2_and_its_results(cli:
 
 
 def test_a_grid_in_which_nothing_was_restored_ends_with_exit_code_2_and_its_report(cli: Cli, project: Path) -> None:
-    spoilt = "adaptation={shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}"
-    code, out, err = cli(
-        "ablate", "experiments/flat.yaml", "--out", "grid", "--set", spoilt, "--set", "grid={seed: [0]}"
-    )
+    spoilt, once = "adaptation={shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}", "grid={seed: [0]}"
+    code, out, err = cli("ablate", "experiments/flat.yaml", "--out", "grid", "--set", spoilt, "--set", once)
     assert code == 2
     assert err.count("the adaptation diverged; lower adaptation.lr") == 2
     assert "0 of 2 cells finished, 2 failed" in " ".join(out.split())
