@@ -136,7 +136,7 @@ def tune(
     _check_writable(json_file, overwrite=overwrite)
 
     from metarestore.evaluation.results import write_json
-    from metarestore.reports.tuning_report import sweep_summary, sweep_table
+    from metarestore.reports.tuning_report import sweep_summary, sweep_table, unmeasured_sweep
     from metarestore.tuning.sweep import run_sweep
 
     with _going_on(folder):
@@ -146,8 +146,9 @@ def tune(
     if json_file is not None:
         write_json(json_file, result.to_json())
     _say_where(folder, root)
-    if result.best is not None:
-        console.print(f"{'Best:':<12}metarestore train {folder / 'best.yaml'}", highlight=False, soft_wrap=True)
+    if result.best is None:
+        raise UserError(unmeasured_sweep(result))
+    console.print(f"{'Best:':<12}metarestore train {folder / 'best.yaml'}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -227,8 +228,9 @@ def _run(
     _check_writable(json_file, overwrite=overwrite)
 
     from metarestore.evaluation.results import write_json
+    from metarestore.reports.findings import findings, unmeasured
     from metarestore.reports.progress import TrainingDisplay
-    from metarestore.reports.table import result_table, statements
+    from metarestore.reports.table import detail_table, result_table, statements
     from metarestore.study import run_study, summary
 
     with _going_on(folder), TrainingDisplay(console) as display:
@@ -236,11 +238,16 @@ def _run(
             experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
         )
     console.print(result_table(result))
+    console.print(detail_table(result))
     for statement in statements(result):
         console.print(statement, highlight=False)
+    for finding in findings(result):
+        console.print(finding, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
         write_json(json_file, summary(result))
     _say_where(folder, root)
+    if error := unmeasured(result):
+        raise UserError(error)
     return folder
 
 

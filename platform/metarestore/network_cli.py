@@ -13,6 +13,7 @@ from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
+    from metarestore.evaluation.folder import Figures
     from metarestore.models.choice import Choice
     from metarestore.tasks.spec import Scale
 
@@ -100,12 +101,12 @@ def evaluate(
     if protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
-        _print_figures(rows, report.psnr_y, report.ssim_y)
+        _print_figures(rows, report.means, report.images)
         result = report.to_json()
     else:
         cases = evaluate_protocol(protocol, Project(Path.cwd()).protocol(protocol, cast("Scale", scale)), data, restore)
         rows = {label: (case.psnr_y, case.ssim_y) for label, case in cases.cases.items()}
-        _print_figures(rows, cases.psnr_y, cases.ssim_y)
+        _print_figures(rows, cases.means, {label: case.means for label, case in cases.cases.items()})
         result = cases.to_json()
     if json_file is not None:
         write_json(json_file, result | {"self_ensemble": ensemble, "measured": measured})
@@ -116,11 +117,28 @@ def _say_choice(choice: Choice) -> None:
     console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: float) -> None:
+def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:
+    from metarestore.decibels import CAP
+    from metarestore.evaluation.colour import COLOUR_SHIFT
+
     width = max(28, *map(len, rows))
-    for name, (psnr_y, ssim_y) in rows.items():
-        console.print(f"{name:<{width}} {psnr_y:7.2f} dB   {ssim_y:.4f}", highlight=False, soft_wrap=True)
-    console.print(f"{'mean':<{width}} {psnr:7.2f} dB   {ssim:.4f}", style="bold", highlight=False, soft_wrap=True)
+    for name, (psnr_y, ssim_y) in (*rows.items(), ("mean", (means["psnr_y"], means["ssim_y"]))):
+        style = "bold" if name == "mean" else None
+        line = f"{name:<{width}} {psnr_y:7.2f} dB   {ssim_y:.4f}"
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"RGB {means['psnr_rgb']:.2f} dB, mean colour error {means['colour_error']:.1f} grey levels, "
+        f"PSNR-Y after a match of exposure {means['psnr_y_matched']:.2f} dB",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if exact := [name for name, figures in named.items() if figures["psnr_y"] >= CAP]:
+        text = f"restored exactly, counted as {CAP:g} dB: {', '.join(exact)}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    for name, figures in named.items():
+        if figures["colour_error"] > COLOUR_SHIFT:
+            text = f"{name}: the colour is {figures['colour_error']:.1f} grey levels off on average"
+            console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def restore(

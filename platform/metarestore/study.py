@@ -28,6 +28,7 @@ from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.project import arm_experiments, resolve
 from metarestore.reports.figures import study_figures
+from metarestore.reports.findings import findings
 from metarestore.reports.html import write_report
 from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
@@ -130,6 +131,9 @@ def run_study(
         workspace.open_all()
     folder = RunFolder(out, resolve(experiment, root), resume=resume)
     baseline = next(iter(workspaces.values()))
+    notes = tuple(dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
+    for note in notes:
+        display.warning(note)
     results = [bicubic_result(baseline)]
     store = Store(root, name, display.warning, required=not resume)
     parent = _mlflow_run(store, folder, name)
@@ -145,7 +149,7 @@ def run_study(
         results += [outcome.result for outcome in outcomes]
         display.stage("drawing pictures")
         examples = make_examples(baseline, _shown(outcomes))
-        result = StudyResult(name, tuple(results), examples, time.perf_counter() - started)
+        result = StudyResult(name, tuple(results), examples, time.perf_counter() - started, notes=notes)
         write_json(out / "results.json", summary(result))
         publish(result, out, parent, command)
     return result
@@ -154,8 +158,7 @@ def run_study(
 def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
-    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
-    described = experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED))
+    described = configuration(experiment)
     arm.run.params(described)
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
@@ -174,10 +177,17 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
         relations=trained.relations,
         weights=trained.weights,
         graph=trained.graph,
+        configuration=described,
     )
     save_model(arm.folder.path / "adapted.safetensors", experiment.model, workspace.study.scale, adapted[0].flat)
     _track_arm(arm, result)
     return Outcome(arm, result, adapted[0].flat)
+
+
+def configuration(experiment: Experiment) -> dict[str, Any]:
+    """Returns an arm's experiment as nested plain data: what is tracked, and what arms are compared by."""
+    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
+    return experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED))
 
 
 def history(trained: Trained) -> History:
@@ -215,13 +225,14 @@ def summary(result: StudyResult) -> dict[str, Any]:
         "weights": weights,
         "effective_tasks": effective,
         "relations": relations.to_json() if relations else None,
+        "findings": findings(result),
     }
 
 
 def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
     """Writes report and figures into the run's folder and stores them with the parent run."""
     write_report(result, (out / "config.yaml").read_text(), out / "report.html", command)
-    lines = "".join(f"- {line}\n" for line in statements(result))
+    lines = "".join(f"- {line}\n" for line in (*statements(result), *findings(result)))
     write_atomically(out / "results.md", f"`{command}`\n\n{markdown_table(result)}\n{lines}".encode())
     for arm in result.arms[1:]:
         parent.metrics({f"psnr_y/{arm.name}": float(arm.psnr_y.mean())}, 0)
@@ -237,7 +248,15 @@ def _track_arm(arm: Arm, result: ArmResult) -> None:
         arm.run.metrics({"adaptation_psnr_y": float(psnr)}, step)
     if result.history is not None:
         arm.run.metrics({"seconds": result.history.seconds, "relating_seconds": result.history.relating}, 0)
-    arm.run.metrics({"psnr_y": float(result.psnr_y.mean()), "ssim_y": float(result.main.ssim_y.mean())}, 0)
+    colour = {} if result.main.colour is None else vars(result.main.colour)
+    arm.run.metrics(
+        {
+            "psnr_y": float(result.psnr_y.mean()),
+            "ssim_y": float(result.main.ssim_y.mean()),
+            **{key: float(values.mean()) for key, values in colour.items()},
+        },
+        0,
+    )
     arm.run.flush()
     for name in ("config.yaml", "model.safetensors", "adapted.safetensors", "graph.json", "graph.graphml"):
         if (arm.folder.path / name).is_file():

@@ -10,6 +10,7 @@ costs a warning, never a training: what waits is sent with a later checkpoint, a
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -235,8 +236,11 @@ class Run:
             self._journal.note({"kind": "params", "values": dict(entries[first : first + _PARAMS])})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Notes metrics of a step; one that was noted before, by this or an earlier process, is not noted again."""
-        self._journal.note_metrics(dict(values), step, int(time.time() * 1000))
+        """Notes metrics of a step; one that was noted before, by this or an earlier process, is not noted again.
+
+        What is not finite is left out: MLflow would keep it as 1.8e308, which ruins its charts.
+        """
+        self._journal.note_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step, int(time.time() * 1000))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Stores a file or a folder, as it is when it is sent."""

@@ -73,7 +73,9 @@ def test_a_cell_has_the_figures_of_its_experiment_trained_alone(small_experiment
         grid.cell_experiment(cell), REPOSITORY, tmp_path / "one", display, name="one", command="", arms=False
     )
     bicubic, arm = alone.arms
-    assert found["after"] == {"psnr_y": arm.psnr_y.tolist(), "ssim_y": arm.main.ssim_y.tolist()}
+    assert arm.main.colour is not None
+    luma = {"psnr_y": arm.psnr_y.tolist(), "ssim_y": arm.main.ssim_y.tolist()}
+    assert found["after"] == luma | arm.main.colour.to_json()
     assert found["before"]["psnr_y"] == arm.main.psnr_y[0].tolist()
     assert found["bicubic"]["psnr_y"] == bicubic.psnr_y.tolist()
     assert found["weights"] == arm.weights

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from metarestore.config.grid import Grid
+from metarestore.decibels import CAP
 from metarestore.evaluation.grid import CellResult, Figures, GridResult, paired_table
 from metarestore.evaluation.statistics import crossed_difference
 from metarestore.project import read_experiment
 from metarestore.reports.grid_figure import grid_figure
-from metarestore.reports.grid_report import grid_markdown, group_cells, group_title, publish_grid
+from metarestore.reports.grid_report import grid_markdown, group_cells, group_details, group_title, publish_grid
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = ["sea", "hill", "town"]
@@ -29,7 +33,7 @@ GAINS = {
 
 def cell(arm: str, shots: str, seed: int, gains: list[float]) -> CellResult:
     def figures(values: np.ndarray) -> Figures:
-        return Figures(values.tolist(), [0.7, 0.8, 0.9])
+        return Figures(values.tolist(), [0.7, 0.8, 0.9], (values - 1).tolist(), [1.0] * 3, (values + 1).tolist())
 
     # Seeds differ by far more than arms do, as the noise of other test crops.
     bicubic = BICUBIC + 5 * seed
@@ -171,3 +175,49 @@ def test_the_shipped_ablation_has_the_cells_that_it_promises() -> None:
     assert learners == {"pretrain", "fomaml", "maml"}
     assert {grid.cell_experiment(cell).learner.kind for cell in cells if cell.arm == "target_only"} == {"pretrain"}
     assert {key for cell in cells for key in grid.pinned(cell)} == {"learner"}
+
+
+def leaves(data: object) -> list[object]:
+    """Returns all leaves of nested data by their key or place."""
+    values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else None
+    return [data] if values is None else [leaf for value in values for leaf in leaves(value)]
+
+
+@pytest.mark.parametrize("exact", [["sea"], ["sea", "town"], PHOTOGRAPHS])
+@pytest.mark.parametrize("alone", [False, True])
+def test_exact_restorations_and_single_seeds_leave_everything_finite(
+    grid: GridResult, exact: list[str], alone: bool, tmp_path: Path
+) -> None:
+    def capped(figures: Figures) -> Figures:
+        values = [CAP if n in exact else v for n, v in zip(PHOTOGRAPHS, figures.psnr_y, strict=True)]
+        return replace(figures, psnr_y=values)
+
+    cells = [replace(one, after=capped(one.after), bicubic=capped(one.bicubic)) for one in grid.cells]
+    found = replace(grid, cells=tuple(one for one in cells if not alone or one.seed == "0"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        publish_grid(found, "seed: 0\n", tmp_path, "metarestore ablate x.yaml")
+    data = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    numbers = [leaf for leaf in leaves(data) if isinstance(leaf, float)]
+    assert np.isfinite(numbers).all()
+    intervals = [row["gain"] for group in data["groups"] for row in group["rows"]]
+    assert all(None not in one.values() for one in intervals)
+    [text] = [line for line in found.findings() if "counted as 100 dB" in line]
+    assert f"{cells[0].name}: {', '.join(exact)}" in text
+    assert not re.search(r"\b(nan|inf|undefined)\b", (tmp_path / "results.md").read_text())
+
+
+def test_colour_stands_beside_luma_and_shifts_are_named(grid: GridResult) -> None:
+    spoilt = replace(grid.cells[0].after, colour_error=[1.0, 9.0, 1.0])
+    found = replace(grid, cells=(replace(grid.cells[0], after=spoilt), *grid.cells[1:]))
+    [line] = found.findings()
+    assert line.startswith(f"{grid.cells[0].name} shifts the colour")
+    assert "hill (9.0, bicubic 1.0)" in line
+    group = found.groups()[0]
+    cells = group_details(found, group)
+    assert [row[0] for row in cells.rows] == ["bicubic", *(row.arm for row in group.rows)]
+    own = [cell.after.psnr_y_matched for cell in found.cells if (cell.arm, cell.group) == ("uniform", group.labels)]
+    mean = np.mean(own)
+    assert cells.rows[1][3] == f"{mean:.2f}"
+    assert cells.rows[1][4].replace("−", "-") == f"{mean - group.bicubic_psnr_y_matched:+.2f}"
+    assert grid_markdown(found, "x").count("colour error, grey levels") == len(found.groups())

@@ -37,6 +37,14 @@ ARMS = (
 PHOTOGRAPHS = ("0801.png", "0802.png", "0803.png", "0804.png", "0805.png")
 
 
+def configuration(name):
+    """What tells the invented arms apart: learner, estimator, and where they learn from; read off their names."""
+    learner, _, variant = name.rpartition("_")
+    kind = "response" if variant == "weighted" else variant
+    source = "target" if name == "target_only" else "auxiliary"
+    return {"learner": {"kind": learner}, "training": {"source": source}, "graph": {"estimator": {"kind": kind}}}
+
+
 def make_curve(label, final, *, steps=20, start=-0.8):
     """A curve that rises to `final` (P,)."""
     rise = np.exp(-np.arange(steps + 1) / 6)[:, None]
@@ -48,6 +56,7 @@ def make_arm(name, psnr_y, **rest):
     values = np.atleast_2d(np.asarray(psnr_y, np.float64))
     names = tuple(f"{index}.png" for index in range(values.shape[1]))
     steps = tuple(range(len(values)))
+    rest = {"configuration": configuration(name), **rest}
     return ArmResult(name, names, Curve("adam 0.0003", values, np.full(len(names), 0.7), steps), **rest)
 
 
@@ -129,6 +138,7 @@ def make_study():
                 None if kind == "only" else related,
                 named,
                 None if kind == "only" else make_graph(related, named),
+                configuration(name),
             )
         )
     return StudyResult("my_camera", tuple(arms), tuple(make_example(rng, index) for index in (1, 2)), 754.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from metarestore.config.experiment import Experiment
+from metarestore.decibels import FLOOR
 from metarestore.errors import UserError
 from metarestore.evaluation.sweep import TrialResult
 from metarestore.learners.workspace import Workspace
@@ -23,11 +24,11 @@ ANIL = {"kind": "anil", "adapts": ["tail.*"]}
 SEARCH = {"adaptation.lr": [1e-4, 1e-3]}
 
 
-def test_a_measurement_that_is_not_finite_is_kept(tmp_path: Path) -> None:
+def test_a_measurement_of_a_diverged_network_is_kept(tmp_path: Path) -> None:
     record = Record(tmp_path, {})
-    record.trials["a"] = TrialResult(1, {"adaptation.lr": 1.0}, "running", ((2, 20.0), (4, -math.inf)))
+    record.trials["a"] = TrialResult(1, {"adaptation.lr": 1.0}, "running", ((2, 20.0), (4, FLOOR)))
     record.save()
-    assert "Infinity" not in (tmp_path / "sweep.json").read_text()
+    assert json.loads((tmp_path / "sweep.json").read_text())["trials"]["a"]["history"] == [[2, 20.0], [4, FLOOR]]
     found = Record.load(tmp_path).trials["a"]
     assert found == record.trials["a"]
     assert found.diverged

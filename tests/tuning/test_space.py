@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
+from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import importance
 from metarestore.evaluation.sweep import SweepResult, TrialResult
 from metarestore.learners.adaptation import adapt
@@ -114,8 +114,8 @@ def test_what_diverged_is_listed_and_spoils_nothing(tmp_path: Path) -> None:
     result = invented(24)
     furthest = max(trial.number for trial in result.trials)
     values = {"learner.inner_lr": 0.5, "model.d": 4}
-    diverged = TrialResult(furthest + 1, values, "finished", ((10, 20.0), (20, -math.inf)))
-    late = TrialResult(furthest + 2, values, "finished", ((10, -math.inf), (20, 21.0)))
+    diverged = TrialResult(furthest + 1, values, "finished", ((10, 20.0), (20, FLOOR)))
+    late = TrialResult(furthest + 2, values, "finished", ((10, FLOOR), (20, 21.0)))
     spoilt = replace(result, trials=(*result.trials, diverged, late))
     assert diverged not in spoilt.ranked
     assert spoilt.best == result.best

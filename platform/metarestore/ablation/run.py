@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metarestore import __version__
@@ -19,6 +20,7 @@ from metarestore.errors import UserError
 from metarestore.evaluation.grid import CellResult, GridResult
 from metarestore.files import write_atomically
 from metarestore.journal import Journal
+from metarestore.learners.workspace import Workspace
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.grid_report import publish_grid
 from metarestore.tracking import Run, Store, ended
@@ -73,9 +75,13 @@ def run_grid(
         driver = _Driver(out, display, store, parent)
         driver.take_up(plans, finished)
         units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
+        notes = _shot_notes(plans)
+        for note in notes:
+            display.warning(note)
         display.start(len(plans), len(finished), len(units))
         execute(units, experiment.engine, driver)
         result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
+        result = replace(result, notes=(*notes, *result.notes))
         for path in publish_grid(result, (out / "config.yaml").read_text(), out, command):
             parent.artifact(path)
     return result
@@ -110,7 +116,7 @@ def grid_result(
     """Gathers what the cells of a grid found."""
     grid = Grid(experiment)
     trainings = {result.trained: result.training_seconds for result in results.values()}
-    return GridResult(
+    found = GridResult(
         name=name,
         arms=tuple(experiment.arms),
         names=grid.names,
@@ -122,6 +128,16 @@ def grid_result(
         seconds=sum(trainings.values()),
         seed=experiment.seed,
     )
+    return replace(found, notes=(*found.notes, *found.findings()))
+
+
+def _shot_notes(plans: Sequence[CellPlan]) -> tuple[str, ...]:
+    """Says which shots have another colour than the others; every choice of shots is opened once."""
+    chosen: dict[tuple[object, ...], CellPlan] = {}
+    for plan in plans:
+        how = plan.study.experiment.adaptation
+        chosen.setdefault((plan.study.experiment.graph.target, how.shots, how.shot_size, how.off_colour_shots), plan)
+    return tuple(dict.fromkeys(note for plan in chosen.values() for note in Workspace(plan.study).notes()))
 
 
 def _notes(grid: Grid) -> tuple[str, ...]:
@@ -195,6 +211,9 @@ def _metrics(cell: CellResult) -> dict[str, float]:
     figures = {
         "psnr_y": mean(cell.after.psnr_y),
         "ssim_y": mean(cell.after.ssim_y),
+        "psnr_rgb": mean(cell.after.psnr_rgb),
+        "colour_error": mean(cell.after.colour_error),
+        "psnr_y_matched": mean(cell.after.psnr_y_matched),
         "psnr_y_before_adaptation": mean(cell.before.psnr_y),
         "psnr_y_bicubic": mean(cell.bicubic.psnr_y),
         "training_seconds": cell.training_seconds,

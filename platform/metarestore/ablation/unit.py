@@ -110,6 +110,8 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     how = plan.study.experiment.adaptation
     ways = (AdaptationOptimizer(steps=0), how, *how.alternatives)
     before, main, *others = [_adapted(session, way, trained) for way in ways]
+    if len(main.curve.undefined) == main.curve.psnr_y.shape[1]:
+        raise UserError("all restored pixels are not numbers: the adaptation diverged; lower adaptation.lr")
     place = cell_place(unit.out, plan.cell)
     result = _result(plan, trained, unit.key, session, [before.curve, main.curve, *(one.curve for one in others)])
     if unit.keep:
@@ -148,7 +150,9 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
 
 
 def _figures(curve: Curve) -> Figures:
-    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist())
+    if curve.colour is None:
+        raise TypeError("a measured curve has colour metrics")
+    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
 
 
 def _named(relations: Relations, values: list[float]) -> dict[str, Any]:

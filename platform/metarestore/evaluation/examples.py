@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarestore.decibels import decibels
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.evaluation.few_shot import TestSet, restored_crops
+from metarestore.evaluation.metrics import PEAK
 from metarestore.evaluation.results import Example
 from metarestore.learners.workspace import Workspace
 from metarestore.models.colour import rgb_to_y
@@ -30,7 +32,7 @@ def make_examples(
     lr, hr = workspace.target_task.query_lr, workspace.target_task.query_hr
     restored = {"bicubic": bicubic_upsample(lr, workspace.study.scale).clamp(0, 1)}
     restored |= {label: restored_crops(one, flat) for label, (one, flat) in adapted.items()}
-    figures = {label: test.psnr(rgb_to_y(images)) for label, images in restored.items()}
+    figures = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
     nearest = torch.nn.functional.interpolate(lr, scale_factor=float(workspace.study.scale), mode="nearest")
     photographs = workspace.target_draw.photographs
     chosen = [photographs.index(name) for name in dict.fromkeys(photographs)][:count]

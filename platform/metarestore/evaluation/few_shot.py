@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.experiment import AdaptationOptimizer, Evaluation
+from metarestore.decibels import decibels
 from metarestore.degradations.resample import bicubic_upsample
-from metarestore.evaluation.metrics import batch_psnr, ssim
+from metarestore.evaluation.colour import ColourMetrics, colour_metrics
+from metarestore.evaluation.metrics import PEAK, batch_mse, inside, ssim
 from metarestore.evaluation.results import ArmResult, Curve
 from metarestore.evaluation.statistics import cluster_means
 from metarestore.learners.adaptation import adapt
@@ -45,9 +48,12 @@ class TestSet:
     __test__ = False  # not a pytest class
 
     lr: Tensor
+    hr: Tensor
     reference: Floats
     gray: NDArray[np.bool_]
     border: int
+    photographs: tuple[str, ...]
+    """The photograph of each crop."""
 
     @classmethod
     def of(cls, workspace: Workspace) -> TestSet:
@@ -56,17 +62,45 @@ class TestSet:
         names = workspace.target_draw.photographs
         gray = np.asarray([workspace.target.is_gray(name) for name in names])
         reference = evaluation_luma(rgb_to_y(task.query_hr), gray)
-        return cls(task.query_lr, reference, gray, workspace.study.scale)
+        return cls(task.query_lr, task.query_hr, reference, gray, workspace.study.scale, names)
+
+    def errors(self, y: Tensor) -> Floats:
+        """Returns the mean squared error of restored luma (N, 1, H, W), by crop: (N,)."""
+        return batch_mse(evaluation_luma(y, self.gray), self.reference, self.border)
 
     def psnr(self, y: Tensor) -> Floats:
-        """Measures restored luma (N, 1, H, W), in dB: (N,)."""
-        return batch_psnr(evaluation_luma(y, self.gray), self.reference, self.border)
+        """Measures restored luma (N, 1, H, W) by photograph, in dB: (P,)."""
+        return decibels(cluster_means(self.errors(y), self.photographs), PEAK)
 
     def ssim(self, y: Tensor) -> Floats:
-        """Measures restored luma (N, 1, H, W): (N,)."""
-        b = self.border
-        pairs = zip(evaluation_luma(y, self.gray), self.reference, strict=True)
-        return np.asarray([ssim(a[b:-b, b:-b], r[b:-b, b:-b]) for a, r in pairs])
+        """Measures restored luma (N, 1, H, W) by photograph: (P,)."""
+        crops = zip(*(inside(one, self.border) for one in (evaluation_luma(y, self.gray), self.reference)), strict=True)
+        return cluster_means(np.nan_to_num([ssim(a, r) for a, r in crops]), self.photographs)
+
+    def colour(self, rgb: Tensor, y: Tensor) -> ColourMetrics:
+        """Measures restored RGB (N, 3, H, W) and its luma (N, 1, H, W) by photograph."""
+        restored, truth = (inside(_levels(images), self.border) for images in (rgb, self.hr))
+        luma, reference = (inside(one, self.border) for one in (evaluation_luma(y, self.gray), self.reference))
+        return colour_metrics(restored, truth, luma, reference, self.photographs)
+
+    def undefined(self, y: Tensor) -> tuple[str, ...]:
+        """Names the photographs whose restored luma (N, 1, H, W) has pixels that are not numbers."""
+        spoilt = ~np.isfinite(y.numpy()).all(axis=(1, 2, 3))
+        return tuple(dict.fromkeys(name for name, bad in zip(self.photographs, spoilt, strict=True) if bad))
+
+    def curve(self, label: str, rows: Sequence[Floats], steps: Sequence[int], rgb: Tensor, y: Tensor) -> Curve:
+        """Gathers the PSNR-Y of every measurement, and all other metrics of the last restoration.
+
+        Args:
+            label: Label of the curve.
+            rows: PSNR-Y of each measurement, (P,) each.
+            steps: Adaptation steps before each measurement.
+            rgb: The last restoration, (N, 3, H, W).
+            y: Its luma, (N, 1, H, W).
+        """
+        return Curve(
+            label, np.stack(rows), self.ssim(y), tuple(steps), self.colour(rgb, y), undefined=self.undefined(y)
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +125,6 @@ class AdaptationJob:
         hr = to_channels(workspace.target_task.query_hr, workspace.model.channels).to(workspace.device)
         rows: list[Floats] = []
         last: list[Tensor] = []
-
         every, steps = workspace.experiment.evaluation.every, []
 
         def measure(step: int, current: Tensor) -> None:
@@ -100,8 +133,8 @@ class AdaptationJob:
             steps.append(step)
             with torch.no_grad():
                 restored = _restorer(workspace, current, hr)(lr).cpu()
-            last[:] = [restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
-            rows.append(test.psnr(last[0]))
+            last[:] = [restored, restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
+            rows.append(test.psnr(last[1]))
 
         adapted = adapt(
             workspace.model,
@@ -113,16 +146,16 @@ class AdaptationJob:
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
-        photographs = workspace.target_draw.photographs
-        curve = Curve(
-            label="no step, given HR"
-            if workspace.model.privileged
-            else _label(self.how, workspace.experiment.evaluation),
-            psnr_y=cluster_means(np.stack(rows), photographs),
-            ssim_y=cluster_means(test.ssim(last[0]), photographs),
-            steps=tuple(steps),
-        )
+        label = "no step, given HR" if workspace.model.privileged else _label(self.how, workspace.experiment.evaluation)
+        restored, y = last
+        rgb = restore_rgb(lambda _: restored, test.lr, scale=workspace.study.scale, channels=workspace.model.channels)
+        curve = test.curve(label, rows, steps, rgb, y)
         return Adapted(curve, adapted.cpu())
+
+
+def _levels(images: Tensor) -> Floats:
+    """Rounds images in [0, 1] to 8-bit grey levels; what is not a number stays so."""
+    return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
 def _label(how: AdaptationOptimizer, evaluation: Evaluation) -> str:
@@ -138,9 +171,9 @@ def unique_photographs(workspace: Workspace) -> tuple[str, ...]:
 def bicubic_result(workspace: Workspace) -> ArmResult:
     """Measures bicubic upscaling of the same test crops."""
     test = TestSet.of(workspace)
-    y = rgb_to_y(bicubic_upsample(test.lr, workspace.study.scale).clamp(0, 1))
-    photographs = workspace.target_draw.photographs
-    curve = Curve("bicubic", cluster_means(test.psnr(y)[None], photographs), cluster_means(test.ssim(y), photographs))
+    rgb = bicubic_upsample(test.lr, workspace.study.scale).clamp(0, 1)
+    y = rgb_to_y(rgb)
+    curve = test.curve("bicubic", [test.psnr(y)], [0], rgb, y)
     return ArmResult("bicubic", unique_photographs(workspace), curve)
 
 

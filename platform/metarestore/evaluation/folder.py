@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.errors import UserError
-from metarestore.evaluation.metrics import SSIM_WINDOW, psnr_y, ssim_y
+from metarestore.evaluation.colour import colour_metrics
+from metarestore.evaluation.metrics import SSIM_WINDOW, inside, luma, psnr_y, ssim_y
 from metarestore.tasks.photographs import list_photographs, read_image
 
 Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -29,15 +30,18 @@ Progress = Callable[[str, int, int], None]
 PROTOCOL = (
     "HR cut at the bottom and right to a multiple of the scale; LR = MATLAB bicubic of 8-bit RGB, rounded to 8 bit; "
     "Y of BT.601 limited range, rounded to 8 bit (a single-channel file is its own Y); border = scale; peak 255; "
-    "SSIM of Wang et al. 2004, 11x11 Gaussian window"
+    "SSIM of Wang et al. 2004, 11x11 Gaussian window; PSNR of an exact restoration counts as 100 dB"
 )
 
 
 class Figures(TypedDict):
-    """The figures of one photograph: PSNR-Y in dB, SSIM-Y."""
+    """The metrics of one photograph: PSNR-Y in dB, SSIM-Y, and those of `ColourMetrics`."""
 
     psnr_y: float
     ssim_y: float
+    psnr_rgb: float
+    colour_error: float
+    psnr_y_matched: float
 
 
 @dataclass(frozen=True)
@@ -53,24 +57,34 @@ class FolderReport:
     images: Mapping[str, Figures]
 
     @property
+    def means(self) -> Figures:
+        """The mean of each metric over the photographs."""
+        return mean_figures(self.images.values())
+
+    @property
     def psnr_y(self) -> float:
         """Mean over the photographs, in dB."""
-        return float(np.mean([figures["psnr_y"] for figures in self.images.values()]))
+        return self.means["psnr_y"]
 
     @property
     def ssim_y(self) -> float:
         """Mean over the photographs."""
-        return float(np.mean([figures["ssim_y"] for figures in self.images.values()]))
+        return self.means["ssim_y"]
 
     def to_json(self) -> dict[str, object]:
         """Returns the report as plain data."""
         return {
-            "psnr_y": self.psnr_y,
-            "ssim_y": self.ssim_y,
+            **self.means,
             "images": {name: dict(figures) for name, figures in self.images.items()},
             "scale": self.scale,
             "protocol": PROTOCOL,
         }
+
+
+def mean_figures(images: Iterable[Figures]) -> Figures:
+    """Returns the mean of each metric."""
+    rows = np.asarray([tuple(figures.values()) for figures in images], np.float64)
+    return cast("Figures", dict(zip(Figures.__annotations__, rows.mean(axis=0).tolist(), strict=True)))
 
 
 def evaluate_folder(
@@ -144,7 +158,16 @@ def _check(files: Mapping[str, Path], scale: int) -> None:
 def _compare(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool) -> Figures:
     if sr.dtype != np.uint8 or sr.shape != hr.shape:
         raise ValueError(f"a restoration must be uint8 {hr.shape}, got {sr.dtype} {sr.shape}")
-    return Figures(psnr_y=psnr_y(sr, hr, scale, gray=gray), ssim_y=ssim_y(sr, hr, scale, gray=gray))
+    rgb, rgb_hr = (inside(image.astype(np.float64).transpose(2, 0, 1), scale)[None] for image in (sr, hr))
+    y, y_hr = (inside(luma(image, gray=gray), scale)[None] for image in (sr, hr))
+    colour = colour_metrics(rgb, rgb_hr, y, y_hr, [""])
+    return Figures(
+        psnr_y=psnr_y(sr, hr, scale, gray=gray),
+        ssim_y=ssim_y(sr, hr, scale, gray=gray),
+        psnr_rgb=float(colour.psnr_rgb[0]),
+        colour_error=float(colour.colour_error[0]),
+        psnr_y_matched=float(colour.psnr_y_matched[0]),
+    )
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

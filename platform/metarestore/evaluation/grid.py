@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,18 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.config.grid import SEED
+from metarestore.decibels import CAP
+from metarestore.evaluation.colour import colour_shifts, exact_restorations
 from metarestore.evaluation.statistics import Difference, bootstrap_difference, crossed_difference
 
 Floats = NDArray[np.float64]
 GroupKey = tuple[tuple[str, str], ...]
+_BESIDE = ("ssim_y", "psnr_rgb", "colour_error", "psnr_y_matched")
+"""Metrics beside PSNR-Y."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """PSNR-Y in dB and SSIM-Y of each of P test photographs, mean over a photograph's crops."""
+    """The metrics of each of P test photographs: PSNR-Y in dB, SSIM-Y, and those of `ColourMetrics`."""
 
     psnr_y: list[float]
     ssim_y: list[float]
+    psnr_rgb: list[float]
+    colour_error: list[float]
+    psnr_y_matched: list[float]
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,10 @@ class ArmRow:
         missing: Number of seeds that did not.
         psnr_y: Mean PSNR-Y in dB.
         ssim_y: Mean SSIM-Y.
+        psnr_rgb: Mean PSNR of RGB in dB.
+        colour_error: Mean colour error in grey levels.
+        psnr_y_matched: Mean PSNR-Y in dB after a match of exposure.
+        gain_matched: Mean gain over bicubic in it, in dB.
         gain: Difference to bicubic in dB, with its bootstrap interval.
         gain_before: Mean gain over bicubic before adaptation, in dB.
         difference: Difference to the reference arm in dB, with its bootstrap interval; None for that arm itself.
@@ -111,6 +122,10 @@ class ArmRow:
     missing: int
     psnr_y: float
     ssim_y: float
+    psnr_rgb: float
+    colour_error: float
+    psnr_y_matched: float
+    gain_matched: float
     gain: Difference
     gain_before: float
     difference: Difference | None
@@ -129,6 +144,9 @@ class Group:
         photographs: Number of test photographs.
         bicubic_psnr_y: Mean PSNR-Y of bicubic upscaling in dB.
         bicubic_ssim_y: Mean SSIM-Y of bicubic upscaling.
+        bicubic_psnr_rgb: Mean PSNR of RGB of bicubic upscaling in dB.
+        bicubic_colour_error: Mean colour error of bicubic upscaling in grey levels.
+        bicubic_psnr_y_matched: Mean PSNR-Y of bicubic upscaling in dB after a match of exposure.
     """
 
     labels: GroupKey
@@ -136,6 +154,9 @@ class Group:
     photographs: int
     bicubic_psnr_y: float
     bicubic_ssim_y: float
+    bicubic_psnr_rgb: float
+    bicubic_colour_error: float
+    bicubic_psnr_y_matched: float
 
 
 @dataclass(frozen=True)
@@ -185,13 +206,12 @@ class GridResult:
             for arm, runs in arms.items()
             if runs
         )
-        bicubic = {cell.seed: cell.bicubic for cell in cells}.values()
+        bicubic = list({cell.seed: cell.bicubic for cell in cells}.values())
         return Group(
             labels=key,
             rows=rows,
             photographs=len(cells[0].photographs),
-            bicubic_psnr_y=float(np.mean([figures.psnr_y for figures in bicubic])),
-            bicubic_ssim_y=float(np.mean([figures.ssim_y for figures in bicubic])),
+            **{f"bicubic_{key}": _mean(bicubic, key) for key in ("psnr_y", *_BESIDE)},
         )
 
     def _row(self, arm: str, runs: dict[str, CellResult], reference: dict[str, CellResult], planned: int) -> ArmRow:
@@ -200,13 +220,15 @@ class GridResult:
             np.asarray([getattr(cell, which).psnr_y for cell in cells]) for which in ("after", "before", "bicubic")
         )
         paired = paired_table(runs, reference)
+        means = {key: _mean([cell.after for cell in cells], key) for key in _BESIDE}
         effective = [cell.effective_tasks for cell in cells if cell.effective_tasks is not None]
         return ArmRow(
             arm=arm,
             seeds=tuple(runs),
             missing=planned - len(runs),
             psnr_y=float(after.mean()),
-            ssim_y=float(np.mean([cell.after.ssim_y for cell in cells])),
+            **means,
+            gain_matched=means["psnr_y_matched"] - _mean([cell.bicubic for cell in cells], "psnr_y_matched"),
             gain=bootstrap_difference(after - bicubic, self.seed),
             gain_before=float((before - bicubic).mean()),
             difference=None if paired is None else bootstrap_difference(paired, self.seed),
@@ -215,9 +237,21 @@ class GridResult:
             minutes=float(np.mean([cell.training_seconds for cell in cells])) / 60,
         )
 
+    def findings(self) -> list[str]:
+        """Says which photographs were restored without error, and whose colour was shifted."""
+        exact = {
+            cell.name: [name for name, psnr in zip(cell.photographs, cell.after.psnr_y, strict=True) if psnr >= CAP]
+            for cell in self.cells
+        }
+        shifts = [
+            colour_shifts(cell.name, cell.photographs, cell.after.colour_error, cell.bicubic.colour_error)
+            for cell in self.cells
+        ]
+        return [text for text in (exact_restorations(exact), *shifts) if text is not None]
+
     def to_json(self) -> dict[str, Any]:
         """Returns the comparison and the figures of every cell as JSON-able data."""
-        groups = [{**asdict(group), "labels": dict(group.labels)} for group in self.groups()]
+        groups = [{**_defined(asdict(group)), "labels": dict(group.labels)} for group in self.groups()]
         return {
             "name": self.name,
             "reference": self.reference,
@@ -227,6 +261,18 @@ class GridResult:
             "notes": list(self.notes),
             "seconds": self.seconds,
         }
+
+
+def _mean(figures: Sequence[Figures], key: str) -> float:
+    return float(np.mean([getattr(one, key) for one in figures]))
+
+
+def _defined(data: Any) -> Any:
+    """Leaves infinite numbers out of nested data: the ends of the interval of a single photograph or training."""
+    if isinstance(data, dict):
+        items = data.items()
+        return {k: _defined(v) for k, v in items if not isinstance(v, float) or np.isfinite(v)}
+    return [_defined(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def paired_table(first: Mapping[str, CellResult], second: Mapping[str, CellResult]) -> Floats | None:

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
+from metarestore.decibels import FLOOR
 from metarestore.evaluation.sweep import SweepResult, columns
 
 _LEAST_TRIALS = 6
@@ -43,8 +44,8 @@ def importance(sweep: SweepResult) -> Importance | None:
     step = sweep.common_step
     if step is None or sweep.changing:
         return None
-    # A trial may have come back from a figure that is not finite.
-    trials = [trial for trial in sweep.ranked if np.isfinite(trial.at(step))]
+    # A trial may have diverged at that step and recovered.
+    trials = [trial for trial in sweep.ranked if trial.at(step) > FLOOR]
     if len(trials) < _LEAST_TRIALS:
         return None
     metric = np.asarray([trial.at(step) for trial in trials])

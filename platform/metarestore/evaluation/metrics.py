@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarestore.decibels import decibels
+
 PEAK = 255.0
 SSIM_WINDOW = 11  # pixels; Wang et al., sigma 1.5
 _SSIM_SIGMA = 1.5
@@ -46,7 +48,7 @@ def luma(image: NDArray[np.uint8], *, gray: bool = False) -> NDArray[np.float64]
 
 
 def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Returns the peak signal-to-noise ratio in dB of two images (H, W) in grey levels of 0..255; inf if equal."""
+    """Returns the peak signal-to-noise ratio in dB of two images (H, W) in grey levels of 0..255; `CAP` if equal."""
     _require_same_shape(a, b)
     return float(batch_psnr(a, b))
 
@@ -95,10 +97,10 @@ def ssim_y(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, *, gray: b
     return ssim(*_inner_lumas(sr, hr, border, gray))
 
 
-def batch_psnr(
+def batch_mse(
     sr: Tensor | NDArray[np.floating], hr: Tensor | NDArray[np.floating], border: int = 0
 ) -> NDArray[np.float64]:
-    """Returns the PSNR in dB of each of many images of one size.
+    """Returns the mean squared error of each of many images of one size, in squared grey levels.
 
     Args:
         sr: Restored luma (..., h, w) in grey levels of 0..255.
@@ -106,26 +108,31 @@ def batch_psnr(
         border: Pixels left out on every side.
 
     Returns:
-        Decibels (...); inf where the images are equal.
+        Errors (...); NaN where a pixel is not a number.
 
     Raises:
         ValueError: The shapes differ, or nothing is left inside the border.
     """
     _require_same_shape(sr, hr)
-    difference = _inside(_float64(sr) - _float64(hr), border)
-    error = np.mean(difference**2, axis=(-2, -1))
-    with np.errstate(divide="ignore"):
-        return np.asarray(10 * np.log10(PEAK**2 / error))
+    difference = inside(_float64(sr) - _float64(hr), border)
+    return np.asarray(np.mean(difference**2, axis=(-2, -1)))
+
+
+def batch_psnr(
+    sr: Tensor | NDArray[np.floating], hr: Tensor | NDArray[np.floating], border: int = 0
+) -> NDArray[np.float64]:
+    """Returns the PSNR in dB of each of many images of one size, see `decibels`; arguments are those of `batch_mse`."""
+    return decibels(batch_mse(sr, hr, border), PEAK)
 
 
 def _inner_lumas(
     sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, gray: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     _require_same_shape(sr, hr)
-    return _inside(luma(sr, gray=gray), border), _inside(luma(hr, gray=gray), border)
+    return inside(luma(sr, gray=gray), border), inside(luma(hr, gray=gray), border)
 
 
-def _inside(images: NDArray[np.float64], border: int) -> NDArray[np.float64]:
+def inside(images: NDArray[np.float64], border: int) -> NDArray[np.float64]:
     """Cuts `border` pixels off every side of images (..., h, w)."""
     height, width = images.shape[-2:]
     if border < 0 or min(height, width) <= 2 * border:
@@ -137,7 +144,7 @@ def _windowed(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the Gaussian-weighted local means at every place where the window lies inside the image."""
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, _SSIM_SIGMA, cv2.CV_64F)
     radius = SSIM_WINDOW // 2
-    return _inside(cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel).astype(np.float64, copy=False), radius)
+    return inside(cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel).astype(np.float64, copy=False), radius)
 
 
 def _float64(images: Tensor | NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from metarestore.degradations import replay
 from metarestore.degradations.base import Drawn
-from metarestore.evaluation.folder import Degrade, FolderReport, Progress, Restore, evaluate_folder
+from metarestore.evaluation.folder import (
+    Degrade,
+    Figures,
+    FolderReport,
+    Progress,
+    Restore,
+    evaluate_folder,
+    mean_figures,
+)
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import to_tensor
 from metarestore.tasks.spec import DistributionSpec
@@ -32,19 +40,24 @@ class ProtocolReport:
     cases: Mapping[str, FolderReport]
 
     @property
+    def means(self) -> Figures:
+        """The mean of each metric over cases and photographs."""
+        return mean_figures(report.means for report in self.cases.values())
+
+    @property
     def psnr_y(self) -> float:
         """Mean over cases and photographs, in dB."""
-        return float(np.mean([report.psnr_y for report in self.cases.values()]))
+        return self.means["psnr_y"]
 
     @property
     def ssim_y(self) -> float:
         """Mean over cases and photographs."""
-        return float(np.mean([report.ssim_y for report in self.cases.values()]))
+        return self.means["ssim_y"]
 
     def to_json(self) -> dict[str, object]:
         """Returns the report as plain data."""
         cases = {label: report.to_json() for label, report in self.cases.items()}
-        return {"protocol": self.protocol, "psnr_y": self.psnr_y, "ssim_y": self.ssim_y, "cases": cases}
+        return {"protocol": self.protocol, **self.means, "cases": cases}
 
 
 def evaluate_protocol(

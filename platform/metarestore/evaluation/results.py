@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metarestore.evaluation.colour import ColourMetrics
 from metarestore.files import write_atomically
 from metarestore.graphs.graph import Graph
 from metarestore.graphs.relations import Relations
@@ -63,15 +65,19 @@ class Curve:
 
     Attributes:
         label: For example "adam 3e-4".
-        psnr_y: PSNR-Y in dB, mean over a photograph's crops, (A, P).
-        ssim_y: SSIM-Y after the last step, (P,).
+        psnr_y: PSNR-Y in dB of the squared errors of all crops of a photograph, (A, P).
+        ssim_y: SSIM-Y after the last step, mean over a photograph's crops, (P,).
         steps: Adaptation steps before each measurement, (A,).
+        colour: Colour, and luma apart from exposure, after the last step.
+        undefined: Photographs that were restored to pixels that are not numbers, after the last step.
     """
 
     label: str
     psnr_y: Floats
     ssim_y: Floats
     steps: tuple[int, ...] = (0,)
+    colour: ColourMetrics | None = None
+    undefined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class ArmResult:
     """Gradient weight of each auxiliary distribution at the end of training (empty where there are none)."""
     graph: Graph | None = None
     """The relation graph, where there are relations."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """The arm's experiment as nested plain data: what arms are compared by; empty for bicubic."""
 
     @property
     def psnr_y(self) -> Floats:
@@ -121,6 +129,8 @@ class StudyResult:
     examples: tuple[Example, ...]
     seconds: float
     baseline: str = "bicubic"
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of the shots."""
 
     def arm(self, name: str) -> ArmResult:
         """Returns the arm called `name`.
@@ -142,6 +152,7 @@ class StudyResult:
                     "photographs": list(arm.photographs),
                     "psnr_y": arm.psnr_y.tolist(),
                     "ssim_y": arm.main.ssim_y.tolist(),
+                    **(arm.main.colour.to_json() if arm.main.colour else {}),
                     "psnr_y_by_step": arm.main.psnr_y.mean(axis=1).tolist(),
                     "measured_after": list(arm.main.steps),
                     "training_seconds": arm.history.seconds if arm.history else 0.0,
@@ -150,6 +161,7 @@ class StudyResult:
                 }
                 for arm in self.arms
             },
+            "notes": list(self.notes),
             "seconds": self.seconds,
         }
 

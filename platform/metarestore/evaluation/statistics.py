@@ -1,6 +1,7 @@
 """Figures over photographs with honest errors: crops of one photograph are not independent, photographs are.
 
-So crops are averaged within their photograph first, and errors come from the spread between photographs.
+So crops are averaged within their photograph first (for PSNR their squared errors, before the logarithm), and errors
+come from the spread between photographs.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ def crossed_difference(differences: ArrayLike) -> Difference:
         (float(means.var(ddof=1)) / means.size, means.size - 1) for means in (table.mean(axis=0), table.mean(axis=1))
     ]
     variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance > 0 else math.inf
+    spent = sum(part**2 / free for part, free in parts)
+    freedom = variance**2 / spent if spent > 0 else math.inf
     error = math.sqrt(variance)
     reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     low, high = mean - reach, mean + reach

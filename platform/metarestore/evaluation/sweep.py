@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from metarestore.decibels import FLOOR
 
 State = Literal["running", "finished", "stopped", "failed", "lost"]
 """`stopped`: early, by the scheduler. `lost`: cut off, and done again by another trial."""
@@ -22,7 +23,7 @@ class TrialResult:
         number: From 1, in the order of their start.
         values: Key path to value; the last ones, where the scheduler changes values.
         state: How it ended.
-        history: Step and metric of every measurement, in dB; -inf where it was not finite.
+        history: Step and metric of every measurement, in dB; `FLOOR` where the network had diverged.
         error: Why it failed.
     """
 
@@ -46,8 +47,8 @@ class TrialResult:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last measurement is not finite."""
-        return bool(self.history) and not math.isfinite(self.metric)
+        """Whether the last measurement is that of a network that restores nothing."""
+        return bool(self.history) and self.metric <= FLOOR
 
     def at(self, step: int) -> float:
         """Returns the measurement of a step, in dB; NaN where there is none."""
@@ -64,8 +65,8 @@ class TrialResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialResult:
         """Reads what `to_json` returned."""
-        # JSON knows no infinity; NaN is never measured.
-        measured = ((int(step), -math.inf if value is None else float(value)) for step, value in data["history"])
+        # Earlier versions wrote null where a measurement was not finite.
+        measured = ((int(step), FLOOR if value is None else float(value)) for step, value in data["history"])
         return cls(**dict(data) | {"history": tuple(measured)})
 
 

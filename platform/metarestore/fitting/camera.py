@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from metarestore.decibels import decibels
 from metarestore.fitting.alignment import bicubic_lr, shift_between
 from metarestore.fitting.equations import border, pair_sums
 from metarestore.fitting.gaussian import Gaussian
@@ -139,8 +140,7 @@ def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
 
 def psnr_rgb(image: Floats, truth: Floats) -> float:
     """Returns the PSNR in dB of images (h, w, 3) in grey levels; `image` is clipped to 0..255 first."""
-    error = float(np.mean((np.clip(image, 0, 255) - truth) ** 2))
-    return float(10 * np.log10(255**2 / max(error, 1e-12)))
+    return float(decibels(np.mean((np.clip(image, 0, 255) - truth) ** 2), peak=255))
 
 
 def _rounded(data: Any) -> Any:

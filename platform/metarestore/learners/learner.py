@@ -23,6 +23,7 @@ from torch.func import functional_call, vmap
 from torch.utils import _pytree as pytree
 
 from metarestore.config.learner import LossName, MultiStep
+from metarestore.decibels import decibels
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.losses import EPS, image_losses, norm_factors
 from metarestore.learners.multi_step import step_weights
@@ -292,5 +293,5 @@ def per_task(factors: Tensor, like: Tensor) -> Tensor:
 
 
 def psnr_of_mse(mse: ArrayLike) -> NDArray[np.float64]:
-    """Converts mean squared errors of images in [0, 1] to PSNR in dB."""
-    return np.asarray(-10.0 * np.log10(np.asarray(mse, np.float64)))
+    """Converts mean squared errors of images in [0, 1] to PSNR in dB, see `decibels`."""
+    return decibels(mse)

@@ -29,6 +29,7 @@ from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import OpenDistribution, TaskDistribution
 from metarestore.tasks.few_shot import FewShotDraw, FewShotGeometry, FewShotTarget, ShotTasks
 from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
@@ -232,11 +233,41 @@ class Workspace:
         """Shots (support) and test crops (query) of the target, RGB."""
         return self.target.build(self.target_draw)
 
+    @cached_property
+    def off_colour(self) -> tuple[str, ...]:
+        """Names of the shots of real pairs whose colour disagrees with that of the others."""
+        return tuple(self.target_draw.shots[k].support[0].image for k in self._off_colour)
+
+    @cached_property
+    def _off_colour(self) -> tuple[int, ...]:
+        # A synthetic target may draw another colour for every shot on purpose.
+        if self.study.target.own_images is None:
+            return ()
+        return off_colour_shots(self.target_task.support_lr, self.target_task.support_hr)
+
     @property
     def shots(self) -> Task:
-        """The target's shots alone: what estimators and learners may see; its query set is empty."""
+        """The target's shots alone: what estimators and learners may see; its query set is empty.
+
+        Shots of another colour than the others are left out if `adaptation.off_colour_shots` says so.
+        """
         task = self.target_task
-        return Task(task.support_lr, task.support_hr, task.query_lr[:0], task.query_hr[:0])
+        lr, hr = task.support_lr, task.support_hr
+        if self._off_colour and self.experiment.adaptation.off_colour_shots == "leave_out":
+            kept = [k for k in range(len(lr)) if k not in self._off_colour]
+            lr, hr = lr[kept], hr[kept]
+        return Task(lr, hr, task.query_lr[:0], task.query_hr[:0])
+
+    def notes(self) -> tuple[str, ...]:
+        """Says which shots have another colour than the others, and what becomes of them."""
+        if not self.off_colour:
+            return ()
+        left_out = self.experiment.adaptation.off_colour_shots == "leave_out"
+        fate = "nothing learns from them (adaptation.off_colour_shots: keep, to use them)"
+        return (
+            f"shots whose colour from LR to HR disagrees with that of the other shots: {', '.join(self.off_colour)}; "
+            + (fate if left_out else "adaptation.off_colour_shots: keep, so they are learned from"),
+        )
 
     @cached_property
     def seen_shots(self) -> tuple[Tensor, Tensor]:
@@ -244,7 +275,7 @@ class Workspace:
 
         More than 256x256 HR pixels of a shot tell little more of its degradation, and cost much more.
         """
-        lr, hr = self.target_task.support_lr, self.target_task.support_hr
+        lr, hr = self.shots.support_lr, self.shots.support_hr
         side = min(_SEEN // self.study.scale, *lr.shape[-2:])
         # JPEG's blocks of 8x8 pixels begin where they did in the whole image.
         top, left = ((length - side) // 16 * 8 for length in lr.shape[-2:])

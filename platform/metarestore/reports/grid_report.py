@@ -20,7 +20,7 @@ from metarestore.reports.html import Drawing, duration
 from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import save_png
 from metarestore.reports.style import signed, svg
-from metarestore.reports.table import Cells
+from metarestore.reports.table import DETAILS, DETAILS_CAPTION, Cells
 
 _NOTHING = "–"
 _SHOWN = 5
@@ -51,6 +51,17 @@ def group_cells(grid: GridResult, group: Group) -> Cells:
     bicubic = ("bicubic", f"{group.bicubic_psnr_y:.2f}", *[_NOTHING] * 5, f"{group.bicubic_ssim_y:.4f}")
     rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row) for row in group.rows)]
     return Cells(headings, tuple(rows), _caption(grid, group))
+
+
+def group_details(grid: GridResult, group: Group) -> Cells:
+    """Writes what stands beside PSNR-Y and SSIM-Y as text: colour, and luma apart from exposure."""
+    headings = ("arm", *DETAILS, "gain over bicubic after it, dB")
+    bicubic = _details("bicubic", group.bicubic_psnr_rgb, group.bicubic_colour_error, group.bicubic_psnr_y_matched)
+    rows = [
+        (*_details(row.arm, row.psnr_rgb, row.colour_error, row.psnr_y_matched), signed(row.gain_matched))
+        for row in group.rows
+    ]
+    return Cells(headings, ((*bicubic, _NOTHING), *rows), "")
 
 
 def group_table(grid: GridResult, group: Group) -> Table:
@@ -84,6 +95,7 @@ def grid_notes(grid: GridResult) -> list[str]:
         "Bootstrap: percentiles over resampled seeds and photographs; with few seeds it is on the narrow side, with "
         "one it covers photographs only. t: the "
         "wider Student-t interval for another training on other photographs (two-way, Satterthwaite).",
+        DETAILS_CAPTION,
         "Minutes are those of one training, estimating relations included; cells may share a training.",
         *grid.notes,
         *(f"{name} failed: {error}" for name, error in grid.failures.items()),
@@ -96,6 +108,7 @@ def grid_markdown(grid: GridResult, command: str) -> str:
     for group in grid.groups():
         cells = group_cells(grid, group)
         parts += [f"## {group_title(grid, group)}", _markdown(cells), cells.caption]
+        parts.append(_markdown(group_details(grid, group)))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in grid_notes(grid))]) + "\n"
 
 
@@ -121,7 +134,10 @@ def render_grid(grid: GridResult, configuration_yaml: str, command: str) -> str:
         .render(
             grid=grid,
             summary=grid_summary(grid),
-            tables=[(group_title(grid, group), group_cells(grid, group)) for group in grid.groups()],
+            tables=[
+                (group_title(grid, group), [group_cells(grid, group), group_details(grid, group)])
+                for group in grid.groups()
+            ],
             drawing=drawing,
             notes=grid_notes(grid),
             command=command,
@@ -144,6 +160,10 @@ def _row(row: ArmRow) -> tuple[str, ...]:
         _NOTHING if row.effective_tasks is None else f"{row.effective_tasks:.1f}",
         f"{row.minutes:.1f}",
     )
+
+
+def _details(name: str, rgb: float, error: float, matched: float) -> tuple[str, ...]:
+    return (name, f"{rgb:.2f}", f"{error:.1f}", f"{matched:.2f}")
 
 
 def _interval(found: Difference | None) -> str:

@@ -20,10 +20,11 @@ from metarestore.reports.figures import (
     training_curves,
     weights_over_time,
 )
+from metarestore.reports.findings import findings
 from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import Pixels, png_bytes, tile_note
 from metarestore.reports.style import svg
-from metarestore.reports.table import best_arm, learned_arms, statements, summary_text, table_cells
+from metarestore.reports.table import best_arm, detail_cells, learned_arms, statements, summary_text, table_cells
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def render_report(study: StudyResult, configuration_yaml: str, command: str) -> 
         summary=summary_text(study),
         best=best.name if best else None,
         table=table_cells(study),
+        details=detail_cells(study),
         statements=statements(study),
+        findings=findings(study),
         results=_results(study),
         relations=_relations(study),
         weights=_weights(study),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from metarestore.config.ranges import Choice, Range
 from metarestore.config.suggest import did_you_mean
+from metarestore.decibels import CAP
 from metarestore.degradations.base import Parameter
 from metarestore.degradations.resample import bicubic_downsample
 from metarestore.errors import UserError
@@ -175,4 +176,4 @@ def _fixed(space: DrawSpace, draw: TaskDraw, place: Place, key: str) -> str:
 
 
 def _decibels(value: float) -> str:
-    return f"{value:.2f} dB" if math.isfinite(value) else "as bicubic"
+    return f"{value:.2f} dB" if value < CAP else "as bicubic"

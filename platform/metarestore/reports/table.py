@@ -11,13 +11,17 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.evaluation.statistics import Difference, Estimate, mean_and_error, paired_difference
+from metarestore.reports.comparisons import control_pairs, learns_from_target
 from metarestore.reports.style import signed
 
-FROM_TARGET = "target_only"
-"""Name of the arm that learns from the few shots alone."""
+DETAILS = ("PSNR-RGB, dB", "colour error, grey levels", "PSNR-Y after a match of exposure, dB")
+"""Headings of what stands beside PSNR-Y and SSIM-Y."""
+DETAILS_CAPTION = (
+    "Colour error: mean absolute difference of the means of R, G and B. Match of exposure: one straight line of luma "
+    "for each photograph, fitted to the HR image by least squares."
+)
 _NOTHING = "–"
 _HEADING = 16
 """Letters in a line of a heading, so that seven arms fit a terminal of 80 columns."""
@@ -68,12 +72,43 @@ def table_cells(study: StudyResult) -> Cells:
     return Cells(tuple(headings), tuple(_row(arm, baseline, others) for arm in study.arms), _caption(study))
 
 
+def detail_cells(study: StudyResult) -> Cells | None:
+    """Writes the colour metrics of every arm as text; None where none were taken."""
+    arms = [(arm, arm.main.colour) for arm in study.arms if arm.main.colour is not None]
+    if not arms:
+        return None
+    baseline = baseline_arm(study)
+    reference = baseline.main.colour if baseline is not None else None
+    headings = ["arm", *DETAILS] + ([f"gain over {baseline.name} after it, dB"] if baseline and reference else [])
+    rows = []
+    for arm, colour in arms:
+        row = [
+            arm.name,
+            _with_error(mean_and_error(colour.psnr_rgb), 2),
+            _with_error(mean_and_error(colour.colour_error), 1),
+            _with_error(mean_and_error(colour.psnr_y_matched), 2),
+        ]
+        if reference is not None:
+            found = paired_difference(colour.psnr_y_matched, reference.psnr_y_matched)
+            row.append(_NOTHING if arm is baseline else _gain(found))
+        rows.append(tuple(row))
+    return Cells(tuple(headings), tuple(rows), DETAILS_CAPTION)
+
+
 def result_table(study: StudyResult) -> Table:
     """Lays out the figures of every arm for a terminal; the best arm is bold."""
-    cells = table_cells(study)
-    best = best_arm(study)
+    return _laid_out(table_cells(study), study.name, best_arm(study))
+
+
+def detail_table(study: StudyResult) -> Table | str:
+    """Lays out the colour metrics of every arm for a terminal; empty where none were taken."""
+    cells = detail_cells(study)
+    return "" if cells is None else _laid_out(cells, "", best_arm(study))
+
+
+def _laid_out(cells: Cells, title: str, best: ArmResult | None) -> Table:
     table = Table(
-        title=Text(study.name, style="bold"),
+        title=Text(title, style="bold") if title else None,
         caption=Text(cells.caption),
         title_justify="left",
         caption_justify="left",
@@ -91,7 +126,11 @@ def result_table(study: StudyResult) -> Table:
 
 def markdown_table(study: StudyResult) -> str:
     """Writes the figures of every arm as a Markdown table, for results that are kept in a repository."""
-    cells = table_cells(study)
+    details = detail_cells(study)
+    return _markdown(table_cells(study)) + ("" if details is None else f"\n{_markdown(details)}")
+
+
+def _markdown(cells: Cells) -> str:
     rule = [":--"] + ["--:"] * (len(cells.headings) - 1)
     lines = [" | ".join(text.replace("|", "\\|") for text in row) for row in (cells.headings, *cells.rows)]
     return "\n".join(
@@ -103,15 +142,15 @@ def statements(study: StudyResult) -> list[str]:
     """Says which differences are beyond noise: 95% intervals of paired differences over photographs.
 
     Compared are the best learned arm with the baseline and with learning from the target alone (or, if that is the
-    best, with the runner-up), and each `<learner>_<variant>`, e.g. `maml_weighted`, with `<learner>_uniform`,
-    `_inverted` and `_random`.
+    best, with the runner-up), and each arm that estimates relations with the controls (uniform, random, inverted,
+    best_single) whose configuration differs from its own in the estimator alone.
     """
     return [_statement(first, second) for first, second in compared_pairs(study)]
 
 
 def compared_pairs(study: StudyResult) -> tuple[tuple[ArmResult, ArmResult], ...]:
     """Returns the pairs of arms that `statements` is about, in its order."""
-    pairs = {(a.name, b.name): (a, b) for a, b in (*_best_pairs(study), *_weighted_pairs(study))}
+    pairs = {(a.name, b.name): (a, b) for a, b in (*_best_pairs(study), *control_pairs(learned_arms(study)))}
     return tuple(pairs.values())
 
 
@@ -136,17 +175,9 @@ def _best_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]:
     others = sorted(
         (arm for arm in learned_arms(study) if arm is not best), key=lambda arm: -float(np.mean(arm.psnr_y))
     )
-    rivals = others if best.name == FROM_TARGET else [arm for arm in others if arm.name == FROM_TARGET]
+    rivals = others if learns_from_target(best) else [arm for arm in others if learns_from_target(arm)]
     if rivals:
         yield best, rivals[0]
-
-
-def _weighted_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]:
-    arms = {arm.name: arm for arm in learned_arms(study)}
-    for name, arm in arms.items():
-        learner, _, variant = name.rpartition("_")
-        controls = [f"{learner}_{control}" for control in CONTROLS] if learner and variant not in CONTROLS else []
-        yield from ((arm, arms[control]) for control in controls if control in arms)
 
 
 def _statement(first: ArmResult, second: ArmResult) -> str:
@@ -170,7 +201,7 @@ def _verdict(found: Difference) -> str:
 
 
 def _decibels(value: float, decimals: int = 2) -> str:
-    return f"{signed(value, decimals)} dB" if math.isfinite(value) else "undefined"
+    return f"{signed(value, decimals)} dB"
 
 
 def _n(found: Difference) -> str:
@@ -204,5 +235,5 @@ def _with_error(estimate: Estimate, decimals: int) -> str:
 
 
 def _gain(found: Difference) -> str:
-    mean = signed(found.mean) if math.isfinite(found.mean) else "undefined"
+    mean = signed(found.mean)
     return f"{mean} ± {found.standard_error:.2f}" if math.isfinite(found.standard_error) else mean

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import Importance
 from metarestore.evaluation.sweep import SweepResult, TrialResult, columns, is_number
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
@@ -28,7 +29,8 @@ def trial_curves(sweep: SweepResult) -> Figure:
     for trial in reversed(sweep.ranked):
         best = trial is sweep.best
         colour = PALETTE[1] if best else PALETTE[0]
-        steps, values = zip(*trial.history, strict=True)
+        # A trial may have diverged and recovered; drawn, that would flatten all curves.
+        steps, values = zip(*((step, value) for step, value in trial.history if value > FLOOR), strict=True)
         axes.plot(steps, values, color=colour, lw=2.4 if best else 1.0, alpha=1.0 if best else 0.55)
         axes.plot(steps[-1:], values[-1:], "o", ms=4, color=colour, alpha=1.0 if best else 0.55)
     axes.set_xlabel("outer step")
@@ -46,7 +48,7 @@ def parallel_coordinates(sweep: SweepResult) -> Figure:
     trials = sweep.ranked[::-1]
     table = columns(sweep, trials)
     metric = np.asarray([trial.metric if step is None else trial.at(step) for trial in trials])
-    table["metric"] = metric
+    table["metric"] = np.where(metric > FLOOR, metric, -np.inf)
     figure = Figure(figsize=(max(WIDTH, 1.5 * len(table)), 4.0), layout="constrained")
     axes = figure.add_subplot()
     heights = np.stack([_heights(column) for column in table.values()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def sweep_summary(sweep: SweepResult) -> str:
     if sweep.best is None:
         return f"{text} None was measured."
     return f"{text} The best, trial {sweep.best.number}, reaches {sweep.best.metric:.2f} dB ({sweep.metric})."
+
+
+def unmeasured_sweep(sweep: SweepResult) -> str:
+    """Says why a search in which no trial was measured found nothing, and what to do."""
+    errors = Counter(trial.error or trial.state for trial in sweep.trials)
+    why = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
+    return f"search: none of {len(sweep.trials)} trials could be measured ({why}); narrow its ranges to lower rates"
 
 
 def importance_note(sweep: SweepResult, found: Importance | None) -> str:

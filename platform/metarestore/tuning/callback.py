@@ -15,6 +15,7 @@ from rich.console import Console
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
+from metarestore.decibels import FLOOR
 from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
 from metarestore.tracking import Run, Store
@@ -98,7 +99,8 @@ class SweepCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial: at its last step, stopped early, or by a mistake that it reported."""
         result = self.record.trials[trial.trial_id]
-        diverged = f"{self._experiment.tuning.metric} is not finite at step {result.step}" if result.diverged else ""
+        metric = self._experiment.tuning.metric
+        diverged = f"{metric} is {FLOOR:g} dB at step {result.step}: the network diverged" if result.diverged else ""
         if error := result.error or diverged:
             self._end(trial.trial_id, "failed", error)
             return

@@ -35,7 +35,7 @@ class HeldOutShotsJob:
     folds: int
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float64]:
-        """Returns the PSNR-Y in dB of each shot of the part."""
+        """Returns the PSNR-Y in dB of each shot of the part, see `decibels`."""
         shots = workspace.for_model(workspace.shots)
         held = torch.arange(len(shots.support_lr)) % self.folds == self.fold
         how = workspace.experiment.adaptation
@@ -67,5 +67,5 @@ def metric_jobs(workspace: Workspace, validated: tuple[str, ...]) -> list[Job]:
     experiment = workspace.experiment
     if experiment.tuning.metric == "validation":
         return [ValidationJob(name) for name in validated]
-    folds = min(experiment.adaptation.shots, _FOLDS)
+    folds = min(len(workspace.shots.support_lr), _FOLDS)
     return [HeldOutShotsJob(fold, folds) for fold in range(folds)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from rich.console import Console
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
@@ -64,6 +65,8 @@ def run_sweep(
     out = out.absolute()
     record = open_record(out, experiment, resume=resume)
     require_searchable(experiment, root)
+    for note in Workspace(resolve(experiment, root)).notes():
+        Console().print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     _make(out)
     with _cluster(experiment):
         room = _room(experiment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from ray import tune
 
 from metarestore.config.experiment import Experiment, LocalEngine, RayEngine
 from metarestore.config.search_space import Space
+from metarestore.decibels import FLOOR
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
@@ -76,7 +76,7 @@ def run_trial(config: Mapping[str, Any], plan: TrialPlan) -> None:
         _train(plan, config.get(DRAW, config))
     except UserError as error:
         # Doing it again would fail again: reported, it ends the trial without Ray's retries, which are for lost ones.
-        tune.report({METRIC: -math.inf, STEP: 0, FAILED: str(error)})
+        tune.report({METRIC: FLOOR, STEP: 0, FAILED: str(error)})
 
 
 def _train(plan: TrialPlan, draw: Mapping[str, float]) -> None:
@@ -117,11 +117,10 @@ class _Reporter:
         """Measures and reports."""
         state = initial_state(self._workspace)
         load_state(self._checkpoints, state)
-        figures = self._session.map(self._jobs, state.optimizer.averaged)
-        metric = float(np.mean(np.concatenate(figures)))
-        # NaN would let a scheduler compare with nothing.
-        figure = metric if math.isfinite(metric) else -math.inf
+        figures = np.concatenate(self._session.map(self._jobs, state.optimizer.averaged))
+        # One part at the floor means that the network restores nothing there; the mean of the others would hide it.
+        metric = FLOOR if (figures <= FLOOR).any() else float(figures.mean())
         tune.report(
-            {**self._last, METRIC: figure, STEP: step},
+            {**self._last, METRIC: metric, STEP: step},
             checkpoint=tune.Checkpoint.from_directory(str(self._checkpoints)),
         )
