@@ -15,6 +15,7 @@ from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network, Restore
 from metarestore.models.self_ensemble import self_ensemble
+from metarestore.models.tiles import tiled
 
 Pixels = NDArray[np.uint8]
 
@@ -33,7 +34,8 @@ def image_restorer(
     """Returns a function from 8-bit RGB pixels (h, w, 3) to restored ones (s·h, s·w, 3).
 
     Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
-    strips do not show; what a network computes from the whole image is computed once for all strips.
+    strips do not show; what a network computes from the whole image is computed once for all strips. A network without
+    a receptive field restores overlapping tiles of its stated size, which fade into each other.
 
     Args:
         network: The network.
@@ -53,7 +55,6 @@ def image_restorer(
         raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
     if crop is not None and not (isinstance(network, KDSR) and network.estimator is not None):
         raise UserError("--estimate-on: the network has no estimator of the degradation; leave it out, or give a KDSR")
-    margin = network.reach
 
     def restore(pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
@@ -61,6 +62,9 @@ def image_restorer(
         image, strips = to_image(pixels), []
         part = given or network.for_image(to_channels(image, network.channels), crop)
         part = self_ensemble(part) if ensemble else part
+        margin = network.receptive_field
+        if margin is None:
+            part, margin, rows = tiled(part, network.tile, network.scale), 0, height
         for top in range(0, height, rows):
             first, last = max(top - margin, 0), min(top + rows + margin, height)
             restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
