@@ -14,21 +14,14 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.document import Document, display_path, project_root, read_document, validate
-from metarestore.config.estimators import (
-    DescriptorEstimator,
-    estimate_behind,
-    measure,
-    network_key,
-    takes_prior,
-    with_network,
-)
+from metarestore.config.estimators import estimate_behind, measure, takes_prior
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
 from metarestore.config.file_names import full_path, yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
 from metarestore.config.grid_check import check_grid
 from metarestore.config.keypath import format_path
-from metarestore.config.learner import Distill
+from metarestore.config.network_path import with_network_paths
 from metarestore.config.overrides import Override, merge
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_check import check_search
@@ -332,19 +325,11 @@ def _check_prior(study: Study) -> None:
 
 def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
-    training, learner, graph = experiment.training, experiment.learner, experiment.graph
+    graph = experiment.graph
     if graph.prior is not None:
         prior = graph.prior.model_copy(update={"graph": full_path(root, graph.prior.graph).resolve()})
-        graph = graph.model_copy(update={"prior": prior})
-    if training.init is not None:
-        training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
-    if isinstance(learner, Distill):
-        learner = learner.model_copy(update={"teacher": _network(learner.teacher, root, "learner.teacher")})
-    describes = estimate_behind(graph.estimator)
-    if isinstance(describes, DescriptorEstimator):
-        found = _network(describes.network, root, network_key(graph.estimator))
-        graph = graph.model_copy(update={"estimator": with_network(graph.estimator, found)})
-    return experiment.model_copy(update={"training": training, "learner": learner, "graph": graph})
+        experiment = experiment.model_copy(update={"graph": graph.model_copy(update={"prior": prior})})
+    return with_network_paths(experiment, lambda key, path: _network(path, root, key))
 
 
 def _network(given: Path, root: Path, key: str) -> Path:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.func import functional_call
 
 from metarestore.config.experiment import Adaptation, AdaptationOptimizer
+from metarestore.config.learner import ANIL, LearnerSpec
 from metarestore.learners.adaptation import adapt, cut
+from metarestore.learners.build import build_learner
 from metarestore.learners.gradients import repeated
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.learner import MAMLLearner
-from metarestore.learners.variants import MetaSGDLearner
 from metarestore.learners.workspace import Workspace
 from metarestore.tasks.task import Task
 
 
 def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor(scalar: nn.Module) -> None:
     image = torch.ones(1, 1, 1, 1)
-    rule = InnerRule("mse")
+    rule = InnerRule("mse", 1e-3)
     adapted = adapt(
         scalar, torch.tensor([3.0]), image, image, AdaptationOptimizer(optimizer="sgd", steps=4, lr=0.1), rule=rule
     )
     assert float(adapted[0]) - 1 == pytest.approx(2.0 * 0.8**4, rel=1e-5)
 
 
-LEARNERS: dict[str, Callable[[nn.Module], MAMLLearner]] = {
-    "maml": lambda model: MAMLLearner(model, 3, 0.02),
-    "maml, other losses": lambda model: MAMLLearner(model, 3, 0.02, inner_loss="charbonnier", eps=0.02),
-    "maml, clipped": lambda model: MAMLLearner(model, 3, 0.02, clip=0.03),
-    "anil": lambda model: MAMLLearner(model, 3, 0.02, adapts=frozenset({"tail.weight", "body.1.weight"})),
-    "meta_sgd": lambda model: MetaSGDLearner(model, 3, 0.02),
-    "meta_sgd, clipped": lambda model: MetaSGDLearner(model, 3, 0.02, clip=0.03),
+L1 = InnerRule("l1", 1e-3)
+LEARNERS: dict[str, dict[str, Any]] = {
+    "maml": {"kind": "maml"},
+    "maml, other losses": {"kind": "maml", "inner_loss": "charbonnier", "charbonnier_eps": 0.02},
+    "maml, clipped": {"kind": "maml", "inner_clip": 0.03},
+    "anil": {"kind": "anil", "adapts": ["tail.weight", "body.1.weight"]},
+    "meta_sgd": {"kind": "meta_sgd"},
+    "meta_sgd, clipped": {"kind": "meta_sgd", "inner_clip": 0.03},
 }
 
 
@@ -43,7 +44,8 @@ LEARNERS: dict[str, Callable[[nn.Module], MAMLLearner]] = {
 def test_sgd_adaptation_is_the_inner_loop_of_the_learner(workspace: Workspace, kind: str) -> None:
     """The query loss after adapting equals the loss of the learner with as many inner steps."""
     model = workspace.model
-    learner = LEARNERS[kind](model)
+    spec = TypeAdapter(LearnerSpec).validate_python({"inner_steps": 3, "inner_lr": 0.02, **LEARNERS[kind]})
+    learner = build_learner(spec, model)
     task = workspace.for_model(workspace.target_task)
     layout = workspace.layout
     flat = learner.initial(workspace.initial())
@@ -63,7 +65,7 @@ def test_sgd_adaptation_is_the_inner_loop_of_the_learner(workspace: Workspace, k
 
 def test_only_named_parts_adapt_to_the_shots_by_any_optimizer(workspace: Workspace) -> None:
     shots, flat = workspace.for_model(workspace.shots), workspace.initial()
-    learner = MAMLLearner(workspace.model, adapts=frozenset({"tail.bias"}))
+    learner = build_learner(ANIL(kind="anil", adapts=("tail.bias",)), workspace.model)
     rule = learner.adapting(workspace.layout, flat)
     for optimizer in ("adam", "sgd"):
         how = AdaptationOptimizer(optimizer=optimizer, steps=2, lr=1e-3)  # type: ignore[arg-type]
@@ -85,6 +87,7 @@ def test_adaptation_lowers_the_support_loss_and_keeps_its_start(workspace: Works
         shots.support_hr,
         # A step of Adam's is as long as the rate, whatever the gradient.
         AdaptationOptimizer(optimizer=optimizer, steps=5, lr=1e-4 if optimizer == "adam" else 1e-3),  # type: ignore[arg-type]
+        rule=L1,
         observe=lambda step, flat: seen.append((step, flat.clone())),
     )
     assert torch.equal(start, before)
@@ -121,7 +124,7 @@ def test_the_rate_falls_as_a_cosine(scalar: nn.Module) -> None:
     """On a slope of constant sign, Adam's first step is as long as the rate; two steps of a cosine are 1 and 1/2."""
     image = torch.ones(1, 1, 1, 1)
     ways = [AdaptationOptimizer(steps=2, lr=0.1, schedule=schedule) for schedule in ("constant", "cosine")]  # type: ignore[arg-type]
-    moved = [float(adapt(scalar, torch.tensor([9.0]), image, image, how)[0]) - 9 for how in ways]
+    moved = [float(adapt(scalar, torch.tensor([9.0]), image, image, how, rule=L1)[0]) - 9 for how in ways]
     assert moved == pytest.approx([-0.2, -0.15], rel=1e-3)
 
 

@@ -14,20 +14,20 @@ import torch
 from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import Contrast
+from metarestore.config.learner import MAML, AnyLearnerSpec, Contrast, Distill, Pretrain
 from metarestore.config.model import KDSRModel
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
+from metarestore.learners.build import build_learner
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
-from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
+from metarestore.learners.learner import Learner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
-from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.project import resolve
 from metarestore.tasks.task import Task
@@ -39,13 +39,25 @@ CONTRAST = Contrast(weight=0.3, temperature=0.5)
 
 
 def tiny(estimator: str = "student", seed: int = 0, embedding: str = "image") -> KDSR:
-    return seeded(KDSR, seed, scale=2, size="tiny", estimator=estimator, embedding=embedding).double()
+    spec = KDSRModel(kind="kdsr", size="tiny", estimator=estimator, embedding=embedding)
+    return build_model(spec, 2, seed).double()
 
 
 def tasks(count: int, patches: int = 2, side: int = 6) -> Task:
     rng = torch.Generator().manual_seed(0)
     lr, hr = (count, patches, 3, side, side), (count, patches, 3, 2 * side, 2 * side)
     return Task(*(torch.rand(shape, generator=rng, dtype=torch.float64) for shape in (lr, hr, lr, hr)))
+
+
+def contrasting(network: KDSR, **options: Any) -> EmbeddingLearner:
+    """Pre-training with a contrast."""
+    return EmbeddingLearner(Pretrain(kind="pretrain", **{"contrast": CONTRAST, **options}), network)
+
+
+def distilling(network: KDSR, teacher: KDSR, **options: Any) -> DistillLearner:
+    """The learner of a student, with a contrast; the path of its teacher is not used."""
+    spec = Distill(kind="distill", teacher=Path("unused"), contrast=CONTRAST, **options)
+    return DistillLearner(spec, network, teacher=teacher)
 
 
 def gradients(learner: Learner, given: Task) -> TaskGradients:
@@ -56,8 +68,10 @@ def gradients(learner: Learner, given: Task) -> TaskGradients:
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
 def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str) -> None:
     network, given = tiny(estimator, embedding=embedding), tasks(3)
-    found = gradients(EmbeddingLearner(network, "charbonnier", 0.1, CONTRAST), given).figures
-    plain = gradients(PretrainLearner(network, "charbonnier", 0.1), given).figures
+    found = gradients(contrasting(network, loss="charbonnier", charbonnier_eps=0.1), given).figures
+    plain = gradients(
+        PretrainLearner(Pretrain(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1), network), given
+    ).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
@@ -71,11 +85,7 @@ def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str)
 def test_the_gradients_of_tasks_add_up_to_that_of_the_sum_of_losses(distils: bool) -> None:
     """A task's contrast depends on the other tasks: rows are shares of one gradient, not gradients of the losses."""
     network, given = tiny(), tasks(3)
-    learner = (
-        DistillLearner(network, contrast=CONTRAST, teacher=tiny("teacher", 1))
-        if distils
-        else EmbeddingLearner(network, contrast=CONTRAST)
-    )
+    learner = distilling(network, tiny("teacher", 1)) if distils else contrasting(network)
     layout = Layout.of(network)
     flat = initial_vector(network).requires_grad_()
     shared = {name: value.expand(3, *value.shape) for name, value in layout.unflatten(flat).items()}
@@ -86,8 +96,8 @@ def test_the_gradients_of_tasks_add_up_to_that_of_the_sum_of_losses(distils: boo
 
 def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     network, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    both = gradients(DistillLearner(network, contrast=CONTRAST, teacher=teacher, weight=2.0), given).figures
-    plain = gradients(PretrainLearner(network), given).figures
+    both = gradients(distilling(network, teacher, weight=2.0), given).figures
+    plain = gradients(PretrainLearner(Pretrain(kind="pretrain"), network), given).figures
     expected = plain.losses + 2.0 * both.terms["kl"] + CONTRAST.weight * both.terms["contrast"]
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
@@ -95,11 +105,9 @@ def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
 @pytest.mark.parametrize("distils", [False, True])
 def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
     network, given = tiny().float(), Task(*(tensor.float() for tensor in tasks(2)))
-    teacher = {"teacher": tiny("teacher", 1).float()} if distils else {}
-    build = DistillLearner if distils else EmbeddingLearner
+    learner = distilling(network, tiny("teacher", 1).float()) if distils else contrasting(network)
     exact, rounded = (
-        gradients(build(network, contrast=CONTRAST, precision=precision, **teacher), given).figures
-        for precision in ("float32", "bfloat16")
+        gradients(replace(learner, precision=precision), given).figures for precision in ("float32", "bfloat16")
     )
     for name, values in (*exact.terms.items(), ("mse", exact.mse), ("losses", exact.losses)):
         away = np.abs((rounded.terms.get(name, getattr(rounded, name, None)) - values) / values).max()
@@ -121,16 +129,16 @@ def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_
         study = small_study(model=STUDENT, learner={"kind": kind, **given, **image, **own}, training=training)
         learner = Workspace(study).learner
         assert isinstance(learner, EmbeddingLearner)
-        assert learner.contrast == Contrast(weight=0.5, temperature=0.4)
-        assert (learner.loss_name, learner.eps, learner.warmup_steps) == ("charbonnier", 0.1, 3)
+        assert learner.spec.contrast == Contrast(weight=0.5, temperature=0.4)
+        assert (learner.spec.loss, learner.spec.charbonnier_eps, learner.spec.warmup_steps) == ("charbonnier", 0.1, 3)
         assert learner.precision == "bfloat16"
         if isinstance(learner, DistillLearner):
-            assert (learner.weight, learner.temperature) == (2.0, 0.3)
+            assert (learner.spec.weight, learner.spec.temperature) == (2.0, 0.3)
 
 
 def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
     network, given = tiny(), tasks(2)
-    learner = EmbeddingLearner(network, contrast=Contrast(weight=0.5), warmup_steps=3)
+    learner = contrasting(network, contrast=Contrast(weight=0.5), warmup_steps=3)
     layout, flat = Layout.of(network), initial_vector(network)
     for step, warming in ((2, True), (3, False)):
         found = vectorised_gradients(learner, layout, flat, given, step)
@@ -243,11 +251,11 @@ def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:
 
 @pytest.mark.parametrize(
     "learner",
-    [PretrainLearner, lambda model: EmbeddingLearner(model, contrast=CONTRAST), MAMLLearner],
+    [Pretrain(kind="pretrain"), Pretrain(kind="pretrain", contrast=CONTRAST), MAML(kind="maml")],
     ids=["pretrain", "contrast", "maml"],
 )
-def test_every_task_has_a_mean_of_its_own(learner: Callable[[KDSR], Learner]) -> None:
-    built, given = learner(tiny(embedding="task")), tasks(2)
+def test_every_task_has_a_mean_of_its_own(learner: AnyLearnerSpec) -> None:
+    built, given = build_learner(learner, tiny(embedding="task")), tasks(2)
     lr = torch.cat([given.support_lr, given.query_lr], 1)
     params = {name: value.expand(2, *value.shape) for name, value in built.model.named_parameters()}
     expected = torch.stack([built.model(images) for images in lr])

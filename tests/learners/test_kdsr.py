@@ -12,18 +12,19 @@ import torch
 from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment, ExperimentFile
+from metarestore.config.learner import FOMAML, MAML, Distill, Pretrain
 from metarestore.config.model import KDSRModel
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob, restored_crops
+from metarestore.learners.build import build_learner
 from metarestore.learners.distill import DistillLearner, kl_divergence
 from metarestore.learners.gradients import TaskGradients, repeated, split_gradients, vectorised_gradients
 from metarestore.learners.learn2learn import reference_gradients
-from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
+from metarestore.learners.learner import Learner, PretrainLearner
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.kdsr import KDSR
-from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.shipped import shipped
 from metarestore.project import read_experiment, resolve
@@ -32,25 +33,32 @@ from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
 from metarestore.tuning.metric import HeldOutShotsJob
 
+PRETRAIN = Pretrain(kind="pretrain")
 StudyMaker = Callable[..., Study]
 
 LEARNERS = {
-    "pretrain": PretrainLearner,
-    "maml": lambda model: MAMLLearner(model, inner_steps=2, inner_lr=0.05),
-    "fomaml": lambda model: MAMLLearner(model, inner_steps=2, inner_lr=0.05, first_order=True),
+    "pretrain": PRETRAIN,
+    "maml": MAML(kind="maml", inner_steps=2, inner_lr=0.05),
+    "fomaml": FOMAML(kind="fomaml", inner_steps=2, inner_lr=0.05),
 }
 STUDENT, TEACHER = ({"kind": "kdsr", "size": "tiny", "estimator": kind} for kind in ("student", "teacher"))
 STILL = {"shots": 4, "shot_size": 64, "steps": 0}
 
 
 def tiny(estimator: str = "student", seed: int = 0, scale: int = 2) -> KDSR:
-    return seeded(KDSR, seed, scale=scale, size="tiny", estimator=estimator).double()
+    return build_model(KDSRModel(kind="kdsr", size="tiny", estimator=estimator), scale, seed).double()
 
 
 def tasks(count: int, patches: int = 2, side: int = 6, scale: int = 2) -> Task:
     rng = torch.Generator().manual_seed(0)
     lr, hr = (count, patches, 3, side, side), (count, patches, 3, scale * side, scale * side)
     return Task(*(torch.rand(shape, generator=rng, dtype=torch.float64) for shape in (lr, hr, lr, hr)))
+
+
+def distilling(student: KDSR, teacher: KDSR | None = None, **options: Any) -> DistillLearner:
+    """The learner of a student; the path of its teacher is not used."""
+    spec = Distill(kind="distill", teacher=Path("unused"), **options)
+    return DistillLearner(spec, student, teacher=teacher or tiny("teacher", 1))
 
 
 def row(stacked: Task, index: int) -> Task:
@@ -67,7 +75,7 @@ def gradients(learner: Learner, given: Task, step: int = 0) -> TaskGradients:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_vectorised_equals_learn2learn(name: str) -> None:
     model, given = tiny(), tasks(2)
-    learner, layout, flat = LEARNERS[name](model), Layout.of(model), initial_vector(model)
+    learner, layout, flat = build_learner(LEARNERS[name], model), Layout.of(model), initial_vector(model)
     ours = vectorised_gradients(learner, layout, flat, given)
     reference = reference_gradients(learner, layout, flat, given)
     np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=1e-10)
@@ -78,7 +86,7 @@ def test_vectorised_equals_learn2learn(name: str) -> None:
 @pytest.mark.parametrize("learner", ["pretrain", "distill"])
 def test_one_task_alone_equals_many_at_once(learner: str) -> None:
     model, given = tiny(), tasks(2)
-    built = PretrainLearner(model) if learner == "pretrain" else DistillLearner(model, teacher=tiny("teacher", 1))
+    built = PretrainLearner(PRETRAIN, model) if learner == "pretrain" else distilling(model)
     together = gradients(built, given).gradients
     for k in range(2):
         np.testing.assert_allclose(gradients(built, row(given, k)).gradients[0], together[k], rtol=1e-8, atol=1e-13)
@@ -88,7 +96,7 @@ def test_a_teacher_is_given_hr() -> None:
     model, given = tiny("teacher"), tasks(2)
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     expected = [float((model(lr[k], hr[k]) - hr[k]).detach().abs().mean()) for k in range(2)]
-    np.testing.assert_allclose(gradients(PretrainLearner(model), given).figures.losses, expected, rtol=1e-10)
+    np.testing.assert_allclose(gradients(PretrainLearner(PRETRAIN, model), given).figures.losses, expected, rtol=1e-10)
 
 
 # Distillation --------------------------------------------------------------------------------------------------------
@@ -109,8 +117,8 @@ def test_kl_by_hand() -> None:
 
 def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
     student, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    plain = gradients(PretrainLearner(student), given).figures.losses
-    found = gradients(DistillLearner(student, teacher=teacher, weight=3.0, temperature=0.3), given).figures
+    plain = gradients(PretrainLearner(PRETRAIN, student), given).figures.losses
+    found = gradients(distilling(student, teacher, weight=3.0, temperature=0.3), given).figures
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         told, said = teacher.encode(lr[0], hr[0]).distilled, student.encode(lr[0]).distilled
@@ -119,7 +127,7 @@ def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
 
 
 def test_parts_of_a_shard_tell_the_divergence_of_every_task() -> None:
-    learner, given = DistillLearner(tiny(), teacher=tiny("teacher", 1)), tasks(3)
+    learner, given = distilling(tiny()), tasks(3)
     layout, flat = Layout.of(learner.model), initial_vector(learner.model)
     whole, parts = (split_gradients(learner, layout, flat, given, 0, size).figures for size in (None, 2))
     assert whole.terms["kl"].shape == (3,)
@@ -127,7 +135,7 @@ def test_parts_of_a_shard_tell_the_divergence_of_every_task() -> None:
 
 
 def test_while_warming_up_the_estimator_alone_learns() -> None:
-    learner = DistillLearner(tiny(), teacher=tiny("teacher", 1), warmup_steps=3)
+    learner = distilling(tiny(), warmup_steps=3)
     layout = Layout.of(learner.model)
     for step, warming in ((2, True), (3, False)):
         found = gradients(learner, tasks(1), step)
@@ -141,7 +149,7 @@ def test_while_warming_up_the_estimator_alone_learns() -> None:
 
 def test_the_student_starts_with_the_teacher_s_restorer_and_its_own_estimator() -> None:
     student, teacher = tiny(seed=0), tiny("teacher", 1)
-    flat = DistillLearner(student, teacher=teacher).initial(initial_vector(student))
+    flat = distilling(student, teacher).initial(initial_vector(student))
     found = Layout.of(student).unflatten(flat)
     taught, own = dict(teacher.named_parameters()), dict(student.named_parameters())
     students = [name for name in found if name.startswith("estimator.") and "compress" not in name]
@@ -154,7 +162,7 @@ def test_the_student_starts_with_the_teacher_s_restorer_and_its_own_estimator() 
 
 def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    learner = DistillLearner(student, teacher=teacher)
+    learner = distilling(student, teacher)
     assert all(parameter.requires_grad for parameter in teacher.parameters())
     params = {n: v.requires_grad_() for n, v in repeated(dict(student.named_parameters()), 2).items()}
     told = learner.told(given.query_lr, given.query_hr)
@@ -179,7 +187,7 @@ def test_the_learner_of_a_study_is_taught(small_study: StudyMaker, tmp_path: Pat
     workspace = Workspace(small_study(model=STUDENT, learner={"kind": "distill", "teacher": teacher, "weight": 2}))
     learner = workspace.learner
     assert isinstance(learner, DistillLearner)
-    assert (learner.weight, learner.temperature) == (2, 0.15)
+    assert (learner.spec.weight, learner.spec.temperature) == (2, 0.15)
     assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
     start = workspace.layout.unflatten(workspace.initial())
     assert torch.equal(start["restorer.head.weight"], dict(learner.teacher.named_parameters())["restorer.head.weight"])
@@ -268,7 +276,7 @@ def test_other_weights_of_the_teacher_make_another_run(small_study: StudyMaker, 
     RunFolder(tmp_path / "run", study, resume=False)
     RunFolder(tmp_path / "run", study, resume=True)
     saved_teacher(tmp_path / "teacher", seed=4)
-    with pytest.raises(UserError, match=r"another configuration \(teacher was"):
+    with pytest.raises(UserError, match=r"another configuration \(networks.learner.teacher was"):
         RunFolder(tmp_path / "run", study, resume=True)
 
 

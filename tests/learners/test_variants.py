@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from metarestore.config.experiment import Experiment
-from metarestore.config.learner import FOMAML, MAML, MultiStep
+from metarestore.config.learner import FOMAML, MAML, AnyLearnerSpec, BaseLearnerSpec, LearnerSpec, MultiStep
 from metarestore.errors import UserError
-from metarestore.learners.build import build_learner, matching_parameters
+from metarestore.learners.build import LEARNERS, build_learner, matching_parameters
 from metarestore.learners.gradients import joined, split_gradients, vectorised_gradients
+from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.learners.multi_step import step_weights
@@ -34,10 +35,20 @@ def pixel(count: int = 1) -> Task:
     return Task(*(torch.ones(count, 1, 1, 1, 1, dtype=torch.float64) for _ in range(4)))
 
 
-def slope(learner: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, float]:
+def learner(model: nn.Module, kind: str, **options: Any) -> Any:
+    """Builds the learner of a section of an experiment."""
+    return build_learner(TypeAdapter(LearnerSpec).validate_python({"kind": kind, **options}), model)
+
+
+def mse(model: nn.Module, kind: str, **options: Any) -> Any:
+    """Builds a learner with the squared error, and inner steps of `RATE`."""
+    return learner(model, kind, inner_lr=RATE, loss="mse", **options)
+
+
+def slope(built: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, float]:
     """The gradient and the loss of one task at the learned values."""
-    layout = learner.layout(Layout.of(learner.model))
-    found = vectorised_gradients(learner, layout, torch.tensor(values, dtype=torch.float64), pixel(), step)
+    layout = built.layout(Layout.of(built.model))
+    found = vectorised_gradients(built, layout, torch.tensor(values, dtype=torch.float64), pixel(), step)
     return found.gradients[0], float(found.figures.losses[0])
 
 
@@ -66,11 +77,11 @@ def test_weights_sum_to_one_and_end_where_they_should() -> None:
 def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
     """Σ vₖ (w − 1)² s²ᵏ with s = 1 − 2a has the slope 2(w − 1) Σ vₖ s²ᵏ; in first order sᵏ stands for s²ᵏ."""
     w, spec = 3.0, MultiStep(weights="annealed", steps=10)
-    for first_order, power in ((False, 2), (True, 1)):
-        learner = MAMLLearner(scalar, 3, RATE, first_order, "mse", multi_step=spec)
+    for kind, power in (("maml", 2), ("fomaml", 1)):
+        built = learner(scalar, kind, inner_steps=3, inner_lr=RATE, loss="mse", multi_step=spec)
         for step in (0, 5, 100):
             weights = step_weights(spec, 3, step)
-            found, loss = slope(learner, w, step=step)
+            found, loss = slope(built, w, step=step)
             expected = sum(v * SHRINKS ** (k * 2) for k, v in enumerate(weights, 1)) * (w - 1) ** 2
             assert loss == pytest.approx(expected, rel=1e-12)
             steps = [v * SHRINKS**k * SHRINKS ** (k * (power - 1)) for k, v in enumerate(weights, 1)]
@@ -88,13 +99,13 @@ def test_a_wrong_list_of_weights_is_refused(weights: list[float]) -> None:
 
 def test_meta_sgd_learns_its_rate(scalar: nn.Module) -> None:
     """L = (w − 1)²(1 − 2a)² has the slopes 2(w − 1)(1 − 2a)² in w and −4(w − 1)²(1 − 2a) in a."""
-    found, _ = slope(MetaSGDLearner(scalar, 1, RATE, loss_name="mse"), 3.0, RATE)
+    found, _ = slope(mse(scalar, "meta_sgd"), 3.0, RATE)
     assert found[0] == pytest.approx(2 * 2 * SHRINKS**2, rel=1e-12)
     assert found[1] == pytest.approx(-4 * 4 * SHRINKS, rel=1e-12)
 
 
 def test_meta_sgd_starts_as_maml(scalar: nn.Module) -> None:
-    maml, meta = MAMLLearner(scalar, 2, RATE, loss_name="mse"), MetaSGDLearner(scalar, 2, RATE, loss_name="mse")
+    maml, meta = (mse(scalar, kind, inner_steps=2) for kind in ("maml", "meta_sgd"))
     start = meta.initial(torch.tensor([0.5]))
     assert start.tolist() == pytest.approx([0.5, RATE])
     assert slope(meta, *start.tolist())[0][0] == pytest.approx(slope(maml, 0.5)[0][0], rel=1e-6)
@@ -102,36 +113,34 @@ def test_meta_sgd_starts_as_maml(scalar: nn.Module) -> None:
 
 def test_anil_leaves_the_other_parts(scalar: nn.Module) -> None:
     """Where nothing adapts the loss is that at the parameters themselves; where all does, it is MAML."""
-    assert slope(MAMLLearner(scalar, 2, RATE, loss_name="mse", adapts=frozenset()), 3.0)[1] == pytest.approx(4.0)
-    everything = MAMLLearner(scalar, 2, RATE, loss_name="mse", adapts=frozenset({"w"}))
-    np.testing.assert_array_equal(slope(everything, 3.0)[0], slope(MAMLLearner(scalar, 2, RATE, False, "mse"), 3.0)[0])
+    maml = mse(scalar, "maml", inner_steps=2)
+    assert slope(replace(maml, adapts=frozenset()), 3.0)[1] == pytest.approx(4.0)
+    np.testing.assert_array_equal(slope(replace(maml, adapts=frozenset({"w"})), 3.0)[0], slope(maml, 3.0)[0])
 
 
 def test_reptile_points_back_from_where_training_leads(scalar: nn.Module) -> None:
     """θ − U^k(θ) is (w − 1)(1 − (1 − 2a)^k); with k = 1 it is a times the gradient of pre-training."""
     for k in (1, 4):
-        learner = ReptileLearner(scalar, k, RATE, True, "mse")
-        found, loss = slope(learner, 3.0)
+        found, loss = slope(mse(scalar, "reptile", inner_steps=k), 3.0)
         assert found[0] == pytest.approx(2 * (1 - SHRINKS**k), rel=1e-12)
         assert loss == pytest.approx(4 * SHRINKS ** (2 * k), rel=1e-12)
-    single = slope(ReptileLearner(scalar, 1, RATE, True, "mse"), 3.0)[0]
-    assert single[0] == pytest.approx(RATE * slope(PretrainLearner(scalar, "mse"), 3.0)[0][0], rel=1e-12)
+    single = slope(mse(scalar, "reptile", inner_steps=1), 3.0)[0]
+    assert single[0] == pytest.approx(RATE * slope(learner(scalar, "pretrain", loss="mse"), 3.0)[0][0], rel=1e-12)
 
 
 def test_clipped_inner_steps_have_the_given_length(scalar: nn.Module) -> None:
     """A clipped step takes w by a·c: L = (w − ac − 1)², and dL/dw = 2(w − ac − 1), since its length is constant."""
-    learner = MAMLLearner(scalar, 2, RATE, loss_name="mse", clip=0.5)
-    found, loss = slope(learner, 3.0)
+    found, loss = slope(mse(scalar, "maml", inner_steps=2, inner_clip=0.5), 3.0)
     assert loss == pytest.approx((3.0 - 2 * RATE * 0.5 - 1) ** 2, rel=1e-12)
     assert found[0] == pytest.approx(2 * (3.0 - 2 * RATE * 0.5 - 1), rel=1e-12)
     np.testing.assert_array_equal(
-        slope(MAMLLearner(scalar, 2, RATE, loss_name="mse", clip=1e9), 3.0)[0],
-        slope(MAMLLearner(scalar, 2, RATE, loss_name="mse"), 3.0)[0],
+        slope(mse(scalar, "maml", inner_steps=2, inner_clip=1e9), 3.0)[0],
+        slope(mse(scalar, "maml", inner_steps=2), 3.0)[0],
     )
 
 
 def test_clipping_a_vanishing_gradient_gives_no_nan(scalar: nn.Module) -> None:
-    assert slope(MAMLLearner(scalar, 2, RATE, loss_name="mse", clip=0.5), 1.0)[0].tolist() == [0.0]
+    assert slope(mse(scalar, "maml", inner_steps=2, inner_clip=0.5), 1.0)[0].tolist() == [0.0]
     gradients = [torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])]
     assert norm_factors(gradients, 1.0).tolist() == pytest.approx([0.2, 1.0])
 
@@ -144,7 +153,7 @@ def test_losses(name: Any, error: float) -> None:
 
 def test_inner_and_outer_loss_are_told_apart(scalar: nn.Module) -> None:
     """|w − 1| inside takes w by the rate: the squared error outside is (w − a − 1)²."""
-    found, loss = slope(MAMLLearner(scalar, 1, RATE, loss_name="mse", inner_loss="l1"), 3.0)
+    found, loss = slope(mse(scalar, "maml", inner_loss="l1"), 3.0)
     assert loss == pytest.approx((2 - RATE) ** 2)
     assert found[0] == pytest.approx(2 * (2 - RATE))
 
@@ -162,30 +171,40 @@ def test_patterns_of_parameters() -> None:
         matching_parameters(["zzz"], names)
 
 
-def test_every_key_of_a_learner_reaches_it(small_experiment: Callable[..., Experiment], scalar: nn.Module) -> None:
-    keys = {"inner_steps": 2, "inner_lr": 0.2, "inner_clip": 3.0, "loss": "charbonnier", "charbonnier_eps": 0.1}
-    inner = {**keys, "inner_loss": "mse", "multi_step": {"weights": "uniform"}}
-    multi = MultiStep(weights="uniform")
-    expected: dict[str, Any] = {
-        "eps": 0.1,
-        "clip": 3.0,
-        "inner_loss": "mse",
-        "loss_name": "charbonnier",
-        "precision": "bfloat16",
-    }
+@pytest.mark.parametrize(
+    ("kind", "built", "own"),
+    [
+        ("maml", MAMLLearner, {}),
+        ("fomaml", MAMLLearner, {}),
+        ("meta_sgd", MetaSGDLearner, {"first_order": True}),
+        ("anil", MAMLLearner, {"adapts": ("w",)}),
+        ("reptile", ReptileLearner, {}),
+        ("pretrain", PretrainLearner, {}),
+        ("finetune", PretrainLearner, {}),
+    ],
+)
+def test_a_learner_has_its_section(scalar: nn.Module, kind: str, built: type, own: dict[str, Any]) -> None:
+    spec = TypeAdapter(LearnerSpec).validate_python({"kind": kind, "loss": "mse", **own})
+    found = build_learner(spec, scalar, "bfloat16")
+    assert type(found) is built
+    assert (found.spec, found.model, found.precision) == (spec, scalar, "bfloat16")
+    assert getattr(found, "adapts", None) == (frozenset({"w"}) if kind == "anil" else None)
 
-    def built(**spec: Any) -> Any:
-        return build_learner(small_experiment(learner=spec).learner, scalar, "bfloat16")
 
-    assert built(kind="maml", **inner) == MAMLLearner(scalar, 2, 0.2, multi_step=multi, **expected)
-    assert built(kind="fomaml", **inner) == MAMLLearner(scalar, 2, 0.2, True, multi_step=multi, **expected)
-    assert built(kind="meta_sgd", **inner) == MetaSGDLearner(scalar, 2, 0.2, multi_step=multi, **expected)
-    anil = MAMLLearner(scalar, 2, 0.2, True, multi_step=multi, adapts=frozenset({"w"}), **expected)
-    assert built(kind="anil", adapts=["w"], first_order=True, **inner) == anil
-    del inner["multi_step"]
-    assert built(kind="reptile", **inner) == ReptileLearner(scalar, 2, 0.2, True, **expected)
-    pretrain = PretrainLearner(scalar, "charbonnier", 0.1, "bfloat16")
-    assert built(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1) == pretrain
+def test_adaptation_takes_over_the_inner_loop(scalar: nn.Module) -> None:
+    inner = learner(scalar, "maml", loss="l1", inner_loss="charbonnier", charbonnier_eps=0.1, inner_clip=3.0)
+    assert inner.inner_rule == InnerRule("charbonnier", 0.1, 3.0)
+    assert learner(scalar, "pretrain", loss="mse").inner_rule.loss_name == "mse"
+
+
+def test_an_unknown_kind_is_an_error(scalar: nn.Module) -> None:
+    class Other(BaseLearnerSpec):
+        kind: str = "other"
+
+    with pytest.raises(TypeError, match="Other is not the specification of a registered learner"):
+        build_learner(Other(), scalar)
+    kinds = {kind.model_fields["kind"].annotation for kind in LEARNERS}
+    assert kinds == {kind.model_fields["kind"].annotation for kind in get_args(AnyLearnerSpec)}
 
 
 def test_defaults_are_those_of_before(scalar: nn.Module) -> None:
@@ -247,6 +266,8 @@ def test_an_operation_without_bfloat16_is_named() -> None:
 
     tasks = Task(*(tensor.float() for tensor in pixel()))
     model = Exact()
-    vectorised_gradients(MAMLLearner(model), Layout.of(model), torch.ones(1), tasks)
+    vectorised_gradients(learner(model, "maml"), Layout.of(model), torch.ones(1), tasks)
     with pytest.raises(UserError, match=r"training.precision: bfloat16 does not work here \(fused_operation.*float32"):
-        vectorised_gradients(MAMLLearner(model, precision="bfloat16"), Layout.of(model), torch.ones(1), tasks)
+        vectorised_gradients(
+            replace(learner(model, "maml"), precision="bfloat16"), Layout.of(model), torch.ones(1), tasks
+        )

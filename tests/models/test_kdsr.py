@@ -17,7 +17,6 @@ from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
 from metarestore.models.kdsr import KDSR, SIZES, Estimator
-from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
 
@@ -25,8 +24,12 @@ FROZEN = 24
 """Parameters of the published code's two frozen shifts by the mean colour; here a buffer of 3 numbers."""
 
 
+def sized(size: str, scale: int, estimator: str = "student", seed: int = 0) -> KDSR:
+    return build_model(KDSRModel(kind="kdsr", size=size, estimator=estimator), scale, seed)
+
+
 def tiny(scale: int = 4, estimator: str = "student", seed: int = 0) -> KDSR:
-    return seeded(KDSR, seed, scale=scale, size="tiny", estimator=estimator).double()
+    return sized("tiny", scale, estimator, seed).double()
 
 
 def trained(network: KDSR) -> KDSR:
@@ -58,7 +61,7 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
 )
 def test_numbers_of_parameters_at_scale_4(size: str, estimator: str, count: int) -> None:
     with torch.device("meta"):
-        network = KDSR(4, size, estimator)
+        network = sized(size, 4, estimator)
     assert sum(p.numel() for p in network.parameters()) + FROZEN == count
 
 
@@ -75,7 +78,7 @@ def test_shapes(scale: int, estimator: str) -> None:
 
 def test_another_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
-        KDSR(5, "tiny")
+        sized("tiny", 5)
 
 
 def test_the_page_tells_the_sizes() -> None:
@@ -173,7 +176,7 @@ def test_a_crop_describes_the_middle() -> None:
 
 
 def test_a_photograph_may_be_restored_by_what_a_crop_says() -> None:
-    network = seeded(KDSR, 0, scale=2, size="tiny")
+    network = sized("tiny", 2)
     pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
     lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
@@ -251,7 +254,7 @@ def test_the_structure_is_the_published_one(scale: int, estimator: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["student", "none"])
 def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
-    network = seeded(KDSR, 0, scale=2, size="tiny", estimator=estimator)
+    network = sized("tiny", 2, estimator)
     if estimator == "student":
         with torch.no_grad():
             network.estimator.compress[0].weight.mul_(30)
@@ -268,15 +271,15 @@ def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
     assert int(np.abs(whole.astype(int) - direct).max()) <= 1
 
 
-def test_an_output_pixel_looks_as_far_as_the_reach() -> None:
+def test_an_output_pixel_depends_on_the_receptive_field() -> None:
     network = trained(tiny(2))
-    side = 2 * network.reach + 5
+    side = 2 * network.receptive_field + 5
     lr = uniform(1, 3, 1, side).requires_grad_()
     restored = network(lr, embedding=torch.ones(1, 16, dtype=torch.float64))
-    middle = network.reach + 2
+    middle = network.receptive_field + 2
     slope = torch.autograd.grad(restored[0, :, :, 2 * middle : 2 * middle + 2].sum(), lr)[0].abs().sum(dim=(0, 1, 2))
     seen = torch.nonzero(slope).flatten()
-    assert (middle - int(seen[0]), int(seen[-1]) - middle) == (network.reach, network.reach)
+    assert (middle - int(seen[0]), int(seen[-1]) - middle) == (network.receptive_field, network.receptive_field)
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
@@ -337,7 +340,7 @@ def test_colours_start_upscaled_bilinearly(scale: int) -> None:
 @pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])
 def test_embeddings_start_telling_noise_from_blur(size: str) -> None:
     """Noise and blurred noise lie further apart than images of each, around an embedding of 1."""
-    network = seeded(KDSR, 0, scale=4, size=size)
+    network = sized(size, 4)
     noise, blurred = uniform(8, 3, 16, 16).float(), F.avg_pool2d(uniform(8, 3, 48, 48, seed=1).float(), 3)
     with torch.no_grad():
         told = [network.describe(images) for images in (noise, blurred)]
@@ -347,7 +350,7 @@ def test_embeddings_start_telling_noise_from_blur(size: str) -> None:
 
 @pytest.mark.parametrize("size", ["tiny", "s", "m", "l"])
 def test_the_restorer_starts_near_its_colours(size: str) -> None:
-    network = seeded(KDSR, 0, scale=4, size=size)
+    network = sized(size, 4)
     lr = F.interpolate(uniform(1, 3, 4, 4).float(), size=16, mode="bicubic").clamp(0, 1)
     with torch.no_grad():
         away = network(lr) - F.interpolate(lr, scale_factor=4, mode="bilinear")

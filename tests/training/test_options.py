@@ -168,7 +168,7 @@ def test_training_starts_from_a_run_or_a_file(small_study: StudyMaker, tmp_path:
     # Other weights under the same name would make another run of it.
     trained(small_study(learner={"kind": "pretrain"}, seed=1), tmp_path / "third")
     (tmp_path / "first/model.safetensors").write_bytes((tmp_path / "third/model.safetensors").read_bytes())
-    with pytest.raises(UserError, match=r"another configuration \(init was"):
+    with pytest.raises(UserError, match=r"another configuration \(networks.training.init was"):
         trained(study, tmp_path / "second", resume=True)
 
 

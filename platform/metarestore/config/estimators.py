@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from metarestore.config.base import Strict
+from metarestore.config.network_path import NetworkPath
 
 CONTROLS = ("uniform", "random", "inverted", "best_single")
 """Kinds of estimators that estimate nothing of their own: what a real estimate is compared with."""
@@ -32,7 +33,7 @@ class DescriptorEstimator(Strict):
     """
 
     kind: Literal["descriptor"]
-    network: Path = Path("kdsr_tiny_pairs")
+    network: NetworkPath = Path("kdsr_tiny_pairs")
     """Trained KDSR with an estimator: a run's folder or its weights (a relative path starts at the project's folder),
     or the name of a shipped network."""
     draws: int = Field(20, ge=2)
@@ -134,13 +135,6 @@ Estimator = Annotated[
 def estimate_behind(estimator: Estimator) -> Estimator:
     """Returns the estimator that a control turns around or cuts down; any other is its own."""
     return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
-
-
-def with_network(estimator: Estimator, network: Path) -> Estimator:
-    """Replaces the network that an estimator, or the one behind a control, describes by."""
-    if isinstance(estimator, InvertedControl | BestSingleControl):
-        return estimator.model_copy(update={"of": with_network(estimator.of, network)})
-    return estimator.model_copy(update={"network": network})
 
 
 def network_key(estimator: Estimator) -> str:

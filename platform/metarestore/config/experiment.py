@@ -10,8 +10,9 @@ from pydantic import Field, StringConstraints, model_validator
 from metarestore.config.affects import SEVERAL, Affects, keys
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
-from metarestore.config.learner import Distill, Finetune, LearnerSpec, Pretrain
-from metarestore.config.model import FSRCNNModel, KDSRModel, ModelSpec
+from metarestore.config.learner import LearnerSpec
+from metarestore.config.model import FSRCNNModel, ModelSpec
+from metarestore.config.network_path import NetworkPath
 from metarestore.config.search import SearchParameter, Tuning
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -83,7 +84,7 @@ class Training(Strict):
     optimizer: Annotated[OptimizerSpec, Affects.TRAINING] = OptimizerSpec()
     ema: Annotated[float | None, Affects.TRAINING] = Field(None, gt=0, lt=1)
     """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
-    init: Annotated[Path | None, Affects.TRAINING | Affects.BUILDING] = None
+    init: Annotated[NetworkPath | None, Affects.TRAINING | Affects.BUILDING] = None
     """Trained network to start from, for any learner: a run's folder or its weights (a relative path starts at the
     project's folder), or the name of a shipped network."""
     precision: Annotated[Literal["float32", "bfloat16"], Affects.TRAINING] = "float32"
@@ -238,8 +239,10 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _learner_and_training_fit(self) -> Self:
-        if isinstance(self.learner, Finetune) and self.training.init is None:
-            raise ValueError("learner.kind: finetune needs training.init: a run's folder or its model.safetensors")
+        if self.learner.needs_init and self.training.init is None:
+            raise ValueError(
+                f"learner.kind: {self.learner.kind} needs training.init: a run's folder or its model.safetensors"
+            )
         if self.training.precision != "float32" and self.learner.backend != "vectorised":
             raise ValueError("training.precision: bfloat16 needs learner.backend: vectorised")
         return self
@@ -255,21 +258,19 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
-    def _a_student_is_taught(self) -> Self:
-        if not isinstance(self.learner, Distill):
-            return self
-        if not isinstance(self.model, KDSRModel) or self.model.estimator != "student":
-            raise ValueError("learner.kind: distill needs model: {kind: kdsr, estimator: student}")
-        if self.training.init is not None:
-            raise ValueError("training.init: learner.kind: distill starts from its teacher; leave init out")
+    def _learner_fits_the_network(self) -> Self:
+        if problem := self.learner.mismatch(self.model):
+            raise ValueError(problem)
+        if self.learner.has_own_init and self.training.init is not None:
+            raise ValueError(
+                f"training.init: learner.kind: {self.learner.kind} starts from its teacher; leave init out"
+            )
         return self
 
     @model_validator(mode="after")
     def _a_contrast_has_two_sides(self) -> Self:
-        if not isinstance(self.learner, Pretrain | Finetune | Distill) or self.learner.contrast is None:
+        if not self.learner.compares_tasks:
             return self
-        if not isinstance(self.model, KDSRModel) or self.model.estimator == "none":
-            raise ValueError("learner.contrast needs model: {kind: kdsr}, with an estimator")
         if self.training.source == "target":
             raise ValueError("learner.contrast compares distributions; training.source: target has only one")
         if self.training.shot_tasks:
@@ -284,7 +285,7 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _inner_weights_need_inner_steps(self) -> Self:
         acts_on = self.graph.weights.acts_on if isinstance(self.graph, GraphSpec) else "gradients"
-        if acts_on in ("inner", "both") and isinstance(self.learner, Pretrain | Finetune | Distill):
+        if acts_on in ("inner", "both") and not self.learner.has_inner_loop:
             raise ValueError(
                 f"graph.weights.acts_on: {acts_on} scales inner rates, which learner.kind: {self.learner.kind} lacks; "
                 "write gradients or sampling"
@@ -294,18 +295,14 @@ class Experiment(Strict):
     @property
     def shared_until(self) -> int:
         """Outer step before which all tasks of a step degrade the same clean patches."""
-        if not isinstance(self.learner, Pretrain | Finetune | Distill) or self.learner.contrast is None:
-            return 0
-        return self.learner.warmup_steps
+        return self.learner.shared_until
 
     @model_validator(mode="after")
     def _a_teacher_only_learns(self) -> Self:
         """Refuses what would have to restore without HR images."""
-        if not isinstance(self.model, KDSRModel) or self.model.estimator != "teacher":
+        if not self.model.privileged:
             return self
         wrong = "model.estimator: teacher restores from the HR images themselves"
-        if not isinstance(self.learner, Pretrain | Finetune) or self.learner.backend != "vectorised":
-            raise ValueError(f"{wrong}; train it with learner: {{kind: pretrain}} (vectorised)")
         if self.evaluation.self_ensemble:
             raise ValueError(f"{wrong}, which are not turned with LR; leave evaluation.self_ensemble out")
         if self.adaptation.steps or self.adaptation.alternatives:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
+from metarestore.config.model import BaseModelSpec
+from metarestore.config.network_path import NetworkPath
 
 LossName = Literal["l1", "charbonnier", "mse"]
 StepWeight = Annotated[float, Field(ge=0)]
@@ -26,8 +27,15 @@ class MultiStep(Strict):
     """Annealed: the share of its first weight that a step before the last keeps."""
 
 
-class _Learner(Strict):
-    """What every learner has."""
+class BaseLearnerSpec(Strict):
+    """What every learner has, and what it can do."""
+
+    has_inner_loop: ClassVar[bool] = False
+    """Whether it adapts to the support set of each task."""
+    needs_init: ClassVar[bool] = False
+    """Whether it starts from trained weights, `training.init`."""
+    has_own_init: ClassVar[bool] = False
+    """Whether it brings the weights that it starts from."""
 
     loss: LossName = "l1"
     """Loss of restored images, outer and (unless it has its own) inner."""
@@ -35,9 +43,30 @@ class _Learner(Strict):
     """Where the Charbonnier loss √(d² + ε²) turns from a parabola into |d|, for images in 0..1."""
     backend: Literal["vectorised", "learn2learn"] = "vectorised"
 
+    @property
+    def compares_tasks(self) -> bool:
+        """Whether the loss of a task depends on the other tasks of its shard."""
+        return False
 
-class _InnerLoop(_Learner):
+    @property
+    def shared_until(self) -> int:
+        """Outer step before which all tasks of a step degrade the same clean patches."""
+        return 0
+
+    def mismatch(self, model: BaseModelSpec) -> str | None:
+        """Returns why the learner cannot train a network, and what to write instead; None if it can."""
+        if model.privileged:
+            return (
+                "model.estimator: teacher restores from the HR images themselves; train it with learner: "
+                "{kind: pretrain} (vectorised)"
+            )
+        return None
+
+
+class _InnerLoop(BaseLearnerSpec):
     """What every learner has that adapts to the support set."""
+
+    has_inner_loop: ClassVar[bool] = True
 
     inner_steps: int = Field(1, ge=1)
     inner_lr: float = Field(1e-2, gt=0)
@@ -76,7 +105,7 @@ class Contrast(Strict):
     """What the cosine of two embeddings is divided by."""
 
 
-class _Pooled(_Learner):
+class _Pooled(BaseLearnerSpec):
     """What every learner has that takes support and query together."""
 
     contrast: Contrast | None = None
@@ -90,6 +119,22 @@ class _Pooled(_Learner):
             raise ValueError("contrast compares the tasks of a shard; it needs backend: vectorised")
         return self
 
+    @property
+    def compares_tasks(self) -> bool:
+        """Whether there is a contrast."""
+        return self.contrast is not None
+
+    @property
+    def shared_until(self) -> int:
+        """The warm-up of a contrast: contents must not tell tasks apart."""
+        return self.warmup_steps if self.compares_tasks else 0
+
+    def mismatch(self, model: BaseModelSpec) -> str | None:
+        """Returns why the learner cannot train a network; None if it can."""
+        if self.compares_tasks and not model.describes:
+            return "learner.contrast needs model: {kind: kdsr}, with an estimator"
+        return super().mismatch(model)
+
 
 class _FromImages(_Pooled):
     """What every learner has that learns from images alone, but for a contrast."""
@@ -99,6 +144,11 @@ class _FromImages(_Pooled):
         if self.warmup_steps and self.contrast is None:
             raise ValueError("in the warmup_steps the estimator learns from the contrast alone; add contrast: {}")
         return self
+
+    def mismatch(self, model: BaseModelSpec) -> str | None:
+        """Returns why the learner cannot train a network; a teacher it can."""
+        problem = super().mismatch(model)
+        return None if problem and model.privileged and self.backend == "vectorised" else problem
 
 
 class Pretrain(_FromImages):
@@ -110,6 +160,8 @@ class Pretrain(_FromImages):
 class Finetune(_FromImages):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
+    needs_init: ClassVar[bool] = True
+
     kind: Annotated[Literal["finetune"], Affects.BUILDING]
 
 
@@ -119,8 +171,10 @@ class Distill(_Pooled):
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
     """
 
+    has_own_init: ClassVar[bool] = True
+
     kind: Annotated[Literal["distill"], Affects.BUILDING]
-    teacher: Annotated[Path, Affects.BUILDING]
+    teacher: Annotated[NetworkPath, Affects.BUILDING]
     """The trained teacher: a run's folder or its model.safetensors (a relative path starts at the project's folder), or
     the name of a shipped network."""
     temperature: float = Field(0.15, gt=0)
@@ -138,15 +192,25 @@ class Distill(_Pooled):
             )
         return self
 
+    def mismatch(self, model: BaseModelSpec) -> str | None:
+        """Returns why the learner cannot train a network; None if it is a student."""
+        if model.privileged or not model.describes:
+            return "learner.kind: distill needs model: {kind: kdsr, estimator: student}"
+        return super().mismatch(model)
+
 
 class MAML(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
+
+    first_order: ClassVar[bool] = False
 
     kind: Annotated[Literal["maml"], Affects.BUILDING]
 
 
 class FOMAML(_MultiStepLoop):
     """First-order MAML: the inner gradients are constants of the outer one."""
+
+    first_order: ClassVar[bool] = True
 
     kind: Annotated[Literal["fomaml"], Affects.BUILDING]
 
@@ -171,6 +235,8 @@ class ANIL(_MultiStepLoop):
 
 class Reptile(_InnerLoop):
     """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
+
+    first_order: ClassVar[bool] = True
 
     kind: Annotated[Literal["reptile"], Affects.BUILDING]
     inner_steps: int = Field(5, ge=1)

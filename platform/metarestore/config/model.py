@@ -1,4 +1,4 @@
-"""What an experiment file may say about its network."""
+"""What an experiment file may say about its network: one model per kind, and where every default stands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from pydantic import BeforeValidator, Field
 from metarestore.config.base import Strict
 
 
-class FSRCNNModel(Strict):
+class BaseModelSpec(Strict):
+    """What the specifications of all networks have in common."""
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the network must be given the HR images too: a teacher."""
+        return False
+
+    @property
+    def describes(self) -> bool:
+        """Whether the network has an estimator of the degradation."""
+        return False
+
+
+class FSRCNNModel(BaseModelSpec):
     """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
 
     kind: Literal["fsrcnn"] = "fsrcnn"
@@ -22,9 +36,11 @@ class FSRCNNModel(Strict):
     """Number of mapping layers."""
     residual: Literal["bicubic", "none"] = "bicubic"
     """Whether the network adds to the bicubic upscaling; `none` is the published form."""
+    prelu: Literal["per_channel", "per_layer"] = Field("per_channel", exclude_if=lambda value: value == "per_channel")
+    """Whether each channel of a PReLU has a slope of its own, or all channels of a layer share one, as published."""
 
 
-class KDSRModel(Strict):
+class KDSRModel(BaseModelSpec):
     """KDSR (Xia et al., 2023): a network whose kernels follow an estimate of the degradation, on RGB."""
 
     kind: Literal["kdsr"]
@@ -38,11 +54,47 @@ class KDSRModel(Strict):
     mean of theirs."""
     channels: Literal["rgb"] = "rgb"
 
+    @property
+    def privileged(self) -> bool:
+        """Whether the estimator sees HR."""
+        return self.estimator == "teacher"
+
+    @property
+    def describes(self) -> bool:
+        """Whether there is an estimator."""
+        return self.estimator != "none"
+
+
+class CompactSpec(BaseModelSpec):
+    """SRVGGNetCompact (Wang et al., Real-ESRGAN, 2021): 3×3 convolutions and PReLU at LR size.
+
+    Weights have the published names and shapes, so that tools that read the published networks open them.
+    """
+
+    kind: Literal["compact"]
+    size: Literal["superultracompact", "ultracompact", "compact"] = "superultracompact"
+    """Channels and hidden convolutions: 24 and 8 (53 thousand parameters at scale 4), 64 and 8, or 64 and 16."""
+    channels: Literal["y", "rgb"] = "rgb"
+
+
+class ECBSRSpec(BaseModelSpec):
+    """ECBSR (Zhang et al., 2021): plain 3×3 convolutions, each trained as the sum of several branches."""
+
+    kind: Literal["ecbsr"]
+    m: int = Field(4, ge=0)
+    """Number of hidden convolutions."""
+    c: int = Field(16, ge=1)
+    """Channels of the hidden layers; with m = 4 and c = 16, 11,840 parameters are left of the network at scale 4."""
+    channels: Literal["y", "rgb"] = "y"
+    branches: bool = True
+    """Whether the branches are learned, or the plain convolutions that they fold into. A plain network may start from
+    one with branches (`training.init`), and then computes the same."""
+
 
 def _with_kind(data: Any) -> Any:
     """Takes a model without a kind for FSRCNN: there was no other when the first files were written."""
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
-AnyModelSpec = FSRCNNModel | KDSRModel
+AnyModelSpec = FSRCNNModel | KDSRModel | CompactSpec | ECBSRSpec
 ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarestore.config.estimators import GradientEstimator
 from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.learner import Pretrain
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
 from metarestore.learners.adaptation import adapt
@@ -68,14 +69,16 @@ def _halves(
 
 def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimator) -> Tensor:
     """Returns the gradient (P,) on a task's support set, or the way back from a short adaptation to it."""
+    learner = PretrainLearner(Pretrain(kind="pretrain"), workspace.model)
     if options.compares == "gradients":
-        return mean_loss_gradient(PretrainLearner(workspace.model), workspace.layout, flat, task)
+        return mean_loss_gradient(learner, workspace.layout, flat, task)
     adapted = adapt(
         workspace.model,
         flat,
         task.support_lr,
         task.support_hr,
         AdaptationOptimizer(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
+        rule=learner.inner_rule,
     )
     return flat - adapted
 

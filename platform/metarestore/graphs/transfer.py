@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.estimators import TransferEstimator
+from metarestore.config.learner import Pretrain
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import rank_correlation
@@ -54,7 +55,8 @@ class TransferJob:
 def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tensor:
     """Pre-trains on one source for a few steps, one task a step, with Adam at the experiment's outer rate."""
     spec = workspace.experiment.learner
-    learner = PretrainLearner(workspace.model, spec.loss, spec.charbonnier_eps)
+    pretrain = Pretrain(kind="pretrain", loss=spec.loss, charbonnier_eps=spec.charbonnier_eps)
+    learner = PretrainLearner(pretrain, workspace.model)
     current = flat.detach().clone().requires_grad_()
     rule = torch.optim.Adam([current], lr=workspace.experiment.training.optimizer.lr)
     seed = derived_seed(workspace.experiment.seed, "transfer")

@@ -26,8 +26,8 @@ def adapt(
     support_hr: Tensor,
     how: AdaptationOptimizer,
     *,
+    rule: InnerRule,
     seed: int = 0,
-    rule: InnerRule = InnerRule(),  # noqa: B008
     observe: Observer | None = None,
 ) -> Tensor:
     """Takes gradient steps on the support set.
@@ -39,8 +39,8 @@ def adapt(
         support_hr: (K, C, s·h, s·w) in [0, 1].
         how: Plain gradient descent, as in the inner loop of MAML, or Adam; rate, schedule and number of steps; whether
             a step learns from all images or from random patches of them.
-        seed: Seed of the patches.
         rule: Loss, clipping, and what adapts at which rate; learned rates take the place of the rate in `sgd`.
+        seed: Seed of the patches.
         observe: Called with (step, parameters) before the first step and after each one.
 
     Returns:

@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metarestore.learners.embedding import COMPRESS, ESTIMATOR, EmbeddingLearner, Terms
+from metarestore.config.learner import Distill
+from metarestore.errors import UserError
+from metarestore.learners.embedding import COMPRESS, ESTIMATOR, EmbeddingLearner, Terms, describing
+from metarestore.learners.learner import Precision
+from metarestore.learners.teacher import open_teacher
 from metarestore.models.kdsr import KDSR, Embeddings
 from metarestore.models.parameters import Layout, initial_vector
 
@@ -24,14 +28,32 @@ class DistillLearner(EmbeddingLearner):
     shots, the student adapts with the image loss: there is no other HR image to distil from.
 
     Args:
+        spec: Temperature τ and weight of the divergence, beside the options of pre-training.
+        model: The student.
         teacher: The trained teacher, of the student's size and scale.
-        temperature: τ.
-        weight: Weight of the divergence.
     """
 
+    spec: Distill
     teacher: KDSR = field(kw_only=True)
-    temperature: float = 0.15
-    weight: float = 1.0
+
+    @classmethod
+    def build(cls, spec: Distill, model: nn.Module, precision: Precision) -> DistillLearner:
+        """Builds the learner of a student, with its teacher on the student's device.
+
+        Raises:
+            UserError: `learner.teacher` is no teacher of the network.
+        """
+        student, teacher = describing(model), open_teacher(spec.teacher, model)
+        if not isinstance(teacher, KDSR) or not teacher.privileged:
+            raise UserError(
+                f"learner.teacher: {spec.teacher} holds no teacher; train one with model.estimator: teacher"
+            )
+        if (teacher.size, teacher.scale) != (student.size, student.scale):
+            raise UserError(
+                f"learner.teacher: {spec.teacher} has size {teacher.size} and scale {teacher.scale}, the student "
+                f"{student.size} and {student.scale}; make them those of the teacher"
+            )
+        return cls(spec, student, precision, teacher=teacher)
 
     def initial(self, network: Tensor) -> Tensor:
         """Returns the student's parameters (P,) with the teacher's restorer, and its layer from D′ to D.
@@ -46,8 +68,8 @@ class DistillLearner(EmbeddingLearner):
 
     def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
         """Computes the divergence, and the contrast if there is one."""
-        divergence = kl_divergence(self.told(lr, hr), said.distilled, self.temperature)
-        return {"kl": (self.weight, divergence), **super().terms(said, lr, hr)}
+        divergence = kl_divergence(self.told(lr, hr), said.distilled, self.spec.temperature)
+        return {"kl": (self.spec.weight, divergence), **super().terms(said, lr, hr)}
 
     def told(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Computes the teacher's D′ of images of T tasks, (T, N, 4C); it is a constant."""

@@ -7,14 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarestore.config.learner import Contrast, LossName
+from metarestore.config.learner import Distill, Finetune, Pretrain
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import Learner, Metrics, Precision, all_patches, each, squared_errors
-from metarestore.learners.losses import EPS, image_losses
 from metarestore.learners.precision import Bfloat16
 from metarestore.models.kdsr import KDSR, Embeddings, Estimator
 from metarestore.models.parameters import Params
@@ -38,26 +37,21 @@ class EmbeddingLearner(Learner):
     parameters has the slope of the sum of all losses.
 
     Args:
+        spec: Image loss; contrast between tasks, or None; outer steps at first in which the estimator alone learns,
+            from the losses of the embeddings. The contrast is of D′, not of D: how much of what the estimator knows
+            modulates the restorer is left to the images.
         model: KDSR with an estimator.
-        loss_name: Image loss.
-        eps: ε of the Charbonnier loss.
-        contrast: Contrast between tasks, or None. It is of D′, not of D: how much of what the estimator knows modulates
-            the restorer is left to the images.
-        warmup_steps: Outer steps at first in which the estimator alone learns, from the losses of the embeddings.
         precision: Arithmetic of the network.
     """
 
+    spec: Pretrain | Finetune | Distill
     model: KDSR
-    loss_name: LossName = "l1"
-    eps: float = EPS
-    contrast: Contrast | None = None
-    warmup_steps: int = 0
     precision: Precision = "float32"
 
     @property
     def inner_rule(self) -> InnerRule:
         """Adapts with the image loss: the shots are one task, and nothing else is known of them."""
-        return InnerRule(self.loss_name, self.eps)
+        return InnerRule(self.spec.loss, self.spec.charbonnier_eps)
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the losses of support and query together."""
@@ -65,20 +59,20 @@ class EmbeddingLearner(Learner):
         said = each(self._describe, params, self.model.seen(lr, hr))
         terms = self.terms(said, lr, hr)
         losses = sum((weight * term for weight, term in terms.values()), start=lr.new_zeros(len(lr)))
-        alone = step < self.warmup_steps
+        alone = step < self.spec.warmup_steps
         with torch.no_grad() if alone else nullcontext():  # then images are restored for the log alone
             restored = each(self._restore, params, lr, said.modulating)
-            errors = image_losses(self.loss_name, self.eps)(restored, hr)
+            errors = self.image_losses(restored, hr)
         losses = losses if alone else losses + errors
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse, {name: term.detach() for name, (_, term) in terms.items()})
 
     def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
         """Computes the losses of the embeddings of images (T, N, ...)."""
-        if self.contrast is None:
+        contrast = self.spec.contrast
+        if contrast is None:
             return {}
-        losses = contrastive_losses(said.distilled, self.contrast.temperature)
-        return {"contrast": (self.contrast.weight, losses)}
+        return {"contrast": (contrast.weight, contrastive_losses(said.distilled, contrast.temperature))}
 
     def _describe(self, params: Params, seen: Tensor) -> Embeddings:
         own = {name.removeprefix(ESTIMATOR): v for name, v in params.items() if name.startswith(ESTIMATOR)}
@@ -100,3 +94,14 @@ class EmbeddingLearner(Learner):
 
     def _arithmetic(self) -> Bfloat16 | nullcontext[None]:
         return Bfloat16() if self.precision == "bfloat16" else nullcontext()
+
+
+def describing(model: nn.Module) -> KDSR:
+    """Returns the network if it has an estimator of the degradation.
+
+    Raises:
+        TypeError: It has none.
+    """
+    if not isinstance(model, KDSR) or model.estimator is None:
+        raise TypeError("losses of embeddings need a network with an estimator")
+    return model

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metarestore.config.learner import LossName
-from metarestore.learners.losses import EPS
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class InnerRule:
         rates: Learned rate of each parameter, (P,): SGD takes it in place of its own rate.
     """
 
-    loss_name: LossName = "l1"
-    eps: float = EPS
+    loss_name: LossName
+    eps: float
     clip: float | None = None
     mask: Tensor | None = None
     rates: Tensor | None = None

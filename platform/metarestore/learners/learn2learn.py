@@ -106,9 +106,9 @@ def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Paramet
     """Wraps the network as learn2learn does."""
     if isinstance(learner, MetaSGDLearner):
         lrs = nn.ParameterList(list(rates.values()))
-        return _module("meta_sgd").MetaSGD(learner.model, first_order=learner.first_order, lrs=lrs)
+        return _module("meta_sgd").MetaSGD(learner.model, first_order=learner.spec.first_order, lrs=lrs)
     if isinstance(learner, MAMLLearner):
-        return maml_class()(learner.model, lr=learner.inner_lr, first_order=learner.first_order)
+        return maml_class()(learner.model, lr=learner.spec.inner_lr, first_order=learner.spec.first_order)
     return maml_class()(learner.model, lr=0.0)
 
 
@@ -131,15 +131,15 @@ def _grad(parameter: nn.Parameter) -> Tensor:
 def _pooled_loss(network: Any, task: Task, learner: PretrainLearner | MAMLLearner) -> tuple[Tensor, Tensor]:
     restored = network(torch.cat([task.support_lr, task.query_lr]))
     hr = torch.cat([task.support_hr, task.query_hr])
-    loss = image_loss(learner.loss_name, learner.eps)(restored, hr)
+    loss = image_loss(learner.spec.loss, learner.spec.charbonnier_eps)(restored, hr)
     return loss, nn.functional.mse_loss(restored[len(task.support_lr) :], task.query_hr)
 
 
 def _maml_loss(wrapped: Any, task: Task, learner: MAMLLearner, step: int) -> tuple[Tensor, Tensor]:
-    loss_of = image_loss(learner.loss_name, learner.eps)
+    loss_of = image_loss(learner.spec.loss, learner.spec.charbonnier_eps)
     network = wrapped.clone()
     losses = []
-    for weight in step_weights(learner.multi_step, learner.inner_steps, step):
+    for weight in step_weights(learner.multi_step, learner.spec.inner_steps, step):
         _adapt(network, learner, task.support_lr, task.support_hr)
         restored = network(task.query_lr)
         losses.append(weight * loss_of(restored, task.query_hr))
@@ -149,7 +149,7 @@ def _maml_loss(wrapped: Any, task: Task, learner: MAMLLearner, step: int) -> tup
 def _reptile_way(wrapped: Any, task: Task, learner: ReptileLearner) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     network = wrapped.clone()
     lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
-    for _ in range(learner.inner_steps):
+    for _ in range(learner.spec.inner_steps):
         _adapt(network, learner, lr, hr)
     after = dict(network.module.named_parameters())
     way = {name: (before - after[name]).detach() for name, before in learner.model.named_parameters()}
@@ -161,21 +161,21 @@ def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
     rule = learner.inner_rule
     factor = 1.0 if learner.rate_factors is None else float(learner.rate_factors)
     loss = image_loss(rule.loss_name, rule.eps)(network(lr), hr)
-    if learner.clip is None and learner.adapts is None:
+    if rule.clip is None and learner.adapts is None:
         network.adapt(factor * loss)
         return
     names, values = zip(*network.module.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, values, create_graph=not learner.first_order)
+    gradients = torch.autograd.grad(loss, values, create_graph=not learner.spec.first_order)
     kept = [
         gradient if learner.adapts is None or name in learner.adapts else None
         for name, gradient in zip(names, gradients, strict=True)
     ]
-    if learner.clip is not None:
+    if rule.clip is not None:
         norm = torch.cat([gradient.flatten() for gradient in kept if gradient is not None]).norm()
-        if float(norm.detach()) > learner.clip:
-            factor *= learner.clip / norm
+        if float(norm.detach()) > rule.clip:
+            factor *= rule.clip / norm
     kept = [None if gradient is None else factor * gradient for gradient in kept]
     if isinstance(learner, MetaSGDLearner):
         _module("meta_sgd").meta_sgd_update(network.module, network.lrs, kept)
     else:
-        network.module = _module("maml").maml_update(network.module, learner.inner_lr, kept)
+        network.module = _module("maml").maml_update(network.module, learner.spec.inner_lr, kept)

@@ -9,7 +9,7 @@ vectorised by `vmap`, derivatives are PyTorch's ordinary ones, taken outside of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -22,12 +22,23 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils import _pytree as pytree
 
-from metarestore.config.learner import LossName, MultiStep
+from metarestore.config.learner import (
+    ANIL,
+    FOMAML,
+    MAML,
+    BaseLearnerSpec,
+    Finetune,
+    MetaSGD,
+    MultiStep,
+    Pretrain,
+    Reptile,
+)
 from metarestore.decibels import decibels
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.losses import EPS, image_losses, norm_factors
+from metarestore.learners.losses import image_losses, norm_factors
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.precision import Bfloat16
+from metarestore.models.network import Network, collected_features
 from metarestore.models.parameters import Layout, Params
 from metarestore.tasks.task import Task
 
@@ -67,6 +78,30 @@ def restore(
     return output.to(lr.dtype)
 
 
+def restore_with_features(
+    model: Network,
+    params: Params,
+    lr: Tensor,
+    names: Sequence[str],
+    precision: Precision = "float32",
+    *,
+    hr: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Restores LR as `restore` does, and returns named features of the network, (N, channels, ...), with the images.
+
+    Args:
+        model: The network.
+        params: Its parameters.
+        lr: LR images (N, C, h, w).
+        names: Names of the features, some of the network's `feature_layers`.
+        precision: Arithmetic of the network.
+        hr: The HR images, for a teacher.
+    """
+    with collected_features(model, names) as features:
+        restored = restore(model, params, lr, precision, hr=hr)
+    return restored, {name: features[name].to(lr.dtype) for name in names}
+
+
 def each(function: Callable[..., _Result], *inputs: Any) -> _Result:
     """Applies a function to each of T tasks: everything in the inputs and the result has T as its first dimension.
 
@@ -85,10 +120,12 @@ class Learner(ABC):
     """A task loss.
 
     Attributes:
+        spec: Its options, as an experiment gives them.
         model: The network.
         precision: Arithmetic of the network.
     """
 
+    spec: BaseLearnerSpec
     model: nn.Module
     precision: Precision
 
@@ -130,11 +167,15 @@ class Learner(ABC):
         """Returns how to adapt to shots from all that was learned."""
         return self.inner_rule
 
-    def pooled_losses(self, params: Params, tasks: Task, name: LossName, eps: float) -> tuple[Tensor, Metrics]:
+    def image_losses(self, restored: Tensor, hr: Tensor) -> Tensor:
+        """Computes the losses of restored images (T, ...), (T,)."""
+        return image_losses(self.spec.loss, self.spec.charbonnier_eps)(restored, hr)
+
+    def pooled_losses(self, params: Params, tasks: Task) -> tuple[Tensor, Metrics]:
         """Computes the losses of support and query together, with the parameters as they are."""
         lr, hr = all_patches(tasks)
         restored = self.restore(params, lr, hr)
-        losses = image_losses(name, eps)(restored, hr)
+        losses = self.image_losses(restored, hr)
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse)
 
@@ -147,24 +188,40 @@ class Learner(ABC):
 
         return each(restore_one, *given)
 
+    def restore_with_features(
+        self, params: Params, lr: Tensor, names: Sequence[str], hr: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restores as `restore` does, and returns named features (T, N, channels, ...) of the network with the images.
+
+        Raises:
+            TypeError: The network is a module without named features.
+        """
+        model, given = self.model, (params, lr) if hr is None else (params, lr, hr)
+        if not isinstance(model, Network):
+            raise TypeError("only a Network has named features")
+
+        def restore_one(params: Params, lr: Tensor, hr: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+            return restore_with_features(model, params, lr, names, self.precision, hr=hr)
+
+        return each(restore_one, *given)
+
 
 @dataclass(frozen=True)
 class PretrainLearner(Learner):
     """Pre-training: L(θ; S∪Q), the mean over all patches of a task."""
 
+    spec: Pretrain | Finetune
     model: nn.Module
-    loss_name: LossName = "l1"
-    eps: float = EPS
     precision: Precision = "float32"
 
     @property
     def inner_rule(self) -> InnerRule:
         """Adapts with the loss of training."""
-        return InnerRule(self.loss_name, self.eps)
+        return InnerRule(self.spec.loss, self.spec.charbonnier_eps)
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the losses of support and query together."""
-        return self.pooled_losses(params, tasks, self.loss_name, self.eps)
+        return self.pooled_losses(params, tasks)
 
 
 @dataclass(frozen=True)
@@ -172,17 +229,11 @@ class MAMLLearner(Learner):
     """Model-agnostic meta-learning: L(U^k(θ; S); Q), where U is one step of gradient descent.
 
     Args:
+        spec: Number, rate, loss and clipping of the inner steps k; whether inner gradients count as constants (FOMAML),
+            which saves the double backward pass; how the query losses after each inner step are weighted.
         model: The network.
-        inner_steps: k, steps on the support set.
-        inner_lr: Rate of an inner step.
-        first_order: Whether inner gradients count as constants (FOMAML), which saves the double backward pass.
-        loss_name: Image loss of the outer level.
-        inner_loss: Image loss of the inner level, if it is another one.
-        eps: ε of Charbonnier losses.
-        clip: Largest norm of an inner gradient.
-        multi_step: Weights of the query losses after each inner step; None counts the last alone.
-        adapts: Names of the parameters that adapt (ANIL); None for all.
         precision: Arithmetic of the network.
+        adapts: Names of the parameters that adapt (ANIL); None for all.
         rate_factors: Factor of each task's inner rate, (T,); None counts as 1. The tasks must be as many.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning (ICML 2017), eq. 1 and section 5.2; with `adapts`, Raghu
@@ -190,41 +241,39 @@ class MAMLLearner(Learner):
     your MAML (ICLR 2019), eq. 4.
     """
 
+    spec: MAML | FOMAML | ANIL | MetaSGD | Reptile
     model: nn.Module
-    inner_steps: int = 1
-    inner_lr: float = 1e-2
-    first_order: bool = False
-    loss_name: LossName = "l1"
-    inner_loss: LossName | None = None
-    eps: float = EPS
-    clip: float | None = None
-    multi_step: MultiStep | None = None
-    adapts: frozenset[str] | None = None
     precision: Precision = "float32"
+    adapts: frozenset[str] | None = None
     rate_factors: Tensor | None = None
 
     @property
     def inner_rule(self) -> InnerRule:
         """Adapts as the inner loop does."""
-        return InnerRule(self.inner_loss or self.loss_name, self.eps, self.clip)
+        spec = self.spec
+        return InnerRule(spec.inner_loss or spec.loss, spec.charbonnier_eps, spec.inner_clip)
 
     def adapting(self, network: Layout, flat: Tensor) -> InnerRule:
         """Adapts to shots what adapts in the inner loop."""
         if self.adapts is None:
             return self.inner_rule
         ones = {name: torch.full(shape, float(name in self.adapts)) for name, shape in network.entries}
-        return InnerRule(self.inner_rule.loss_name, self.eps, self.clip, network.flatten(ones).to(flat))
+        return replace(self.inner_rule, mask=network.flatten(ones).to(flat))
+
+    @property
+    def multi_step(self) -> MultiStep | None:
+        """Weights of the query losses after each inner step; None counts the last alone."""
+        return None if isinstance(self.spec, Reptile) else self.spec.multi_step
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the query losses at the adapted parameters, or their weighted sum over the inner steps."""
-        losses_of = image_losses(self.loss_name, self.eps)
         adapted, losses = self._network(params), []
-        weights = step_weights(self.multi_step, self.inner_steps, step)
+        weights = step_weights(self.multi_step, self.spec.inner_steps, step)
         for number, weight in enumerate(weights, start=1):
             adapted = self.inner_step(adapted, params, tasks.support_lr, tasks.support_hr)
             if weight or number == len(weights):
                 restored = self.restore(adapted, tasks.query_lr)
-                losses.append(weight * losses_of(restored, tasks.query_hr))
+                losses.append(weight * self.image_losses(restored, tasks.query_hr))
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
         return loss, Metrics(loss.detach(), squared_errors(restored, tasks.query_hr))
 
@@ -237,14 +286,15 @@ class MAMLLearner(Learner):
     def inner_gradient(self, network: Params, lr: Tensor, hr: Tensor) -> Params:
         """Computes the clipped gradient of the inner loss with respect to the parameters that adapt."""
         moving = {name: value for name, value in network.items() if self.adapts is None or name in self.adapts}
-        if self.first_order or not all(value.requires_grad for value in moving.values()):
+        first_order, rule = self.spec.first_order, self.inner_rule
+        if first_order or not all(value.requires_grad for value in moving.values()):
             moving = {name: value.detach().requires_grad_() for name, value in moving.items()}
         with torch.enable_grad():
             restored = self.restore({**network, **moving}, lr)
-            losses = image_losses(self.inner_loss or self.loss_name, self.eps)(restored, hr)
-        gradient = slopes(losses, moving, differentiable=not self.first_order)
-        if self.clip is not None and gradient:
-            gradient = _scaled(gradient, norm_factors(gradient.values(), self.clip))
+            losses = image_losses(rule.loss_name, rule.eps)(restored, hr)
+        gradient = slopes(losses, moving, differentiable=not first_order)
+        if rule.clip is not None and gradient:
+            gradient = _scaled(gradient, norm_factors(gradient.values(), rule.clip))
         return gradient if self.rate_factors is None else _scaled(gradient, self.rate_factors)
 
     def part(self, chosen: slice) -> Self:
@@ -257,7 +307,7 @@ class MAMLLearner(Learner):
 
     def _rate(self, params: Params, name: str) -> float | Tensor:
         """Returns the inner rate of a parameter."""
-        return self.inner_lr
+        return self.spec.inner_lr
 
 
 def _scaled(params: Params, factors: Tensor) -> Params:

@@ -10,10 +10,8 @@ from torch.func import vmap
 
 from metarestore.config.learner import LossName
 
-EPS = 1e-3
 
-
-def image_loss(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], Tensor]:
+def image_loss(name: LossName, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Returns the mean error between images of one shape.
 
     Args:
@@ -28,7 +26,7 @@ def image_loss(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], T
     return nn.functional.l1_loss if name == "l1" else nn.functional.mse_loss
 
 
-def image_losses(name: LossName, eps: float = EPS) -> Callable[[Tensor, Tensor], Tensor]:
+def image_losses(name: LossName, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Returns what `image_loss` returns, for each of T tasks: (T, ...) to (T,)."""
     return vmap(image_loss(name, eps))
 

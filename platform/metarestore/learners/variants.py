@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,12 +32,11 @@ class MetaSGDLearner(MAMLLearner):
 
     def initial(self, network: Tensor) -> Tensor:
         """Returns the network's parameters (P,) with equal rates behind them, (2P,)."""
-        return torch.cat([network, torch.full_like(network, self.inner_lr)])
+        return torch.cat([network, torch.full_like(network, self.spec.inner_lr)])
 
     def adapting(self, network: Layout, flat: Tensor) -> InnerRule:
         """Adapts to shots with the learned rates."""
-        rule = self.inner_rule
-        return InnerRule(rule.loss_name, rule.eps, rule.clip, rates=flat[network.size :])
+        return replace(self.inner_rule, rates=flat[network.size :])
 
     def _network(self, params: Params) -> Params:
         return {name: value for name, value in params.items() if not name.startswith(RATE)}
@@ -61,13 +60,13 @@ class ReptileLearner(MAMLLearner):
         lr, hr = all_patches(tasks)
         way = {name: torch.zeros_like(value) for name, value in params.items()}
         adapted = params
-        for _ in range(self.inner_steps):
+        for _ in range(self.spec.inner_steps):
             for name, value in self.inner_gradient(adapted, lr, hr).items():
-                way[name] = way[name] + self.inner_lr * value
+                way[name] = way[name] + self.spec.inner_lr * value
             adapted = {name: value - way[name] for name, value in params.items()}
         with torch.no_grad():
             return way, self.losses(adapted, tasks, step)[1]
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the losses of all patches as the parameters are; only reported."""
-        return self.pooled_losses(params, tasks, self.loss_name, self.eps)
+        return self.pooled_losses(params, tasks)

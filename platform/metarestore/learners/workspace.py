@@ -14,12 +14,11 @@ from torch import Tensor
 
 from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Experiment
-from metarestore.learners.build import AnyLearner, build_learner
+from metarestore.learners.build import build_learner
 from metarestore.learners.describer import open_describer
-from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
-from metarestore.learners.learner import MAMLLearner
+from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.kdsr import KDSR
@@ -161,7 +160,7 @@ class Workspace:
         return open_describer(self.experiment.graph.estimator, self.study.scale).to(self.device)
 
     @cached_property
-    def learner(self) -> AnyLearner:
+    def learner(self) -> Learner:
         """The experiment's learner."""
         return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
 
@@ -312,7 +311,7 @@ class Workspace:
         learner = self.learner
         if inner is not None and isinstance(learner, MAMLLearner):
             learner = replace(learner, rate_factors=torch.tensor(inner, device=self.device))
-        if self.experiment.learner.backend == "learn2learn" and not isinstance(learner, EmbeddingLearner):
+        if self.experiment.learner.backend == "learn2learn" and isinstance(learner, PretrainLearner | MAMLLearner):
             found = reference_gradients(learner, self.learned, flat, tasks, step)
         else:
             found = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
-from metarestore.config.model import AnyModelSpec, FSRCNNModel
+from metarestore.config.model import BaseModelSpec, CompactSpec, ECBSRSpec, FSRCNNModel, KDSRModel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from metarestore.models.compact import Compact
+from metarestore.models.ecbsr import ECBSR
 from metarestore.models.fsrcnn import FSRCNN
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Channels, Network, Restore, seeded
 
+NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
+    FSRCNNModel: FSRCNN,
+    KDSRModel: KDSR,
+    CompactSpec: Compact,
+    ECBSRSpec: ECBSR,
+}
+"""What builds the network of each kind, from the scale and the keys of its specification."""
 
-def build_model(spec: AnyModelSpec, scale: int, seed: int) -> Network:
-    """Builds the network of an experiment, on the CPU, with initial weights drawn from `seed`."""
-    options = spec.model_dump(exclude={"kind"})
-    build = FSRCNN if isinstance(spec, FSRCNNModel) else KDSR
+
+def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
+    """Builds the network of an experiment, on the CPU, with initial weights drawn from `seed`.
+
+    Raises:
+        TypeError: The kind of network is not registered.
+    """
+    build = NETWORKS.get(type(spec))
+    if build is None:
+        raise TypeError(f"{type(spec).__name__} is not the specification of a registered network")
+    options = {name: getattr(spec, name) for name in type(spec).model_fields if name != "kind"}
     return seeded(build, seed, scale=scale, **options)
 
 

@@ -18,14 +18,11 @@ from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
-from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.parameters import Layout
 from metarestore.models.shipped import shipped
 
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
-
-_FREE = ("estimator", "embedding")
-"""What may differ between a KDSR and the one it starts from."""
 
 _SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
 
@@ -53,8 +50,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
     """Reads the parameters (P,) of a network that must be of the given kind.
 
-    A KDSR may start from one with another estimator, or without: the restorer is taken from it, the estimator from
-    `fresh`. Estimators start near 1, which is what a network without one has for an embedding.
+    A network may differ in what its class calls interchangeable; the class says what is taken then.
 
     Args:
         path: As for `load_model`.
@@ -70,18 +66,16 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Net
         model, found, found_scale = _read(path)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
-    wanted = spec.model_dump() | {"scale": scale}
-    given = found.model_dump() | {"scale": found_scale}
-    names = [name for name in wanted if name not in _FREE] if spec.kind == found.kind else ["kind"]
+    wanted, given = ({**dict(one), "scale": factor} for one, factor in ((spec, scale), (found, found_scale)))
+    names = [name for name in wanted if name not in fresh.interchangeable] if spec.kind == found.kind else ["kind"]
     differing = [name for name in names if wanted[name] != given[name]]
     if differing:
         text = ", ".join(f"{name} {given.get(name)} where {wanted[name]} is wanted" for name in differing)
         raise UserError(f"{key}: {path} holds another network ({text}); make model and scale those of the file")
-    if wanted.get("estimator") == given.get("estimator"):
-        return initial_vector(model)
-    layout, taken = Layout.of(fresh), dict(model.named_parameters())
-    own = dict(fresh.named_parameters())
-    return layout.flatten({name: (taken if name.startswith("restorer.") else own)[name].detach() for name in own})
+    try:
+        return Layout.of(fresh).flatten(fresh.started_from(model)).clone()
+    except ValueError as error:
+        raise UserError(f"{key}: {path} is nothing to start from: {error}; name another file") from error
 
 
 def network_hash(path: str | os.PathLike[str]) -> str:

@@ -5,13 +5,18 @@ Source: Dong, Loy, Tang, Accelerating the Super-Resolution Convolutional Neural 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.network import Channels, Network
-from metarestore.models.subpixel import KERNEL, subpixel_conv_transpose
+from metarestore.models.subpixel import KERNEL, PADDING, subpixel_conv_transpose
+
+_BICUBIC = 2
+"""Radius of bicubic upscaling, in LR pixels."""
 
 
 class FSRCNN(Network):
@@ -24,36 +29,49 @@ class FSRCNN(Network):
         s: Channels of the mapping layers.
         m: Number of mapping layers.
         residual: Whether the output is added to the bicubic upscaling, or is the image itself as published.
+        prelu: Whether each channel of a PReLU has a slope of its own, or all of a layer share one as published.
     """
 
     def __init__(
         self,
         scale: int,
-        channels: Channels = "y",
-        d: int = 56,
-        s: int = 12,
-        m: int = 4,
-        residual: Literal["bicubic", "none"] = "bicubic",
+        channels: Channels,
+        d: int,
+        s: int,
+        m: int,
+        residual: Literal["bicubic", "none"],
+        prelu: Literal["per_channel", "per_layer"],
     ) -> None:
         super().__init__()
         self.scale = scale
         self.channels = channels
         self.residual = residual
         planes = 1 if channels == "y" else 3
-        layers: list[nn.Module] = [nn.Conv2d(planes, d, 5, padding=2), nn.PReLU(d), nn.Conv2d(d, s, 1), nn.PReLU(s)]
+        self.mapping_layers = m
+
+        def rectifier(maps: int) -> nn.PReLU:
+            return nn.PReLU(maps if prelu == "per_channel" else 1)
+
+        layers: list[nn.Module] = [nn.Conv2d(planes, d, 5, padding=2), rectifier(d), nn.Conv2d(d, s, 1), rectifier(s)]
         for _ in range(m):
-            layers += [nn.Conv2d(s, s, 3, padding=1), nn.PReLU(s)]
-        self.body = nn.Sequential(*layers, nn.Conv2d(s, d, 1), nn.PReLU(d))
+            layers += [nn.Conv2d(s, s, 3, padding=1), rectifier(s)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(s, d, 1), rectifier(d))
         # Kept in the transposed convolution's shape, so that published checkpoints load.
         self.tail = nn.ConvTranspose2d(d, planes, KERNEL, stride=scale, padding=4, output_padding=scale - 1)
         self._initialise()
 
     @property
-    def reach(self) -> int:
-        """How far, in LR pixels, an output pixel looks around itself."""
+    def receptive_field(self) -> int:
+        """Radius, in LR pixels, of what an output pixel depends on."""
         convolutions = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
-        # The last layer, or the bicubic upscaling beside it, reaches at most 2 pixels.
-        return sum(layer.kernel_size[0] // 2 for layer in convolutions) + 2
+        body = sum(layer.kernel_size[0] // 2 for layer in convolutions)
+        return max(body + math.ceil(PADDING / self.scale), _BICUBIC if self.residual == "bicubic" else 0)
+
+    @property
+    def feature_layers(self) -> Mapping[str, str]:
+        """The maps after each part of the published network, its PReLU included."""
+        ends = {"features": 1, "shrinking": 3, "mapping": 3 + 2 * self.mapping_layers}
+        return {**{name: f"body.{end}" for name, end in ends.items()}, "expanding": f"body.{ends['mapping'] + 2}"}
 
     def _initialise(self) -> None:
         """Draws the published initialisation: He et al. for PReLU layers, N(0, 0.001) for the last one."""

@@ -7,9 +7,9 @@ numbers of parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from metarestore.models.dynamic import KERNEL, channels_last, dynamic_depthwise
 from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, start_around_one, start_bilinear
-from metarestore.models.linear_tail import REACH, Layer, linear_tail
+from metarestore.models.linear_tail import RADIUS, Layer, linear_tail
 from metarestore.models.network import Channels, Network, Restore
 
 EstimatorKind = Literal["student", "teacher", "none"]
@@ -92,8 +92,8 @@ class Estimator(nn.Module):
         )
         self.mix = nn.Sequential(nn.Linear(wide, wide), _rectifier(), nn.Linear(wide, wide), _rectifier())
         self.compress = nn.Sequential(nn.Linear(wide, features), _rectifier())
-        self.reach = 1 + 2 * blocks + 3
-        """How far, in pixels, a position of the last maps looks around itself."""
+        self.receptive_field = 1 + 2 * blocks + 3
+        """Radius, in pixels, of what a position of the last maps depends on."""
 
     def forward(self, images: Tensor) -> Embeddings:
         """Describes images (B, planes, h, w)."""
@@ -105,7 +105,7 @@ class Estimator(nn.Module):
         rows = max(strip // width, 1)
         total = images.new_zeros(())
         for top in range(0, height, rows):
-            first, last = max(top - self.reach, 0), min(top + rows + self.reach, height)
+            first, last = max(top - self.receptive_field, 0), min(top + rows + self.receptive_field, height)
             maps = self.body(channels_last(images[..., first:last, :]))
             total = total + maps[..., top - first :, :][..., :rows, :].sum(dim=(-2, -1))
         return self.embed(total / (height * width))
@@ -168,13 +168,15 @@ class KDSR(Network):
         ValueError: There is no such scale.
     """
 
+    interchangeable: ClassVar[tuple[str, ...]] = ("estimator", "embedding")
+
     def __init__(
         self,
         scale: int,
         size: SizeName,
-        estimator: EstimatorKind = "student",
-        channels: Channels = "rgb",
-        embedding: EmbeddingOf = "image",
+        estimator: EstimatorKind,
+        channels: Channels,
+        embedding: EmbeddingOf,
     ) -> None:
         super().__init__()
         if scale not in {2, 3, 4}:
@@ -183,6 +185,7 @@ class KDSR(Network):
         self.channels = channels
         self.size = size
         self.embedding_of = embedding
+        self.estimator_kind = estimator
         self.privileged = estimator == "teacher"
         self.features, blocks, depth = SIZES[size]
         planes = 3 + 3 * scale**2 if self.privileged else 3
@@ -205,9 +208,27 @@ class KDSR(Network):
         start_bilinear(restorer.head, restorer.grow, restorer.factors, restorer.tail)
 
     @property
-    def reach(self) -> int:
-        """How far, in LR pixels, an output pixel looks around itself, given the embedding."""
-        return 1 + 2 * len(self.restorer.blocks) + 1 + REACH
+    def receptive_field(self) -> int:
+        """Radius, in LR pixels, of what an output pixel depends on, given the embedding."""
+        return 1 + 2 * len(self.restorer.blocks) + 1 + RADIUS
+
+    @property
+    def feature_layers(self) -> Mapping[str, str]:
+        """The restorer's maps after its first convolution, its middle and last block, and before it upscales."""
+        last = len(self.restorer.blocks) - 1
+        parts = {"head": "head", "middle": f"blocks.{last // 2}", "blocks": f"blocks.{last}", "join": "join"}
+        return {name: f"restorer.{part}" for name, part in parts.items()}
+
+    def started_from(self, other: Network) -> dict[str, Tensor]:
+        """Returns the parameters of a KDSR; of one with another estimator, or without, the restorer's alone.
+
+        Estimators start near 1, which is what a network without one has for an embedding.
+        """
+        taken = super().started_from(other)
+        own = {name: parameter.detach() for name, parameter in self.named_parameters()}
+        if isinstance(other, KDSR) and self.estimator_kind == other.estimator_kind:
+            return taken
+        return {name: taken[name] if name.startswith("restorer.") else value for name, value in own.items()}
 
     def encode(self, lr: Tensor, hr: Tensor | None = None) -> Embeddings:
         """Describes the degradation of images by both embeddings.

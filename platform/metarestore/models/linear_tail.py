@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-REACH = 2
-"""How far, in LR pixels, an output pixel looks around itself, at any scale."""
+RADIUS = 2
+"""Radius, in LR pixels, of what an output pixel depends on, at any scale."""
 
 _SMALLEST, _FEWEST = 24, 1500
 """Sides of images and LR pixels of a batch from which on composing pays: the frame and the composition cost too."""
@@ -63,7 +63,7 @@ def layered_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
 def composed_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
     """Applies the layers to features (N, C, h, w), h and w at least 3: one convolution, and the frame by the layers."""
     kernel, bias = composed(layers)
-    inner = F.conv2d(features, kernel, bias, padding=REACH - 1)
+    inner = F.conv2d(features, kernel, bias, padding=RADIUS - 1)
     for layer in layers[:-1]:
         inner = F.pixel_shuffle(inner, layer.factor)
     scale = math.prod(layer.factor for layer in layers)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,28 @@ class Network(nn.Module, ABC):
         scale: Upscaling factor s.
         channels: Whether images are luma (C = 1) or RGB (C = 3).
         privileged: Whether it must be given the HR images too, as its second input: a teacher.
+        tile: Side, in LR pixels, of the overlapping tiles in which a network without a `receptive_field` restores.
+        interchangeable: Keys of the specification in which a network that this one starts from may differ.
     """
 
     scale: int
     channels: Channels
     privileged: bool = False
+    tile: int = 64
+    interchangeable: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
-    def reach(self) -> int:
-        """How far, in LR pixels, an output pixel looks around itself, given what `for_image` computes once."""
+    def receptive_field(self) -> int | None:
+        """Radius, in LR pixels, of what an output pixel depends on, given what `for_image` computes once.
+
+        None: it depends on the whole image, however large.
+        """
+
+    @property
+    def feature_layers(self) -> Mapping[str, str]:
+        """The named features: the path of the layer whose output each of them is, in the order of computation."""
+        return {}
 
     def for_image(self, lr: Tensor, crop: int | None = None) -> Restore:
         """Returns what restores parts of an image LR (1, C, h, w): what depends on all of it is computed once.
@@ -41,6 +54,41 @@ class Network(nn.Module, ABC):
         """
         del lr, crop
         return self
+
+    def started_from(self, other: Network) -> dict[str, Tensor]:
+        """Returns initial parameters by name, taken from a trained network that may differ in `interchangeable` keys.
+
+        Raises:
+            ValueError: The other network has nothing to start from.
+        """
+        return {name: parameter.detach() for name, parameter in other.named_parameters()}
+
+
+@contextmanager
+def collected_features(network: Network, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Collects named features of the network while it is called: each call replaces those of the call before.
+
+    It works under `vmap` and `functional_call`: what is collected belongs to the call, and must be returned from it.
+
+    Args:
+        network: The network.
+        names: Some of its `feature_layers`.
+
+    Raises:
+        ValueError: The network has no such feature.
+    """
+    known, found = network.feature_layers, dict[str, Tensor]()
+
+    def collect(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda module, inputs, output: found.update({name: output})
+
+    with ExitStack() as hooks:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"the network has no feature '{name}'; it has {', '.join(known) or 'none'}")
+            handle = network.get_submodule(known[name]).register_forward_hook(collect(name))
+            hooks.callback(handle.remove)
+        yield found
 
 
 _Built = TypeVar("_Built", bound=nn.Module)

@@ -17,6 +17,7 @@ from metarestore.models.colour import rgb_to_gray
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network, Restore
 from metarestore.models.self_ensemble import self_ensemble
+from metarestore.models.tiles import tiled
 
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +48,8 @@ def image_restorer(
     stays gray; alpha is restored as a gray picture of its own. Anything else is a `UserError`.
 
     Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
-    strips do not show; what a network computes from the whole image is computed once for all strips.
+    strips do not show; what a network computes from the whole image is computed once for all strips. A network without
+    a receptive field restores overlapping tiles of its stated size, which fade into each other.
 
     Args:
         network: The network.
@@ -93,7 +95,9 @@ def _by_strips(
 ) -> NDArray[Any]:
     """Restores an image (1, 3, h, w) to values of `dtype`, (s·h, s·w, 3), or (s·h, s·w, 1) if `gray`."""
     height, width = image.shape[-2:]
-    rows, margin, strips = max(strip // width, 1), network.reach, []
+    rows, margin, strips = max(strip // width, 1), network.receptive_field, []
+    if margin is None:
+        part, margin, rows = tiled(part, network.tile, network.scale), 0, height
     for top in range(0, height, rows):
         first, last = max(top - margin, 0), min(top + rows + margin, height)
         restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)

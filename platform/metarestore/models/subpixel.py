@@ -28,9 +28,9 @@ def subpixel_weight(weight: Tensor, scale: int) -> Tensor:
     Source: Shi et al., Is the deconvolution layer the same as a convolutional layer? (2016).
     """
     inputs, outputs = weight.shape[:2]
-    reach = math.ceil(PADDING / scale)
-    taps = 2 * reach + 1
-    front = scale * reach - PADDING
+    radius = math.ceil(PADDING / scale)
+    taps = 2 * radius + 1
+    front = scale * radius - PADDING
     back = scale * taps - KERNEL - front
     split = F.pad(weight, (front, back, front, back)).reshape(inputs, outputs, taps, scale, taps, scale)
     return split.flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(outputs * scale**2, inputs, taps, taps)

@@ -16,9 +16,9 @@ from torch import Tensor
 from metarestore import __version__
 from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.dump import dump_yaml
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind, measure, takes_prior
+from metarestore.config.estimators import measure, takes_prior
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import Distill
+from metarestore.config.network_path import network_paths
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
@@ -114,13 +114,8 @@ def study_record(study: Study) -> dict[str, Any]:
         mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.COMPARE)
     )
     described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
-    if study.experiment.training.init is not None:
-        described["init"] = network_hash(study.experiment.training.init)
-    if isinstance(study.experiment.learner, Distill):
-        described["teacher"] = network_hash(study.experiment.learner.teacher)
-    estimator = estimate_behind(experiment.graph.estimator)
-    if isinstance(estimator, DescriptorEstimator):
-        described["describer"] = network_hash(estimator.network)
+    if networks := network_paths(experiment):
+        described["networks"] = {key: network_hash(path) for key, path in networks.items()}
     if experiment.graph.prior is not None and takes_prior(experiment.graph.estimator):
         described["prior"] = _prior_hash(experiment.graph.prior.graph)
     described["images"] = {split: str(source) for split, source in study.images.items()}
