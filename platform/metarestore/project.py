@@ -32,8 +32,7 @@ from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.graphs.prior import earlier_relations
-from metarestore.learners.workspace import Study
+from metarestore.learners.study import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.spec import PairsSpec, ProtocolSpec, Scale, SyntheticSpec, TaskSpec
@@ -350,6 +349,8 @@ def _check_prior(study: Study) -> None:
     """Finds out before the training whether the prior can be used."""
     graph = study.experiment.graph
     if graph.prior is not None and takes_prior(graph.estimator):
+        from metarestore.graphs.prior import earlier_relations
+
         earlier_relations(graph.prior.graph, measure(estimate_behind(graph.estimator)), study.auxiliary)
 
 

@@ -14,7 +14,8 @@ from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
 from metarestore.config.grid import Cell, Grid
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Workspace
 from metarestore.project import Project, resolve
 from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
 from metarestore.training.run import study_record

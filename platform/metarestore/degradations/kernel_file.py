@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from scipy import io
 
 from metarestore.degradations.base import DegradationDraw, Drawn, Parameter, Params, number, register
 from metarestore.degradations.blur import KernelBlur
@@ -41,7 +40,6 @@ _UNREADABLE = (
     TypeError,
     ValueError,
     cv2.error,
-    io.matlab.MatReadError,
     zlib.error,
 )
 
@@ -177,7 +175,13 @@ def _opened(path: Path) -> dict[str, _Array]:
 
 
 def _open_mat(path: Path) -> dict[str, _Array]:
-    return {name: np.asarray(value) for name, value in io.loadmat(path).items() if not name.startswith("__")}
+    from scipy import io
+
+    try:
+        variables = io.loadmat(path)
+    except io.matlab.MatReadError as error:
+        raise ValueError(str(error)) from error
+    return {name: np.asarray(value) for name, value in variables.items() if not name.startswith("__")}
 
 
 def _open_npy(path: Path) -> dict[str, _Array]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +18,7 @@ from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner
+from metarestore.learners.study import Study
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.kdsr import KDSR
@@ -35,40 +34,13 @@ from metarestore.tasks.few_shot import (
     ShotTasks,
     SyntheticTarget,
 )
-from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.images import ImageStore
 from metarestore.tasks.open import open_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
 _SEEN = 256
 """Side of the part of a shot that estimators look at, in HR pixels."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """One experiment with everything its names stand for: plain data that is sent to workers.
-
-    Attributes:
-        experiment: The resolved configuration.
-        auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
-        target: Specification of the target distribution.
-        images: Where the photographs of each split are.
-    """
-
-    experiment: Experiment
-    auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
-    target: SyntheticSpec | PairsSpec
-    images: Mapping[Split, ImageSource]
-
-    @cached_property
-    def key(self) -> str:
-        """A name for the study's content: equal studies share an opened workspace."""
-        return hashlib.blake2b(pickle.dumps(self), digest_size=8).hexdigest()
-
-    @property
-    def scale(self) -> int:
-        """Upscaling factor of the target, and so of everything in the study."""
-        return self.target.scale
 
 
 @dataclass(frozen=True)

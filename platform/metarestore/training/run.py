@@ -23,7 +23,8 @@ from metarestore.errors import UserError
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import network_hash, save_model, write_atomically
 from metarestore.tasks.spec import SyntheticSpec
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
