@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, cast
 
 import typer
-from rich.console import Console
 
+from metarestore.console import bars, console
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
     from metarestore.descriptors.describe import Description, Progress
     from metarestore.models.network import Network
     from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
-
-console = Console()
 
 
 class _Describe(Protocol):
@@ -65,11 +63,8 @@ def describe(
     figure: Annotated[Path | None, typer.Option(help="PNG file for a map of all descriptors.")] = None,
 ) -> None:
     """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
-    from metarestore.descriptors.describe import require_describer
-    from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
-    from metarestore.models.checkpoint import load_model, require_writable
-    from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
-    from metarestore.reports.pictures import save_png
+    from metarestore.models.checkpoint import load_model, network_file, require_writable
+    from metarestore.tasks.photographs import list_photographs
 
     if not images and not task:
         raise UserError("describe: say what to describe, with --images DIR or --task NAME")
@@ -78,6 +73,15 @@ def describe(
         require_writable(figure, "--figure")
         if figure.suffix.lower() != ".png":
             raise UserError(f"--figure: {figure}: pictures are written as PNG; end the name in .png")
+    network_file(model)
+    for folder in images or ():
+        list_photographs(folder)
+
+    from metarestore.descriptors.describe import require_describer
+    from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
+    from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
+    from metarestore.reports.pictures import save_png
+
     network = require_describer(load_model(model), sees_hr=not images)
     options = _Options(draws, patches, patch, data, seed, crop)
     jobs = _jobs(network, images or [], task or [], options)
@@ -173,8 +177,6 @@ def _described(job: _Job) -> Description:
 @contextmanager
 def _bar(name: str, total: int) -> Iterator[Progress]:
     """Draws a bar while items are described; none on a pipe or in a log file."""
-    from rich.progress import Progress as Bars
-
-    with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
-        line = bars.add_task(name, total=total)
-        yield lambda _, done, total: bars.update(line, completed=done, total=total)
+    with bars() as shown:
+        line = shown.add_task(name, total=total)
+        yield lambda _, done, total: shown.update(line, completed=done, total=total)

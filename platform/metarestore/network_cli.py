@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 
+from metarestore.console import console
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
     from metarestore.tasks.spec import Scale
-
-console = Console()
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
 Crop = Annotated[
@@ -50,12 +48,9 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
-    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
-    from metarestore.evaluation.protocol import evaluate_protocol
-    from metarestore.evaluation.results import write_json
-    from metarestore.models.checkpoint import load_model, require_writable
-    from metarestore.models.restore import image_restorer
+    from metarestore.models.checkpoint import load_model, network_file, require_writable
     from metarestore.project import Project
+    from metarestore.tasks.photographs import list_photographs
 
     if bicubic == (model is not None):
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
@@ -65,6 +60,15 @@ def evaluate(
         raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
     if json_file is not None:
         require_writable(json_file, "--json")
+    if model is not None:
+        network_file(model)
+    list_photographs(data)
+
+    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
+    from metarestore.evaluation.protocol import evaluate_protocol
+    from metarestore.evaluation.results import write_json
+    from metarestore.models.restore import image_restorer
+
     restore = bicubic_restore(scale)
     if model is not None:
         network = load_model(model)
@@ -106,18 +110,21 @@ def restore(
     ] = None,
 ) -> None:
     """Restores one photograph with a trained network."""
-    from metarestore.descriptors.file import chosen_embedding
-    from metarestore.models.checkpoint import load_model
-    from metarestore.models.restore import image_restorer
+    from metarestore.models.checkpoint import load_model, network_file
     from metarestore.tasks.images import read_image, write_image
 
     if embedding is not None and crop is not None:
         raise UserError(
             "--estimate-on: does not go with --embedding, in place of which nothing is estimated; leave it out"
         )
+    network_file(model)
+    pixels = read_image(photo).pixels
+
+    from metarestore.descriptors.file import chosen_embedding
+    from metarestore.models.restore import image_restorer
+
     network = load_model(model)
     chosen = None if embedding is None else chosen_embedding(embedding, model, network)
-    pixels = read_image(photo).pixels
     restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(pixels)
     write_image(out, restored)
     console.print(

@@ -16,8 +16,7 @@ from ray import tune
 
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment, RayEngine
-from metarestore.config.keypath import format_path
-from metarestore.config.search_check import candidates, shots_unheld
+from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
 from metarestore.engines.cluster import connect
@@ -91,12 +90,9 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
     Raises:
         UserError: There is no search, or a value of it does not fit the tasks, the photographs or the network.
     """
-    if not experiment.search:
-        raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
+    require_search(experiment)
     if experiment.tuning.metric == "validation" and "validation" not in resolve(experiment, root).images:
         raise UserError("tuning.metric: validation needs data.validation; name a folder, or write held_out_shots")
-    if unheld := [f"{format_path(problem.path)}: {problem.text}" for problem in shots_unheld(experiment)]:
-        raise UserError(unheld)
     space = Space(experiment.search)
     problems: list[str] = []
     seen: set[str] = set()
