@@ -15,8 +15,10 @@ from metarestore.errors import UserError
 from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
 
 KINDS = ("tasks", "graphs", "experiments")
-_RESOLVED = ("graph", "learner.kind", "learner.teacher", "learner.warmup_steps", "training.patch", "training.init")
-_RESOLVED += ("adaptation.patch", "adaptation.alternatives")
+_RESOLVED = (
+    *("graph", "learner.kind", "learner.teacher", "learner.warmup_steps", "training.patch", "training.init"),
+    *("adaptation.patch", "adaptation.alternatives"),
+)
 """Keys that decide whether an experiment can be resolved, of those that may be searched."""
 
 

@@ -305,8 +305,8 @@ def _resume_command(folder: Path) -> str:
     """Returns the command that was given, with what makes it continue the run in `folder`."""
     given = sys.argv[1:]
     named = any(word == "--out" or word.startswith("--out=") for word in given)
-    more = [*([] if "--resume" in given else ["--resume"]), *([] if named else ["--out", folder])]
-    return command_line("metarestore", *given, *more)
+    resume = [] if "--resume" in given else ["--resume"]
+    return command_line("metarestore", *given, *resume, *([] if named else ["--out", str(folder)]))
 
 
 def _say_where(folder: Path, root: Path) -> None:

@@ -113,7 +113,9 @@ def _jobs(network: Network, folders: Sequence[Path], patterns: Sequence[str], op
 
 def _names(folders: Sequence[Path], tasks: Sequence[str]) -> list[str]:
     """Names folders by their last part, or by the whole path where others have the same."""
-    short = [folder.resolve().name for folder in folders]
+    from metarestore.config.document import followed
+
+    short = [followed(folder).name for folder in folders]
     uses = Counter([*short, *tasks])
     names = [name if name and uses[name] == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
     twice = next((name for name, count in Counter([*names, *tasks]).items() if count > 1), None)

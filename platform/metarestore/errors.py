@@ -46,6 +46,16 @@ _WORDS = (
 """What libraries are known to say, and what helps."""
 
 
+def remedy(error: OSError, otherwise: str) -> str:
+    """Returns what helps against an error of the system; `otherwise` where nothing better is known.
+
+    >>> remedy(OSError(errno.ELOOP, "Too many levels of symbolic links"), "check the path")
+    'its symbolic links form a loop; remove one of them'
+    """
+    special = {errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT}
+    return _REMEDIES[error.errno] if error.errno in special else otherwise
+
+
 def system_problem(error: OSError | RuntimeError | MemoryError) -> str:
     """Returns one line for an error from outside of metarestore: where, what, and what to do.
 
@@ -53,13 +63,13 @@ def system_problem(error: OSError | RuntimeError | MemoryError) -> str:
     'runs/a/state.json: No space left on device; make room, then repeat the command'
     """
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    remedy = next((remedy for words, remedy in _WORDS if words in said), "")
+    advice = next((advice for words, advice in _WORDS if words in said), "")
     if isinstance(error, OSError) and error.strerror:
         paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
         said = f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror
-        remedy = remedy or _REMEDIES.get(error.errno or 0, "")
+        advice = advice or _REMEDIES.get(error.errno or 0, "")
     elif isinstance(error, MemoryError):
-        said, remedy = said or "not enough memory", _REMEDIES[errno.ENOMEM]
-    elif not remedy:
+        said, advice = said or "not enough memory", _REMEDIES[errno.ENOMEM]
+    elif not advice:
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return f"{said}; {remedy or 'for the traceback, repeat the command with --debug'}"
+    return f"{said}; {advice or 'for the traceback, repeat the command with --debug'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from metarestore.config.document import Document, display_path, project_root, read_document, validate
+from metarestore.config.document import Document, display_path, followed, project_root, read_document, validate
 from metarestore.config.estimators import (
     DescriptorEstimator,
     estimate_behind,
@@ -27,6 +26,7 @@ from metarestore.config.grid_check import check_grid
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.learner import Distill
 from metarestore.config.overrides import Override, merge
+from metarestore.config.pattern import matching
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
@@ -126,7 +126,7 @@ class Project:
             UserError: It stands for nothing, or names a protocol, or a file is wrong or not for this scale.
         """
         known = self.names("tasks")
-        matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != without]
+        matches = [name for name in matching(pattern, known) if name != without]
         found = {name: self.task(name, key, scale) for name in matches}
         if pattern in found and isinstance(found[pattern], ProtocolSpec):
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
@@ -168,7 +168,7 @@ class Project:
             if edge.source not in specs:
                 hint = did_you_mean(edge.source, specs, noun="distributions")
                 raise UserError(f"graph.edges: '{edge.source}' is not among the auxiliary distributions{hint}")
-        forbidden = [{name for name in specs if fnmatch.fnmatchcase(name, pattern)} for pattern in graph.forbidden]
+        forbidden = [set(matching(pattern, specs)) for pattern in graph.forbidden]
         for pattern, names in zip(graph.forbidden, forbidden, strict=True):
             if not names:
                 hint = did_you_mean(pattern, specs, noun="distributions")
@@ -358,7 +358,7 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
     training, learner, graph = experiment.training, experiment.learner, experiment.graph
     if graph.prior is not None:
-        prior = graph.prior.model_copy(update={"graph": (root / graph.prior.graph).resolve()})
+        prior = graph.prior.model_copy(update={"graph": followed(root / graph.prior.graph)})
         graph = graph.model_copy(update={"prior": prior})
     if training.init is not None:
         training = training.model_copy(update={"init": _network(training.init, root, "training.init")})
@@ -372,14 +372,14 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
 
 
 def _network(given: Path, root: Path, key: str) -> Path:
-    path = (root / given).resolve()
+    path = followed(root / given)
     if path.exists():
         return path
     known = shipped()
     if str(given) not in known:
         hint = did_you_mean(str(given), known, noun="shipped networks")
         raise UserError(f"{key}: there is no {path}; give a run's folder or its model.safetensors{hint}")
-    return known[str(given)].resolve()
+    return followed(known[str(given)])
 
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
@@ -387,7 +387,7 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    named: dict[Split, Path] = {split: (root / folder).resolve() for split, folder in folders.items() if folder}
+    named: dict[Split, Path] = {split: followed(root / folder) for split, folder in folders.items() if folder}
     for split, folder in named.items():
         twin = next((other for other in named if other != split and named[other] == folder), None)
         if twin:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from metarestore.config.base import Strict
-from metarestore.errors import UserError
+from metarestore.config.document import followed
+from metarestore.errors import UserError, remedy
 from metarestore.tasks.embedded import EMBEDDED, embedded_path
 from metarestore.tasks.photographs import Photograph, list_photographs, read_image, write_image
 
@@ -238,9 +239,11 @@ def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
     else:
         for path in files.values():
             try:
-                real, state = path.resolve(), path.stat()
+                real, state = followed(path), path.stat()
             except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}); remove it or mend the link") from error
+                raise UserError(
+                    f"{path}: cannot be read ({error.strerror}); {remedy(error, 'remove it or mend the link')}"
+                ) from error
             parts.append((str(real), state.st_size, state.st_mtime_ns))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 

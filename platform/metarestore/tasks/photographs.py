@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.errors import UserError
+from metarestore.errors import UserError, remedy
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
@@ -43,8 +45,15 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); {remedy(error, 'check the path and its permissions')}"
+        ) from error
     pixels = _decode(data)
+    if pixels is None and (size := stated_size(data.tobytes())) is not None and size[0] * size[1] > largest_image():
+        raise UserError(
+            f"{path}: has {size[0]}x{size[1]} pixels, more than the {largest_image()} that are decoded; cut it into "
+            f"parts, or set OPENCV_IO_MAX_IMAGE_PIXELS={size[0] * size[1]} if there is memory for it"
+        )
     if pixels is None:
         raise UserError(f"{path}: damaged, or not {_FORMATS} inside; convert it or remove it")
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -62,6 +71,29 @@ def _decode(data: NDArray[np.uint8]) -> NDArray[np.integer | np.floating] | None
         return cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:  # an empty file, or more pixels than OpenCV's limit
         return None
+
+
+def largest_image() -> int:
+    """Returns how many pixels OpenCV decodes at most; it keeps this as a guard against files that lie about it."""
+    given = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
+    return int(given) if given.isdigit() else 1 << 30
+
+
+def stated_size(data: bytes) -> tuple[int, int] | None:
+    """Returns width and height as the header of an image file states them; None if it has no header that is known."""
+    from PIL import Image
+
+    Image.init()
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+        opened, accepts = Image.OPEN.get(kind, (None, None))
+        if opened is None or (accepts is not None and accepts(data[:16]) is not True):
+            continue
+        try:
+            # `Image.open` would refuse a large image before it says how large it is.
+            return opened(io.BytesIO(data), "").size
+        except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error):
+            return None
+    return None
 
 
 def _to_8_bit(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -135,7 +167,9 @@ def _files(folder: Path) -> list[Path]:
     except NotADirectoryError as error:
         raise UserError(f"{folder}: is a file; give the folder that holds the photographs") from error
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+        raise UserError(
+            f"{folder}: cannot be listed ({error.strerror}); {remedy(error, 'check its permissions')}"
+        ) from error
 
 
 def _is_hidden(path: Path) -> bool:
