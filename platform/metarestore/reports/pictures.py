@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metarestore.errors import UserError
 from metarestore.evaluation.results import Example
+from metarestore.reports.fonts import number_what_no_font_has
 from metarestore.reports.style import GREY, house_style
 
 Pixels = NDArray[np.uint8]
@@ -102,6 +103,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: pictures are written as PNG; end the name in .png")
+    number_what_no_font_has(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
