@@ -86,7 +86,7 @@ def _memory() -> str:
         return "unknown"
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
-    granted = limit.read_text().strip() if limit.is_file() else "max"
+    granted = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     if granted != "max" and int(granted) < present:
         return f"{int(granted) / _GIB:.1f} of {present / _GIB:.1f} GiB"
     return f"{present / _GIB:.1f} GiB"

@@ -75,7 +75,7 @@ def run_grid(
         display.start(len(plans), len(finished), len(units))
         execute(units, experiment.engine, driver)
         result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
-        for path in publish_grid(result, (out / "config.yaml").read_text(), out, command):
+        for path in publish_grid(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
             parent.artifact(path)
     return result
 

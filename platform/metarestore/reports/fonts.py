@@ -52,9 +52,7 @@ def number_what_no_font_has(figure: Figure) -> None:
         text.set_text(_numbered(text.get_text(), undrawable))
     if new := list(_numbers)[known:]:
         legend = ", ".join(f"[{_numbers[word]}] is {word}" for word in new)
-        _log.warning(
-            "no installed font has these words, so pictures show numbers: %s; install one, e.g. Noto", legend
-        )
+        _log.warning("no installed font has these words, so pictures show numbers: %s; install one, e.g. Noto", legend)
 
 
 @cache

@@ -14,6 +14,7 @@ from rich.text import Text
 from metarestore.config.estimators import CONTROLS
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.evaluation.statistics import Difference, Estimate, mean_and_error, paired_difference
+from metarestore.reports.markdown import markdown_text
 from metarestore.reports.style import signed
 
 FROM_TARGET = "target_only"
@@ -93,7 +94,7 @@ def markdown_table(study: StudyResult) -> str:
     """Writes the figures of every arm as a Markdown table, for results that are kept in a repository."""
     cells = table_cells(study)
     rule = [":--"] + ["--:"] * (len(cells.headings) - 1)
-    lines = [" | ".join(text.replace("|", "\\|") for text in row) for row in (cells.headings, *cells.rows)]
+    lines = [" | ".join(markdown_text(text) for text in row) for row in (cells.headings, *cells.rows)]
     return "\n".join(
         ["| " + line + " |" for line in (lines[0], " | ".join(rule), *lines[1:])] + ["", cells.caption, ""]
     )

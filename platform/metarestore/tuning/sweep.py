@@ -174,7 +174,7 @@ def _publish(result: SweepResult, experiment: Experiment, out: Path, parent: Run
         dump_yaml(best_experiment(experiment, best), out / "best.yaml", header="\n".join(lines))
         parent.metrics({f"best_{result.metric}": best.metric}, best.step)
         parent.artifact(out / "best.yaml")
-    for path in publish_sweep(result, (out / "config.yaml").read_text(), out, command):
+    for path in publish_sweep(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
         parent.artifact(path)
 
 
