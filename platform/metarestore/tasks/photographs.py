@@ -21,6 +21,12 @@ _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 _HIDDEN_ON_WINDOWS = frozenset({"thumbs.db", "desktop.ini"})
 
 
+_MOST_PIXELS = 1 << 30
+"""Pixels that OpenCV decodes, as a guard against files that lie, unless OPENCV_IO_MAX_IMAGE_PIXELS says otherwise."""
+_LONGEST_SIDE = 1_000_000
+"""The limit of libpng; OpenCV's own is 2^20."""
+
+
 class Photograph(NamedTuple):
     """A decoded photograph.
 
@@ -49,12 +55,8 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
             f"{path}: cannot be read ({error.strerror}); {remedy(error, 'check the path and its permissions')}"
         ) from error
     pixels = _decode(data)
-    if pixels is None and (size := stated_size(data.tobytes())) is not None and size[0] * size[1] > largest_image():
-        raise UserError(
-            f"{path}: has {size[0]}x{size[1]} pixels, more than the {largest_image()} that are decoded; cut it into "
-            f"parts, or set OPENCV_IO_MAX_IMAGE_PIXELS={size[0] * size[1]} if there is memory for it"
-        )
     if pixels is None:
+        _refuse_oversized(path, data)
         raise UserError(f"{path}: damaged, or not {_FORMATS} inside; convert it or remove it")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {pixels.dtype} pixels; convert it to 8 or 16 bits per channel, or remove it")
@@ -73,13 +75,22 @@ def _decode(data: NDArray[np.uint8]) -> NDArray[np.integer | np.floating] | None
         return None
 
 
-def largest_image() -> int:
-    """Returns how many pixels OpenCV decodes at most; it keeps this as a guard against files that lie about it."""
+def _refuse_oversized(path: str | os.PathLike[str], data: NDArray[np.uint8]) -> None:
+    """Raises `UserError` if a file that was not decoded states more pixels than OpenCV decodes: it may be undamaged."""
+    width, height = _stated_size(data.tobytes()) or (0, 0)
     given = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
-    return int(given) if given.isdigit() else 1 << 30
+    limit = int(given) if given.isdigit() else _MOST_PIXELS
+    states = f"{path}: states a width of {width} and a height of {height} pixels"
+    if max(width, height) > _LONGEST_SIDE:
+        raise UserError(f"{states}, and sides above {_LONGEST_SIDE} are not decoded; cut it into parts")
+    if width * height > limit:
+        raise UserError(
+            f"{states}, and images above {limit} pixels are not decoded; cut it into parts, or set "
+            f"OPENCV_IO_MAX_IMAGE_PIXELS={width * height} if there is memory for it"
+        )
 
 
-def stated_size(data: bytes) -> tuple[int, int] | None:
+def _stated_size(data: bytes) -> tuple[int, int] | None:
     """Returns width and height as the header of an image file states them; None if it has no header that is known."""
     from PIL import Image
 
