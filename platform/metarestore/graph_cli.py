@@ -52,9 +52,11 @@ def graph_show(
 def graph_explain(path: Source, target: Target = None) -> None:
     """Says in words what a target resembles, how sure that is, what is learned, and what would make it surer."""
     from metarestore.graphs.graph import load_graph, relations_of, weights_of
-    from metarestore.reports.graph_words import explain
 
     graph = load_graph(path)
+
+    from metarestore.reports.graph_words import explain
+
     for index, name in enumerate(_targets(graph, target)):
         paragraphs = explain(relations_of(graph, name), weights_of(graph, name))
         console.print(*[""] * bool(index), *paragraphs, sep="\n", highlight=False, markup=False)
