@@ -31,6 +31,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from metarestore.errors import UserError
@@ -57,7 +58,9 @@ _log = logging.getLogger(__name__)
 
 def tracking_uri(root: Path) -> str:
     """Returns the address of the store: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
+    # By the library's own class: a folder may have any character, `?` and `#` among them.
+    own = URL.create("sqlite", database=str(root.absolute() / "mlflow.db"))
+    return os.environ.get("MLFLOW_TRACKING_URI") or own.render_as_string(hide_password=False)
 
 
 def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -321,8 +324,8 @@ def _metrics(record: Record) -> list[Metric]:
 
 def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
     """Locks a SQLite store against other processes of ours while it may be created."""
-    path = uri.removeprefix("sqlite:///")
-    return FileLock(f"{path}.lock") if path != uri and path else nullcontext()
+    path = make_url(uri).database if uri.startswith("sqlite:///") else None
+    return FileLock(f"{path}.lock") if path else nullcontext()
 
 
 def _reason(error: Exception) -> str:
