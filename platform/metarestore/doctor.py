@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -182,7 +183,7 @@ def _photographs() -> list[Finding]:
 def _cache() -> list[Finding]:
     from metarestore.tasks.images import cache_folder  # noqa: PLC0415
 
-    elsewhere = f"export METARESTORE_CACHE={Path(tempfile.gettempdir()) / 'metarestore'}"
+    elsewhere = f"export METARESTORE_CACHE={shlex.quote(str(Path(tempfile.gettempdir()) / 'metarestore'))}"
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
