@@ -13,6 +13,7 @@ from metarestore.config.search_check import require_search
 from metarestore.config.search_space import lies_in
 from metarestore.errors import UserError
 from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
+from metarestore.tasks.spec import SyntheticSpec
 
 KINDS = ("tasks", "graphs", "experiments")
 _RESOLVED = (
@@ -77,8 +78,14 @@ def require_resolvable(experiment: Experiment, root: Path, *, arms: bool) -> Non
         UserError: An experiment, or one of its arms, cannot be resolved, or a folder of its holds no photographs.
     """
     for single in arm_experiments(experiment).values() if arms else (experiment,):
-        for source in resolve(single, root).images.values():
-            source.files()
+        study = resolve(single, root)
+        used = {
+            "train": any(isinstance(spec, SyntheticSpec) for spec in (study.target, *study.auxiliary.values())),
+            "test": isinstance(study.target, SyntheticSpec),
+        }
+        for split, source in study.images.items():
+            if used.get(split):
+                source.files()
 
 
 def require_searchable_names(experiment: Experiment, root: Path) -> None:
