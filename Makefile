@@ -63,8 +63,8 @@ bench: $(READY)
 
 # The gallery is drawn anew, so that it shows the catalogue as it is.
 docs: .venv/.docs
-	@rm -rf docs/gallery
-	@$(BIN)/metarestore tasks gallery --out docs/gallery
+	@rm -rf docs/catalogue
+	@$(BIN)/metarestore tasks gallery --out docs/catalogue
 	@$(BIN)/zensical build --clean --strict
 
 .venv/.docs: $(READY)

@@ -57,3 +57,72 @@ def test_the_new_operation_of_the_page_passes_the_laws(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 30
+
+
+# What a documentation builder does not notice, or not everywhere ------------------------------------------------------
+
+SCISSORS = re.compile(r"^\s*;?-+\s*8\s*<\s*-+.*$", re.MULTILINE)
+INCLUDE = re.compile(r'\s*-+8<-+ "(?P<file>[^"]+)"')
+
+
+def included(text: str) -> list[str]:
+    """Returns the files that a page includes; anything else that looks like scissors is an error."""
+    lines = SCISSORS.findall(text)
+    found = [INCLUDE.fullmatch(line) for line in lines]
+    assert all(found), f"no include: {[line for line, match in zip(lines, found, strict=True) if not match]}"
+    return [match["file"] for match in found if match]
+
+
+def destinations(sources: list[str]) -> list[str]:
+    """Returns where a site builder puts each source: a page into a folder of its name, anything else where it lies."""
+    found = []
+    for source in sources:
+        path = Path(source)
+        folder = path.parent if path.stem in {"index", "README"} else path.with_suffix("")
+        found.append(str(folder / "index.html") if path.suffix == ".md" else source)
+    return found
+
+
+def sources() -> list[str]:
+    """Lists what the documentation is made of: the files of docs/, and those that `make docs` generates there."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    written = re.findall(r"metarestore .*--out docs/(\S+)", makefile)
+    assert written
+    docs = REPOSITORY / "docs"
+    files = [path.relative_to(docs) for path in docs.rglob("*") if path.is_file()]
+    kept = [str(path) for path in files if path.parts[0] not in written]
+    return [*kept, *(f"{folder}/index.html" for folder in written)]
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")))
+def test_every_include_and_link_of_a_page_leads_to_a_file(page: str) -> None:
+    text = (REPOSITORY / "docs" / page).read_text()
+    for file in included(text):
+        assert (REPOSITORY / file).is_file(), f"{page} includes {file}"
+    outside_code = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", outside_code):
+        assert target in sources() or (REPOSITORY / "docs" / target).exists(), f"{page} links to {target}"
+
+
+def test_no_two_sources_make_one_page() -> None:
+    found = destinations(sources())
+    assert sorted(set(found)) == sorted(found)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")}
+    named = re.findall(r"^  - (\S+\.md)$", (REPOSITORY / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(pages)
+
+
+@pytest.mark.parametrize("text", ['--8 < --"docs/a.py"', "--8<-- docs/a.py", '--8<--"docs/a.py"', '--8<-- "docs/a.py'])
+def test_a_broken_include_is_noticed(text: str) -> None:
+    with pytest.raises(AssertionError):
+        included(f"```python\n{text}\n```\n")
+
+
+@pytest.mark.parametrize(
+    "twice", [["gallery.md", "gallery/index.html"], ["a.md", "a/index.md"], ["README.md", "index.md"]]
+)
+def test_pages_that_overwrite_each_other_are_noticed(twice: list[str]) -> None:
+    assert len(set(destinations(["other.md", *twice]))) == 2

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarestore.config.document import project_root, read_document, validate
-from metarestore.config.experiment import ExperimentFile
+from metarestore.config.experiment import Experiment, ExperimentFile
 from metarestore.config.file_names import yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
+from metarestore.config.search_check import require_search
+from metarestore.config.search_space import lies_in
 from metarestore.errors import UserError
 from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
 
 KINDS = ("tasks", "graphs", "experiments")
+_RESOLVED = (
+    *("graph", "learner.kind", "learner.teacher", "learner.warmup_steps", "training.patch", "training.init"),
+    *("adaptation.patch", "adaptation.alternatives"),
+)
+"""Keys that decide whether an experiment can be resolved, of those that may be searched."""
 
 
 def project_files(paths: Sequence[Path]) -> list[Path]:
@@ -62,6 +69,34 @@ def _check(file: Path) -> None:
         arms = arm_experiments(experiment).values() if experiment.arms else ()
         for single in (experiment, *arms):
             resolve(single, root)
+
+
+def require_resolvable(experiment: Experiment, root: Path, *, arms: bool) -> None:
+    """Finds names that stand for nothing and sizes that do not fit, before PyTorch is loaded to run an experiment.
+
+    Raises:
+        UserError: An experiment, or one of its arms, cannot be resolved, or a folder of its holds no photographs.
+    """
+    for single in arm_experiments(experiment).values() if arms else (experiment,):
+        study = resolve(single, root)
+        used = {
+            "train": any(spec.own_images is None for spec in (study.target, *study.auxiliary.values())),
+            "test": study.target.own_images is None,
+        }
+        for split, source in study.images.items():
+            if used.get(split):
+                source.files()
+
+
+def require_searchable_names(experiment: Experiment, root: Path) -> None:
+    """Finds the same for a search, as far as the search cannot change it.
+
+    Raises:
+        UserError: There is nothing to search, or the experiment cannot be resolved.
+    """
+    require_search(experiment)
+    if not any(lies_in(key, named) or lies_in(named, key) for key in experiment.search for named in _RESOLVED):
+        resolve(experiment, root)
 
 
 def write_all_schemas(folder: Path) -> list[Path]:

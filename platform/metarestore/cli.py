@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from metarestore import __version__
+from metarestore.console import command_line, console, prepare_output, say, visible
 from metarestore.describe_cli import describe
-from metarestore.errors import UserError
+from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
 from metarestore.graph_cli import graph_app
 from metarestore.network_cli import evaluate, networks, restore
 from metarestore.options import Overwrite
@@ -29,7 +30,8 @@ app = typer.Typer(
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(graph_app, name="graph")
 
-console = Console()
+_RECORDS = ("run.json", "sweep.json", "grid.json")
+"""Files by which the folder of a run, a sweep and a grid is known."""
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the results; a new one under runs/ if left out.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Overrides a value of the file: --set training.steps=100")]
@@ -39,17 +41,44 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continues the run in --o
 
 
 def main() -> None:
-    """Runs the command line; a mistake of the user's is one line on stderr and exit code 2."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    """Runs the command line; a mistake of the user's, or the system's, is one line on stderr and exit code 2."""
+    prepare_output()
+    arguments = sys.argv[1:]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    arguments = [option for option in options if option != "--debug"] + arguments[len(options) :]
     try:
         app(arguments)
     except UserError as error:
         if debug:
             raise
-        for problem in error.problems:
-            sys.stderr.write(f"{problem}\n")
-        raise SystemExit(2) from error
+        _end_with(error.problems, error)
+    except SYSTEM_ERRORS as error:
+        if debug:
+            raise
+        _end_with(["; ".join([system_problem(error), *getattr(error, "__notes__", ())])], error)
+
+
+def _end_with(problems: Sequence[str], error: Exception) -> NoReturn:
+    for problem in problems:
+        sys.stderr.write(f"{visible(problem)}\n")
+    raise SystemExit(2) from error
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"metarestore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Prints the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Shows the traceback of an error.")] = False,
+) -> None:
+    """Declares the options of all commands; `main` reads --debug, which may stand anywhere."""
 
 
 @app.command()
@@ -77,12 +106,13 @@ def demo(
         root=Path.cwd(),
     )
     console.print("\nTo try next:", style="bold")
-    for command in (
-        "metarestore tasks preview phone_camera --out sheet.png",
-        f"metarestore restore PHOTO.jpg --model {folder / 'arms/pretrain_weighted/adapted.safetensors'} --out big.png",
-        "metarestore init my_study",
+    network = folder / "arms" / "pretrain_weighted" / "adapted.safetensors"
+    for words in (
+        ("tasks", "preview", "phone_camera", "--out", "sheet.png"),
+        ("restore", "PHOTO.jpg", "--model", network, "--out", "big.png"),
+        ("init", "my_study"),
     ):
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
+        say(f"  {command_line('metarestore', *words)}")
 
 
 @app.command()
@@ -125,6 +155,7 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Searches the `search:` block of an experiment for the values that restore the target's held-out shots best."""
+    from metarestore.checking import require_searchable_names
     from metarestore.config.document import project_root
     from metarestore.config.overrides import parse_override
     from metarestore.project import read_experiment
@@ -134,6 +165,7 @@ def tune(
     root = project_root(experiment)
     folder = _out_folder(out, root, f"{experiment.stem}-tune", resume=resume)
     _check_writable(json_file, overwrite=overwrite)
+    require_searchable_names(checked, root)
 
     from metarestore.evaluation.results import write_json
     from metarestore.reports.tuning_report import sweep_summary, sweep_table, unmeasured_sweep
@@ -142,13 +174,13 @@ def tune(
     with _going_on(folder):
         result = run_sweep(checked, root, folder, name=experiment.stem, command=_command(), resume=resume)
     console.print(sweep_table(result))
-    console.print(sweep_summary(result), highlight=False)
+    say(sweep_summary(result))
     if json_file is not None:
         write_json(json_file, result.to_json())
     _say_where(folder, root)
     if result.best is None:
         raise UserError(unmeasured_sweep(result))
-    console.print(f"{'Best:':<12}metarestore train {folder / 'best.yaml'}", highlight=False, soft_wrap=True)
+    say(f"{'Best:':<12}{command_line('metarestore', 'train', folder / 'best.yaml')}")
 
 
 @app.command()
@@ -168,6 +200,7 @@ def ablate(
     overwrite: Overwrite = False,
 ) -> None:
     """Runs every arm with every combination of the `grid:` block, over seeds, and compares the arms of each group."""
+    from metarestore.ablation.plan import reference_arm, resolve_cells
     from metarestore.config.document import project_root
     from metarestore.config.overrides import parse_override
     from metarestore.project import read_experiment
@@ -176,6 +209,8 @@ def ablate(
     root = project_root(experiment)
     folder = _out_folder(out, root, f"{experiment.stem}-ablate", resume=resume)
     _check_writable(json_file, overwrite=overwrite)
+    reference_arm(checked, against)
+    resolve_cells(checked, root)
 
     from metarestore.ablation.run import run_grid
     from metarestore.evaluation.results import write_json
@@ -196,9 +231,9 @@ def ablate(
         )
     for group in result.groups():
         console.print(group_table(result, group), end="\n\n")
-    console.print(grid_summary(result), highlight=False, soft_wrap=True)
+    say(grid_summary(result))
     for note in result.notes:
-        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
+        say(f"- {note}")
     if json_file is not None:
         write_json(json_file, result.to_json())
     _say_where(folder, root)
@@ -217,6 +252,7 @@ def _run(
     overwrite: bool,
     root: Path | None = None,
 ) -> Path:
+    from metarestore.checking import require_resolvable
     from metarestore.config.document import project_root
     from metarestore.config.overrides import parse_override
     from metarestore.project import read_experiment
@@ -226,6 +262,7 @@ def _run(
     root = root or project_root(path)
     folder = _out_folder(out, root, path.stem, resume=resume)
     _check_writable(json_file, overwrite=overwrite)
+    require_resolvable(experiment, root, arms=arms)
 
     from metarestore.evaluation.results import write_json
     from metarestore.reports.findings import findings, unmeasured
@@ -240,9 +277,9 @@ def _run(
     console.print(result_table(result))
     console.print(detail_table(result))
     for statement in statements(result):
-        console.print(statement, highlight=False)
+        say(statement)
     for finding in findings(result):
-        console.print(finding, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(finding, style="yellow")
     if json_file is not None:
         write_json(json_file, summary(result))
     _say_where(folder, root)
@@ -254,6 +291,10 @@ def _run(
 def _out_folder(out: Path | None, root: Path, name: str, *, resume: bool) -> Path:
     if resume and out is None:
         raise UserError("--resume: say which run to continue, with --out DIR")
+    if out is not None and resume and not out.is_dir():
+        raise UserError(f"--resume: there is no run in {out}; leave --resume out to start one")
+    if out is not None and not resume and any((out / record).exists() for record in _RECORDS):
+        raise UserError(f"{out}: holds a run already; continue it with --resume, or choose another --out")
     return out or root / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -266,13 +307,33 @@ def _going_on(folder: Path) -> Iterator[None]:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
         what = str(stop) or "stopped"
-        console.print(f"{what.capitalize()}. Go on with: --resume --out {folder}", soft_wrap=True, highlight=False)
+        say(f"{what.capitalize()}. Go on with: {_resume_command(folder)}")
         raise SystemExit(130) from stop
+    except SYSTEM_ERRORS as error:
+        if folder.is_dir():
+            _note_traceback(folder / "error.log", error)
+        raise
+
+
+def _note_traceback(log: Path, error: Exception) -> None:
+    """Adds a traceback to a run's log; a disk that is full does not hide the error itself."""
+    lines = [f"{datetime.now():%Y-%m-%d %H:%M:%S} {_command()}\n", *traceback.format_exception(error), "\n"]
+    with suppress(OSError), log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(lines)
+        error.add_note(f"the traceback is in {log}")
 
 
 def _command() -> str:
     """Returns the command that was given, to be repeated."""
-    return shlex.join(["metarestore", *sys.argv[1:]])
+    return command_line("metarestore", *sys.argv[1:])
+
+
+def _resume_command(folder: Path) -> str:
+    """Returns the command that was given, with what makes it continue the run in `folder`."""
+    given = sys.argv[1:]
+    named = any(word == "--out" or word.startswith("--out=") for word in given)
+    resume = [] if "--resume" in given else ["--resume"]
+    return command_line("metarestore", *given, *resume, *([] if named else ["--out", str(folder)]))
 
 
 def _say_where(folder: Path, root: Path) -> None:
@@ -282,9 +343,9 @@ def _say_where(folder: Path, root: Path) -> None:
     for what, where in (
         ("Report", folder / "report.html"),
         ("Everything", folder),
-        ("Tracking", f"mlflow ui --backend-store-uri {tracking_uri(root)}"),
+        ("Tracking", command_line("mlflow", "ui", "--backend-store-uri", tracking_uri(root))),
     ):
-        console.print(f"{what + ':':<12}{where}", highlight=False, soft_wrap=True)
+        say(f"{what + ':':<12}{where}")
 
 
 def _check_writable(path: Path | None, *, overwrite: bool) -> None:
@@ -312,7 +373,7 @@ def check(
     problems = check_files(files)
     if problems:
         raise UserError(problems)
-    console.print(f"{len(files)} files are right", highlight=False)
+    say(f"{len(files)} files are right")
 
 
 @app.command()
@@ -323,7 +384,7 @@ def schema(
     from metarestore.checking import write_all_schemas
 
     for path in write_all_schemas(out):
-        console.print(str(path), highlight=False)
+        say(path)
 
 
 @app.command()
@@ -347,7 +408,5 @@ def init(folder: Path) -> None:
     files = make_project(folder)
     write_all_schemas(folder / "schemas")
     for path in files:
-        console.print(str(path), highlight=False)
-    console.print(
-        f"\nRun it:  metarestore train {folder / 'experiments' / 'first.yaml'}", highlight=False, soft_wrap=True
-    )
+        say(path)
+    say(f"\nRun it:  {command_line('metarestore', 'train', folder / 'experiments' / 'first.yaml')}")

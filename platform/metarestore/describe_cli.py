@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, cast
 
 import typer
-from rich.console import Console
 
+from metarestore.console import bars, console
 from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from metarestore.descriptors.describe import Description, Progress
     from metarestore.models.network import Network
     from metarestore.tasks.spec import DistributionSpec, Scale
-
-console = Console()
 
 
 class _Describe(Protocol):
@@ -67,18 +65,24 @@ def describe(
     overwrite: Overwrite = False,
 ) -> None:
     """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
-    from metarestore.descriptors.describe import require_describer
-    from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
     from metarestore.files import require_output
-    from metarestore.models.checkpoint import load_model
-    from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
-    from metarestore.reports.pictures import save_png
+    from metarestore.models.checkpoint import load_model, network_file
+    from metarestore.tasks.photographs import list_photographs
 
     if not images and not task:
         raise UserError("describe: say what to describe, with --images DIR or --task NAME")
     require_output(out, "--out", overwrite=overwrite)
     if figure is not None:
         require_output(figure, "--figure", overwrite=overwrite, endings=(".png",))
+    network_file(model)
+    for folder in images or ():
+        list_photographs(folder)
+
+    from metarestore.descriptors.describe import require_describer
+    from metarestore.descriptors.file import DescribedBy, Descriptors, write_descriptors
+    from metarestore.reports.descriptor_figures import LEAST_ITEMS, descriptor_map, descriptor_table
+    from metarestore.reports.pictures import save_png
+
     network = require_describer(load_model(model), sees_hr=not images)
     options = _Options(draws, patches, patch, data, seed, crop)
     jobs = _jobs(network, images or [], task or [], options)
@@ -110,7 +114,9 @@ def _jobs(network: Network, folders: Sequence[Path], patterns: Sequence[str], op
 
 def _names(folders: Sequence[Path], tasks: Sequence[str]) -> list[str]:
     """Names folders by their last part, or by the whole path where others have the same."""
-    short = [folder.resolve().name for folder in folders]
+    from metarestore.config.document import followed
+
+    short = [followed(folder).name for folder in folders]
     uses = Counter([*short, *tasks])
     names = [name if name and uses[name] == 1 else str(folder) for name, folder in zip(short, folders, strict=True)]
     twice = next((name for name, count in Counter([*names, *tasks]).items() if count > 1), None)
@@ -172,8 +178,6 @@ def _described(job: _Job) -> Description:
 @contextmanager
 def _bar(name: str, total: int) -> Iterator[Progress]:
     """Draws a bar while items are described; none on a pipe or in a log file."""
-    from rich.progress import Progress as Bars
-
-    with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
-        line = bars.add_task(name, total=total)
-        yield lambda _, done, total: bars.update(line, completed=done, total=total)
+    with bars() as shown:
+        line = shown.add_task(name, total=total)
+        yield lambda _, done, total: shown.update(line, completed=done, total=total)

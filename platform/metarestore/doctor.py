@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -86,7 +87,7 @@ def _memory() -> str:
         return "unknown"
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
-    granted = limit.read_text().strip() if limit.is_file() else "max"
+    granted = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     if granted != "max" and int(granted) < present:
         return f"{int(granted) / _GIB:.1f} of {present / _GIB:.1f} GiB"
     return f"{present / _GIB:.1f} GiB"
@@ -182,7 +183,7 @@ def _photographs() -> list[Finding]:
 def _cache() -> list[Finding]:
     from metarestore.tasks.images import cache_folder  # noqa: PLC0415
 
-    elsewhere = f"export METARESTORE_CACHE={Path(tempfile.gettempdir()) / 'metarestore'}"
+    elsewhere = f"export METARESTORE_CACHE={shlex.quote(str(Path(tempfile.gettempdir()) / 'metarestore'))}"
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
+
+SYSTEM_ERRORS = (OSError, RuntimeError, MemoryError)
+"""What the operating system and libraries raise where something outside of metarestore is at fault."""
 
 
 class UserError(Exception):
@@ -15,3 +20,56 @@ class UserError(Exception):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+_REMEDIES = {
+    errno.EACCES: "check the permissions",
+    errno.EDQUOT: "make room, then repeat the command",
+    errno.ELOOP: "its symbolic links form a loop; remove one of them",
+    errno.EMFILE: "raise the limit (ulimit -n 65536), then repeat the command",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENFILE: "end other programs, then repeat the command",
+    errno.ENOENT: "check the path",
+    errno.ENOMEM: "lower training.tasks_per_step or the patch size, or use a machine with more memory",
+    errno.ENOSPC: "make room, then repeat the command",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "choose a folder that can be written",
+}
+_WORDS = (
+    ("Symlink loop from", "its symbolic links form a loop; remove one of them"),
+    ("AF_UNIX path", "set RAY_TMPDIR to a folder with a short path, e.g. export RAY_TMPDIR=/tmp"),
+    ("start new thread", "raise the limit on processes (ulimit -u), or start fewer workers"),
+    ("out of memory", _REMEDIES[errno.ENOMEM]),
+    ("not enough memory", _REMEDIES[errno.ENOMEM]),
+    ("allocate memory", _REMEDIES[errno.ENOMEM]),
+)
+"""What libraries are known to say, and what helps."""
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """Returns what helps against an error of the system; `otherwise` where nothing better is known.
+
+    >>> remedy(OSError(errno.ELOOP, "Too many levels of symbolic links"), "check the path")
+    'its symbolic links form a loop; remove one of them'
+    """
+    special = {errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT}
+    return _REMEDIES[error.errno] if error.errno in special else otherwise
+
+
+def system_problem(error: OSError | RuntimeError | MemoryError) -> str:
+    """Returns one line for an error from outside of metarestore: where, what, and what to do.
+
+    >>> system_problem(OSError(errno.ENOSPC, "No space left on device", "runs/a/state.json"))
+    'runs/a/state.json: No space left on device; make room, then repeat the command'
+    """
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    advice = next((advice for words, advice in _WORDS if words in said), "")
+    if isinstance(error, OSError) and error.strerror:
+        paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
+        said = f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror
+        advice = advice or _REMEDIES.get(error.errno or 0, "")
+    elif isinstance(error, MemoryError):
+        said, advice = said or "not enough memory", _REMEDIES[errno.ENOMEM]
+    elif not advice:
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{said}; {advice or 'for the traceback, repeat the command with --debug'}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from metarestore.console import console
 from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from metarestore.graphs.graph import Graph
 
 graph_app = typer.Typer(no_args_is_help=True, help="Look at learned relation graphs, compare, merge and export them.")
-
-console = Console()
 
 Source = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder, or a graph's file.")]
 Target = Annotated[str | None, typer.Argument(metavar="[TARGET]", help="A target of the graph; all if left out.")]
@@ -35,13 +33,15 @@ def graph_show(
 ) -> None:
     """Prints the relations, errors and weights of a graph, and where they come from; draws it with --out."""
     from metarestore.graphs.graph import load_graph
-    from metarestore.reports.graph_figures import graph_overview
-    from metarestore.reports.graph_table import relation_notes, relation_table
-    from metarestore.reports.pictures import save_png
 
     graph = load_graph(path)
     if out is not None:
         _require_output(out, (".png",), overwrite=overwrite)
+
+    from metarestore.reports.graph_figures import graph_overview
+    from metarestore.reports.graph_table import relation_notes, relation_table
+    from metarestore.reports.pictures import save_png
+
     for index, name in enumerate(_targets(graph, target)):
         console.print(*[""] * bool(index), relation_table(graph, name), sep="\n")
         console.print(*relation_notes(graph, name), sep="\n", highlight=False, markup=False, soft_wrap=True)
@@ -54,9 +54,11 @@ def graph_show(
 def graph_explain(path: Source, target: Target = None) -> None:
     """Says in words what a target resembles, how sure that is, what is learned, and what would make it surer."""
     from metarestore.graphs.graph import load_graph, relations_of, weights_of
-    from metarestore.reports.graph_words import explain
 
     graph = load_graph(path)
+
+    from metarestore.reports.graph_words import explain
+
     for index, name in enumerate(_targets(graph, target)):
         paragraphs = explain(relations_of(graph, name), weights_of(graph, name))
         console.print(*[""] * bool(index), *paragraphs, sep="\n", highlight=False, markup=False)
@@ -70,11 +72,13 @@ def graph_diff(
     other: Annotated[str | None, typer.Option(help="Target in B.")] = None,
 ) -> None:
     """Compares the relations and weights of two graphs, for the same target or for different ones."""
-    from metarestore.graphs.difference import relation_difference
     from metarestore.graphs.graph import load_graph, relations_of, weights_of
-    from metarestore.reports.graph_table import difference_table, difference_words
 
     graphs = load_graph(first), load_graph(second)
+
+    from metarestore.graphs.difference import relation_difference
+    from metarestore.reports.graph_table import difference_table, difference_words
+
     for index, pair in enumerate(_pairs(*graphs, target, other)):
         found = [(relations_of(graph, name), weights_of(graph, name)) for graph, name in zip(graphs, pair, strict=True)]
         difference = relation_difference(*found[0], *found[1])

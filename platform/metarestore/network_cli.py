@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
+from metarestore.console import console
 from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from metarestore.tasks.spec import Scale
 
 Weights = Literal["adapted", "unadapted"]
-
-console = Console()
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
 Crop = Annotated[
@@ -69,14 +67,10 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
-    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
-    from metarestore.evaluation.protocol import evaluate_protocol
-    from metarestore.evaluation.results import write_json
     from metarestore.files import require_output
-    from metarestore.models.checkpoint import load_model
     from metarestore.models.choice import choose_network
-    from metarestore.models.restore import image_restorer
     from metarestore.project import Project
+    from metarestore.tasks.photographs import list_photographs
 
     if bicubic == (model is not None):
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
@@ -88,9 +82,17 @@ def evaluate(
         raise UserError("--arm, --weights: go with --model; leave them out")
     if json_file is not None:
         require_output(json_file, "--json", overwrite=overwrite)
+    choice = None if model is None else choose_network(model, arm, weights)
+    list_photographs(data)
+
+    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
+    from metarestore.evaluation.protocol import evaluate_protocol
+    from metarestore.evaluation.results import write_json
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+
     restore, measured = bicubic_restore(scale), "bicubic upscaling"
-    if model is not None:
-        choice = choose_network(model, arm, weights)
+    if choice is not None:
         network, measured = load_model(choice.file), choice.reason
         if network.scale != scale:
             raise UserError(
@@ -161,9 +163,7 @@ def restore(
     """Restores one photograph with a trained network; gray, alpha, 16 bits and the colour profile are kept."""
     from metarestore.descriptors.file import chosen_embedding, describing_network
     from metarestore.files import require_other, require_output
-    from metarestore.models.checkpoint import load_model
     from metarestore.models.choice import choose_network
-    from metarestore.models.restore import image_restorer
     from metarestore.tasks.photographs import read_picture, write_image
 
     if embedding is not None and crop is not None:
@@ -174,9 +174,13 @@ def restore(
     require_output(out, "--out", overwrite=overwrite, endings=(".png",))
     described = None if embedding is None else describing_network(embedding)
     choice = choose_network(model, arm, weights, described)
+    picture = read_picture(photo)
+
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+
     network = load_model(choice.file)
     chosen = None if embedding is None else chosen_embedding(embedding, choice.file, network)
-    picture = read_picture(photo)
     restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(picture.pixels)
     write_image(out, restored, picture.icc)
     _say_choice(choice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from metarestore.config.affects import Affects, keys
-from metarestore.config.document import Document, display_path, project_root, read_document, validate
+from metarestore.config.document import Document, display_path, followed, project_root, read_document, validate
 from metarestore.config.estimators import estimate_behind, measure, takes_prior
 from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
 from metarestore.config.file_names import full_path, yaml_files
@@ -23,13 +22,13 @@ from metarestore.config.grid_check import check_grid
 from metarestore.config.keypath import format_path
 from metarestore.config.network_path import with_network_paths
 from metarestore.config.overrides import Override, merge
+from metarestore.config.pattern import matching
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.graphs.prior import earlier_relations
-from metarestore.learners.workspace import Study
+from metarestore.learners.study import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.kinds import TaskSpec
@@ -125,7 +124,7 @@ class Project:
             UserError: It stands for nothing, or names a protocol, or a file is wrong or not for this scale.
         """
         known = self.names("tasks")
-        matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name != without]
+        matches = [name for name in matching(pattern, known) if name != without]
         found = {name: self.task(name, key, scale) for name in matches}
         if pattern in found and found[pattern].cases:
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
@@ -167,7 +166,7 @@ class Project:
             if edge.source not in specs:
                 hint = did_you_mean(edge.source, specs, noun="distributions")
                 raise UserError(f"graph.edges: '{edge.source}' is not among the auxiliary distributions{hint}")
-        forbidden = [{name for name in specs if fnmatch.fnmatchcase(name, pattern)} for pattern in graph.forbidden]
+        forbidden = [set(matching(pattern, specs)) for pattern in graph.forbidden]
         for pattern, names in zip(graph.forbidden, forbidden, strict=True):
             if not names:
                 hint = did_you_mean(pattern, specs, noun="distributions")
@@ -320,6 +319,8 @@ def _check_prior(study: Study) -> None:
     """Finds out before the training whether the prior can be used."""
     graph = study.experiment.graph
     if graph.prior is not None and takes_prior(graph.estimator):
+        from metarestore.graphs.prior import earlier_relations
+
         earlier_relations(graph.prior.graph, measure(estimate_behind(graph.estimator)), study.auxiliary)
 
 
@@ -327,20 +328,20 @@ def _rooted(experiment: Experiment, root: Path) -> Experiment:
     """Makes the paths of trained networks and of an earlier graph absolute."""
     graph = experiment.graph
     if graph.prior is not None:
-        prior = graph.prior.model_copy(update={"graph": full_path(root, graph.prior.graph).resolve()})
+        prior = graph.prior.model_copy(update={"graph": followed(full_path(root, graph.prior.graph))})
         experiment = experiment.model_copy(update={"graph": graph.model_copy(update={"prior": prior})})
     return with_network_paths(experiment, lambda key, path: _network(path, root, key))
 
 
 def _network(given: Path, root: Path, key: str) -> Path:
-    path = full_path(root, given).resolve()
+    path = followed(full_path(root, given))
     if path.exists():
         return path
     known = shipped()
     if str(given) not in known:
         hint = did_you_mean(str(given), known, noun="shipped networks")
         raise UserError(f"{key}: there is no {path}; give a run's folder or its model.safetensors{hint}")
-    return known[str(given)].resolve()
+    return followed(known[str(given)])
 
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
@@ -348,7 +349,7 @@ def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     if not isinstance(experiment.data, FolderData):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
-    named: dict[Split, Path] = {split: full_path(root, folder).resolve() for split, folder in folders.items() if folder}
+    named: dict[Split, Path] = {split: followed(full_path(root, folder)) for split, folder in folders.items() if folder}
     for split, folder in named.items():
         twin = next((other for other in named if other != split and named[other] == folder), None)
         if twin:

@@ -30,6 +30,7 @@ from metarestore.project import arm_experiments, resolve
 from metarestore.reports.figures import study_figures
 from metarestore.reports.findings import findings
 from metarestore.reports.html import write_report
+from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.reports.table import markdown_table, statements
@@ -231,9 +232,10 @@ def summary(result: StudyResult) -> dict[str, Any]:
 
 def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
     """Writes report and figures into the run's folder and stores them with the parent run."""
-    write_report(result, (out / "config.yaml").read_text(), out / "report.html", command)
-    lines = "".join(f"- {line}\n" for line in (*statements(result), *findings(result)))
-    write_atomically(out / "results.md", f"`{command}`\n\n{markdown_table(result)}\n{lines}".encode())
+    write_report(result, (out / "config.yaml").read_text(encoding="utf-8"), out / "report.html", command)
+    found = map(markdown_text, findings(result))
+    lines = "".join(f"- {line}\n" for line in (*statements(result), *found))
+    write_atomically(out / "results.md", f"{markdown_code(command)}\n\n{markdown_table(result)}\n{lines}".encode())
     for arm in result.arms[1:]:
         parent.metrics({f"psnr_y/{arm.name}": float(arm.psnr_y.mean())}, 0)
     for name, figure in study_figures(result).items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from metarestore.console import bars, console, say, tracked
 from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from metarestore.tasks.spec import DistributionSpec
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
-
-console = Console()
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of tasks, or their YAML files.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
@@ -49,12 +47,14 @@ def tasks_preview(
 ) -> None:
     """Draws a contact sheet: HR, LR enlarged, drawn parameters; or a strip along one parameter."""
     from metarestore.files import require_output
+
+    require_output(out, "--out", overwrite=overwrite, endings=(".png",), create=True)
+    specs = _specs(names, scale)
+
     from metarestore.reports.contact_sheet import Section, contact_sheet, save_png
     from metarestore.reports.preview import preview_rows
     from metarestore.reports.sweep import sweep_strips, swept
 
-    require_output(out, "--out", overwrite=overwrite, endings=(".png",), create=True)
-    specs = _specs(names, scale)
     if sweep is not None:
         figure = sweep_strips([swept(name, spec, sweep, seed=seed, steps=count) for name, spec in specs])
     else:
@@ -105,10 +105,11 @@ def _refuse(given: set[str], option: str, reason: str) -> None:
 
 
 def _header(name: str, scale: int | None, seed: int, patch: int, data: Path | None, split: str | None) -> Header:
+    [(stem, spec)] = _specs([name], scale)
+
     from metarestore.sampling.sample import new_header
     from metarestore.tasks.images import ImageSource
 
-    [(stem, spec)] = _specs([name], scale)
     if data is not None:
         return new_header(stem, spec, seed=seed, patch=patch, data=ImageSource.folder(data))
     if split is not None and spec.own_images:
@@ -142,10 +143,10 @@ def _write(out: Path, header: Header, samples: Iterable[Sample], total: int) -> 
     from metarestore.sampling.sample import write_samples
 
     try:
-        write_samples(out, header, _shown(samples, header.task, total))
+        write_samples(out, header, tracked(samples, header.task, total))
     except KeyboardInterrupt as stop:
         done = len(list((out / "hr").glob("*.png")))
-        console.print(f"Stopped. {out} holds {done} of {total} pairs, which are complete.", soft_wrap=True)
+        say(f"Stopped. {out} holds {done} of {total} pairs, which are complete.")
         raise SystemExit(130) from stop
 
 
@@ -159,7 +160,10 @@ def tasks_fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
-    from rich.progress import Progress
+    from metarestore.tasks.photographs import list_photographs
+
+    for side in ("lr", "hr"):
+        list_photographs(pairs / side)
 
     from metarestore.fitting import fit_camera, write_task
     from metarestore.learners.process import prepare_process
@@ -169,7 +173,7 @@ def tasks_fit(
     drawn = picture or out.with_suffix("") / "fit.png"
     _require_fit(out, drawn, overwrite=overwrite)
     prepare_process()
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    with bars() as bar:
         line = bar.add_task("fitting", total=None)
         fit = fit_camera(pairs, progress=lambda name, done, total: bar.update(line, completed=done, total=total))
     console.print(_fit_table(fit.rows()))
@@ -211,14 +215,16 @@ def tasks_gallery(
 ) -> None:
     """Writes a page that shows every task distribution and every operation."""
     from metarestore.files import require_output
-    from metarestore.learners.process import prepare_process
     from metarestore.project import Project
+
+    files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
+
+    from metarestore.learners.process import prepare_process
     from metarestore.reports.gallery import write_gallery
 
     require_output(out / "index.html", "--out", overwrite=overwrite, create=True)
     prepare_process()
-    files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
-    page = write_gallery(_shown(files, "tasks", len(files)), out)
+    page = write_gallery(tracked(files, "tasks", len(files)), out)
     console.print(str(page), highlight=False, soft_wrap=True)
 
 
@@ -239,19 +245,12 @@ def _file(name: str) -> Path:
 
 def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, DistributionSpec]]:
     """Reads tasks; on one thread, on which small images are degraded several times faster than on all."""
-    from metarestore.learners.process import prepare_process
     from metarestore.project import read_task
 
-    prepare_process()
     files = [_file(name) for name in names]
-    return [(file.stem, read_task(file, scale)) for file in files]  # type: ignore[arg-type]  # 2, 3 or 4, says typer
+    specs = [(file.stem, read_task(file, scale)) for file in files]  # type: ignore[arg-type]  # 2, 3 or 4, says typer
 
+    from metarestore.learners.process import prepare_process
 
-Item = TypeVar("Item")
-
-
-def _shown(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Draws a bar while items are taken; none on a pipe or in a log file."""
-    from rich.progress import track
-
-    yield from track(items, what, total=total, console=console, disable=not console.is_terminal)
+    prepare_process()
+    return specs

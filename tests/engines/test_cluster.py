@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from ray.cluster_utils import Cluster
 
 from metarestore.config.experiment import RayEngine as RaySpec
-from metarestore.engines.cluster import alive_nodes, connect
+from metarestore.engines import cluster
+from metarestore.engines.cluster import alive_nodes, connect, socket_room
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
@@ -120,3 +122,39 @@ def test_no_cluster_at_an_address(address: str) -> None:
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(UserError, match="is not auto, host:port or ray://host:port"):
         connect(RaySpec(kind="ray", address=address))
+
+
+@pytest.mark.parametrize(
+    ("folder", "fits"),
+    [
+        ("/tmp/ray", True),
+        ("/" + "a" * 40, True),
+        ("/" + "a" * 41, False),
+        ("/scratch/project_12345/users/some_user_name/jobs/job_0123456789_array_17/ray", False),
+        ("/tmp/" + "夜" * 15, False),
+    ],
+)
+def test_the_room_for_a_socket_is_counted_in_bytes(folder: str, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    assert (socket_room(folder) >= 0) == fits
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_path_of_temporary_files_is_no_obstacle(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / "scratch" / "project_12345" / "users" / "some_user_name" / "job_0123456789_array_17"
+    long.mkdir(parents=True)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, str(long))
+    try:
+        connect(RaySpec(kind="ray", workers=1))
+        assert alive_nodes()
+    finally:
+        ray.shutdown()
+    assert not list(long.rglob("plasma_store"))
+
+
+def test_a_short_path_of_temporary_files_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert cluster._short_folder() is None

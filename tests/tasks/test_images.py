@@ -4,8 +4,11 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
+from contextlib import nullcontext
 from itertools import combinations
 
 import cv2
@@ -454,3 +457,52 @@ def test_unknown_embedded_names():
         ImageSource.embedded("valid")
     with pytest.raises(UserError, match="'sea' is not in the installed scikit-image; reinstall"):
         embedded_path("sea")
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def stating(suffix, width, height):
+    """Returns an image file whose header states that size; there are no pixels to match."""
+    if suffix == "png":
+        header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+        data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + data
+    if suffix == "bmp":
+        header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 2835, 2835, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 1000, 0, 0, 54) + header + bytes(900)
+    _, small = cv2.imencode(".jpg", np.zeros((16, 16), np.uint8))
+    data, start = small.tobytes(), small.tobytes().index(b"\xff\xc0")
+    return data[: start + 5] + struct.pack(">HH", height, width) + data[start + 9 :]
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg"])
+def test_an_image_beyond_the_decoders_limit_is_not_called_damaged(tmp_path, suffix):
+    path = tmp_path / f"large.{suffix}"
+    path.write_bytes(stating(suffix, 40_000, 30_000))
+    with pytest.raises(UserError, match=r"width of 40000 and a height of 30000 .*above 1073741824 .*PIXELS=1200000000"):
+        read_image(path)
+    path.write_bytes(stating(suffix, 400, 300))
+    with pytest.raises(UserError, match="damaged") if suffix != "jpg" else nullcontext():
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_a_side_beyond_the_decoders_limit_is_named(tmp_path, suffix):
+    path = tmp_path / f"long.{suffix}"
+    path.write_bytes(stating(suffix, 2_000_000, 3))
+    with pytest.raises(UserError, match=r"width of 2000000 .*sides above 1000000 are not decoded; cut it"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("links", [{"a.png": "a.png"}, {"a.png": "b.png", "b.png": "a.png"}, {"a.png": "c/a.png"}])
+def test_a_loop_of_links_is_named(tmp_path, links):
+    (tmp_path / "c").symlink_to(tmp_path)
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read .*links form a loop; remove one"):
+        read_image(tmp_path / "a.png")
+    (tmp_path / "c").unlink()
+    with pytest.raises(UserError, match=r"\.png: cannot be read"):
+        ImageStore.open(ImageSource.folder(tmp_path))

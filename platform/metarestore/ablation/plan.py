@@ -13,11 +13,11 @@ from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
 from metarestore.config.estimators import DescriptorEstimator, estimate_behind
 from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
 from metarestore.config.grid import Cell, Grid
+from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.study import Study
 from metarestore.project import Project, resolve
 from metarestore.tasks.spec import DistributionSpec, Scale
-from metarestore.training.run import study_record
 
 NO_TARGET = "(any target)"
 """Name of the target in a training that knows none."""
@@ -94,8 +94,8 @@ def cell_place(out: Path, cell: Cell) -> Path:
     return out / "cells" / cell.name
 
 
-def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
-    """Resolves every cell of a checked experiment, and opens what it names, before anything is run.
+def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]]:
+    """Resolves every cell of a checked experiment; takes no time, since no network and no photograph is opened.
 
     Raises:
         UserError: There is no grid or no arm, cells are wanted on GPUs, or a name, a size or a network of a cell does
@@ -107,23 +107,65 @@ def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
         raise UserError("arms: is missing, so there is nothing to compare; name some")
     if isinstance(experiment.engine, RayEngine) and experiment.engine.gpus_per_worker:
         raise UserError("engine.gpus_per_worker: the cells of a grid compute on one CPU thread each; leave it out")
-    grid, project, plans = Grid(experiment), ReadOnce(root), []
+    grid, project, studies = Grid(experiment), ReadOnce(root), []
     problems: dict[str, str] = {}
-    opened: set[str] = set()
     for cell in grid.cells():
         try:
-            study = resolve(grid.cell_experiment(cell), root, project)
+            studies.append((cell, resolve(grid.cell_experiment(cell), root, project)))
+        except UserError as error:
+            _add(problems, error, cell)
+    _raise(problems)
+    if not studies:
+        raise UserError("grid_exclude: leaves no cell to run; leave something out of it")
+    return studies
+
+
+def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
+    """Resolves every cell of a checked experiment, and opens what it names, before anything is run.
+
+    Raises:
+        UserError: As for `resolve_cells`, or photographs, pairs or a network of a cell cannot be used.
+    """
+    plans = []
+    problems: dict[str, str] = {}
+    opened: set[str] = set()
+    for cell, study in resolve_cells(experiment, root):
+        try:
             _open(study, opened)
         except UserError as error:
-            # What is wrong in one cell is wrong in many: it is said of the first.
-            problems |= {text: cell.name for text in error.problems if text not in problems}
+            _add(problems, error, cell)
         else:
             plans.append(CellPlan(cell, study, digest(study)))
+    _raise(problems)
+    return plans
+
+
+def _add(problems: dict[str, str], error: UserError, cell: Cell) -> None:
+    """Adds the problems of a cell; what is wrong in one cell is wrong in many, so it is said of the first."""
+    problems.update({text: cell.name for text in error.problems if text not in problems})
+
+
+def _raise(problems: dict[str, str]) -> None:
     if problems:
         raise UserError([f"{text} (cell {name})" for text, name in problems.items()])
-    if not plans:
-        raise UserError("grid_exclude: leaves no cell to run; leave something out of it")
-    return plans
+
+
+def reference_arm(experiment: Experiment, against: str | None) -> str:
+    """Returns the arm that others are compared with.
+
+    Raises:
+        UserError: There is no such arm.
+    """
+    if against is not None and against not in experiment.arms:
+        raise UserError(f"--against: there is no arm '{against}'{did_you_mean(against, experiment.arms, noun='arms')}")
+    if against is not None or not experiment.grid:
+        return against or ""
+    grid = Grid(experiment)
+    for cell in grid.cells():
+        one = grid.cell_experiment(cell)
+        if one.graph.estimator.kind == "uniform" and one.training.source == "auxiliary":
+            return cell.arm
+    return next(iter(experiment.arms), "")
 
 
 def plan_units(plans: Sequence[CellPlan], out: Path, *, keep: bool) -> list[Unit]:
@@ -174,6 +216,8 @@ def training_study(study: Study) -> Study:
 
 def digest(study: Study) -> str:
     """Returns 16 hex digits that change with everything that a study's result depends on."""
+    from metarestore.training.run import study_record
+
     record = json.dumps(study_record(study), sort_keys=True, default=str)
     return hashlib.blake2b(record.encode(), digest_size=8).hexdigest()
 
@@ -186,5 +230,7 @@ def _open(study: Study, opened: set[str]) -> None:
         data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:
+        from metarestore.learners.workspace import Workspace
+
         Workspace(study).open_all()
         opened.add(key)

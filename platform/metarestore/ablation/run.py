@@ -9,13 +9,12 @@ from pathlib import Path
 
 from metarestore import __version__
 from metarestore.ablation.execute import execute
-from metarestore.ablation.plan import CellPlan, Unit, cell_place, plan_cells, plan_units
+from metarestore.ablation.plan import CellPlan, Unit, cell_place, plan_cells, plan_units, reference_arm
 from metarestore.ablation.unit import Failed, Outcome, read_result
 from metarestore.config.affects import MEASURED, unaffecting
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
-from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.evaluation.grid import CellResult, GridResult
 from metarestore.files import write_atomically
@@ -82,27 +81,9 @@ def run_grid(
         execute(units, experiment.engine, driver)
         result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
         result = replace(result, notes=(*notes, *result.notes))
-        for path in publish_grid(result, (out / "config.yaml").read_text(), out, command):
+        for path in publish_grid(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
             parent.artifact(path)
     return result
-
-
-def reference_arm(experiment: Experiment, against: str | None) -> str:
-    """Returns the arm that others are compared with.
-
-    Raises:
-        UserError: There is no such arm.
-    """
-    if against is not None and against not in experiment.arms:
-        raise UserError(f"--against: there is no arm '{against}'{did_you_mean(against, experiment.arms, noun='arms')}")
-    if against is not None or not experiment.grid:
-        return against or ""
-    grid = Grid(experiment)
-    for cell in grid.cells():
-        one = grid.cell_experiment(cell)
-        if one.graph.estimator.kind == "uniform" and one.training.source == "auxiliary":
-            return cell.arm
-    return next(iter(experiment.arms), "")
 
 
 def grid_result(

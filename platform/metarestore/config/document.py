@@ -27,6 +27,11 @@ def project_root(file: Path) -> Path:
     return next(above, Path.cwd())
 
 
+def followed(path: Path) -> Path:
+    """Returns an absolute path without symbolic links; links that form a loop stay, for whoever opens the path."""
+    return Path(os.path.realpath(path))
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file as plain data (dict, list, str, int, float, bool, None; keys are text) that knows where it stands.

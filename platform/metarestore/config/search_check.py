@@ -235,6 +235,18 @@ def shots_unheld(experiment: Experiment) -> Iterator[Problem]:
         )
 
 
+def require_search(experiment: Experiment) -> None:
+    """Finds what the file alone shows to be missing for a search.
+
+    Raises:
+        UserError: There is no search, or no shot is held out to compare trials by.
+    """
+    if not experiment.search:
+        raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
+    if unheld := [f"{format_path(problem.path)}: {problem.text}" for problem in shots_unheld(experiment)]:
+        raise UserError(unheld)
+
+
 def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
     """Finds settings that leave nothing to compare by."""
     tuning = experiment.tuning

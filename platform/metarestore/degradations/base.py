@@ -7,18 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from metarestore.config.base import Strict
 from metarestore.config.ranges import Choice, Range, Uniform
 from metarestore.seeds import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Parameter = float | int | str | list[float]
 Params = Mapping[str, Parameter]
@@ -323,6 +324,8 @@ def per_image(images: Tensor, change: Callable[[Image, int], Image]) -> Tensor:
         The results (N, 3, H', W') on the images' device, in channels-last memory, which the next call reads without a
         copy.
     """
+    import torch
+
     arrays = images.detach().to("cpu", torch.float32).permute(0, 2, 3, 1).contiguous().numpy()
     changed = [np.asarray(change(image, index), dtype=np.float32) for index, image in enumerate(arrays)]
     return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(images.device)

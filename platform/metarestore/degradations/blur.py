@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range, Uniform
@@ -29,6 +28,9 @@ from metarestore.degradations.kernels import (
     plateau_kernel,
     sinc_kernel,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class KernelBlur(Degradation):

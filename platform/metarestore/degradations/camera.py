@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range, Uniform
@@ -13,6 +12,9 @@ from metarestore.degradations.base import Context, Degradation, Params, number, 
 from metarestore.degradations.filtering import Filter, filter_batch, filter_image
 from metarestore.degradations.kernels import gaussian_line
 from metarestore.degradations.pointwise import Pixels, clipped
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register

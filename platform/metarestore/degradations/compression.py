@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
-import torch
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range
 from metarestore.degradations.base import Context, Degradation, Image, Params, number, per_image, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Quality = Annotated[Range, Bounds(ge=1, le=100, integer=True)]
 
@@ -42,13 +43,16 @@ def differentiable_jpeg(images: Tensor, quality: int) -> Tensor:
 
     Source: Reich et al., Differentiable JPEG: The Devil is in the Details (2024), as kornia implements it.
     """
-    from kornia.enhance import jpeg_codec_differentiable  # noqa: PLC0415 - importing kornia takes 0.3 s
+    import torch
+    from kornia.enhance import jpeg_codec_differentiable
 
     return jpeg_codec_differentiable(images, torch.tensor([float(quality)]))
 
 
 def _differentiable_image(image: Image, quality: int) -> Image:
     """Applies `differentiable_jpeg` to one image (H, W, 3)."""
+    import torch
+
     batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
     return np.asarray(differentiable_jpeg(batch, quality)[0].permute(1, 2, 0).numpy(), dtype=np.float32)
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from scipy import fft
-from torch import Tensor
 
 from metarestore.degradations.base import Image
 from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import pad_symmetric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Weights that together cannot change a pixel in [0, 1] by more than this are left out.
 _NEGLIGIBLE = 5e-7
@@ -134,6 +134,8 @@ def _by_taps(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
 
 def _by_spectrum(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
     """Multiplies spectra."""
+    from scipy import fft
+
     whole = (fft.next_fast_len(padded.shape[0], real=True), fft.next_fast_len(padded.shape[1], real=True))
     spectrum = fft.rfft2(padded.transpose(2, 0, 1), s=whole) * _spectrum(ready, whole)
     filtered = fft.irfft2(spectrum, s=whole, overwrite_x=True)[:, : size[0], : size[1]]
@@ -143,6 +145,8 @@ def _by_spectrum(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
 @lru_cache(maxsize=4)
 def _spectrum(ready: Filter, size: tuple[int, int]) -> npt.NDArray[np.complex64]:
     """Returns the conjugate spectrum of a kernel, since correlation is convolution with the kernel turned."""
+    from scipy import fft
+
     return np.conj(fft.rfft2(ready.kernel.astype(np.float64), s=size)).astype(np.complex64)
 
 
@@ -153,5 +157,8 @@ def _image(array: npt.ArrayLike) -> Image:
 def _depthwise(images: Tensor, kernel: Kernel) -> Tensor:
     # Depthwise and contiguous, PyTorch computes in full float32 on GPUs; cuDNN would round the inputs to 10 bits.
     channels = images.shape[1]
+    import torch
+    from torch.nn import functional as F
+
     weight = torch.from_numpy(np.ascontiguousarray(kernel)).to(images.device, images.dtype)
     return F.conv2d(images.contiguous(), weight.expand(channels, 1, -1, -1).contiguous(), groups=channels)

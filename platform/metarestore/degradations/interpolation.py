@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.sparse import csr_array
-from torch import Tensor
 
 from metarestore.degradations.base import Image
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+    from torch import Tensor
 
 Method = Literal["bicubic", "bilinear", "area", "nearest", "lanczos"]
 Floats = npt.NDArray[np.float64]
@@ -83,6 +84,8 @@ def weights(size: int, out: int, method: Method, antialias: bool) -> csr_array[n
     Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 4 and 15, for the bicubic
     kernel; Duchon, Lanczos Filtering in One and Two Dimensions (1979), for the Lanczos kernel, here with three lobes.
     """
+    from scipy.sparse import csr_array
+
     if method == "nearest":
         rows, columns, values = np.arange(out), nearest_index(size, out), np.ones(out)
     elif method == "area":
@@ -138,6 +141,8 @@ def resample_image(image: Image, size: tuple[int, int], method: Method, antialia
 
 def resample_batch(images: Tensor, size: tuple[int, int], method: Method, antialias: bool) -> Tensor:
     """Resamples images (N, C, H, W) to `size` (height, width), on their device; differentiable."""
+    import torch
+
     rows, columns = (
         torch.from_numpy(weights(old, new, method, antialias).toarray()).to(images.device)
         for old, new in zip(images.shape[-2:], size, strict=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range, Uniform
@@ -24,9 +21,13 @@ from metarestore.degradations.pointwise import (
     channel_sum,
     clipped,
     constant,
+    is_tensor,
     sine,
     stacked,
 )
+
+if TYPE_CHECKING:
+    pass
 
 _ZERO = Uniform((0.0, 0.0))
 
@@ -80,7 +81,10 @@ def bayer(height: int, width: int) -> Image:
 
 def _filtered(mosaic: Pixels) -> list[Pixels]:
     """Correlates a mosaic (..., H, W) with each of the kernels; the border repeats its pattern of colours."""
-    if isinstance(mosaic, Tensor):
+    if is_tensor(mosaic):
+        import torch
+        from torch.nn import functional as F
+
         # As a depthwise convolution, because PyTorch computes others on GPUs with inputs rounded to 10 bits.
         weights = torch.from_numpy(_KERNELS).to(mosaic.device)[:, None]
         padded = F.pad(mosaic[:, None], (2, 2, 2, 2), mode="reflect")

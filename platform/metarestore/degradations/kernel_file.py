@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
-from scipy import io
 
 from metarestore.config.file_names import full_path
 from metarestore.degradations.base import DegradationDraw, Drawn, Parameter, Params, number, register
@@ -54,7 +53,6 @@ _UNREADABLE = (
     TypeError,
     ValueError,
     cv2.error,
-    io.matlab.MatReadError,
     zlib.error,
 )
 
@@ -207,10 +205,14 @@ def _opened(path: Path) -> dict[str, _Array]:
 
 
 def _open_mat(path: Path) -> dict[str, _Array]:
+    from scipy import io
+
     try:
         variables = io.loadmat(path)
     except NotImplementedError:
         return _open_hdf5(path)
+    except io.matlab.MatReadError as error:
+        raise ValueError(str(error)) from error
     return {name: np.asarray(value) for name, value in variables.items() if not name.startswith("__")}
 
 

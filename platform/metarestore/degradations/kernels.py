@@ -11,8 +11,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.special import j1
 
 Kernel = npt.NDArray[np.float32]
 """Weights that sum to 1: (K, K), or (K,) for the product of a line with itself."""
@@ -136,6 +134,8 @@ def sinc_kernel(cutoff: float, size: int, shift: float = 0.0) -> Kernel:
         size: Pixels along an edge, odd.
         shift: Place of the centre.
     """
+    from scipy.special import j1
+
     distance = np.hypot(*_grid(size // 2, shift))
     safe = np.where(distance == 0, 1.0, distance)
     ring = cutoff * j1(cutoff * safe) / (2 * math.pi * safe)
@@ -158,6 +158,8 @@ def recentred(kernel: Kernel, shift: float = 0.0) -> Kernel:
         kernel: Weights with a sum above 0.
         shift: Place of the centre.
     """
+    from scipy import ndimage
+
     centre = mass_centre(kernel)
     reach = max(max(at, length - 1 - at) for at, length in zip(centre, kernel.shape, strict=True))
     radius = math.ceil(reach) + _SPLINE_MARGIN

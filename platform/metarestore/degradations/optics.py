@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.sparse import csr_array
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range, Uniform
 from metarestore.degradations.base import Context, Degradation, Image, Params, number, per_image, register
 from metarestore.degradations.colour import to_linear, to_srgb
 from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, constant
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+    from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 Centre = Annotated[Range, Bounds(ge=-8, le=8)]
@@ -86,6 +87,8 @@ def magnified_line(length: int, magnification: float, shift: float) -> csr_array
     Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 15 (a = −0.5), over a
     symmetric border.
     """
+    from scipy.sparse import csr_array
+
     centre = (length - 1) / 2
     place = centre + (np.arange(length) - centre - shift) / magnification
     columns = np.floor(place).astype(np.int64)[:, None] + np.arange(-1, 3)
@@ -140,6 +143,8 @@ class ChromaticAberration(Degradation):
             shifts = number(params, f"{name}_y"), number(params, f"{name}_x")
             lines[channel] = magnified_line(height, factor, shifts[0]), magnified_line(width, factor, shifts[1])
         if context.backend == "torch":
+            import torch
+
             return torch.stack([_plane_of_batch(images[:, channel], lines.get(channel)) for channel in range(3)], dim=1)
 
         def magnify(image: Image, _: int) -> Image:
@@ -155,5 +160,7 @@ def _plane_of_batch(plane: Tensor, lines: tuple[csr_array[np.float32], csr_array
     """Resamples one channel (N, H, W) by a matrix per axis; without any, it stays."""
     if lines is None:
         return plane
+    import torch
+
     rows, columns = (torch.from_numpy(line.toarray()).to(plane.device) for line in lines)
     return rows @ plane @ columns.T

@@ -8,12 +8,10 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from pydantic import ConfigDict, RootModel, model_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from metarestore.degradations.base import (
     MOST_CASES,
@@ -36,6 +34,9 @@ for _file in pkgutil.iter_modules([str(Path(__file__).parent)]):
 from metarestore.degradations.resample import resampled  # noqa: E402
 from metarestore.degradations.structure import AnyStep, Structure  # noqa: E402
 from metarestore.seeds import derived_seed  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_OPERATIONS = 256
 """Largest number of operations of a draw: far beyond any camera, well below what would take minutes."""
@@ -158,6 +159,8 @@ def replay(
     """
     if len(seeds) != len(images):
         raise ValueError(f"replay needs one seed per image, got {len(seeds)} seeds for {len(images)} images")
+    import torch
+
     chosen: Backend = backend or ("opencv" if images.device.type == "cpu" else "torch")
     size = _lr_size(images, draws)
     images = images.to(torch.float32) if chosen == "torch" else images.detach().to("cpu", torch.float32)
@@ -194,6 +197,8 @@ def replay_each(
             f"for {len(images)} images"
         )
     single = (replay(images[k : k + 1], draws[k], seeds[k : k + 1], backend) for k in range(len(images)))
+    import torch
+
     return torch.cat(list(single))
 
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from typing_extensions import TypeIs
 
 from metarestore.degradations.base import Context, Degradation, Image, Params, per_image
 from metarestore.seeds import generator
 
-Pixels = TypeVar("Pixels", Image, Tensor)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Pixels = TypeVar("Pixels", Image, "Tensor")
 """Pixel values, as an array of NumPy or a tensor of PyTorch; Python's operators work on both."""
 
 FEW_COUNTS = 4.0
@@ -84,6 +87,8 @@ class TorchFields:
     """The fields of a batch: a generator for each image, on the images' device."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        import torch
+
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def normal(self, like: Tensor, channels: int = 3) -> Tensor:
@@ -95,9 +100,18 @@ class TorchFields:
 
     def count_error(self, rate: Tensor) -> Tensor:
         """Draws a tensor of the shape of `rate` (N, ...)."""
+        import torch
+
         rate = rate.detach()
         pairs = zip(rate, self._generators, strict=True)
         return torch.stack([torch.poisson(each.contiguous(), generator=rng) for each, rng in pairs]) - rate
+
+
+def is_tensor(values: object) -> TypeIs[Tensor]:
+    """Tells a tensor of PyTorch from an array of NumPy."""
+    import torch
+
+    return isinstance(values, torch.Tensor)
 
 
 class Pointwise(Degradation):
@@ -128,30 +142,32 @@ class Pointwise(Degradation):
 
 def where_above(values: Pixels, threshold: float, yes: Pixels, no: Pixels) -> Pixels:
     """Chooses `yes` where `values` exceed a threshold, else `no`."""
-    if isinstance(values, Tensor):
+    if is_tensor(values):
+        import torch
+
         return torch.where(values > threshold, yes, no)
     return np.where(values > threshold, yes, no)
 
 
 def clipped(values: Pixels, low: float | None, high: float | None = None) -> Pixels:
     """Holds values to [low, high]; an end that is None is open."""
-    return values.clip(low, high) if isinstance(values, Tensor) else np.clip(values, low, high)
+    return values.clip(low, high) if is_tensor(values) else np.clip(values, low, high)
 
 
 def root(values: Pixels) -> Pixels:
     """Returns the square root of values that are 0 or more."""
     # The slope of the root is infinite at 0, where the chain rule would make it NaN.
-    return values.clip(1e-20).sqrt() if isinstance(values, Tensor) else np.sqrt(values)
+    return values.clip(1e-20).sqrt() if is_tensor(values) else np.sqrt(values)
 
 
 def sine(values: Pixels) -> Pixels:
     """Returns the sine of angles in radians."""
-    return values.sin() if isinstance(values, Tensor) else np.sin(values)
+    return values.sin() if is_tensor(values) else np.sin(values)
 
 
 def arcsine(values: Pixels) -> Pixels:
     """Returns the angles in radians whose sines are `values`, in [-1, 1]."""
-    return values.asin() if isinstance(values, Tensor) else np.arcsin(values)
+    return values.asin() if is_tensor(values) else np.arcsin(values)
 
 
 def channel_sum(image: Pixels, weights: Pixels) -> Pixels:
@@ -163,11 +179,17 @@ def channel_sum(image: Pixels, weights: Pixels) -> Pixels:
 def stacked(planes: Sequence[Pixels]) -> Pixels:
     """Joins planes (..., H, W) to channels (..., H, W, C)."""
     first = planes[0]
-    return torch.stack(list(planes), -1) if isinstance(first, Tensor) else np.stack(list(planes), -1)
+    if is_tensor(first):
+        import torch
+
+        return torch.stack(list(planes), -1)
+    return np.stack(list(planes), -1)
 
 
 def constant(values: npt.ArrayLike, like: Pixels) -> Pixels:
     """Returns numbers, e.g. one per channel, as an array of the kind, type and device of `like`."""
-    if isinstance(like, Tensor):
+    if is_tensor(like):
+        import torch
+
         return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)
     return np.asarray(values, dtype=like.dtype)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range
@@ -27,18 +24,26 @@ from metarestore.degradations.base import (
 )
 from metarestore.degradations.interpolation import Method, resample_batch, resample_image
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 # Bicubic reaches 2 LR pixels from a centre, so none of the pixels that are kept sees the end of this border.
 _BORDER_LR = 2
 
 
 def _symmetric_index(length: int, border: int, device: torch.device) -> Tensor:
     """Returns which pixels make up a line that repeats its edge pixels, for any `border`: 1 0 | 0 1 2 | 2 1."""
+    import torch
+
     position = torch.arange(-border, length + border, device=device) % (2 * length)
     return torch.where(position < length, position, 2 * length - 1 - position)
 
 
 def pad_symmetric(images: Tensor, border: int) -> Tensor:
     """Pads (N, C, H, W) by `border` pixels on all sides, mirrored with the edge pixel repeated."""
+    import torch
+
     for axis in (-1, -2):
         if border <= images.shape[axis]:  # the same as below, several times faster
             first, last = (images.narrow(axis, start, border) for start in (0, images.shape[axis] - border))
@@ -50,6 +55,8 @@ def pad_symmetric(images: Tensor, border: int) -> Tensor:
 
 def _antialiased(images: Tensor, size: tuple[int, int], border: int) -> Tensor:
     """Resamples padded `images` to `size` and crops `border` pixels of the result."""
+    from torch.nn import functional as F
+
     # The result of F.interpolate differs in the last bit between memory layouts.
     resampled = F.interpolate(images.contiguous(), size=size, mode="bicubic", antialias=True)
     return resampled[..., border:-border, border:-border]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import metarestore
 from metarestore.config.base import Strict
+from metarestore.console import command_line
 from metarestore.descriptors.describe import Description, Item, Kind, require_describer
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
@@ -180,7 +181,7 @@ def chosen_embedding(given: str, model: Path, network: Network) -> Tensor:
     if found.model.hash != network_hash(model):
         raise UserError(
             f"--embedding: {path} was made by another network, {found.model.path}; "
-            f"describe with this one: metarestore describe --model {model}"
+            f"describe with this one: {command_line('metarestore', 'describe', '--model', model)}"
         )
     try:
         return found.embedding(group)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
+import shutil
 import socket
+import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +22,8 @@ from metarestore.errors import UserError
 
 _REMEDY = "start one with `ray start --head`, or leave the address out"
 _CLIENT = "ray://"
+_SOCKET_NAME = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store.1")
+"""Bytes that Ray adds to its folder for the longest name of a socket."""
 
 
 def connect(spec: RaySpec) -> None:
@@ -34,6 +40,8 @@ def connect(spec: RaySpec) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if local:
         options |= {"num_cpus": _local_slots(spec), "include_dashboard": False}
+        if (folder := _short_folder()) is not None:
+            options["_temp_dir"] = folder
     try:
         ray.init(address="local" if local else spec.address, **options)
     except ImportError as error:
@@ -45,6 +53,46 @@ def connect(spec: RaySpec) -> None:
             f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}; if it asks for a "
             "token, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token of its head to this machine"
         ) from error
+
+
+def socket_room(folder: str) -> int:
+    """Returns how many bytes are left of the longest path of a socket if Ray keeps its files in `folder`.
+
+    Ray's sockets lie in folder/session_DATE_TIME_MICROSECONDS_PID/sockets; `sockaddr_un` has 108 bytes for a path on
+    Linux and 104 on macOS, its last byte is 0.
+    """
+    return (104 if sys.platform == "darwin" else 108) - 1 - len(os.fsencode(folder)) - _SOCKET_NAME
+
+
+def _short_folder() -> str | None:
+    """Makes a folder for Ray's sockets where the usual one has too long a path, as TMPDIR of batch systems often has.
+
+    Returns:
+        The folder, which is removed at the end of the process; None where the usual one will do.
+
+    Raises:
+        UserError: There is no place for it.
+    """
+    if os.name == "nt":
+        return None  # Windows has no such sockets
+    variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
+    usual = next((os.environ[name] for name in variables if os.environ.get(name)), "/tmp")
+    if socket_room(os.path.join(usual, "ray")) >= 0:
+        return None
+    try:
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    except OSError as error:
+        raise UserError(
+            f"engine: {usual} is too long a path for Ray's sockets, and /tmp cannot be written ({error.strerror}); "
+            "set RAY_TMPDIR to a folder with a short path"
+        ) from error
+    atexit.register(_remove, folder)
+    return folder
+
+
+def _remove(folder: str) -> None:
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _local_slots(spec: RaySpec) -> int:

@@ -9,7 +9,8 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh
-from metarestore.learners.workspace import Job, Study
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Job
 
 
 class Session(Protocol):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh, reduced
 from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Job, Study, Workspace
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Job, Workspace
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskFigures, joined
 from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Job, Study
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Job
 
 _SMALL = 65_536
 """Bytes of parameters below which each job carries them itself."""

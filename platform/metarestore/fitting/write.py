@@ -15,6 +15,7 @@ import numpy as np
 
 from metarestore.config.document import project_root
 from metarestore.config.file_names import is_yaml
+from metarestore.console import command_line
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.fitting.camera import CameraFit, PairFit
@@ -70,8 +71,9 @@ def _opening(fit: CameraFit, out: Path) -> Iterator[str]:
         f"against HR, its noise and its compression. HR blurred and recoloured like this, each pair by its own kernel, "
         f"has a PSNR (RGB) of {fitted:.1f} dB against the camera's LR; bicubic downsampling has {bicubic:.1f} dB."
     )
-    yield f"# Made:  metarestore tasks fit --pairs {fit.source} --out {out.as_posix()}"
-    yield f"# Look:  metarestore tasks preview {out.stem}"
+    made = command_line("metarestore", "tasks", "fit", "--pairs", str(fit.source), "--out", out.as_posix())
+    yield f"# Made:  {made}"
+    yield f"# Look:  {command_line('metarestore', 'tasks', 'preview', out.stem)}"
 
 
 def _blur(fit: CameraFit, kernels: str) -> Iterator[str]:

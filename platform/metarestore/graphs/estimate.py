@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from fnmatch import fnmatchcase
 
 import numpy as np
 from torch import Tensor
 
 from metarestore.config import estimators as spec
 from metarestore.config.graph import Edge
+from metarestore.config.pattern import matching
 from metarestore.errors import UserError
 from metarestore.graphs.descriptor import estimate_descriptor
 from metarestore.graphs.gradient import estimate_gradient
@@ -85,7 +85,8 @@ def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Esti
 
 def without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
     """Marks what matches a forbidden pattern as not to be learned from."""
-    forbidden = np.asarray([any(fnmatchcase(name, p) for p in patterns) for name in relations.auxiliary])
+    named = {name for pattern in patterns for name in matching(pattern, relations.auxiliary)}
+    forbidden = np.asarray([name in named for name in relations.auxiliary])
     return dataclasses.replace(relations, allowed=~forbidden) if forbidden.any() else relations
 
 

@@ -266,7 +266,8 @@ def load_graph(path: Path) -> Graph:
 def _read(path: Path) -> Graph:
     if path.suffix == ".graphml":
         return nx.DiGraph(nx.read_graphml(path))
-    graph: Graph = nx.DiGraph(json_graph.node_link_graph(json.loads(path.read_text()), directed=True, edges="links"))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    graph: Graph = nx.DiGraph(json_graph.node_link_graph(data, directed=True, edges="links"))
     for name, node in graph.nodes(data=True):
         # Version 0.1 knew one target and wrote of it at the graph.
         if node.get("kind") == "target" and "estimator" not in node:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +17,7 @@ from metarestore.learners.describer import open_describer
 from metarestore.learners.gradients import TaskGradients, split_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
+from metarestore.learners.study import Study
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.kdsr import KDSR
@@ -27,40 +26,13 @@ from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import OpenDistribution, TaskDistribution
 from metarestore.tasks.few_shot import FewShotDraw, FewShotGeometry, FewShotTarget, ShotTasks
-from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.images import ImageStore
 from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
 _SEEN = 256
 """Side of the part of a shot that estimators look at, in HR pixels."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """One experiment with everything its names stand for: plain data that is sent to workers.
-
-    Attributes:
-        experiment: The resolved configuration.
-        auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
-        target: Specification of the target distribution.
-        images: Where the photographs of each split are.
-    """
-
-    experiment: Experiment
-    auxiliary: Mapping[str, DistributionSpec]
-    target: DistributionSpec
-    images: Mapping[Split, ImageSource]
-
-    @cached_property
-    def key(self) -> str:
-        """A name for the study's content: equal studies share an opened workspace."""
-        return hashlib.blake2b(pickle.dumps(self), digest_size=8).hexdigest()
-
-    @property
-    def scale(self) -> int:
-        """Upscaling factor of the target, and so of everything in the study."""
-        return self.target.scale
 
 
 @dataclass(frozen=True)

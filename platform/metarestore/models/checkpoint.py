@@ -6,20 +6,21 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from metarestore.config.model import AnyModelSpec, ModelSpec
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
-from metarestore.models.build import build_model
-from metarestore.models.network import Network
-from metarestore.models.parameters import Layout
 from metarestore.models.shipped import shipped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metarestore.models.network import Network
 
 # One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
 _KEY = "metarestore"
@@ -29,6 +30,11 @@ _SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
 
 def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:
     """Writes a network's parameters (P,) with its specification; equal input gives equal bytes."""
+    from safetensors.torch import save
+
+    from metarestore.models.build import build_model
+    from metarestore.models.parameters import Layout
+
     layout = Layout.of(build_model(spec, scale, seed=0))
     tensors = {name: value.contiguous() for name, value in layout.unflatten(flat.detach().cpu()).items()}
     description = json.dumps({"model": spec.model_dump(mode="json"), "scale": scale}, sort_keys=True)
@@ -62,6 +68,8 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Net
     Raises:
         UserError: There is no such file, or it is not a network of ours, or another one.
     """
+    from metarestore.models.parameters import Layout
+
     try:
         model, found, found_scale = _read(path)
     except UserError as error:
@@ -104,6 +112,9 @@ def network_file(path: str | os.PathLike[str]) -> Path:
 def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
     """Reads a network, its specification and its scale."""
     file = network_file(path)
+
+    from metarestore.models.build import build_model
+
     try:
         with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}

@@ -63,7 +63,7 @@ def choose_network(
         weights = next(iter([*same, *files]), "unadapted")
     elif weights not in files:
         raise UserError(f"--weights: {folder} holds no {weights} network ({_FILES[weights]}); finish the run first")
-    return Choice(files.get(weights) or network_file(folder), f"the {weights} network of {of}")
+    return Choice(files[weights] if weights in files else network_file(folder), f"the {weights} network of {of}")
 
 
 def _arm(path: Path, arm: str | None) -> tuple[Path, str]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
+from metarestore.console import text_column
 from metarestore.evaluation.grid import CellResult
 
 
@@ -21,11 +22,11 @@ class GridDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("cells"),
+            text_column("cells"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[current]}"),
+            text_column("{task.fields[current]}"),
             console=console,
             refresh_per_second=2,
         )

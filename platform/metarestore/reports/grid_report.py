@@ -17,6 +17,7 @@ from metarestore.evaluation.statistics import Difference
 from metarestore.files import write_atomically
 from metarestore.reports.grid_figure import grid_figure
 from metarestore.reports.html import Drawing, duration
+from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import save_png
 from metarestore.reports.style import signed, svg
@@ -104,12 +105,12 @@ def grid_notes(grid: GridResult) -> list[str]:
 
 def grid_markdown(grid: GridResult, command: str) -> str:
     """Writes all tables in Markdown."""
-    parts = [f"`{command}`", grid_summary(grid)]
+    parts = [markdown_code(command), grid_summary(grid)]
     for group in grid.groups():
         cells = group_cells(grid, group)
-        parts += [f"## {group_title(grid, group)}", _markdown(cells), cells.caption]
+        parts += [f"## {markdown_text(group_title(grid, group))}", _markdown(cells), cells.caption]
         parts.append(_markdown(group_details(grid, group)))
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in grid_notes(grid))]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in grid_notes(grid))]) + "\n"
 
 
 def publish_grid(grid: GridResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
@@ -181,7 +182,7 @@ def _caption(grid: GridResult, group: Group) -> str:
 
 def _markdown(cells: Cells) -> str:
     def line(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+        return "| " + " | ".join(markdown_text(text) for text in texts) + " |"
 
     rule = [":--"] + ["--:"] * (len(cells.headings) - 1)
     return "\n".join([line(cells.headings), line(rule), *map(line, cells.rows)])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from metarestore.errors import UserError
 from metarestore.evaluation.results import Example
 from metarestore.files import write_atomically
+from metarestore.reports.fonts import number_what_no_font_has
 from metarestore.reports.style import GREY, house_style
 
 Pixels = NDArray[np.uint8]
@@ -104,6 +105,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: pictures are written as PNG; end the name in .png")
+    number_what_no_font_has(figure)
     buffer = io.BytesIO()
     # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
     figure.savefig(buffer, format="png", dpi="figure" if figure.dpi == DPI and not _has_layout(figure) else 150)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from metarestore.config.experiment import Training
+from metarestore.console import text_column
 from metarestore.graphs.relations import Relations
 
 _MEMORY = 0.95
@@ -25,10 +26,10 @@ class TrainingDisplay:
         self._console = console
         self._tasks_per_step = 1
         self._bars = Progress(
-            TextColumn("{task.description:<18}"),
+            text_column("{task.description:<18}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            text_column("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=console,
             refresh_per_second=4,

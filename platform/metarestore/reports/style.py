@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
+
+from metarestore.reports.fonts import use_fallback_fonts
 
 Floats = NDArray[np.float64]
 P = ParamSpec("P")
@@ -74,6 +77,7 @@ def house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             # Names are shown as they are: a `$` in one is no formula.
             for text in figure.findobj(Text):
                 text.set_parse_math(False)
+            use_fallback_fonts(figure)
         return figure
 
     return styled
@@ -158,7 +162,9 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
 def svg(figure: Figure) -> str:
     """Returns a figure as an SVG element for an HTML page, without XML prologue and metadata."""
     buffer = io.StringIO()
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # Text stays text, which browsers have fonts for.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]

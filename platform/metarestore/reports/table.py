@@ -14,6 +14,7 @@ from rich.text import Text
 from metarestore.evaluation.results import ArmResult, StudyResult
 from metarestore.evaluation.statistics import Difference, Estimate, mean_and_error, paired_difference
 from metarestore.reports.comparisons import control_pairs, learns_from_target
+from metarestore.reports.markdown import markdown_text
 from metarestore.reports.style import signed
 
 DETAILS = ("PSNR-RGB, dB", "colour error, grey levels", "PSNR-Y after a match of exposure, dB")
@@ -132,7 +133,7 @@ def markdown_table(study: StudyResult) -> str:
 
 def _markdown(cells: Cells) -> str:
     rule = [":--"] + ["--:"] * (len(cells.headings) - 1)
-    lines = [" | ".join(text.replace("|", "\\|") for text in row) for row in (cells.headings, *cells.rows)]
+    lines = [" | ".join(markdown_text(text) for text in row) for row in (cells.headings, *cells.rows)]
     return "\n".join(
         ["| " + line + " |" for line in (lines[0], " | ".join(rule), *lines[1:])] + ["", cells.caption, ""]
     )

@@ -17,6 +17,7 @@ from metarestore.evaluation.results import write_json
 from metarestore.evaluation.sweep import SweepResult, TrialResult
 from metarestore.files import write_atomically
 from metarestore.reports.html import Drawing, duration
+from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pictures import save_png
 from metarestore.reports.style import svg
 from metarestore.reports.tuning_figures import importance_bars, parallel_coordinates, trial_curves
@@ -58,7 +59,7 @@ def sweep_markdown(sweep: SweepResult) -> str:
     """Writes the table of trials in Markdown."""
     headings = sweep_headings(sweep)
     lines = [headings, ("---",) * len(headings), *sweep_rows(sweep)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines)
 
 
 def sweep_summary(sweep: SweepResult) -> str:
@@ -99,7 +100,8 @@ def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, comman
     found = importance(sweep)
     data = sweep.to_json() | {"importance": vars(found) if found else None}
     write_json(out / "results.json", data)
-    text = f"`{command}`\n\n{sweep_summary(sweep)}\n\n{sweep_markdown(sweep)}\n{importance_note(sweep, found)}\n"
+    parts = (markdown_code(command), sweep_summary(sweep), sweep_markdown(sweep) + importance_note(sweep, found))
+    text = "\n\n".join(parts) + "\n"
     write_atomically(out / "results.md", text.encode())
     write_atomically(out / "report.html", render_sweep(sweep, configuration_yaml, command).encode())
     for name, figure in _figures(sweep, found):

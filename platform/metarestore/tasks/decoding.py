@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import struct
 import sys
 import tempfile
 import threading
@@ -38,6 +39,11 @@ _DECODER = re.compile(r"(Corrupt JPEG|Premature end of JPEG|Inconsistent progres
 """How a line of a decoder begins."""
 _SILENT = threading.Lock()
 
+_MOST_PIXELS = 1 << 30
+"""Pixels that OpenCV decodes, as a guard against files that lie, unless OPENCV_IO_MAX_IMAGE_PIXELS says otherwise."""
+_LONGEST_SIDE = 1_000_000
+"""The limit of libpng; OpenCV's own is 2^20."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -67,6 +73,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
     with _decoder_messages() as messages:
         pixels = _by_opencv(data)
     if pixels is None:
+        _refuse_oversized(path, data)
         raise UserError(f"{path}: damaged, or not {FORMATS} inside; convert it or remove it")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: has {pixels.dtype} pixels; convert it to 8 or 16 bits per channel, or remove it")
@@ -129,6 +136,36 @@ def _by_opencv(data: bytes) -> Levels | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:  # an empty file, or more pixels than OpenCV's limit
         return None
+
+
+def _refuse_oversized(path: str | os.PathLike[str], data: bytes) -> None:
+    """Raises `UserError` if a file that was not decoded states more pixels than OpenCV decodes: it may be undamaged."""
+    width, height = _stated_size(data) or (0, 0)
+    given = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
+    limit = int(given) if given.isdigit() else _MOST_PIXELS
+    states = f"{path}: states a width of {width} and a height of {height} pixels"
+    if max(width, height) > _LONGEST_SIDE:
+        raise UserError(f"{states}, and sides above {_LONGEST_SIDE} are not decoded; cut it into parts")
+    if width * height > limit:
+        raise UserError(
+            f"{states}, and images above {limit} pixels are not decoded; cut it into parts, or set "
+            f"OPENCV_IO_MAX_IMAGE_PIXELS={width * height} if there is memory for it"
+        )
+
+
+def _stated_size(data: bytes) -> tuple[int, int] | None:
+    """Returns width and height as the header of an image file states them; None if it has no header that is known."""
+    Image.init()
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+        opened, accepts = Image.OPEN.get(kind, (None, None))
+        if opened is None or (accepts is not None and accepts(data[:16]) is not True):
+            continue
+        try:
+            # `Image.open` would refuse a large image before it says how large it is.
+            return opened(io.BytesIO(data), "").size
+        except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error):
+            return None
+    return None
 
 
 def _heic(data: bytes, path: str | os.PathLike[str]) -> Levels:

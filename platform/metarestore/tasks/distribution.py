@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from metarestore.errors import UserError
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TaskDistribution(Protocol):
@@ -125,4 +126,6 @@ def draw_patches(
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """Converts uint8 pixels (H, W, 3) to a float32 image (3, H, W) in [0, 1]."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(torch.float32).div_(255.0)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from metarestore.degradations.turns import turned
 from metarestore.seeds import generator
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode, PatchRef, Task, TaskDraw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def test_crops(images: ImageStore, names: Sequence[str], geometry: FewShotGeomet
 
 def joined(shots: Sequence[tuple[Tensor, Tensor]], test: Sequence[tuple[Tensor, Tensor]]) -> Task:
     """Joins (LR, HR) pairs to one task: shots as the support set, test crops as the query set."""
+    import torch
+
     support_lr, support_hr = (torch.cat(side) for side in zip(*shots, strict=True))
     query_lr, query_hr = (torch.cat(side) for side in zip(*test, strict=True))
     return Task(support_lr, support_hr, query_lr, query_hr)
@@ -143,6 +145,8 @@ class ShotTasks:
 
 def cut(images: Tensor, refs: Sequence[PatchRef], shrink: int = 1) -> Tensor:
     """Cuts patches out of images (K, C, H, W) that are numbered by name; boxes are divided by `shrink`."""
+    import torch
+
     patches = []
     for ref in refs:
         top, left, height, width = (side // shrink for side in ref.box)

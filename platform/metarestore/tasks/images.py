@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from metarestore.config.base import Strict
+from metarestore.config.document import followed
 from metarestore.errors import UserError
 from metarestore.files import replacing
 from metarestore.notices import notice
@@ -273,7 +274,7 @@ def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
     else:
         for path in files.values():
             try:
-                real, state = path.resolve(), path.stat()
+                real, state = followed(path), path.stat()
             except OSError as error:
                 # Those that cannot be decoded are reported along with it.
                 raise UserError(decoding_problems(files.values())) from error

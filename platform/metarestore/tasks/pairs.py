@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
@@ -22,6 +20,9 @@ from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.photographs import list_photographs
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PairsSpec(DistributionSpec):
@@ -163,6 +164,8 @@ class PairTasks(OpenDistribution):
 
     def _pairs(self, refs: Sequence[PatchRef]) -> tuple[Tensor, Tensor]:
         """Reads LR (N, 3, h, w) and HR (N, 3, s·h, s·w)."""
+        import torch
+
         lr, hr = [], []
         for ref in refs:
             top, left, height, width = (side // self.scale for side in ref.box)

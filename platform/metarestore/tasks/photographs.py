@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.errors import UserError
+from metarestore.errors import UserError, remedy
 from metarestore.files import write_atomically
 from metarestore.notices import notice
 from metarestore.tasks.decoding import FORMATS, HEIC, INSTALL_HEIC, Levels, decode, extras
@@ -103,7 +103,9 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); {remedy(error, 'check the path and its permissions')}"
+        ) from error
 
 
 def _to_8_bit(pixels: Levels) -> NDArray[np.uint8]:
@@ -227,7 +229,9 @@ def _files(folder: Path) -> list[Path]:
     except NotADirectoryError as error:
         raise UserError(f"{folder}: is a file; give the folder that holds the photographs") from error
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+        raise UserError(
+            f"{folder}: cannot be listed ({error.strerror}); {remedy(error, 'check its permissions')}"
+        ) from error
 
 
 def _is_hidden(path: Path) -> bool:

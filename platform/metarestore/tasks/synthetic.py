@@ -6,11 +6,9 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import model_validator
-from torch import Tensor
 
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations import Pipeline, replay
@@ -25,6 +23,9 @@ from metarestore.tasks.remarks import Remark, remarks
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 from metarestore.tasks.vectors import DrawSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PipelineSpec(DistributionSpec):
@@ -186,6 +187,8 @@ class SyntheticTasks(OpenDistribution):
 
     def _clean(self, refs: Sequence[PatchRef]) -> Tensor:
         """Reads patches (N, 3, H, W)."""
+        import torch
+
         return torch.stack(
             [turned(to_tensor(self._images[ref.split].patch(ref.image, *ref.box)), ref.turn) for ref in refs]
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from metarestore.degradations import DegradationDraw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["train", "validation", "test", "pairs", "shots"]
 
@@ -106,4 +106,6 @@ class Task(NamedTuple):
 
 def stack(tasks: list[Task]) -> Task:
     """Stacks tasks of one geometry along a new leading dimension T."""
+    import torch
+
     return Task(*(torch.stack(tensors) for tensors in zip(*tasks, strict=True)))

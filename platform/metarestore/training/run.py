@@ -25,7 +25,8 @@ from metarestore.files import write_atomically
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.study import Study
+from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import network_hash, save_model
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer

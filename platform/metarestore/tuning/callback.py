@@ -11,10 +11,10 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from rich.console import Console
 
 from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
+from metarestore.console import say
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
@@ -119,7 +119,7 @@ class SweepCallback(tune.Callback):
         if error:
             run.tag("error", error[:LONGEST_TAG])
         run.end(STATUS[state])
-        Console().print(progress_line(result), highlight=False, soft_wrap=True)
+        say(progress_line(result))
 
     def _run(self, key: str, result: TrialResult) -> Run:
         """Returns the MLflow run of a trial, which is made or taken up where its folder stands."""

@@ -18,8 +18,7 @@ from rich.console import Console
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment, RayEngine
-from metarestore.config.keypath import format_path
-from metarestore.config.search_check import candidates, shots_unheld
+from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
 from metarestore.engines.cluster import connect
@@ -95,12 +94,9 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
     Raises:
         UserError: There is no search, or a value of it does not fit the tasks, the photographs or the network.
     """
-    if not experiment.search:
-        raise UserError("search: is missing, so there is nothing to tune; write e.g. search: {learner.inner_lr: ...}")
+    require_search(experiment)
     if experiment.tuning.metric == "validation" and "validation" not in resolve(experiment, root).images:
         raise UserError("tuning.metric: validation needs data.validation; name a folder, or write held_out_shots")
-    if unheld := [f"{format_path(problem.path)}: {problem.text}" for problem in shots_unheld(experiment)]:
-        raise UserError(unheld)
     space = Space(experiment.search)
     problems: list[str] = []
     seen: set[str] = set()
@@ -182,7 +178,7 @@ def _publish(result: SweepResult, experiment: Experiment, out: Path, parent: Run
         dump_yaml(best_experiment(experiment, best), out / "best.yaml", header="\n".join(lines))
         parent.metrics({f"best_{result.metric}": best.metric}, best.step)
         parent.artifact(out / "best.yaml")
-    for path in publish_sweep(result, (out / "config.yaml").read_text(), out, command):
+    for path in publish_sweep(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
         parent.artifact(path)
 
 

@@ -1,0 +1,41 @@
+"""A study: one experiment with everything its names stand for, as plain data that needs no PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from metarestore.config.experiment import Experiment
+from metarestore.tasks.images import ImageSource
+from metarestore.tasks.spec import DistributionSpec
+from metarestore.tasks.task import Split
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment with everything its names stand for: plain data that is sent to workers.
+
+    Attributes:
+        experiment: The resolved configuration.
+        auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
+        target: Specification of the target distribution.
+        images: Where the photographs of each split are.
+    """
+
+    experiment: Experiment
+    auxiliary: Mapping[str, DistributionSpec]
+    target: DistributionSpec
+    images: Mapping[Split, ImageSource]
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the study's content: equal studies share an opened workspace."""
+        return hashlib.blake2b(pickle.dumps(self), digest_size=8).hexdigest()
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor of the target, and so of everything in the study."""
+        return self.target.scale
