@@ -1,9 +1,10 @@
 """Fits the maps by which `zero_shot` corrects a blur's width and predicts the error of a kernel.
 
 Photographs of DATA/train are blurred by known kernels, shrunk by 2 and by 4, and some are corrupted by noise or JPEG;
-about one in seven is shrunk bicubically instead. DATA/valid is not touched.
+about one in seven is shrunk bicubically instead. DATA/valid is not touched. It prints errors, and the rank correlation
+between expected and true ones, on photographs held out in five folds.
 
-Run:     python experiments/kernel_calibration.py DATA
+Run:     python experiments/kernel_calibration.py DATA --every 2
 Results: platform/metarestore/zero_shot/calibration.json
 """
 
@@ -23,8 +24,8 @@ from kernel_cases import CORRUPTIONS, as_image, degraded, middle, photographs, r
 from scipy.stats import spearmanr
 
 from metarestore.seeds import generator
-from metarestore.zero_shot.calibration import NARROWEST, Calibration, LinearMap, error_features
-from metarestore.zero_shot.kernel import BICUBIC_BELOW, grey_levels
+from metarestore.zero_shot.calibration import BICUBIC_BELOW, NARROWEST, Calibration, LinearMap, error_features
+from metarestore.zero_shot.kernel import grey_levels
 from metarestore.zero_shot.measurements import SMALLEST, Measurements, measure
 from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of, relative_error
 from metarestore.zero_shot.spectra import Floats

@@ -13,10 +13,16 @@ from metarestore.degradations.turns import TURNS, turned
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.learners.losses import image_loss, norm_factors
-from metarestore.models.parameters import Layout
+from metarestore.models.parameters import Layout, Params
 from metarestore.seeds import generator
 
 Observer = Callable[[int, Tensor], None]
+Pairs = Callable[[int], tuple[Tensor, Tensor]]
+"""Returns LR and HR images that a step learns from."""
+Terms = Callable[[Params, int, Tensor, Tensor], Tensor]
+"""Returns what is added to the loss, given the parameters, the step, and the LR and HR images of the step."""
+Progress = Callable[[int], float]
+"""Returns which share of the adaptation is done before a step: 1 ends it."""
 
 
 def adapt(
@@ -29,6 +35,9 @@ def adapt(
     rule: InnerRule,
     seed: int = 0,
     observe: Observer | None = None,
+    pairs: Pairs | None = None,
+    terms: Terms | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Takes gradient steps on the support set.
 
@@ -42,6 +51,10 @@ def adapt(
         rule: Loss, clipping, and what adapts at which rate; learned rates take the place of the rate in `sgd`.
         seed: Seed of the patches.
         observe: Called with (step, parameters) before the first step and after each one.
+        pairs: What each step learns from, in place of patches cut by `how`.
+        terms: What is added to the loss.
+        progress: Ends the adaptation early, e.g. when a time budget is spent, and drives the schedule in place of the
+            number of steps.
 
     Returns:
         The adapted parameters, (P,), detached.
@@ -55,11 +68,20 @@ def adapt(
     if observe:
         observe(0, current.detach())
     for step in range(how.steps):
-        lr, hr = (support_lr, support_hr) if how.patch is None else cut(support_lr, support_hr, how, seed, step)
+        share = progress(step) if progress else None
+        if share is not None and share >= 1:
+            break
+        if pairs is not None:
+            lr, hr = pairs(step)
+        else:
+            lr, hr = (support_lr, support_hr) if how.patch is None else cut(support_lr, support_hr, how, seed, step)
         update.zero_grad(set_to_none=True)
-        restored = restore(model, layout.unflatten(current), lr)
-        image_loss(rule.loss_name, rule.eps)(restored, hr).backward()  # type: ignore[no-untyped-call]
-        update.param_groups[0]["lr"] = how.lr * _share(how, step)
+        params = layout.unflatten(current)
+        loss = image_loss(rule.loss_name, rule.eps)(restore(model, params, lr), hr)
+        if terms is not None:
+            loss = loss + terms(params, step, lr, hr)
+        loss.backward()  # type: ignore[no-untyped-call]
+        update.param_groups[0]["lr"] = how.lr * _share(how, step if share is None else share * how.steps)
         _apply_rule(current, rule, sgd=sgd, lr=how.lr)
         update.step()
         if observe:
@@ -94,7 +116,7 @@ def _places(images: Tensor, side: int) -> tuple[int, int]:
     return images.shape[-2] - side + 1, images.shape[-1] - side + 1
 
 
-def _share(how: AdaptationOptimizer, step: int) -> float:
+def _share(how: AdaptationOptimizer, step: float) -> float:
     """Returns which share of the rate a step has."""
     return 1.0 if how.schedule == "constant" else (1 + math.cos(math.pi * step / how.steps)) / 2
 

@@ -20,6 +20,11 @@ from metarestore.zero_shot.spectra import Floats
 NARROWEST, WIDEST = 0.1, 4.0
 """Bounds of the variances of a blur, in LR pixels squared."""
 
+BICUBIC_BELOW = 0.24
+"""Mean variance, in LR pixels squared, below which a blur is taken for bicubic: between a bicubic kernel, which is most
+like a Gaussian of 0.14, and Gaussians of sigma 1 HR pixel at scale 2 (0.25)."""
+
+_BUMPS = ((0.24, 0.03), (0.24, 0.08), (0.14, 0.05))
 _FARTHEST = 2.5  # standard deviations of a feature within which the maps are used: they were fitted to no more
 
 
@@ -83,9 +88,17 @@ class Calibration:
 
 
 def error_features(measurements: Measurements, covariance: Floats) -> dict[str, float]:
-    """Returns what the error is predicted from: the features and the logarithms of both variances."""
-    short, long = np.log(np.clip(np.linalg.eigvalsh(covariance), NARROWEST, WIDEST))
-    return {**measurements.features, "short": float(short), "long": float(long)}
+    """Returns what the error is predicted from.
+
+    Beside the features these are the logarithms of both variances and where the mean variance lies: an error is large
+    where a Gaussian and the bicubic kernel are easily taken for each other, which no straight line can say.
+    """
+    short, long = np.clip(np.linalg.eigvalsh(covariance), NARROWEST, WIDEST)
+    width = float(np.trace(covariance)) / 2
+    bumps = {f"near_{k}": float(np.exp(-(((width - at) / reach) ** 2) / 2)) for k, (at, reach) in enumerate(_BUMPS)}
+    below = width < BICUBIC_BELOW
+    places = {"log_width": float(np.log(width)), "below": float(below), "depth": below * (width - BICUBIC_BELOW)}
+    return {**measurements.features, "short": float(np.log(short)), "long": float(np.log(long)), **bumps, **places}
 
 
 @cache

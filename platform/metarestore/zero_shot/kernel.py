@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarestore.degradations.kernels import Kernel
-from metarestore.zero_shot.calibration import calibration
+from metarestore.zero_shot.calibration import BICUBIC_BELOW, calibration
 from metarestore.zero_shot.measurements import SMALLEST, Measurements, measure
 from metarestore.zero_shot.patches import refined_kernel
 from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
@@ -19,15 +19,12 @@ from metarestore.zero_shot.spectra import Floats
 
 LEAST_CONFIDENCE = 0.4
 """Below this confidence the bicubic kernel is taken."""
-BICUBIC_BELOW = 0.24
-"""Mean variance, in LR pixels squared, below which a blur is taken for bicubic: between a bicubic kernel, which is most
-like a Gaussian of 0.14, and Gaussians of sigma 1 HR pixel at scale 2 (0.25)."""
 
 _LEAST_SIGNAL = 0.1  # share of the frequencies that must show image and not noise
 _LEAST_CONTRAST = 2.0  # standard deviation of an image, in grey levels
 _LUMA = (0.299, 0.587, 0.114)
 
-Source = Literal["spectra", "patches", "bicubic"]
+Source = Literal["spectra", "patches", "bicubic", "given"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +35,7 @@ class KernelEstimate:
         kernel: Weights (K, K), not negative, of sum 1, centred: K is even if and only if the scale is.
         confidence: From 0 to 1: 1 minus the relative error ‖k̂ − k‖ / ‖k‖ to expect, 0 if nothing can be estimated.
         source: How it was estimated; `bicubic` if the blur could not be told from bicubic downsampling or the
-            confidence was below `LEAST_CONFIDENCE`.
+            confidence was below `LEAST_CONFIDENCE`; `given` if it was not estimated.
         reason: Why the bicubic kernel was taken; empty otherwise.
         diagnostics: What was measured, by name.
     """

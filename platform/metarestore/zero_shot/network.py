@@ -1,0 +1,73 @@
+"""The network that is adapted to one photograph: it restores what back-projection leaves.
+
+It sees and returns images of HR size, but computes on the LR grid: s·s pixels are channels of one, which costs s·s
+times less than convolutions at HR size, on which ZSSR spends its minutes.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Refiner(nn.Module):
+    """Adds a correction to images (N, 3, s·h, s·w); a new one adds nothing.
+
+    A residual module comes first, the pre-processing: it restores what the additional degradation took from the images
+    that are learned from. The trunk restores the rest.
+
+    Args:
+        scale: Factor s.
+        features: Channels of the trunk.
+        layers: Convolutions of the trunk, at least 3.
+        preprocessing: Channels of the pre-processing module; 0 leaves it out.
+
+    Source: Shocher et al., "Zero-Shot" Super-Resolution using Deep Internal Learning (2018), for the size of the
+    trunk; Shi et al., Real-Time Single Image and Video Super-Resolution (2016), for the grid.
+    """
+
+    def __init__(self, scale: int, features: int = 64, layers: int = 8, preprocessing: int = 32) -> None:
+        super().__init__()
+        self.scale = scale
+        pixels = 3 * scale**2
+        self.first: nn.ModuleList | None = _convolutions(pixels, preprocessing, 6) if preprocessing else None
+        self.trunk = _convolutions(pixels, features, layers)
+
+    @property
+    def reach(self) -> int:
+        """Receptive-field radius, in LR pixels."""
+        return len(self.trunk) + (len(self.first) if self.first is not None else 0)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Applies the pre-processing module alone to images (N, 3, s·h, s·w)."""
+        if self.first is None:
+            return images
+        return images + self._correction(self.first, images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Corrects images (N, 3, s·h, s·w), not clamped."""
+        prepared = self.preprocess(images)
+        return prepared + self._correction(self.trunk, prepared)
+
+    def _correction(self, layers: nn.ModuleList, images: Tensor) -> Tensor:
+        signal = F.pixel_unshuffle(images, self.scale).contiguous(memory_format=torch.channels_last)
+        signal = F.relu(layers[0](signal))
+        for layer in list(layers)[1:-1]:
+            signal = signal + F.relu(layer(signal))
+        return F.pixel_shuffle(layers[-1](signal), self.scale)
+
+
+def _convolutions(pixels: int, features: int, count: int) -> nn.ModuleList:
+    """Makes a chain of 3x3 convolutions that begins with zeros at its end."""
+    widths = [pixels, *[features] * (count - 1), pixels]
+    layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for layer in layers[1:-1]:
+        layer.weight.data.mul_(0.3)  # residual layers add to each other
+    nn.init.zeros_(layers[-1].weight)
+    return nn.ModuleList(layers)
