@@ -12,7 +12,7 @@ from metarestore.tasks.shot_colour import off_colour_shots
 def shots(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Shots of one camera: HR is brighter by 3% and warmer by 2%, and by another 2% from shot to shot."""
     rng = np.random.default_rng(seed)
-    lr = torch.from_numpy(rng.uniform(0.1, 0.9, (count, 3, 1, 1)) * np.ones((1, 1, 8, 8)))
+    lr = torch.from_numpy(rng.uniform(0.3, 0.9, (count, 3, 1, 1)) * np.ones((1, 1, 8, 8)))
     gains = np.asarray([1.05, 1.03, 1.01]) * (1 + rng.uniform(-0.02, 0.02, (count, 1)))
     hr = torch.nn.functional.interpolate(lr * torch.from_numpy(gains)[..., None, None], scale_factor=4)
     return lr.float(), hr.float()

@@ -140,7 +140,7 @@ class Adaptation(AdaptationOptimizer):
     shot_size: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(192, ge=32)
     """Side of a shot, in HR pixels; a multiple of the scale."""
     off_colour_shots: Annotated[Literal["leave_out", "keep"], Affects.TRAINING | Affects.SHOTS] = "leave_out"
-    """Real pairs whose colour or brightness changes from LR to HR unlike that of the other shots (by 6% between the
+    """Real pairs whose colour or brightness changes from LR to HR unlike that of the other shots (by 7% between the
     channels, or by 15% in all of them) are named; leave_out: nothing learns from them."""
     alternatives: Annotated[tuple[AdaptationOptimizer, ...], Affects.MEASUREMENT] = ()
     """Other ways to adapt, reported beside the main one."""
