@@ -79,7 +79,7 @@ def demo(
     console.print("\nTo try next:", style="bold")
     for command in (
         "metarestore tasks preview phone_camera --out sheet.png",
-        f"metarestore restore PHOTO.jpg --model {folder / 'arms/pretrain_weighted/adapted.safetensors'} --out big.png",
+        f"metarestore restore PHOTO.jpg --model {folder} --out big.png",
         "metarestore init my_study",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True)
