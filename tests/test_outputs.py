@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +158,24 @@ def test_commands_say_which_network_they_take(
     code, out, _ = cli("evaluate", *options, "--data", "photos", "--scale", "2", "--json", "e.json")
     assert code == 0
     assert f"{said}\n" in out
+
+
+def test_the_commands_and_the_code_of_the_page_work(cli: Cli, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/photographs.md").read_text()
+    (tmp_path / "both").rename(tmp_path / "runs_both")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs_both").rename(tmp_path / "runs/both")
+    (tmp_path / "runs/both/arms/a").rename(tmp_path / "runs/both/arms/weighted")
+    (tmp_path / "run").rename(tmp_path / "runs/first")
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        code, _, err = cli(*shlex.split(line)[1:])
+        assert (code, err) == (0, ""), line
+    (tmp_path / "restored.png").unlink()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    exec(code, {})  # it is ours
+    assert read_picture(tmp_path / "restored.png").pixels.shape == (192, 224, 3)
 
 
 def test_evaluate_refuses_an_arm_of_bicubic(cli: Cli) -> None:

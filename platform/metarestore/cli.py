@@ -106,10 +106,9 @@ def demo(
         root=Path.cwd(),
     )
     console.print("\nTo try next:", style="bold")
-    network = folder / "arms" / "pretrain_weighted" / "adapted.safetensors"
     for words in (
         ("tasks", "preview", "phone_camera", "--out", "sheet.png"),
-        ("restore", "PHOTO.jpg", "--model", network, "--out", "big.png"),
+        ("restore", "PHOTO.jpg", "--model", folder, "--out", "big.png"),
         ("init", "my_study"),
     ):
         say(f"  {command_line('metarestore', *words)}")

@@ -99,7 +99,7 @@ def evaluate(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network, crop=crop, ensemble=ensemble)
-        _say_choice(choice)
+        _say_choice(choice, model)
     if protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
@@ -114,9 +114,10 @@ def evaluate(
         write_json(json_file, result | {"self_ensemble": ensemble, "measured": measured})
 
 
-def _say_choice(choice: Choice) -> None:
-    """Prints which network was taken, where that is not what the user typed."""
-    console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
+def _say_choice(choice: Choice, given: Path) -> None:
+    """Prints which network was taken, unless it is what the user typed."""
+    if choice.reason != str(given):
+        console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:
@@ -183,7 +184,7 @@ def restore(
     chosen = None if embedding is None else chosen_embedding(embedding, choice.file, network)
     restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(picture.pixels)
     write_image(out, restored, picture.icc)
-    _say_choice(choice)
+    _say_choice(choice, model)
     (h, w), (height, width) = picture.pixels.shape[:2], restored.shape[:2]
     console.print(f"{out}: {w}x{h} -> {width}x{height}", highlight=False)
 

@@ -58,12 +58,13 @@ def choose_network(
         return Choice(network_file(path), str(given))
     folder, of = _arm(path, arm)
     files = {kind: folder / name for kind, name in _FILES.items() if (folder / name).is_file()}
-    if weights is None:
-        same = [kind for kind, file in files.items() if content is not None and network_hash(file) == content]
-        weights = next(iter([*same, *files]), "unadapted")
-    elif weights not in files:
+    if weights is not None and weights not in files:
         raise UserError(f"--weights: {folder} holds no {weights} network ({_FILES[weights]}); finish the run first")
-    return Choice(files[weights] if weights in files else network_file(folder), f"the {weights} network of {of}")
+    if not files:
+        return Choice(network_file(folder), of)
+    same = [kind for kind, file in files.items() if content is not None and network_hash(file) == content]
+    chosen = weights or next(iter([*same, *files]))
+    return Choice(files[chosen], f"the {chosen} network of {of}")
 
 
 def _arm(path: Path, arm: str | None) -> tuple[Path, str]:
