@@ -11,6 +11,8 @@ from metarestore.config.graph import GraphSpec
 from metarestore.config.schema import write_schemas
 from metarestore.errors import UserError
 from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
+from metarestore.tasks.pair_images import open_sides, require_plausible
+from metarestore.tasks.spec import PairsSpec
 
 KINDS = ("tasks", "graphs", "experiments")
 
@@ -52,7 +54,10 @@ def _check(file: Path) -> None:
     kind = file.absolute().parent.name
     root = project_root(file)
     if kind == "tasks":
-        read_task(file)
+        spec = read_task(file)
+        if isinstance(spec, PairsSpec):
+            open_sides(spec)
+            require_plausible(spec)
     elif kind == "graphs":
         graph = validate(read_document(file), GraphSpec)
         Project(root).auxiliary(graph)

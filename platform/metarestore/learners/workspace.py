@@ -37,6 +37,7 @@ from metarestore.tasks.few_shot import (
 )
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.open import open_pairs
+from metarestore.tasks.pair_images import require_plausible
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
 
@@ -207,8 +208,9 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
-                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, LR of a pair does
+                not show what HR shows, the learner or `training.init` does not fit the network, or the graph's
+                estimator cannot describe by its network.
         """
         self.initial()
         if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
@@ -216,6 +218,9 @@ class Workspace:
         for name in self.study.auxiliary:
             self.distribution(name)
         _ = self.target_task
+        for spec in (*self.study.auxiliary.values(), self.study.target):
+            if isinstance(spec, PairsSpec):
+                require_plausible(spec)
 
     @cached_property
     def target(self) -> FewShotTarget:

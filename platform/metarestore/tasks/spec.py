@@ -8,13 +8,37 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from metarestore.config.base import Strict
 from metarestore.degradations import Pipeline
 from metarestore.degradations.base import Drawn, misplaced
+from metarestore.tasks.photographs import SUFFIXES
 
 Scale = Literal[2, 3, 4]
+
+
+def _has_one_place(template: str) -> str:
+    problem = ""
+    if template.count("{name}") != 1:
+        problem = "must contain {name} once, which stands for the pair's name"
+    elif Path(template).name != template or Path(template).suffix.lower() in SUFFIXES:
+        problem = "is the name of a file without its folder and suffix, e.g. '{name}x4'"
+    if problem:
+        raise PydanticCustomError("template", "{problem}, got '{given}'", {"problem": problem, "given": template})
+    return template
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_false(value: object) -> bool:
+    return value is False
+
+
+NameTemplate = Annotated[str, AfterValidator(_has_one_place)]
 
 
 class SyntheticSpec(Strict):
@@ -99,6 +123,15 @@ class PairsSpec(Strict):
     """Folder of HR images."""
     support_pool: int = Field(10, ge=1)
     """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
+    lr_name: NameTemplate | None = Field(None, exclude_if=_is_none)
+    """Name of a pair's LR file without suffix, e.g. "{name}x4"; `{name}` is the pair's name. Files of other names are
+    passed over. If neither name is given, equal names are pairs, or those of DIV2K, RealSR and DRealSR."""
+    hr_name: NameTemplate | None = Field(None, exclude_if=_is_none)
+    """Name of a pair's HR file without suffix, e.g. "{name}_HR"."""
+    crop: bool = Field(False, exclude_if=_is_false)
+    """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
+    check_content: bool = Field(True, exclude_if=bool)
+    """Refuse pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
 
 
 TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminator="kind")]
