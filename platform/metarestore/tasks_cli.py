@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from metarestore.sampling.record import Header
     from metarestore.sampling.sample import Sample
+    from metarestore.tasks.pair_files import PairFolder
     from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
@@ -148,30 +149,79 @@ def _write(out: Path, header: Header, samples: Iterable[Sample], total: int) -> 
 
 @tasks_app.command("fit")
 def tasks_fit(
-    pairs: Annotated[Path, typer.Option(help="Folder with aligned pairs: lr/ and hr/, same names.")],
+    pairs: Annotated[
+        Path, typer.Option(help="Folder of aligned pairs, e.g. with lr/ and hr/; or a task file of kind pairs.")
+    ],
     out: Annotated[Path, typer.Option(help="Task file to write; its kernels go into a folder of its name beside it.")],
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many pairs are used, the first by name, as a study's shots are; 5 if left out, and never all.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of real against re-synthesised LR; fit.png beside the kernels if left out.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replaces a task file that is there.")] = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
     from rich.progress import Progress
 
-    from metarestore.fitting import fit_camera, write_task
+    from metarestore.fitting import fit_camera, require_task_name, write_task
     from metarestore.learners.process import prepare_process
     from metarestore.reports.fit_figure import fit_figure
     from metarestore.reports.pictures import save_png
 
+    require_task_name(out)
+    if out.exists() and not overwrite:
+        raise UserError(f"{out}: is there already; choose another name, or write --overwrite")
+    folder, pool = _pair_folder(pairs)
+    there = len(folder.files())
+    used = _shots(there, pool) if count is None else count
     prepare_process()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("fitting", total=None)
-        fit = fit_camera(pairs, progress=lambda name, done, total: bar.update(line, completed=done, total=total))
+        fit = fit_camera(
+            folder,
+            count=used,
+            source=pairs.as_posix(),
+            progress=lambda name, done, total: bar.update(line, completed=done, total=total),
+        )
     console.print(_fit_table(fit.rows()))
+    if used < there:
+        console.print(
+            f"Fitted to the first {used} of {there} pairs by name, the others are left to test on; "
+            f"--count {there} takes all.",
+            highlight=False,
+            soft_wrap=True,
+        )
     files = write_task(fit, out)
     drawn = picture or out.with_suffix("") / "fit.png"
-    save_png(fit_figure(fit, pairs), drawn)
+    save_png(fit_figure(fit, folder), drawn)
     for file in (*files, drawn):
         console.print(str(file), highlight=False, soft_wrap=True)
+
+
+def _pair_folder(path: Path) -> tuple[PairFolder, int | None]:
+    """Returns where the pairs are, and how many may be learned from, if a task file says so."""
+    from metarestore.project import read_task
+    from metarestore.tasks.pair_files import PairFolder
+    from metarestore.tasks.spec import PairsSpec
+
+    if path.suffix != ".yaml":
+        return PairFolder.of_folder(path), None
+    spec = read_task(path)
+    if not isinstance(spec, PairsSpec):
+        raise UserError(f"--pairs: {path} is of kind {spec.kind}; name a folder of pairs, or a task file of kind pairs")
+    return PairFolder.of_spec(spec), spec.support_pool
+
+
+def _shots(there: int, pool: int | None) -> int:
+    """Returns how many pairs a study would learn from by default: one at least is left to test on."""
+    from metarestore.config.experiment import Adaptation
+
+    return max(min(Adaptation().shots, pool or there, there - 1), 1)
 
 
 def _fit_table(rows: Sequence[Sequence[str]]) -> Table:

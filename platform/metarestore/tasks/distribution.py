@@ -13,6 +13,7 @@ from metarestore.degradations import replay
 from metarestore.degradations.turns import turned
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.images import ImageStore
+from metarestore.tasks.pair_images import split_pairs
 from metarestore.tasks.spec import PairsSpec, SyntheticSpec, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 
@@ -146,8 +147,7 @@ class PairTasks:
         self.spec = spec
         self.content = content_hash(spec)
         self.scale: int = spec.scale
-        self.pool: tuple[str, ...] = hr.names[: min(spec.support_pool, len(hr.names) - 1)]
-        self.test: tuple[str, ...] = hr.names[len(self.pool) :]
+        self.pool, self.test = split_pairs(hr.names, spec.support_pool)
         self.hr = hr
         self._lr = lr
         self._episode = episode

@@ -41,7 +41,14 @@ _UNEXPLAINED = 0.5
 _BELIEVED, _BELIEVED_OF_MANY = 0.5, 0.65
 """and which correlation it needs; more, if it is the best of hundreds of shifts."""
 _UNLIKE = 0.35
-"""Correlation below which LR and HR show different scenes, if LR is not too noisy for more."""
+"""Correlation below which LR and HR show different scenes, if noise and blur cannot be the reason."""
+_STRONGEST_NOISE = 60.0
+"""Standard deviation of the noise in grey levels that LR may have."""
+_TELLING = 0.35
+"""Correlation that a pair must have with that noise, if a low one shall mean anything."""
+_BLURRED, _DIMMED = 0.3, 0.5
+"""Contrast of LR over that of HR below which LR is blurred too much to look for shifts and scales, and to say that the
+scenes differ."""
 _LEAST_SIDE = 32
 """Shorter side of an LR image in pixels, below which nothing is said."""
 _LEAST_CONTRAST = 1.5
@@ -77,7 +84,6 @@ class PairView:
         hr_size: Height and width of HR.
         lr: Small gray copy of LR.
         hr: Small gray copy of HR.
-        noise: Standard deviation of LR's finest details in grey levels, as the small copy has them.
         tiles: Shifts (down, right) in LR pixels of the most detailed parts, with their correlation and that without
             a shift.
     """
@@ -87,7 +93,6 @@ class PairView:
     hr_size: tuple[int, int]
     lr: Gray
     hr: Gray
-    noise: float
     tiles: tuple[tuple[tuple[float, float], float, float], ...]
 
 
@@ -157,7 +162,6 @@ def observe(name: str, lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> PairView
         (hr.shape[0], hr.shape[1]),
         small,
         _resized(high, _SIDE, _SIDE),
-        _noise(low),
         tuple(_tile_shifts(low, enlarged)),
     )
 
@@ -201,23 +205,34 @@ def _judged(views: Sequence[PairView], row: NDArray[np.float64], k: int) -> Pair
 
 def _fault(view: PairView, own: float, other: tuple[float, int] | None) -> _Explanation | None:
     """Returns the explanation of LR that is far better than the pair as it is, if there is one."""
-    shift = _agreed_shift(view)
+    lr, hr = _details(view.lr), _details(view.hr)
+    contrast = float(lr.std() / hr.std())
+    shift = _agreed_shift(view) if contrast >= _BLURRED else None
     if own >= _CLEAR:
         return shift
-    # On the middle alone, as other scales and shifts are.
-    middle = max(own, _best_match(_details(view.lr), _details(view.hr), _SLACK)[0])
     found = [*_turned(view), _Explanation(-own, "inverted")]
-    found += [each for each in _searched(view) if _better(each.correlation, middle, _BELIEVED_OF_MANY)]
     if other is not None:
         found.append(_Explanation(other[0], "exchanged"))
+    if contrast >= _BLURRED:
+        # Compared with the middle alone, as other scales and shifts are.
+        middle = max(own, _best_match(lr, hr, _SLACK)[0])
+        found += [each for each in _searched(view) if _better(each.correlation, middle, _BELIEVED_OF_MANY)]
     best = max(found, key=lambda each: each.correlation)
     if _better(best.correlation, own, _BELIEVED):
         return shift if best.fault == "shifted" and shift is not None else best
-    if shift is not None:
+    if shift is not None or contrast < _DIMMED:
         return shift
+    expected = _least_expected(view)
+    unlike = expected >= _TELLING and own < min(_UNLIKE, 0.5 * expected)
+    return _Explanation(own, "another scene") if unlike else None
+
+
+def _least_expected(view: PairView) -> float:
+    """Returns how well a pair correlates at least, with the strongest noise on LR."""
+    # A pixel of the small copy is the mean of several of LR, and the fine Gaussian averages further.
+    averaged = max(math.sqrt(view.lr_size[0] * view.lr_size[1]) / _SIDE, 1.0) * 2 * math.sqrt(math.pi) * _FINE
     signal = float(_details(view.hr).std())
-    expected = signal / math.hypot(signal, view.noise)
-    return _Explanation(own, "another scene") if own < min(_UNLIKE, 0.5 * expected) else None
+    return signal / math.hypot(signal, _STRONGEST_NOISE / averaged)
 
 
 def _better(correlation: float, than: float, least: float) -> bool:
@@ -240,7 +255,8 @@ def _searched(view: PairView) -> Iterator[_Explanation]:
     lr = _details(view.lr)
     correlation, (down, right) = _best_match(lr, _details(view.hr), _SIDE // 4)
     shift = (down * view.lr_size[0] / _SIDE, right * view.lr_size[1] / _SIDE)
-    if math.hypot(*shift) >= _LEAST_SHIFT:
+    # At the limits of the search there may be no peak.
+    if math.hypot(*shift) >= _LEAST_SHIFT and max(abs(down), abs(right)) < _SIDE // 4:
         yield _Explanation(correlation, "shifted", shift)
     for zoom in _ZOOMS:
         side = round(_SIDE * zoom)
@@ -270,7 +286,10 @@ def _agreed_shift(view: PairView) -> _Explanation | None:
 
 
 def _tile_shifts(lr: Gray, hr: Gray) -> Iterator[tuple[tuple[float, float], float, float]]:
-    """Measures the shift of up to three parts of LR, those with most detail, by correlation with HR of its size."""
+    """Measures the shift of up to three parts of LR, those with most detail, by correlation with HR of its size.
+
+    A correlation that is highest at the limits of the search is no shift, so that of no shift stands for it.
+    """
     low, high = (_details(image, _TILE_FINE, _TILE_COARSE) for image in (lr, hr))
     side = min(_TILE, *lr.shape)
     slack = side // 6
@@ -283,19 +302,9 @@ def _tile_shifts(lr: Gray, hr: Gray) -> Iterator[tuple[tuple[float, float], floa
         part = np.ascontiguousarray(low[tile][slack:-slack, slack:-slack])
         table = cv2.matchTemplate(np.ascontiguousarray(high[tile]), part, cv2.TM_CCOEFF_NORMED)
         down, right = np.unravel_index(int(table.argmax()), table.shape)
-        yield (float(down - slack), float(right - slack)), float(table.max()), float(table[slack, slack])
-
-
-def _noise(lr: Gray) -> float:
-    """Returns the robust standard deviation of what a pixel differs from its neighbours by, in the small copy.
-
-    Source: Immerkaer, Fast Noise Variance Estimation (1996), with the median for the mean.
-    """
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    sigma = 1.4826 * float(np.median(np.abs(cv2.filter2D(lr, -1, mask)))) / 6
-    # A pixel of the copy is the mean of several; the fine Gaussian averages further.
-    averaged = max(math.sqrt(lr.size) / _SIDE, 1.0)
-    return sigma / averaged / (2 * math.sqrt(math.pi) * _FINE)
+        still = float(table[slack, slack])
+        inside = 0 < down < 2 * slack and 0 < right < 2 * slack
+        yield (float(down - slack), float(right - slack)), float(table.max()) if inside else still, still
 
 
 def _gray(image: NDArray[np.uint8]) -> Gray:

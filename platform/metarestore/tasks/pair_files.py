@@ -5,10 +5,12 @@ Every command that reads pairs finds them here, so that all accept the same layo
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +93,45 @@ class PairFiles:
         name: The pair's name.
         lr: LR file.
         hr: HR file.
+        scale: HR side over LR side; it follows from the sizes if left out.
+        crop: Whether both are cut at the bottom and right to a multiple of the scale.
     """
 
     name: str
     lr: Path
     hr: Path
+    scale: int | None = None
+    crop: bool = False
+
+    def read(self) -> RawPair:
+        """Reads both images.
+
+        Raises:
+            UserError: An image cannot be read, or the sizes do not fit.
+        """
+        lr, hr = read_image(self.lr), read_image(self.hr)
+        sizes = (_size(lr.pixels), _size(hr.pixels))
+        fitted = fitted_size(*sizes, self.scale, crop=self.crop)
+        if fitted is None:
+            raise UserError(f"{self.hr}: {size_problem(*sizes, self.scale)}")
+        (h, w), scale = fitted
+        return RawPair(lr.pixels[:h, :w], hr.pixels[: scale * h, : scale * w], scale, lr.gray)
+
+
+class RawPair(NamedTuple):
+    """A pair as it is stored.
+
+    Attributes:
+        lr: LR image (h, w, 3), RGB of 0..255.
+        hr: HR image (scale·h, scale·w, 3).
+        scale: HR side over LR side.
+        gray: Whether the LR file stores a single channel.
+    """
+
+    lr: NDArray[np.uint8]
+    hr: NDArray[np.uint8]
+    scale: int
+    gray: bool
 
 
 @dataclass(frozen=True)
@@ -150,7 +186,9 @@ class PairFolder:
         found = self.match(lr, hr)
         if problems := self.lone_problems(found, lr, hr):
             raise UserError(problems)
-        return tuple(PairFiles(name, lr[low], hr[high]) for name, (low, high) in found.pairs.items())
+        return tuple(
+            PairFiles(name, lr[low], hr[high], self.scale, self.crop) for name, (low, high) in found.pairs.items()
+        )
 
     def lone_problems(self, found: Matching, lr: Mapping[str, Path], hr: Mapping[str, Path]) -> list[str]:
         """Returns a line for each file without a partner, up to ten."""
@@ -159,23 +197,6 @@ class PairFolder:
         if not found.pairs and not lines:
             lines = [f"{self.lr}: no file is called {self.names.lr if self.names else '{name}'}; correct lr_name"]
         return shortened(lines, f"{self.hr}: {{more}} more files have no partner; {_REMEDY}")
-
-    def read(self, files: PairFiles) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
-        """Reads one pair.
-
-        Returns:
-            LR (h, w, 3) and HR (s·h, s·w, 3), RGB, and whether the LR file stores a single channel.
-
-        Raises:
-            UserError: An image cannot be read, or the sizes do not fit.
-        """
-        lr, hr = read_image(files.lr), read_image(files.hr)
-        sizes = (_size(lr.pixels), _size(hr.pixels))
-        fitted = fitted_size(*sizes, self.scale, crop=self.crop)
-        if fitted is None:
-            raise UserError(f"{files.hr}: {size_problem(*sizes, self.scale)}")
-        (h, w), scale = fitted
-        return lr.pixels[:h, :w], hr.pixels[: scale * h, : scale * w], lr.gray
 
 
 def match_names(
@@ -238,14 +259,23 @@ def size_problem(lr: Size, hr: Size, scale: int | None) -> str:
         return said + "one of the two is rotated by 90 degrees; rotate it back"
     if fitted_size(lr, hr, scale, crop=True) is not None:
         return said + (
-            "HR is not a multiple of the scale; write crop: true in the task file, and both are cut at the "
-            "bottom and right"
+            "HR is not a multiple of the scale; write crop: true in a task file of kind pairs, and both are "
+            "cut at the bottom and right"
         )
     if scale is None:
         return said + "HR must be exactly 2, 3 or 4 times as large on both sides; crop the pair"
     whole = next((k for k in range(2, 17) if (height, width) == (k * h, k * w)), None)
     other = f"; it is {whole} times as large" if whole else ""
     return said + f"at scale {scale} it should be {scale * h}x{scale * w}{other}"
+
+
+def pair_content(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> str:
+    """Returns 16 hex digits that stand for the pixels of a pair, whatever its files are called."""
+    content = hashlib.blake2b(digest_size=8)
+    for image in (lr, hr):
+        content.update(str(image.shape).encode())
+        content.update(np.ascontiguousarray(image).data)
+    return content.hexdigest()
 
 
 def shortened(lines: Sequence[str], more: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -37,7 +37,7 @@ class PairImages(ImageStore):
         return tuple(self._stored)
 
     @cached_property
-    def content(self) -> str:  # type: ignore[override]  # a property too
+    def content(self) -> str:
         """A hash of the names, sizes and pixels."""
         shown = json.dumps([self._store.content, self._stored, self._sizes], sort_keys=True)
         return hashlib.blake2b(shown.encode(), digest_size=16).hexdigest()
@@ -77,18 +77,38 @@ class PairImages(ImageStore):
         if name not in self._stored:
             raise UserError(f"{self.source}: holds no photograph of the pair '{name}'; restore the file it came from")
 
-    def __reduce__(self) -> tuple[type[PairImages], tuple[Any, ...]]:  # type: ignore[override]  # other arguments
+    def __reduce__(self) -> tuple[type[PairImages], tuple[Any, ...]]:
         return PairImages, (self._store, self._stored, self._sizes)
 
 
-class _Sides:
-    """LR and HR stores as one argument, compared by what they hold."""
+def split_pairs(names: Sequence[str], support_pool: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Splits pairs by name into those that may be learned from and those to test on; at least one is to test on."""
+    count = min(support_pool, len(names) - 1)
+    return tuple(names[:count]), tuple(names[count:])
+
+
+class Sides:
+    """LR and HR images of a camera, compared by what they hold.
+
+    Args:
+        lr: LR images.
+        hr: HR images of the same names.
+    """
 
     def __init__(self, lr: ImageStore, hr: ImageStore) -> None:
         self.lr, self.hr = lr, hr
 
+    @classmethod
+    def open(cls, spec: PairsSpec) -> Sides:
+        """Opens what a task file names.
+
+        Raises:
+            UserError: An image has no partner or cannot be read, or sizes do not fit the scale.
+        """
+        return cls(*open_sides(spec))
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Sides) and (self.lr.content, self.hr.content) == (other.lr.content, other.hr.content)
+        return isinstance(other, Sides) and (self.lr.content, self.hr.content) == (other.lr.content, other.hr.content)
 
     def __hash__(self) -> int:
         return hash((self.lr.content, self.hr.content))
@@ -127,7 +147,7 @@ def inspect_pairs(spec: PairsSpec) -> tuple[PairReport, ...]:
     Raises:
         UserError: They cannot be opened.
     """
-    return _inspected(_Sides(*open_sides(spec)))
+    return _inspected(Sides.open(spec))
 
 
 def require_plausible(spec: PairsSpec, key: str = "check_content: false in the task file") -> None:
@@ -145,7 +165,7 @@ def require_plausible(spec: PairsSpec, key: str = "check_content: false in the t
 
 
 @lru_cache(maxsize=8)
-def _inspected(sides: _Sides) -> tuple[PairReport, ...]:
+def _inspected(sides: Sides) -> tuple[PairReport, ...]:
     return judge([observe(name, sides.lr.image(name), sides.hr.image(name)) for name in sides.hr.names])
 
 

@@ -49,6 +49,9 @@ class SyntheticSpec(Strict):
     """Upscaling factor that the distribution is for, unless an experiment or a command asks for another."""
     pipeline: Pipeline
     """Degradations, applied in order to HR images."""
+    fitted_to: dict[str, str] = Field({}, exclude=True)
+    """Pairs that `tasks fit` estimated the pipeline from, with hashes of their pixels: a study that tests on them warns
+    of it. What is drawn does not depend on them."""
 
     @model_validator(mode="after")
     def _fits_scale(self) -> Self:
