@@ -12,6 +12,7 @@ from rich.console import Console
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
+    from metarestore.evaluation.folder import FolderReport, Restore
     from metarestore.tasks.spec import Scale
 
 console = Console()
@@ -36,7 +37,15 @@ Ensemble = Annotated[
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of HR images.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of HR images; LR images are made of them.")] = None,
+    lr: Annotated[Path | None, typer.Option(help="Folder of LR images, to be measured with those of --hr.")] = None,
+    hr: Annotated[Path | None, typer.Option(help="Folder of the HR images of --lr.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of aligned pairs, e.g. with lr/ and hr/; of a task file of kind pairs, its test pairs."
+        ),
+    ] = None,
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
     protocol: Annotated[
         str | None, typer.Option(help="Makes LR images by every case of this protocol (gaussian8), not by bicubic.")
@@ -51,6 +60,7 @@ def evaluate(
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
     from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
+    from metarestore.evaluation.pairs import PAIRS_PROTOCOL
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.evaluation.results import write_json
     from metarestore.models.checkpoint import load_model, require_writable
@@ -63,6 +73,7 @@ def evaluate(
         raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
     if bicubic and ensemble:
         raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
+    _check_sources(data, lr, hr, pairs, protocol)
     if json_file is not None:
         require_writable(json_file, "--json")
     restore = bicubic_restore(scale)
@@ -73,7 +84,12 @@ def evaluate(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network, crop=crop, ensemble=ensemble)
-    if protocol is None:
+    if data is None:
+        report = _evaluate_pairs(lr, hr, pairs, scale, restore)
+        rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
+        _print_figures(rows, report.psnr_y, report.ssim_y)
+        result = report.to_json() | {"protocol": PAIRS_PROTOCOL}
+    elif protocol is None:
         report = evaluate_folder(data, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
         _print_figures(rows, report.psnr_y, report.ssim_y)
@@ -85,6 +101,34 @@ def evaluate(
         result = cases.to_json()
     if json_file is not None:
         write_json(json_file, result | {"self_ensemble": ensemble})
+
+
+def _check_sources(
+    data: Path | None, lr: Path | None, hr: Path | None, pairs: Path | None, protocol: str | None
+) -> None:
+    """Makes sure that the images to measure on are given in one way."""
+    if (lr is None) != (hr is None):
+        raise UserError(f"{'--lr' if hr is None else '--hr'}: goes with {'--hr' if hr is None else '--lr'}; give both")
+    if sum(each is not None for each in (data, lr, pairs)) != 1:
+        raise UserError("evaluate: say what to measure on, either --data DIR, or --lr DIR and --hr DIR, or --pairs DIR")
+    if protocol is not None and data is None:
+        raise UserError("--protocol: makes LR images of HR, so it goes with --data; leave it out")
+
+
+def _evaluate_pairs(lr: Path | None, hr: Path | None, pairs: Path | None, scale: int, restore: Restore) -> FolderReport:
+    """Measures on LR images that are given; pairs that look wrong are named, and measured."""
+    from metarestore.evaluation.pairs import check_evaluated, evaluate_pairs
+    from metarestore.pair_source import PairSource
+    from metarestore.tasks.pair_files import PairFolder
+
+    if lr is not None and hr is not None:
+        files = PairFolder(lr, hr, None, scale).files()
+    else:
+        assert pairs is not None
+        files = PairSource.named(pairs, scale).tested()
+    for problem in check_evaluated(files, scale):
+        typer.echo(f"warning: {files[0].lr.parent}: {problem}", err=True)
+    return evaluate_pairs(files, scale, restore)
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], psnr: float, ssim: float) -> None:

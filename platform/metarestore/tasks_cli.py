@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from metarestore.sampling.record import Header
     from metarestore.sampling.sample import Sample
-    from metarestore.tasks.pair_files import PairFolder
     from metarestore.tasks.spec import PairsSpec, SyntheticSpec
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
@@ -168,22 +167,24 @@ def tasks_fit(
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
     from rich.progress import Progress
 
+    from metarestore.config.experiment import Adaptation
     from metarestore.fitting import fit_camera, require_task_name, write_task
     from metarestore.learners.process import prepare_process
+    from metarestore.pair_source import PairSource
     from metarestore.reports.fit_figure import fit_figure
     from metarestore.reports.pictures import save_png
 
     require_task_name(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out}: is there already; choose another name, or write --overwrite")
-    folder, pool = _pair_folder(pairs)
-    there = len(folder.files())
-    used = _shots(there, pool) if count is None else count
+    source = PairSource.named(pairs)
+    shots, there = source.shots(Adaptation().shots)
+    used = count or shots
     prepare_process()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("fitting", total=None)
         fit = fit_camera(
-            folder,
+            source.folder,
             count=used,
             source=pairs.as_posix(),
             progress=lambda name, done, total: bar.update(line, completed=done, total=total),
@@ -198,30 +199,9 @@ def tasks_fit(
         )
     files = write_task(fit, out)
     drawn = picture or out.with_suffix("") / "fit.png"
-    save_png(fit_figure(fit, folder), drawn)
+    save_png(fit_figure(fit, source.folder), drawn)
     for file in (*files, drawn):
         console.print(str(file), highlight=False, soft_wrap=True)
-
-
-def _pair_folder(path: Path) -> tuple[PairFolder, int | None]:
-    """Returns where the pairs are, and how many may be learned from, if a task file says so."""
-    from metarestore.project import read_task
-    from metarestore.tasks.pair_files import PairFolder
-    from metarestore.tasks.spec import PairsSpec
-
-    if path.suffix != ".yaml":
-        return PairFolder.of_folder(path), None
-    spec = read_task(path)
-    if not isinstance(spec, PairsSpec):
-        raise UserError(f"--pairs: {path} is of kind {spec.kind}; name a folder of pairs, or a task file of kind pairs")
-    return PairFolder.of_spec(spec), spec.support_pool
-
-
-def _shots(there: int, pool: int | None) -> int:
-    """Returns how many pairs a study would learn from by default: one at least is left to test on."""
-    from metarestore.config.experiment import Adaptation
-
-    return max(min(Adaptation().shots, pool or there, there - 1), 1)
 
 
 def _fit_table(rows: Sequence[Sequence[str]]) -> Table:

@@ -216,9 +216,11 @@ def match_names(
     if names is None and not together and set(low) == set(high):
         return Matching({name: (name, name) for name in sorted(low)}, (), ())
     if names is not None:
-        return _matched(low, high, names, strict=False)
+        return _matched(low, high, names, strict=False, together=together)
     plain = [] if together else [PairNames()]
-    tried = [_matched(low, high, each, strict=not together) for each in (*plain, *published_names(scale))]
+    tried = [
+        _matched(low, high, each, strict=not together, together=together) for each in (*plain, *published_names(scale))
+    ]
     # A complete layout wins, then the one that explains most files; equal names come first.
     return min(tried, key=lambda found: (found.lone > 0 or not found.pairs, -len(found.pairs)))
 
@@ -284,7 +286,7 @@ def shortened(lines: Sequence[str], more: str) -> list[str]:
     return [*lines[:LISTED], more.format(more=rest)] if rest > 0 else list(lines)
 
 
-def _matched(lr: Sequence[str], hr: Sequence[str], names: PairNames, *, strict: bool) -> Matching:
+def _matched(lr: Sequence[str], hr: Sequence[str], names: PairNames, *, strict: bool, together: bool) -> Matching:
     """Matches by one template.
 
     Args:
@@ -292,12 +294,19 @@ def _matched(lr: Sequence[str], hr: Sequence[str], names: PairNames, *, strict: 
         hr: Names of the HR files.
         names: The template.
         strict: Whether a name that does not follow the template has no partner; else it is not part of the pairs.
+        together: Whether both are the names of one folder, where an LR name may look like an HR name.
     """
     low, high = dict(_keyed(lr, names.lr)), dict(_keyed(hr, names.hr))
+    if together:
+        taken = set(low.values()) if len(names.lr) >= len(names.hr) else set()
+        high = {name: each for name, each in high.items() if each not in taken}
+        low = {name: each for name, each in low.items() if each not in set(high.values())}
     pairs = {name: (low[name], high[name]) for name in sorted(low.keys() & high.keys())}
-    of_pairs = (set(), set()) if not pairs else tuple(set(side) for side in zip(*pairs.values(), strict=True))
+    used_lr, used_hr = {each for each, _ in pairs.values()}, {each for _, each in pairs.values()}
     sides = (lr, hr) if strict else (tuple(low.values()), tuple(high.values()))
-    lone_lr, lone_hr = (tuple(n for n in side if n not in used) for side, used in zip(sides, of_pairs, strict=True))
+    lone_lr, lone_hr = (
+        tuple(name for name in side if name not in used) for side, used in zip(sides, (used_lr, used_hr), strict=True)
+    )
     return Matching(pairs, lone_lr, lone_hr)
 
 
