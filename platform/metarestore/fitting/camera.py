@@ -167,7 +167,7 @@ def implausible(fit: CameraFit) -> list[str]:
             )
         if pair in fit.kept and pair.gaussian.sigma > side / 3:
             reasons.append(
-                f"the blur's sigma of {pair.gaussian.sigma:.1f} HR pixels is too large for the {side}x{side} kernel"
+                f"its blur (sigma {pair.gaussian.sigma:.1f} HR pixels) is wider than the {side}x{side} kernel"
             )
         if reasons:
             problems.append(f"pair '{pair.name}' cannot be fitted: {'; '.join(reasons)}; remove it, or mend the pair")

@@ -80,7 +80,8 @@ def fit_kernel(sums: Sequence[PairSums]) -> KernelFit:
 
     Source: ridge regression, Hoerl and Kennard, Ridge Regression: Biased Estimation for Nonorthogonal Problems (1970).
     """
-    gains = [np.ones(3) for _ in sums]
+    # A channel without content in LR explains nothing.
+    gains = [(one.joined.energies > 0).astype(np.float64) for one in sums]
     gaussian, start = fit_gaussian(_total([one.joined.normal(gain) for one, gain in zip(sums, gains, strict=True)]))
     penalty = _penalty(math.isqrt(len(start)))
     kernel = start

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 _SMALLEST = 32
 """Least side of an LR image in pixels: below, a kernel of 5x5 LR pixels has hardly any equations."""
 
+_DOUBTFUL = 0.7
+"""Correlation of a pair below which its partner is looked for among the pairs that are not fitted, too."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -93,7 +96,7 @@ def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) ->
         views.append(observe(pair.name, pair.lr.astype(np.uint8), pair.hr.astype(np.uint8)))
     folder = pairs[0].lr.parent
     reports = judge(views)
-    if any(report.fault == "another scene" for report in reports):
+    if any(report.correlation < _DOUBTFUL for report in reports):
         reports = judge([*views, *_observed(others)])[: len(views)]
     wrong = [f"{folder}: {report.problem}" for report in reports if report.problem is not None]
     problems += shortened(wrong, f"{folder}: {{more}} more pairs like these")
