@@ -83,7 +83,7 @@ def test_fit_writes_nothing_for_wrong_pairs(cli: Cli, camera: Path) -> None:
 
 @pytest.mark.parametrize("given", [("--pairs", "pairs"), ("--lr", "pairs/lr", "--hr", "pairs/hr")])
 def test_evaluate_measures_given_lr_images(cli: Cli, camera: Path, given: tuple[str, ...]) -> None:
-    code, out, err = cli("evaluate", *given, "--bicubic", "--json", "figures.json")
+    code, _, err = cli("evaluate", *given, "--bicubic", "--json", "figures.json")
     assert (code, err) == (0, "")
     figures = json.loads((camera / "figures.json").read_text())
     assert list(figures["images"]) == [f"{k:06}" for k in range(7)]
@@ -134,3 +134,48 @@ def test_evaluate_says_what_pairs_it_needs(cli: Cli, camera: Path, arguments: tu
     code, _, err = cli("evaluate", "--bicubic", *arguments)
     assert code == 2
     assert words in err
+
+
+EXPERIMENT = """\
+graph: {target: camera, auxiliary: [AUXILIARY], estimator: {kind: uniform}}
+model: {kind: fsrcnn, d: 8, s: 4, m: 1}
+learner: {kind: pretrain}
+training: {steps: 1, tasks_per_step: 2, shard_size: 2, support: 1, query: 1, patch: 32}
+adaptation: {shots: 2, shot_size: 64, steps: 1}
+evaluation: {crop: 64, crops: 1}
+engine: {kind: local}
+"""
+
+
+def write_experiment(project: Path, auxiliary: str) -> str:
+    (project / "experiments").mkdir()
+    (project / "experiments/e.yaml").write_text(EXPERIMENT.replace("AUXILIARY", auxiliary))
+    return "experiments/e.yaml"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_training_warns_of_a_fit_to_its_test_pairs(
+    cli: Cli, camera: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    assert cli("tasks", "fit", "--pairs", "pairs", "--count", count, "--out", "tasks/twin.yaml")[0] == 0
+    code, out, err = cli("train", write_experiment(camera, "twin"), "--out", "run")
+    assert code == 0, err
+    said = " ".join((out + err).split())
+    warning = "'twin' was fitted to 2 of the 5 test pairs (000002, 000003)"
+    assert (warning in said) == (count == 4)
+
+
+@pytest.mark.parametrize("fault", [np.fliplr, np.flipud, lambda lr: np.rot90(lr, 2)])
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_wrong_pairs_are_named_before_a_training(
+    cli: Cli, camera: Path, command: str, fault: Callable[..., np.ndarray]
+) -> None:
+    file = camera / "pairs/lr/000005.png"
+    write_image(file, np.ascontiguousarray(fault(read_image(file).pixels)))
+    given = (write_experiment(camera, "bicubic"), "--out", "run") if command == "train" else ()
+    code, _, err = cli(command, *given)
+    assert code == 2
+    assert re.search(r"pairs/lr: pair '000005': LR is (mirrored|rotated)", err)
+    assert "check_content: false" in err
+    assert not (camera / "run").exists()
