@@ -14,6 +14,7 @@ from metarestore.config.search_check import require_search
 from metarestore.config.search_space import lies_in
 from metarestore.errors import UserError
 from metarestore.project import TASK_FILE, Project, arm_experiments, read_experiment, read_task, resolve
+from metarestore.tasks.pair_images import open_sides
 
 KINDS = ("tasks", "graphs", "experiments")
 _RESOLVED = (
@@ -60,7 +61,10 @@ def _check(file: Path) -> None:
     kind = file.absolute().parent.name
     root = project_root(file)
     if kind == "tasks":
-        read_task(file)
+        spec = read_task(file)
+        if spec.pairs is not None:
+            open_sides(spec.pairs.folder)
+        spec.require_plausible()
     elif kind == "graphs":
         graph = validate(read_document(file), GraphSpec)
         Project(root).auxiliary(graph)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -13,8 +13,9 @@ from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
-    from metarestore.evaluation.folder import Figures
+    from metarestore.evaluation.folder import Figures, Restore
     from metarestore.models.choice import Choice
+    from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
 
 Weights = Literal["adapted", "unadapted"]
@@ -49,7 +50,15 @@ WhichWeights = Annotated[
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of HR images.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of HR images; LR images are made of them.")] = None,
+    lr: Annotated[Path | None, typer.Option(help="Folder of LR images, to be measured with those of --hr.")] = None,
+    hr: Annotated[Path | None, typer.Option(help="Folder of the HR images of --lr.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of aligned pairs, e.g. with lr/ and hr/; of a task file of kind pairs, its test pairs."
+        ),
+    ] = None,
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
     protocol: Annotated[
         str | None, typer.Option(help="Makes LR images by every case of this protocol (gaussian8), not by bicubic.")
@@ -69,7 +78,6 @@ def evaluate(
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
     from metarestore.files import require_output
     from metarestore.models.choice import choose_network
-    from metarestore.project import Project
     from metarestore.tasks.photographs import list_photographs
 
     if bicubic == (model is not None):
@@ -80,13 +88,15 @@ def evaluate(
         raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
     if bicubic and (arm or weights):
         raise UserError("--arm, --weights: go with --model; leave them out")
+    _check_sources(data, lr, hr, pairs, protocol)
     if json_file is not None:
         require_output(json_file, "--json", overwrite=overwrite)
     choice = None if model is None else choose_network(model, arm, weights)
-    list_photographs(data)
+    files = _evaluated_files(lr, hr, pairs, scale)
+    if data is not None:
+        list_photographs(data)
 
-    from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
-    from metarestore.evaluation.protocol import evaluate_protocol
+    from metarestore.evaluation.folder import bicubic_restore
     from metarestore.evaluation.results import write_json
     from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
@@ -99,25 +109,66 @@ def evaluate(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network, crop=crop, ensemble=ensemble)
-        _say_choice(choice, model)
-    if protocol is None:
-        report = evaluate_folder(data, scale, restore)
-        rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
-        _print_figures(rows, report.means, report.images)
-        result = report.to_json()
+        _say_choice(choice)
+    if protocol is not None and data is not None:
+        result = _evaluate_protocol(protocol, scale, data, restore)
     else:
-        cases = evaluate_protocol(protocol, Project(Path.cwd()).protocol(protocol, cast("Scale", scale)), data, restore)
-        rows = {label: (case.psnr_y, case.ssim_y) for label, case in cases.cases.items()}
-        _print_figures(rows, cases.means, {label: case.means for label, case in cases.cases.items()})
-        result = cases.to_json()
+        result = _evaluate_images(data, files, scale, restore)
     if json_file is not None:
         write_json(json_file, result | {"self_ensemble": ensemble, "measured": measured})
 
 
-def _say_choice(choice: Choice, given: Path) -> None:
-    """Prints which network was taken, unless it is what the user typed."""
-    if choice.reason != str(given):
-        console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
+def _check_sources(
+    data: Path | None, lr: Path | None, hr: Path | None, pairs: Path | None, protocol: str | None
+) -> None:
+    """Makes sure that the images to measure on are given in one way."""
+    if (lr is None) != (hr is None):
+        raise UserError(f"{'--lr' if hr is None else '--hr'}: goes with {'--hr' if hr is None else '--lr'}; give both")
+    if sum(each is not None for each in (data, lr, pairs)) != 1:
+        raise UserError("evaluate: say what to measure on, either --data DIR, or --lr DIR and --hr DIR, or --pairs DIR")
+    if protocol is not None and data is None:
+        raise UserError("--protocol: makes LR images of HR, so it goes with --data; leave it out")
+
+
+def _evaluated_files(lr: Path | None, hr: Path | None, pairs: Path | None, scale: int) -> tuple[PairFiles, ...]:
+    """Lists the pairs to measure on, if LR images are given."""
+    from metarestore.pair_source import named_pairs
+    from metarestore.tasks.pair_files import PairFolder
+
+    if lr is not None and hr is not None:
+        return PairFolder(lr, hr, None, scale).files()
+    return () if pairs is None else named_pairs(pairs, scale).tested()
+
+
+def _evaluate_images(data: Path | None, files: Sequence[PairFiles], scale: int, restore: Restore) -> dict[str, Any]:
+    """Measures on a folder of HR images, or on pairs; those that look wrong are named, and measured."""
+    from metarestore.evaluation.folder import evaluate_folder
+    from metarestore.evaluation.pairs import PAIRS_PROTOCOL, check_evaluated, evaluate_pairs
+
+    if data is None:
+        for problem in check_evaluated(files, scale):
+            typer.echo(f"warning: {files[0].lr.parent}: {problem}", err=True)
+    report = evaluate_pairs(files, scale, restore) if data is None else evaluate_folder(data, scale, restore)
+    rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
+    _print_figures(rows, report.means, report.images)
+    return report.to_json() | ({"protocol": PAIRS_PROTOCOL} if data is None else {})
+
+
+def _evaluate_protocol(protocol: str, scale: int, data: Path, restore: Restore) -> dict[str, Any]:
+    """Measures every case of a protocol on a folder of HR images."""
+    from metarestore.evaluation.protocol import evaluate_protocol
+    from metarestore.project import Project
+
+    spec = Project(Path.cwd()).protocol(protocol, cast("Scale", scale))
+    cases = evaluate_protocol(protocol, spec, data, restore)
+    rows = {label: (case.psnr_y, case.ssim_y) for label, case in cases.cases.items()}
+    _print_figures(rows, cases.means, {label: case.means for label, case in cases.cases.items()})
+    return cases.to_json()
+
+
+def _say_choice(choice: Choice) -> None:
+    """Prints which network was taken, where that is not what the user typed."""
+    console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:

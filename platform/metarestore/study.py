@@ -34,6 +34,7 @@ from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pictures import save_png
 from metarestore.reports.progress import TrainingDisplay
 from metarestore.reports.table import markdown_table, statements
+from metarestore.tasks.fitted_on import fitted_on_test_pairs
 from metarestore.tracking import Run, Store, ended
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, column, make_plan, train
@@ -130,6 +131,8 @@ def run_study(
     workspaces = {arm: Workspace(study) for arm, study in studies.items()}
     for workspace in workspaces.values():
         workspace.open_all()
+    for line in fitted_on_test_pairs((study.auxiliary, study.target) for study in studies.values()):
+        display.warning(line)
     folder = RunFolder(out, resolve(experiment, root), resume=resume)
     baseline = next(iter(workspaces.values()))
     notes = tuple(dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))

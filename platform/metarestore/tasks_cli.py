@@ -152,33 +152,56 @@ def _write(out: Path, header: Header, samples: Iterable[Sample], total: int) -> 
 
 @tasks_app.command("fit")
 def tasks_fit(
-    pairs: Annotated[Path, typer.Option(help="Folder with aligned pairs: lr/ and hr/, same names.")],
+    pairs: Annotated[
+        Path, typer.Option(help="Folder of aligned pairs, e.g. with lr/ and hr/; or a task file of kind pairs.")
+    ],
     out: Annotated[Path, typer.Option(help="Task file to write; its kernels go into a folder of its name beside it.")],
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many pairs are used, the first by name, as a study's shots are; 5 if left out, and never all.",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG of real against re-synthesised LR; fit.png beside the kernels if left out.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
-    from metarestore.tasks.photographs import list_photographs
+    from metarestore.config.experiment import Adaptation
+    from metarestore.pair_source import named_pairs
 
-    for side in ("lr", "hr"):
-        list_photographs(pairs / side)
+    drawn = picture or out.with_suffix("") / "fit.png"
+    _require_fit(out, drawn, overwrite=overwrite)
+    source = named_pairs(pairs)
+    shots, there = source.shots(Adaptation().shots)
 
     from metarestore.fitting import fit_camera, write_task
     from metarestore.learners.process import prepare_process
     from metarestore.reports.fit_figure import fit_figure
     from metarestore.reports.pictures import save_png
 
-    drawn = picture or out.with_suffix("") / "fit.png"
-    _require_fit(out, drawn, overwrite=overwrite)
+    used = count or shots
     prepare_process()
     with bars() as bar:
         line = bar.add_task("fitting", total=None)
-        fit = fit_camera(pairs, progress=lambda name, done, total: bar.update(line, completed=done, total=total))
+        fit = fit_camera(
+            source.folder,
+            count=used,
+            source=pairs.as_posix(),
+            progress=lambda name, done, total: bar.update(line, completed=done, total=total),
+        )
     console.print(_fit_table(fit.rows()))
+    if used < there:
+        console.print(
+            f"Fitted to the first {used} of {there} pairs by name, the others are left to test on; "
+            f"--count {there} takes all.",
+            highlight=False,
+            soft_wrap=True,
+        )
     files = write_task(fit, out)
-    save_png(fit_figure(fit, pairs), drawn)
+    save_png(fit_figure(fit, source.folder), drawn)
     for file in (*files, drawn):
         console.print(str(file), highlight=False, soft_wrap=True)
 

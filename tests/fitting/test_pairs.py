@@ -43,8 +43,12 @@ def test_every_image_without_a_partner_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"lr_a": (40, 32), "hr_a": (160, 130)}, "is 160x130 .*, its LR partner 40x32; HR must be exactly 2, 3 or 4"),
-        ({"lr_a": (40, 40), "hr_a": (40, 40)}, "is 40x40"),
+        ({"lr_a": (40, 32), "hr_a": (160, 140)}, "is 160x140 .*, its LR partner 40x32; HR must be exactly 2, 3 or 4"),
+        ({"lr_a": (40, 32), "hr_a": (160, 130)}, "is 160x130 .*, its LR partner 40x32; HR is not a multiple .* crop"),
+        ({"lr_a": (40, 40), "hr_a": (40, 40)}, "is 40x40 .* LR was enlarged .*RealSR 3"),
+        ({"lr_a": (160, 128), "hr_a": (40, 32)}, "HR is smaller than LR; exchange the folders"),
+        ({"lr_a": (40, 32), "hr_a": (128, 160)}, "rotated by 90 degrees"),
+        ({"lr_a": (40, 40), "hr_a": (320, 320)}, "HR must be exactly 2, 3 or 4 times as large"),
         ({"lr_a": (20, 40), "hr_a": (80, 160)}, "is 20x40; at least 32x32 are needed"),
         ({"lr_a": (40, 40), "hr_a": (80, 80), "lr_b": (40, 40), "hr_b": (160, 160)}, r"x2 \('a'\), x4 \('b'\)"),
     ],

@@ -22,6 +22,7 @@ from metarestore.journal import Journal
 from metarestore.learners.workspace import Workspace
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.grid_report import publish_grid
+from metarestore.tasks.fitted_on import fitted_on_test_pairs
 from metarestore.tracking import Run, Store, ended
 from metarestore.training.interrupt import Interrupted
 
@@ -64,6 +65,8 @@ def run_grid(
     """
     reference = reference_arm(experiment, against)
     plans = plan_cells(experiment, root)
+    for line in fitted_on_test_pairs((plan.study.auxiliary, plan.study.target) for plan in plans):
+        display.warning(line)
     _claim(out, resume=resume)
     finished = _finished(plans, out)
     dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this grid.")

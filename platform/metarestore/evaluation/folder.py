@@ -103,7 +103,22 @@ def evaluate_folder(
         UserError: The folder is missing or empty, or holds files that are no photographs or are too small.
         ValueError: `restore` returns another type or size.
     """
-    files = list_photographs(folder)
+    return evaluate_files(list_photographs(folder), scale, restore, progress, degrade)
+
+
+def evaluate_files(
+    files: Mapping[str, Path],
+    scale: int,
+    restore: Restore,
+    progress: Progress | None = None,
+    degrade: Degrade | None = None,
+) -> FolderReport:
+    """Does what `evaluate_folder` does with photographs that are given by name.
+
+    Raises:
+        UserError: Some files are no photographs or are too small.
+        ValueError: `restore` returns another type or size.
+    """
     _check(files, scale)
     images: dict[str, Figures] = {}
     for done, (name, path) in enumerate(files.items(), start=1):

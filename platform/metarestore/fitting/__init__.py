@@ -2,6 +2,6 @@
 
 from metarestore.fitting.camera import CameraFit, PairFit, fit_camera, fit_pair
 from metarestore.fitting.kernel import synthesise
-from metarestore.fitting.write import write_task
+from metarestore.fitting.write import require_task_name, write_task
 
-__all__ = ["CameraFit", "PairFit", "fit_camera", "fit_pair", "synthesise", "write_task"]
+__all__ = ["CameraFit", "PairFit", "fit_camera", "fit_pair", "require_task_name", "synthesise", "write_task"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 
 from metarestore.decibels import decibels
+from metarestore.errors import UserError
 from metarestore.fitting.alignment import bicubic_lr, shift_between
-from metarestore.fitting.equations import border, pair_sums
+from metarestore.fitting.equations import border, kernel_size, pair_sums
 from metarestore.fitting.gaussian import Gaussian
 from metarestore.fitting.jpeg import JpegFit, jpeg_of_file, jpeg_of_pixels
 from metarestore.fitting.kernel import ColourLine, fit_kernel, synthesise
 from metarestore.fitting.noise import NoiseFit, before_jpeg, fit_noise
 from metarestore.fitting.pairs import Floats, Pair, check_pairs, list_pairs, read_pair
 from metarestore.fitting.spread import Spread, spread, together
+from metarestore.tasks.pair_files import PairFiles, PairFolder
 
 Progress = Callable[[str, int, int], None]
 """Is told the name of a pair that is done, how many are, and of how many."""
 
+_WORSE = 0.5
+"""dB that a fit may be below bicubic downsampling."""
 _DECIMALS = 6
 """Decimals of a kernel's values: numbers of threads change the digits behind."""
 
@@ -41,6 +45,7 @@ class PairFit:
         jpeg: Compression of LR.
         psnr_bicubic: PSNR in dB of HR shrunk by MATLAB's bicubic against LR, RGB.
         psnr_fitted: The same of HR shrunk by the kernel, with the colour line.
+        content: Hash of the pair's pixels; empty for a pair that was not read from files.
     """
 
     name: str
@@ -52,6 +57,7 @@ class PairFit:
     jpeg: JpegFit
     psnr_bicubic: float
     psnr_fitted: float
+    content: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fit as JSON data."""
@@ -67,11 +73,13 @@ class CameraFit:
         source: The folder, as it was given.
         scale: HR side over LR side.
         pairs: One fit for each pair, sorted by name.
+        count: How many of the folder's pairs were asked for; None for all of them.
     """
 
     source: str
     scale: int
     pairs: tuple[PairFit, ...]
+    count: int | None = None
 
     @property
     def kept(self) -> tuple[PairFit, ...]:
@@ -95,24 +103,76 @@ class CameraFit:
 _HEADINGS = ("pair", "PSNR bicubic → fitted", "blur σ", "axes", "shift", "gain R G B", "noise σ", "JPEG")
 
 
-def fit_camera(pairs: Path, *, progress: Progress | None = None) -> CameraFit:
+def fit_camera(
+    pairs: Path | PairFolder, *, count: int | None = None, source: str = "", progress: Progress | None = None
+) -> CameraFit:
     """Estimates the degradation of a camera from aligned pairs.
 
     Args:
-        pairs: A folder with LR images in `lr/` and HR images of the same names in `hr/`, 2, 3 or 4 times as large.
+        pairs: Where the pairs are; of a folder, LR images in `lr/` and HR images in `hr/`, 2, 3 or 4 times as large.
+        count: How many pairs are used, the first by name; the others are not even read. All if left out.
+        source: How the pairs are called in the result; the folder's path if left out.
         progress: Is told of each pair that is done.
 
     Raises:
-        UserError: A folder or a partner is missing, sizes do not fit, or an image shows nothing.
+        UserError: A folder or a partner is missing, sizes do not fit, an image shows nothing, or a pair cannot be
+            explained as one camera's LR and HR; nothing can be learned from such a fit.
     """
-    files = list_pairs(pairs)
-    scale = check_pairs(files)
+    there = list_pairs(pairs)
+    files = first_pairs(there, count)
+    scale = check_pairs(files, there[len(files) :])
     fits = []
     for done, each in enumerate(files, start=1):
         fits.append(fit_pair(read_pair(each), jpeg_of_file(each.lr)))
         if progress is not None:
             progress(each.name, done, len(files))
-    return CameraFit(pairs.as_posix(), scale, tuple(fits))
+    called = source or (pairs.as_posix() if isinstance(pairs, Path) else pairs.lr.parent.as_posix())
+    fit = CameraFit(called, scale, tuple(fits), count)
+    if problems := implausible(fit):
+        raise UserError([f"{files[0].lr.parent}: {problem}" for problem in problems])
+    return fit
+
+
+def first_pairs(files: Sequence[PairFiles], count: int | None) -> Sequence[PairFiles]:
+    """Returns the first pairs by name: those that a study may learn from.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    if count is not None and count > len(files):
+        raise UserError(f"--count: {count} pairs are asked for, but there are only {len(files)}; write {len(files)}")
+    return files[:count]
+
+
+def implausible(fit: CameraFit) -> list[str]:
+    """Returns a line for each pair whose fit is no camera's degradation.
+
+    Pairs whose blur stands apart are left out of the kernels, so that theirs does not matter.
+    """
+    side = kernel_size(fit.scale)
+    reach = side / 2 - fit.scale
+    problems = []
+    for pair in fit.pairs:
+        apart = max(map(abs, (*pair.shift, *pair.gaussian.centre)))
+        reasons = []
+        if pair.psnr_fitted < pair.psnr_bicubic - _WORSE:
+            reasons.append(
+                f"HR shrunk by the fit has {pair.psnr_fitted:.1f} dB against LR, less than the "
+                f"{pair.psnr_bicubic:.1f} dB of bicubic"
+            )
+        if min(pair.colour.gains) <= 0:
+            reasons.append(f"LR is dark where HR is bright (gains {' '.join(f'{g:.2f}' for g in pair.colour.gains)})")
+        if pair in fit.kept and apart > reach:
+            reasons.append(
+                f"LR and HR are {apart:.1f} HR pixels apart, beyond the kernel, which reaches {reach:.0f}; align them"
+            )
+        if pair in fit.kept and pair.gaussian.sigma > side / 3:
+            reasons.append(
+                f"its blur (sigma {pair.gaussian.sigma:.1f} HR pixels) is wider than the {side}x{side} kernel"
+            )
+        if reasons:
+            problems.append(f"pair '{pair.name}' cannot be fitted: {'; '.join(reasons)}; remove it, or mend the pair")
+    return problems
 
 
 def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
@@ -135,7 +195,8 @@ def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
     jpeg = stated or jpeg_of_pixels(pair.lr)
     noise = before_jpeg(fit_noise(lr, model), model, jpeg)
     fitted, bicubic = psnr_rgb(model, lr), psnr_rgb(bicubic_lr(pair)[inside], lr)
-    return PairFit(pair.name, shift_between(pair), kernel, found.gaussian, colour, noise, jpeg, bicubic, fitted)
+    shift = shift_between(pair)
+    return PairFit(pair.name, shift, kernel, found.gaussian, colour, noise, jpeg, bicubic, fitted, content=pair.content)
 
 
 def psnr_rgb(image: Floats, truth: Floats) -> float:

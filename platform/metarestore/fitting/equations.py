@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarestore.errors import UserError
 from metarestore.fitting.pairs import Floats, Pair
@@ -107,8 +108,9 @@ def pair_sums(pair: Pair) -> PairSums:
     Raises:
         UserError: The LR image is flat or saturated.
     """
-    rows, columns = _usable_pixels(pair)
-    contrast = pair.lr[rows, columns].std(axis=0).mean() if len(rows) else 0.0
+    lit = lit_channels(pair.lr)
+    rows, columns = _usable_pixels(pair, lit)
+    contrast = pair.lr[rows, columns][:, lit].std(axis=0).mean() if len(rows) else 0.0
     if len(rows) < kernel_size(pair.scale) ** 2 or contrast < _LEAST_CONTRAST:
         raise UserError(
             f"pair '{pair.name}': LR is flat or saturated nearly everywhere; remove it, or take another crop"
@@ -122,11 +124,18 @@ def border(scale: int) -> int:
     return -(-(kernel_size(scale) - scale) // (2 * scale))
 
 
-def _usable_pixels(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows and columns of the LR pixels that take part."""
+def lit_channels(image: Floats) -> NDArray[np.bool_]:
+    """Tells which channels of an image (h, w, 3) have any content: a filter may leave one at 0 everywhere."""
+    return np.asarray(np.ptp(image, axis=(0, 1)) > 0)
+
+
+def _usable_pixels(pair: Pair, lit: NDArray[np.bool_]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and columns of the LR pixels that take part; channels without content do not matter."""
     edge = border(pair.scale)
     low, high = _SATURATED
-    inside = pair.lr[edge:-edge, edge:-edge]
+    inside = pair.lr[edge:-edge, edge:-edge][..., lit]
+    if not lit.any():
+        return np.array([], np.intp), np.array([], np.intp)
     rows, columns = np.nonzero(np.all((inside > low) & (inside < high), axis=-1))
     rows, columns = rows + edge, columns + edge
     if len(rows) > _MOST_PIXELS:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
+from metarestore.fitting.equations import lit_channels
 from metarestore.fitting.pairs import Floats
 
 _STANDARD = np.array(
@@ -85,7 +86,10 @@ def jpeg_of_pixels(lr: Floats) -> JpegFit:
     """
     top, left = ((side - min(side, _LARGEST)) // 2 // 8 * 8 for side in lr.shape[:2])
     part = lr[top : top + _LARGEST, left : left + _LARGEST]
-    luma, clipped = part @ _LUMA - 128.0, np.asarray(np.any((part <= 0) | (part >= 255), axis=-1))
+    lit = lit_channels(part)
+    outside = (part <= 0) | (part >= 255)
+    clipped = np.asarray(np.any(outside[..., lit] if lit.any() else outside, axis=-1))
+    luma = part @ _LUMA - 128.0
     grids = dict.fromkeys([(0, 0), _likely_grid(luma)])
     # Clipping has moved the coefficients of a block off their multiples.
     whole = (_coefficients(luma, *grid)[~_blocks(clipped, *grid).any(axis=(1, 2))] for grid in grids)

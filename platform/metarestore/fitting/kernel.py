@@ -20,6 +20,12 @@ _TOLERANCE = 1.02
 """The strongest penalty is taken whose held-out error is at most this much above the least."""
 
 
+LEAST_GAIN = 0.001
+"""Gain of a channel that has no content in LR, although it has in HR: as little as a task file can say."""
+_FLAT = 1e-6
+"""Range of values of a channel in grey levels, below which it has no content."""
+
+
 @dataclass(frozen=True)
 class ColourLine:
     """What happens to the channels: value → gain · value + offset, on encoded values.
@@ -38,10 +44,16 @@ class ColourLine:
 
     @classmethod
     def between(cls, source: Floats, target: Floats) -> ColourLine:
-        """Returns the lines that take `source` to `target`, both (..., 3), by least squares."""
+        """Returns the lines that take `source` to `target`, both (..., 3), by least squares.
+
+        A channel that is the same everywhere tells nothing of a gain: where `target` is, it is the least there is, and
+        1 where only `source` is.
+        """
         x, y = source.reshape(-1, 3), target.reshape(-1, 3)
         variance = np.maximum(x.var(axis=0), 1e-9)
         gains = ((x - x.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0) / variance
+        flat_x, flat_y = np.ptp(x, axis=0) < _FLAT, np.ptp(y, axis=0) < _FLAT
+        gains = np.where(flat_x, 1.0, np.where(flat_y, LEAST_GAIN, gains))
         return cls(_triple(gains), _triple(y.mean(axis=0) - gains * x.mean(axis=0)))
 
 
@@ -68,7 +80,8 @@ def fit_kernel(sums: Sequence[PairSums]) -> KernelFit:
 
     Source: ridge regression, Hoerl and Kennard, Ridge Regression: Biased Estimation for Nonorthogonal Problems (1970).
     """
-    gains = [np.ones(3) for _ in sums]
+    # A channel without content in LR explains nothing.
+    gains = [(one.joined.energies > 0).astype(np.float64) for one in sums]
     gaussian, start = fit_gaussian(_total([one.joined.normal(gain) for one, gain in zip(sums, gains, strict=True)]))
     penalty = _penalty(math.isqrt(len(start)))
     kernel = start

@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import nnls
 
 from metarestore.degradations import Pipeline, replay
+from metarestore.fitting.equations import lit_channels
 from metarestore.fitting.jpeg import JpegFit
 from metarestore.fitting.pairs import Floats
 
@@ -84,12 +85,16 @@ def fit_noise(lr: Floats, model: Floats) -> NoiseFit:
     Source: Foi et al., Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image Raw-Data (2008),
     eq. 3 for the variance; the noise-free image, which they estimate, is given by the pair here.
     """
+    lit = lit_channels(lr)
+    if not lit.any():
+        return NoiseFit(0.0, 0.0, float(model.mean()), 0.0, ())
+    level = float(model.mean())
+    lr, model = lr[..., lit], model[..., lit]
     residual = _high_frequencies(lr - model)
     activity = _local_contrast(model)
     within = (lr > _RANGE[0]) & (lr < _RANGE[1]) & (model > _RANGE[0]) & (model < _RANGE[1])
     usable = np.asarray(np.all(within, axis=-1))
     bins = list(_bins(residual, model, activity, usable))
-    level = float(model.mean())
     if not bins:
         return NoiseFit(0.0, 0.0, level, 0.0, ())
     constant, per_level = _explained(bins)
@@ -133,12 +138,14 @@ def _seen_after(sigma: float, model: Floats, jpeg: JpegFit) -> float:
 def _high_frequencies(residual: Floats) -> Floats:
     """Takes the local mean away: what is left of a lighting error is smooth. White noise keeps its variance."""
     mean = cv2.blur(residual, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT)
-    return np.asarray((residual - mean) / np.sqrt(1 - 1 / _WINDOW**2))
+    # OpenCV drops the axis of a single channel.
+    return np.asarray((residual - mean.reshape(residual.shape)) / np.sqrt(1 - 1 / _WINDOW**2))
 
 
 def _local_contrast(image: Floats) -> Floats:
     """Returns the root mean square of the gradients nearby, in grey levels per pixel (h, w)."""
-    power = np.mean([down**2 + right**2 for down, right in (np.gradient(image[..., c]) for c in range(3))], axis=0)
+    gradients = (np.gradient(image[..., channel]) for channel in range(image.shape[-1]))
+    power = np.mean([down**2 + right**2 for down, right in gradients], axis=0)
     # The running sums of a box filter leave tiny negative numbers where all is flat.
     return np.sqrt(np.maximum(cv2.blur(power, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT), 0.0))
 
@@ -192,5 +199,7 @@ def _correlation(residual: Floats, activity: Floats, usable: np.ndarray) -> floa
     values = residual[calm]
     if len(values) < _LEAST or (values.std(axis=0) < 1e-6).any():
         return 0.0
+    if values.shape[1] == 1:
+        return 0.0
     table = np.corrcoef(values.T)
-    return float(np.mean([table[0, 1], table[0, 2], table[1, 2]]))
+    return float(np.mean(table[np.triu_indices(values.shape[1], k=1)]))

@@ -1,8 +1,9 @@
-"""Aligned LR/HR pairs in two folders; their scale follows from their sizes."""
+"""Aligned pairs as a fit reads them: in grey levels, large enough, of one scale, and showing the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,29 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.errors import UserError
-from metarestore.tasks.images import read_image
-from metarestore.tasks.photographs import list_photographs
+from metarestore.tasks.pair_check import PairView, judge, observe
+from metarestore.tasks.pair_files import PairFiles, PairFolder, pair_content, shortened
 
 Floats = NDArray[np.float64]
 
-_SCALES = (2, 3, 4)
 _SMALLEST = 32
 """Least side of an LR image in pixels: below, a kernel of 5x5 LR pixels has hardly any equations."""
 
-
-@dataclass(frozen=True)
-class PairFiles:
-    """Where one pair lies.
-
-    Attributes:
-        name: The files' common name, without suffix.
-        lr: LR file.
-        hr: HR file.
-    """
-
-    name: str
-    lr: Path
-    hr: Path
+_DOUBTFUL = 0.7
+"""Correlation of a pair below which its partner is looked for among the pairs that are not fitted, too."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +28,12 @@ class Pair:
     """One aligned pair, in grey levels of 0..255.
 
     Attributes:
-        name: The files' common name.
+        name: The pair's name.
         scale: HR side over LR side.
         lr: LR image (h, w, 3), RGB.
         hr: HR image (scale·h, scale·w, 3), RGB.
         gray: Whether the LR file stores a single channel.
+        content: Hash of the pixels; empty for pairs that were not read from files.
     """
 
     name: str
@@ -52,20 +41,16 @@ class Pair:
     lr: Floats
     hr: Floats
     gray: bool = False
+    content: str = ""
 
 
-def list_pairs(folder: Path) -> tuple[PairFiles, ...]:
-    """Lists the pairs `folder`/lr/NAME.*, `folder`/hr/NAME.*, sorted by name.
+def list_pairs(pairs: Path | PairFolder) -> tuple[PairFiles, ...]:
+    """Lists the pairs of a folder, sorted by name.
 
     Raises:
-        UserError: A folder is missing or empty, or an image has no partner; all of them are named.
+        UserError: A folder is missing or empty, or an image has no partner; up to ten are named.
     """
-    lr, hr = list_photographs(folder / "lr"), list_photographs(folder / "hr")
-    problems = [_no_partner(lr[name], folder / "hr") for name in lr if name not in hr]
-    problems += [_no_partner(hr[name], folder / "lr") for name in hr if name not in lr]
-    if problems:
-        raise UserError(problems)
-    return tuple(PairFiles(name, lr[name], hr[name]) for name in lr)
+    return (pairs if isinstance(pairs, PairFolder) else PairFolder.of_folder(pairs)).files()
 
 
 def read_pair(files: PairFiles) -> Pair:
@@ -74,37 +59,47 @@ def read_pair(files: PairFiles) -> Pair:
     Raises:
         UserError: An image cannot be read, is too small, or HR is not 2, 3 or 4 times as large as LR.
     """
-    lr, hr = read_image(files.lr), read_image(files.hr)
-    (h, w, _), (height, width, _) = lr.pixels.shape, hr.pixels.shape
-    scale = next((scale for scale in _SCALES if (height, width) == (scale * h, scale * w)), None)
-    if scale is None:
-        raise UserError(
-            f"{files.hr}: is {height}x{width} (height x width), its LR partner {h}x{w}; HR must be exactly 2, 3 or 4 "
-            "times as large on both sides; crop the pair"
-        )
+    read = files.read()
+    h, w, _ = read.lr.shape
     if min(h, w) < _SMALLEST:
         raise UserError(
             f"{files.lr}: is {h}x{w}; at least {_SMALLEST}x{_SMALLEST} are needed to fit a kernel; take a larger crop"
         )
-    return Pair(files.name, scale, lr.pixels.astype(np.float64), hr.pixels.astype(np.float64), lr.gray)
+    content = pair_content(read.lr, read.hr)
+    return Pair(files.name, read.scale, read.lr.astype(np.float64), read.hr.astype(np.float64), read.gray, content)
 
 
-def check_pairs(pairs: Sequence[PairFiles]) -> int:
+def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) -> int:
     """Reads all pairs once, so that nothing is wrong with the last after minutes of work.
+
+    Args:
+        pairs: The pairs.
+        others: Other pairs of the folder, among which the right partners of wrong pairs are looked for.
 
     Returns:
         Their common scale.
 
     Raises:
-        UserError: A pair cannot be used, or two have different scales; all problems are named.
+        UserError: A pair cannot be used, LR of one does not show what HR shows, or two have different scales; all
+            problems are named.
     """
     problems: list[str] = []
     scales: dict[int, PairFiles] = {}
+    views = []
     for files in pairs:
         try:
-            scales.setdefault(read_pair(files).scale, files)
+            pair = read_pair(files)
         except UserError as error:
             problems += error.problems
+            continue
+        scales.setdefault(pair.scale, files)
+        views.append(observe(pair.name, pair.lr.astype(np.uint8), pair.hr.astype(np.uint8)))
+    folder = pairs[0].lr.parent
+    reports = judge(views)
+    if any(report.correlation < _DOUBTFUL for report in reports):
+        reports = judge([*views, *_observed(others)])[: len(views)]
+    wrong = [f"{folder}: {report.problem}" for report in reports if report.problem is not None]
+    problems += shortened(wrong, f"{folder}: {{more}} more pairs like these")
     if len(scales) > 1:
         found = ", ".join(f"x{scale} ('{files.name}')" for scale, files in sorted(scales.items()))
         problems.append(f"{pairs[0].hr.parent}: pairs of different scales: {found}; fit one camera and scale at a time")
@@ -113,5 +108,9 @@ def check_pairs(pairs: Sequence[PairFiles]) -> int:
     return next(iter(scales))
 
 
-def _no_partner(path: Path, other: Path) -> str:
-    return f"{path}: has no partner '{path.stem}' in {other}; pairs need the same file names"
+def _observed(pairs: Sequence[PairFiles]) -> Iterator[PairView]:
+    """Looks at the pairs that can be read."""
+    for files in pairs:
+        with suppress(UserError):
+            read = files.read()
+            yield observe(files.name, read.lr, read.hr)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,15 @@ from statistics import mean
 
 import numpy as np
 
-from metarestore.config.document import project_root
+from metarestore.config.document import project_root, read_document, validate
 from metarestore.config.file_names import is_yaml
 from metarestore.console import command_line
+from metarestore.degradations.kernel_file import load_kernels
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.fitting.camera import CameraFit, PairFit
 from metarestore.fitting.spread import Spread, spread
+from metarestore.tasks.synthetic import SyntheticSpec
 
 _WIDTH = 118
 _QUIET = 0.3
@@ -39,10 +42,10 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: The name has another ending, or a file cannot be written.
+        UserError: The name has another ending, the task is none that can be read again, or a file cannot be written.
     """
-    if not is_yaml(out):
-        raise UserError(f"{out}: a task file ends in .yaml or .yml; choose such a name")
+    require_task_name(out)
+    _require_readable(fit, out)
     folder = out.with_suffix("")
     buffer = io.BytesIO()
     np.save(buffer, np.stack([pair.kernel for pair in fit.kept]))
@@ -54,14 +57,63 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
     return [out, folder / "kernels.npy", folder / "fit.json"]
 
 
-def _task_text(fit: CameraFit, out: Path, root: Path) -> str:
-    kernels = Path(os.path.relpath(out.with_suffix("") / "kernels.npy", root)).as_posix()
+def require_task_name(out: Path) -> None:
+    """Makes sure that a file's name is that of a task file.
+
+    Raises:
+        UserError: It has another ending.
+    """
+    if not is_yaml(out):
+        raise UserError(f"{out}: a task file ends in .yaml or .yml; choose such a name")
+
+
+def _require_readable(fit: CameraFit, out: Path) -> None:
+    """Reads the task as `metarestore check` would, before anything is written to its place.
+
+    Raises:
+        UserError: It is refused; the pairs that are the reason are named.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        problems = []
+        for pair in fit.kept:
+            np.save(folder / "kernel.npy", pair.kernel[None])
+            try:
+                load_kernels(folder / "kernel.npy")
+            except ValueError as error:
+                reason = str(error).removeprefix(f"{folder / 'kernel.npy'} ")
+                problems.append(f"{fit.source}: the kernel of pair '{pair.name}' {reason}; leave the pair out")
+        if problems:
+            raise UserError(problems)
+        np.save(folder / "kernels.npy", np.stack([pair.kernel for pair in fit.kept]))
+        (folder / "task.yaml").write_text(_task_text(fit, out, folder, "kernels.npy"), encoding="utf-8")
+        try:
+            spec = validate(read_document(folder / "task.yaml"), SyntheticSpec)
+            for _, step in spec.pipeline.rooted(folder).entries():
+                if not step.inner:
+                    step.content()
+        except UserError as error:
+            reasons = [problem.partition(": ")[2] for problem in error.problems]
+            raise UserError([f"{fit.source}: the fit makes no valid task: {each}" for each in reasons]) from error
+
+
+def _task_text(fit: CameraFit, out: Path, root: Path, kernels: str | None = None) -> str:
+    kernels = kernels or Path(os.path.relpath(out.with_suffix("") / "kernels.npy", root)).as_posix()
     schema = Path(os.path.relpath(root / "schemas" / "task.json", out.absolute().parent)).as_posix()
     lines = [f"# yaml-language-server: $schema={schema}", *_opening(fit, out)]
     lines += ["kind: synthetic", f"scale: {fit.scale}", "pipeline:"]
     for section in (_blur(fit, kernels), _colour(fit), _noise(fit), _jpeg(fit)):
         lines += [f"  {line}" for line in section]
+    lines += _fitted_to(fit)
     return "\n".join(lines) + "\n"
+
+
+def _fitted_to(fit: CameraFit) -> Iterator[str]:
+    """Records the pairs, so that a study that tests on them can warn."""
+    contents = {pair.name: pair.content for pair in fit.pairs if pair.content}
+    if contents:
+        yield "fitted_to:"
+        yield from (f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(each)}" for name, each in contents.items())
 
 
 def _opening(fit: CameraFit, out: Path) -> Iterator[str]:
@@ -71,7 +123,8 @@ def _opening(fit: CameraFit, out: Path) -> Iterator[str]:
         f"against HR, its noise and its compression. HR blurred and recoloured like this, each pair by its own kernel, "
         f"has a PSNR (RGB) of {fitted:.1f} dB against the camera's LR; bicubic downsampling has {bicubic:.1f} dB."
     )
-    made = command_line("metarestore", "tasks", "fit", "--pairs", str(fit.source), "--out", out.as_posix())
+    count = () if fit.count is None else ("--count", str(fit.count))
+    made = command_line("metarestore", "tasks", "fit", "--pairs", str(fit.source), *count, "--out", out.as_posix())
     yield f"# Made:  {made}"
     yield f"# Look:  {command_line('metarestore', 'tasks', 'preview', out.stem)}"
 

@@ -17,6 +17,7 @@ from metarestore.fitting.kernel import synthesise
 from metarestore.fitting.pairs import Floats, Pair, list_pairs, read_pair
 from metarestore.reports.pictures import pixel_figure, place_image, place_text, wrapped
 from metarestore.reports.style import house_style
+from metarestore.tasks.pair_files import PairFolder
 
 Pixels = NDArray[np.uint8]
 
@@ -38,12 +39,12 @@ _HEADINGS = (
 
 
 @house_style
-def fit_figure(fit: CameraFit, pairs: Path, most: int = 6) -> Figure:
+def fit_figure(fit: CameraFit, pairs: Path | PairFolder, most: int = 6) -> Figure:
     """Draws the first pairs of a fitted camera, a row for each.
 
     Args:
         fit: The fit.
-        pairs: The folder that it was fitted to.
+        pairs: Where the pairs are that it was fitted to.
         most: Largest number of rows.
 
     Raises:

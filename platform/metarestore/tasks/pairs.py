@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
@@ -16,13 +17,29 @@ from metarestore.errors import UserError
 from metarestore.seeds import generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
 from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined, test_crops
-from metarestore.tasks.images import ImageSource, ImageStore
-from metarestore.tasks.photographs import list_photographs
+from metarestore.tasks.images import ImageStore
+from metarestore.tasks.pair_files import PairFolder, PairNames, PairSource, split_pairs
+from metarestore.tasks.pair_images import open_sides, require_plausible
+from metarestore.tasks.photographs import SUFFIXES, list_photographs
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _is_template(template: str) -> str:
+    problem = ""
+    if template.count("{name}") != 1:
+        problem = "must contain {name} once, which stands for the pair's name"
+    elif Path(template).name != template or Path(template).suffix.lower() in SUFFIXES:
+        problem = "is the name of a file without its folder and suffix, e.g. '{name}x4'"
+    if problem:
+        raise PydanticCustomError("template", "{problem}, got '{given}'", {"problem": problem, "given": template})
+    return template
+
+
+NameTemplate = Annotated[str, AfterValidator(_is_template)]
 
 
 class PairsSpec(DistributionSpec):
@@ -37,6 +54,27 @@ class PairsSpec(DistributionSpec):
     """Folder of HR images."""
     support_pool: int = Field(10, ge=1)
     """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
+    lr_name: NameTemplate | None = Field(None, exclude_if=lambda value: value is None)
+    """Name of a pair's LR file without suffix, e.g. "{name}x4"; `{name}` is the pair's name. Files of other names are
+    passed over. If neither name is given, equal names are pairs, or those of DIV2K, RealSR and DRealSR."""
+    hr_name: NameTemplate | None = Field(None, exclude_if=lambda value: value is None)
+    """Name of a pair's HR file without suffix, e.g. "{name}_HR"."""
+    crop: bool = Field(False, exclude_if=lambda value: not value)
+    """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
+    check_content: bool = Field(True, exclude_if=bool)
+    """Refuse pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
+
+    @property
+    def pairs(self) -> PairSource:
+        """Both folders, and how many of their pairs may be learned from."""
+        given = self.lr_name is not None or self.hr_name is not None
+        names = PairNames(self.lr_name or "{name}", self.hr_name or "{name}") if given else None
+        return PairSource(PairFolder(self.lr, self.hr, names, self.scale, self.crop), self.support_pool)
+
+    def require_plausible(self) -> None:
+        """Makes sure that LR shows what HR shows, if `check_content` asks for it."""
+        if self.check_content:
+            require_plausible(self.pairs.folder)
 
     @property
     def own_images(self) -> Path:
@@ -95,20 +133,7 @@ def open_pairs(name: str, spec: PairsSpec, episode: Episode) -> PairTasks:
     Raises:
         UserError: The folders have different names in them, or sizes that do not fit the scale.
     """
-    lr, hr = ImageStore.open(ImageSource.folder(spec.lr)), ImageStore.open(ImageSource.folder(spec.hr))
-    odd = sorted(set(lr.names) ^ set(hr.names))
-    if odd:
-        side, other = (spec.lr, spec.hr) if odd[0] in lr.names else (spec.hr, spec.lr)
-        raise UserError(
-            f"{side}: '{odd[0]}' has no partner in {other} ({len(odd)} such names); pairs need the same file names"
-        )
-    for image in hr.names:
-        (h, w), (height, width) = lr.size(image), hr.size(image)
-        if (height, width) != (spec.scale * h, spec.scale * w):
-            raise UserError(
-                f"{spec.hr}: '{image}' is {height}x{width}, its LR partner {h}x{w}; "
-                f"at scale {spec.scale} it should be {spec.scale * h}x{spec.scale * w}"
-            )
+    lr, hr = open_sides(spec.pairs.folder)
     if len(hr.names) < 2:
         raise UserError(f"{spec.hr}: has {len(hr.names)} pair; at least 2 are needed, to learn from and to test on")
     hr.require_size(episode.patch, episode.patch)
@@ -131,8 +156,7 @@ class PairTasks(OpenDistribution):
         self.spec = spec
         self.content = content_hash(spec)
         self.scale: int = spec.scale
-        self.pool: tuple[str, ...] = hr.names[: min(spec.support_pool, len(hr.names) - 1)]
-        self.test: tuple[str, ...] = hr.names[len(self.pool) :]
+        self.pool, self.test = split_pairs(hr.names, spec.support_pool)
         self.images = hr
         self.episode = episode
         self._lr = lr

@@ -18,6 +18,7 @@ from metarestore.degradations.base import Drawn, Step
 from metarestore.tasks.distribution import OpenDistribution
 from metarestore.tasks.few_shot import FewShotGeometry, FewShotTarget
 from metarestore.tasks.images import ImageStore
+from metarestore.tasks.pair_files import PairSource
 from metarestore.tasks.remarks import Remark
 from metarestore.tasks.task import Episode, Split
 from metarestore.tasks.vectors import DrawSpace
@@ -59,6 +60,22 @@ class DistributionSpec(Strict, ABC):
     def space(self) -> DrawSpace:
         """What may differ between its draws."""
         return DrawSpace(())
+
+    @property
+    def pairs(self) -> PairSource | None:
+        """The aligned real pairs that the kind brings along; None if it has none."""
+        return None
+
+    def fitted_pairs(self) -> Mapping[str, str]:
+        """Returns the pairs that the distribution was fitted to, by name, with the hashes of their pixels."""
+        return {}
+
+    def require_plausible(self) -> None:
+        """Makes sure that images which the kind brings along belong together.
+
+        Raises:
+            UserError: They cannot be opened, or some do not belong together; all are named.
+        """
 
     def lr_files(self) -> Mapping[str, Path]:
         """Lists the LR photographs that the kind brings along, by name; empty if it has none.

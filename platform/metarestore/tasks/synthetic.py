@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations import Pipeline, replay
@@ -104,6 +104,13 @@ class SyntheticSpec(PipelineSpec):
     """A degradation type: a pipeline whose parameters are drawn once per task."""
 
     kind: Literal["synthetic"]
+    fitted_to: dict[str, str] = Field({}, exclude=True)
+    """Pairs that `tasks fit` estimated the pipeline from, with hashes of their pixels: a study that tests on them warns
+    of it. What is drawn does not depend on them."""
+
+    def fitted_pairs(self) -> Mapping[str, str]:
+        """Returns the pairs that `tasks fit` estimated the pipeline from."""
+        return self.fitted_to
 
     def degradation(self, content: str, seed: int, index: int) -> Drawn:
         """Draws the degradation of task `index`; `content` is the `content_hash` of this specification."""

@@ -1,0 +1,68 @@
+"""PSNR-Y and SSIM-Y on LR and HR images that are given, as published LR sets are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.errors import UserError
+from metarestore.evaluation.folder import FolderReport, Progress, Restore, evaluate_files
+from metarestore.tasks.pair_check import judge, observe
+from metarestore.tasks.pair_files import PairFiles, fitted_size, shortened, size_problem
+from metarestore.tasks.photographs import read_image
+
+PAIRS_PROTOCOL = (
+    "LR images as given; HR cut at the bottom and right to a multiple of the scale; Y of BT.601 limited range, rounded "
+    "to 8 bit (a single-channel file is its own Y); border = scale; peak 255; SSIM of Wang et al. 2004, 11x11 Gaussian "
+    "window"
+)
+
+
+def evaluate_pairs(
+    pairs: Sequence[PairFiles], scale: int, restore: Restore, progress: Progress | None = None
+) -> FolderReport:
+    """Restores the LR image of each pair and compares it with HR; all files are checked before the first.
+
+    Args:
+        pairs: The pairs.
+        scale: Upscaling factor.
+        restore: What is measured.
+        progress: Told after each pair.
+
+    Raises:
+        UserError: A file is no photograph or is too small, or LR and HR do not fit the scale.
+        ValueError: `restore` returns another type or size.
+    """
+    files = {pair.name: pair for pair in pairs}
+
+    def given(name: str, hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = (side // scale for side in hr.shape[:2])
+        return np.ascontiguousarray(read_image(files[name].lr).pixels[:height, :width])
+
+    return evaluate_files({name: pair.hr for name, pair in files.items()}, scale, restore, progress, given)
+
+
+def check_evaluated(pairs: Sequence[PairFiles], scale: int) -> list[str]:
+    """Reads all pairs once; returns a line for each whose LR does not show what HR shows.
+
+    Raises:
+        UserError: A file is no photograph, or LR and HR do not fit the scale.
+    """
+    problems: list[str] = []
+    views = []
+    for pair in pairs:
+        try:
+            lr, hr = read_image(pair.lr).pixels, read_image(pair.hr).pixels
+        except UserError as error:
+            problems += error.problems
+            continue
+        sizes = ((lr.shape[0], lr.shape[1]), (hr.shape[0], hr.shape[1]))
+        if fitted_size(*sizes, scale, crop=True) is None:
+            problems.append(f"{pair.hr}: {size_problem(*sizes, scale)}")
+        else:
+            views.append(observe(pair.name, lr, hr))
+    if problems:
+        raise UserError(shortened(problems, f"{pairs[0].hr.parent}: {{more}} more pairs cannot be used"))
+    return [report.problem for report in judge(views) if report.problem is not None]

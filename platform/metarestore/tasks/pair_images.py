@@ -1,0 +1,169 @@
+"""The photographs of pairs as a store for each side, called by the pairs' names and cut to the size that is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarestore.errors import UserError
+from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.pair_check import PairReport, judge, observe
+from metarestore.tasks.pair_files import PairFolder, Size, fitted_size, shortened, size_problem
+
+
+class PairImages(ImageStore):
+    """Some photographs of a store under other names, each cut at the bottom and right.
+
+    Args:
+        store: All photographs of the folder.
+        stored: Name in the store of each photograph, by the name of its pair.
+        sizes: Size of each photograph once cut, by the name of its pair.
+    """
+
+    def __init__(self, store: ImageStore, stored: Mapping[str, str], sizes: Mapping[str, Size]) -> None:
+        super().__init__(store.source, store._key, store._index)
+        self._store, self._stored, self._sizes = store, dict(stored), dict(sizes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pairs' names, sorted."""
+        return tuple(self._stored)
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of the names, sizes and pixels."""
+        shown = json.dumps([self._store.content, self._stored, self._sizes], sort_keys=True)
+        return hashlib.blake2b(shown.encode(), digest_size=16).hexdigest()
+
+    def size(self, name: str) -> Size:
+        """Returns (height, width) in pixels, once cut."""
+        self._require(name)
+        return self._sizes[name]
+
+    def is_gray(self, name: str) -> bool:
+        """Tells whether the file of this photograph stores a single channel."""
+        self._require(name)
+        return self._store.is_gray(self._stored[name])
+
+    def image(self, name: str) -> NDArray[np.uint8]:
+        """Returns a photograph, uint8 (H, W, 3), once cut: a read-only view of the shared map."""
+        height, width = self.size(name)
+        return self._store.image(self._stored[name])[:height, :width]
+
+    def require_size(self, height: int, width: int) -> None:
+        """Makes sure that a crop of this size fits into every photograph.
+
+        Raises:
+            UserError: Some photographs are smaller; all are named.
+        """
+        small = {name: size for name, size in self._sizes.items() if size[0] < height or size[1] < width}
+        if small:
+            raise UserError(
+                [
+                    f"{self.source}: '{self._stored[name]}' is {h}x{w} (height x width), smaller than the "
+                    f"{height}x{width} crop; remove it or choose a smaller crop"
+                    for name, (h, w) in small.items()
+                ]
+            )
+
+    def _require(self, name: str) -> None:
+        if name not in self._stored:
+            raise UserError(f"{self.source}: holds no photograph of the pair '{name}'; restore the file it came from")
+
+    def __reduce__(self) -> tuple[type[PairImages], tuple[Any, ...]]:
+        return PairImages, (self._store, self._stored, self._sizes)
+
+
+class Sides:
+    """LR and HR images of a camera, compared by what they hold.
+
+    Args:
+        lr: LR images.
+        hr: HR images of the same names.
+    """
+
+    def __init__(self, lr: ImageStore, hr: ImageStore) -> None:
+        self.lr, self.hr = lr, hr
+
+    @classmethod
+    def open(cls, folder: PairFolder) -> Sides:
+        """Opens both folders.
+
+        Raises:
+            UserError: An image has no partner or cannot be read, or sizes do not fit the scale.
+        """
+        return cls(*open_sides(folder))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sides) and (self.lr.content, self.hr.content) == (other.lr.content, other.hr.content)
+
+    def __hash__(self) -> int:
+        return hash((self.lr.content, self.hr.content))
+
+
+def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
+    """Opens LR and HR images of a camera, under the same names and in sizes that fit.
+
+    Raises:
+        UserError: An image has no partner or cannot be read, or sizes do not fit the scale.
+    """
+    sources = (ImageSource.folder(folder.lr), ImageSource.folder(folder.hr))
+    lr_files, hr_files = (source.files() for source in sources)
+    matching = folder.match(lr_files, hr_files)
+    if lone := folder.lone_problems(matching, lr_files, hr_files):
+        raise UserError(lone)
+    lr, hr = (ImageStore.open(source) for source in sources)
+    used, wrong = {}, []
+    for name, (low, high) in matching.pairs.items():
+        sizes = (lr.size(low), hr.size(high))
+        fitted = fitted_size(*sizes, folder.scale, crop=folder.crop)
+        if fitted is None:
+            wrong.append(f"{folder.hr}: '{high}' {size_problem(*sizes, folder.scale)}")
+        else:
+            used[name] = fitted[0]
+    if wrong:
+        raise UserError(shortened(wrong, f"{folder.hr}: {{more}} more pairs do not fit scale {folder.scale}"))
+    stored_lr, stored_hr = ({name: pair[side] for name, pair in matching.pairs.items()} for side in (0, 1))
+    enlarged = {name: (folder.scale * height, folder.scale * width) for name, (height, width) in used.items()}
+    return _renamed(lr, stored_lr, used), _renamed(hr, stored_hr, enlarged)
+
+
+def inspect_pairs(folder: PairFolder) -> tuple[PairReport, ...]:
+    """Compares all pairs of two folders, once per process and content; sorted by name.
+
+    Raises:
+        UserError: They cannot be opened.
+    """
+    return _inspected(Sides.open(folder))
+
+
+def require_plausible(folder: PairFolder) -> None:
+    """Makes sure that LR shows what HR shows in all pairs.
+
+    Raises:
+        UserError: They cannot be opened, or some pairs do not belong together; all are named.
+    """
+    wrong = [report.problem for report in inspect_pairs(folder) if report.problem is not None]
+    if wrong:
+        lines = shortened([f"{folder.lr}: {each}" for each in wrong], f"{folder.lr}: {{more}} more pairs like these")
+        raise UserError(
+            [*lines, f"{folder.lr}: to use the pairs as they are, write check_content: false in the task file"]
+        )
+
+
+@lru_cache(maxsize=8)
+def _inspected(sides: Sides) -> tuple[PairReport, ...]:
+    return judge([observe(name, sides.lr.image(name), sides.hr.image(name)) for name in sides.hr.names])
+
+
+def _renamed(store: ImageStore, stored: Mapping[str, str], sizes: Mapping[str, Size]) -> ImageStore:
+    """Returns the store itself where nothing is renamed, left out or cut."""
+    same = set(stored) == set(store.names) and all(name == each for name, each in stored.items())
+    whole = same and all(store.size(name) == size for name, size in sizes.items())
+    return store if whole else PairImages(store, stored, sizes)
