@@ -14,7 +14,7 @@ from metarestore.evaluation.folder import bicubic_lr, bicubic_restore, modcrop
 from metarestore.evaluation.metrics import psnr_y
 from metarestore.project import read_task
 from metarestore.tasks.images import read_image, write_image
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 

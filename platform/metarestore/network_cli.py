@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from metarestore.console import console
+from metarestore.console import console, say
 from metarestore.errors import UserError
 from metarestore.options import Overwrite
 
@@ -109,7 +109,7 @@ def evaluate(
                 f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
             )
         restore = image_restorer(network, crop=crop, ensemble=ensemble)
-        _say_choice(choice)
+        _say_choice(choice, model)
     if protocol is not None and data is not None:
         result = _evaluate_protocol(protocol, scale, data, restore)
     else:
@@ -166,9 +166,10 @@ def _evaluate_protocol(protocol: str, scale: int, data: Path, restore: Restore) 
     return cases.to_json()
 
 
-def _say_choice(choice: Choice) -> None:
-    """Prints which network was taken, where that is not what the user typed."""
-    console.print(f"Network: {choice.reason}", highlight=False, markup=False, soft_wrap=True)
+def _say_choice(choice: Choice, given: Path | None) -> None:
+    """Prints which network was taken, unless it is what the user typed."""
+    if choice.reason != str(given):
+        say(f"Network: {choice.reason}")
 
 
 def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:

@@ -15,7 +15,8 @@ from metarestore.fitting.kernel import LEAST_GAIN, ColourLine
 from metarestore.project import read_task
 from metarestore.tasks.fitted_on import fitted_on_test_pairs
 from metarestore.tasks.images import read_image, write_image
-from metarestore.tasks.spec import PairsSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.spec import content_hash
 
 NAMES = ("astronaut", "chelsea", "coffee")
 STEPS = ({"op": "gaussian_blur", "sigma": 1.2}, {"op": "downsample", "method": "nearest"})

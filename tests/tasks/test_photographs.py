@@ -19,7 +19,7 @@ from metarestore.tasks import decoding
 from metarestore.tasks.distribution import SyntheticTasks
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.photographs import list_photographs, read_image, read_picture, write_image
-from metarestore.tasks.spec import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Episode
 
 HEIGHT, WIDTH = 40, 56

@@ -119,18 +119,20 @@ def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
     if lone := folder.lone_problems(matching, lr_files, hr_files):
         raise UserError(lone)
     lr, hr = (ImageStore.open(source) for source in sources)
-    used, wrong = {}, []
+    used: dict[str, Size] = {}
+    enlarged: dict[str, Size] = {}
+    wrong = []
     for name, (low, high) in matching.pairs.items():
         sizes = (lr.size(low), hr.size(high))
         fitted = fitted_size(*sizes, folder.scale, crop=folder.crop)
         if fitted is None:
             wrong.append(f"{folder.hr}: '{high}' {size_problem(*sizes, folder.scale)}")
         else:
-            used[name] = fitted[0]
+            used[name], scale = fitted
+            enlarged[name] = (scale * used[name][0], scale * used[name][1])
     if wrong:
         raise UserError(shortened(wrong, f"{folder.hr}: {{more}} more pairs do not fit scale {folder.scale}"))
     stored_lr, stored_hr = ({name: pair[side] for name, pair in matching.pairs.items()} for side in (0, 1))
-    enlarged = {name: (folder.scale * height, folder.scale * width) for name, (height, width) in used.items()}
     return _renamed(lr, stored_lr, used), _renamed(hr, stored_hr, enlarged)
 
 

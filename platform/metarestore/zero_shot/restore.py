@@ -13,6 +13,7 @@ from torch import Tensor
 from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
+from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
@@ -174,6 +175,7 @@ class _Learning:
             pairs.inputs,
             pairs.targets,
             AdaptationOptimizer(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
+            rule=InnerRule(loss_name="l1", eps=0.0),
             observe=observe,
             pairs=pairs,
             terms=terms if weight or student is not None else None,
