@@ -17,7 +17,7 @@ from metarestore.errors import UserError
 from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project, resolve
 from metarestore.tasks.spec import PairsSpec, Scale, SyntheticSpec
-from metarestore.training.run import study_record
+from metarestore.training.identity import study_record
 
 NO_TARGET = "(any target)"
 """Name of the target in a training that knows none."""

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -53,12 +54,14 @@ class Study:
         auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
         target: Specification of the target distribution.
         images: Where the photographs of each split are.
+        root: The project's folder; what is written of the study names files in it relative to it.
     """
 
     experiment: Experiment
     auxiliary: Mapping[str, SyntheticSpec | PairsSpec]
     target: SyntheticSpec | PairsSpec
     images: Mapping[Split, ImageSource]
+    root: Path = Path()
 
     @cached_property
     def key(self) -> str:

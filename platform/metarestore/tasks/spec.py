@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from metarestore.config.base import Strict
 from metarestore.degradations import Pipeline
 from metarestore.degradations.base import Drawn, misplaced
+from metarestore.tasks.images import ImageSource, ImageStore
 
 Scale = Literal[2, 3, 4]
 
@@ -105,8 +106,17 @@ TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminat
 
 
 def content_hash(spec: SyntheticSpec | PairsSpec) -> str:
-    """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout."""
-    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline", "scales"})
+    """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout.
+
+    Real pairs are known by their pixels and names, wherever they lie.
+
+    Raises:
+        UserError: The images of real pairs cannot be read.
+    """
+    written: dict[str, Any] = spec.model_dump(mode="json", exclude={"pipeline", "scales", "lr", "hr"})
+    if isinstance(spec, PairsSpec):
+        sides = {"lr": spec.lr, "hr": spec.hr}
+        written |= {side: ImageStore.open(ImageSource.folder(folder)).content for side, folder in sides.items()}
     if isinstance(spec, SyntheticSpec):
         written["pipeline"] = _at_scale(json.loads(json.dumps(spec.pipeline.content())), spec.scale)
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
