@@ -213,7 +213,15 @@ def _run(
 
     with _going_on(folder), TrainingDisplay(console) as display:
         result = run_study(
-            experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
+            experiment,
+            root,
+            folder,
+            display,
+            name=path.stem,
+            command=_command(),
+            arms=arms,
+            resume=resume,
+            restated=[one.path for one in overrides],
         )
     console.print(result_table(result))
     for statement in statements(result):
@@ -238,8 +246,9 @@ def _going_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        what = str(stop) or "stopped"
-        console.print(f"{what.capitalize()}. Go on with: --resume --out {folder}", soft_wrap=True, highlight=False)
+        what = (str(stop) or "stopped").capitalize()
+        command = resume_command(sys.argv[1:], folder)
+        console.print(f"{what}. Go on with: {command}", soft_wrap=True, highlight=False, markup=False)
         raise SystemExit(130) from stop
 
 
@@ -248,16 +257,38 @@ def _command() -> str:
     return shlex.join(["metarestore", *sys.argv[1:]])
 
 
-def _say_where(folder: Path, root: Path) -> None:
-    from metarestore.tracking import tracking_uri
+def resume_command(arguments: Sequence[str], folder: Path) -> str:
+    """Returns the command, to be copied to a shell, that continues in a folder what these arguments began.
 
+    >>> resume_command(["train", "my e.yaml", "training.steps=8"], Path("runs/a"))
+    "metarestore train 'my e.yaml' training.steps=8 --out runs/a --resume"
+    """
+    rest = iter(arguments)
+    kept = []
+    for argument in rest:
+        if argument == "--":
+            # Options do not come behind it.
+            return shlex.join(["metarestore", *kept, f"--out={folder}", "--resume", "--", *rest])
+        if argument == "--out":
+            next(rest, None)
+        elif argument != "--resume" and not argument.startswith("--out="):
+            kept.append(argument)
+    out = [f"--out={folder}"] if str(folder).startswith("-") else ["--out", str(folder)]
+    return shlex.join(["metarestore", *kept, *out, "--resume"])
+
+
+def _say_where(folder: Path, root: Path) -> None:
+    from metarestore.journal import experiment_of
+    from metarestore.tracking_store import tracking_uri, ui_address
+
+    command, address = ui_address(tracking_uri(root), experiment_of(folder))
     console.print()
     for what, where in (
         ("Report", folder / "report.html"),
         ("Everything", folder),
-        ("Tracking", f"mlflow ui --backend-store-uri {tracking_uri(root)}"),
+        ("Tracking", f"{command}, then open {address}" if command else f"open {address}"),
     ):
-        console.print(f"{what + ':':<12}{where}", highlight=False, soft_wrap=True)
+        console.print(f"{what + ':':<12}{where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_writable(path: Path | None) -> None:

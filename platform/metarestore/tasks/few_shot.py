@@ -150,6 +150,10 @@ class SyntheticTarget:
 class PairsTarget:
     """A real camera: the shots are the first pairs of its support pool, the figures come from its test pairs.
 
+    Attributes:
+        pool: Names of the pairs that may be learned from.
+        test: Names of the others.
+
     Raises:
         UserError: More shots are asked for than the support pool has, or an image is smaller than a shot or a crop.
     """
@@ -163,6 +167,7 @@ class PairsTarget:
         side = max(geometry.shot_size, geometry.crop)
         tasks.hr.require_size(side, side)
         self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
+        self.pool, self.test = tasks.pool, tasks.test
         self._tasks, self._geometry = tasks, geometry
 
     def draw(self, seed: int) -> FewShotDraw:
