@@ -85,7 +85,7 @@ class TimeLeft:
         self._begun = None
 
     def seconds(self, arm: str, tasks_done: int) -> float | None:
-        """Returns the seconds that are left when an arm has computed so many tasks; None as long as nothing is known."""
+        """Returns the seconds left when an arm has computed so many tasks; None as long as nothing is known."""
         if not self._speed:
             return None
         names = list(self._tasks)
