@@ -328,7 +328,7 @@ def test_a_study_that_dies_at_any_moment_logs_every_step_once(
     client = MlflowClient()
     found = client.search_runs([client.get_experiment_by_name(f"study-{tmp_path.name}").experiment_id])
     assert [run.info.status for run in found] == ["FINISHED"]
-    expected = {"loss": [1, 2, 3, 4], "validation_psnr": [1, 2, 3, 4], "adaptation_psnr_y": [0, 1, 2], "psnr_y": [0]}
+    expected = {"loss": [1, 2, 3, 4], "validation_psnr": [1, 2, 3, 4], "psnr_y_adapting": [0, 1, 2], "psnr_y": [4]}
     expected |= {"weight/phone_camera": [1, 2, 3, 4], "share/bicubic": [1, 2, 3, 4]}
     for key, logged in expected.items():
         assert [m.step for m in client.get_metric_history(found[0].info.run_id, key)] == logged

@@ -271,7 +271,15 @@ def _run(
 
     with _going_on(folder), TrainingDisplay(console) as display:
         result = run_study(
-            experiment, root, folder, display, name=path.stem, command=_command(), arms=arms, resume=resume
+            experiment,
+            root,
+            folder,
+            display,
+            name=path.stem,
+            command=_command(),
+            arms=arms,
+            resume=resume,
+            restated=[one.path for one in overrides],
         )
     console.print(result_table(result))
     console.print(detail_table(result))
@@ -305,8 +313,8 @@ def _going_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        what = str(stop) or "stopped"
-        say(f"{what.capitalize()}. Go on with: {_resume_command(folder)}")
+        what = (str(stop) or "stopped").capitalize()
+        say(f"{what}. Go on with: {resume_command(sys.argv[1:], folder)}")
         raise SystemExit(130) from stop
     except SYSTEM_ERRORS as error:
         if folder.is_dir():
@@ -327,22 +335,36 @@ def _command() -> str:
     return command_line("metarestore", *sys.argv[1:])
 
 
-def _resume_command(folder: Path) -> str:
-    """Returns the command that was given, with what makes it continue the run in `folder`."""
-    given = sys.argv[1:]
-    named = any(word == "--out" or word.startswith("--out=") for word in given)
-    resume = [] if "--resume" in given else ["--resume"]
-    return command_line("metarestore", *given, *resume, *([] if named else ["--out", str(folder)]))
+def resume_command(arguments: Sequence[str], folder: Path) -> str:
+    """Returns the command, to be copied to a shell, that continues in a folder what these arguments began.
+
+    >>> resume_command(["train", "my e.yaml", "training.steps=8"], Path("runs/a"))
+    "metarestore train 'my e.yaml' training.steps=8 --out runs/a --resume"
+    """
+    rest = iter(arguments)
+    kept = []
+    for argument in rest:
+        if argument == "--":
+            # Options do not come behind it.
+            return command_line("metarestore", *kept, f"--out={folder}", "--resume", "--", *rest)
+        if argument == "--out":
+            next(rest, None)
+        elif argument != "--resume" and not argument.startswith("--out="):
+            kept.append(argument)
+    out = [f"--out={folder}"] if str(folder).startswith("-") else ["--out", str(folder)]
+    return command_line("metarestore", *kept, *out, "--resume")
 
 
 def _say_where(folder: Path, root: Path) -> None:
-    from metarestore.tracking import tracking_uri
+    from metarestore.journal import experiment_of
+    from metarestore.tracking_store import tracking_uri, ui_address
 
+    command, address = ui_address(tracking_uri(root), experiment_of(folder))
     console.print()
     for what, where in (
         ("Report", folder / "report.html"),
         ("Everything", folder),
-        ("Tracking", command_line("mlflow", "ui", "--backend-store-uri", tracking_uri(root))),
+        ("Tracking", f"{command}, then open {address}" if command else f"open {address}"),
     ):
         say(f"{what + ':':<12}{where}")
 

@@ -186,3 +186,12 @@ class Journal:
             write_atomically(self._state, json.dumps(state).encode())
         except UserError:
             return  # a full disk: what is not noted as sent is sent again, which changes nothing
+
+
+def experiment_of(folder: Path) -> str | None:
+    """Returns the id of the MLflow experiment that a run's folder remembers; None if it remembers none."""
+    try:
+        found = json.loads((folder / "tracking.json").read_text()).get("experiment")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if found is None else str(found)

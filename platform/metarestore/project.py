@@ -282,7 +282,8 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
     project = project or Project(root)
     experiment = _rooted(experiment, root)
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
-    study = Study(experiment, project.auxiliary(experiment.graph, experiment.scale), target, _images(experiment, root))
+    auxiliary = project.auxiliary(experiment.graph, experiment.scale)
+    study = Study(experiment, auxiliary, target, _images(experiment, root), root.absolute())
     sizes = {
         "training.patch": experiment.training.patch,
         "adaptation.shot_size": experiment.adaptation.shot_size,

@@ -216,7 +216,7 @@ def training_study(study: Study) -> Study:
 
 def digest(study: Study) -> str:
     """Returns 16 hex digits that change with everything that a study's result depends on."""
-    from metarestore.training.run import study_record
+    from metarestore.training.identity import study_record
 
     record = json.dumps(study_record(study), sort_keys=True, default=str)
     return hashlib.blake2b(record.encode(), digest_size=8).hexdigest()

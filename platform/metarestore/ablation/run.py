@@ -22,8 +22,11 @@ from metarestore.journal import Journal
 from metarestore.learners.workspace import Workspace
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.grid_report import publish_grid
+from metarestore.revision import revision
 from metarestore.tasks.fitted_on import fitted_on_test_pairs
 from metarestore.tracking import Run, Store, ended
+from metarestore.tracking_records import NOTE
+from metarestore.training.identity import portable
 from metarestore.training.interrupt import Interrupted
 
 RECORD = "grid.json"
@@ -67,13 +70,16 @@ def run_grid(
     plans = plan_cells(experiment, root)
     for line in fitted_on_test_pairs((plan.study.auxiliary, plan.study.target) for plan in plans):
         display.warning(line)
-    _claim(out, resume=resume)
+    _claim(out, root, resume=resume)
     finished = _finished(plans, out)
-    dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this grid.")
-    store = Store(root, name, display.warning, required=not resume)
+    written = portable(experiment.model_dump(mode="json", by_alias=True), root)
+    dump_yaml(written, out / "config.yaml", header="The resolved configuration of this grid.")
+    store = Store(root, name, display.warning, required=not resume, command=command)
     parent = store.run(name, folder=out)
     with ended(parent, display.warning, Interrupted):
         parent.artifact(out / "config.yaml")
+        parent.tag(NOTE, f"{len(plans)} cells over {', '.join(experiment.grid)}.\n\nFolder: `{out}`")
+        parent.params({"arms": ", ".join(experiment.arms), "reference": reference, "grid": experiment.grid})
         driver = _Driver(out, display, store, parent)
         driver.take_up(plans, finished)
         units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
@@ -84,6 +90,7 @@ def run_grid(
         execute(units, experiment.engine, driver)
         result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
         result = replace(result, notes=(*notes, *result.notes))
+        parent.metrics(_best(result), len(result.cells))
         for path in publish_grid(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
             parent.artifact(path)
     return result
@@ -188,11 +195,22 @@ class _Driver:
         run.end()
 
 
+def _best(result: GridResult) -> dict[str, float]:
+    """Returns the best arm's mean PSNR-Y, its gain over bicubic upscaling, and that of bicubic, in dB."""
+    rows = [(row, group) for group in result.groups() for row in group.rows]
+    if not rows:
+        return {}
+    row, group = max(rows, key=lambda one: one[0].psnr_y - one[1].bicubic_psnr_y)
+    gain = row.psnr_y - group.bicubic_psnr_y
+    return {"gain": gain, "psnr_y": row.psnr_y, "psnr_y_bicubic": group.bicubic_psnr_y}
+
+
 def _metrics(cell: CellResult) -> dict[str, float]:
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
     figures = {
+        "gain": mean(cell.after.psnr_y) - mean(cell.bicubic.psnr_y),
         "psnr_y": mean(cell.after.psnr_y),
         "ssim_y": mean(cell.after.ssim_y),
         "psnr_rgb": mean(cell.after.psnr_rgb),
@@ -200,16 +218,16 @@ def _metrics(cell: CellResult) -> dict[str, float]:
         "psnr_y_matched": mean(cell.after.psnr_y_matched),
         "psnr_y_before_adaptation": mean(cell.before.psnr_y),
         "psnr_y_bicubic": mean(cell.bicubic.psnr_y),
-        "training_seconds": cell.training_seconds,
-        "relating_seconds": cell.relating_seconds,
-        "effective_tasks": cell.effective_tasks,
+        "seconds": cell.training_seconds,
+        "seconds_relating": cell.relating_seconds,
+        "weight_effective_tasks": cell.effective_tasks,
     }
     relations = {f"relation/{name}": value for name, value in cell.relations.items()}
     weights = {f"weight/{name}": value for name, value in cell.weights.items()}
     return {key: value for key, value in {**figures, **relations, **weights}.items() if value is not None}
 
 
-def _claim(out: Path, *, resume: bool) -> None:
+def _claim(out: Path, root: Path, *, resume: bool) -> None:
     """Makes the grid's folder, or finds the grid in it.
 
     Raises:
@@ -220,7 +238,10 @@ def _claim(out: Path, *, resume: bool) -> None:
         raise UserError(f"--resume: there is no grid in {out}; leave --resume out to start one")
     if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
         raise UserError(f"{out}: holds a run already; continue it with --resume, or choose another --out")
-    write_atomically(record, json.dumps({"metarestore": __version__}).encode())
+    if not resume:
+        commit = revision(root, Path.cwd())
+        data = {"metarestore": __version__, "git": commit.to_json() if commit else None}
+        write_atomically(record, json.dumps(data).encode())
 
 
 def _finished(plans: Sequence[CellPlan], out: Path) -> dict[str, CellResult]:

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from metarestore.config.experiment import Experiment
 from metarestore.tasks.images import ImageSource
@@ -23,12 +24,14 @@ class Study:
         auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
         target: Specification of the target distribution.
         images: Where the photographs of each split are.
+        root: The project's folder; what is written of the study names files in it relative to it.
     """
 
     experiment: Experiment
     auxiliary: Mapping[str, DistributionSpec]
     target: DistributionSpec
     images: Mapping[Split, ImageSource]
+    root: Path = Path()
 
     @cached_property
     def key(self) -> str:

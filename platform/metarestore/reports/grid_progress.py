@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from metarestore.console import text_column
 from metarestore.evaluation.grid import CellResult
+from metarestore.reports.progress import HeadedProgress, duration, field_column
 
 
 class GridDisplay:
@@ -21,18 +23,19 @@ class GridDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(
-            text_column("cells"),
+        self._bars = HeadedProgress(
+            TextColumn("cells"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            text_column("{task.fields[current]}"),
+            MofNCompleteColumn(table_column=Column("done")),
+            TimeRemainingColumn(compact=True, table_column=Column("left in all")),
+            field_column("running", "current", "left"),
             console=console,
             refresh_per_second=2,
         )
         self._bar: TaskID | None = None
         self._running: dict[str, str] = {}
-        self._done = self._total = 0
+        self._done = self._total = self._before = 0
+        self._begun = 0.0
 
     def __enter__(self) -> GridDisplay:
         if self._console.is_terminal:
@@ -44,7 +47,8 @@ class GridDisplay:
 
     def start(self, cells: int, finished: int, trainings: int) -> None:
         """Begins, with the cells that are finished already."""
-        self._done, self._total = finished, cells
+        self._done, self._total, self._before = finished, cells, finished
+        self._begun = time.monotonic()
         before = f", {finished} finished before" if finished else ""
         self._console.print(f"{cells} cells{before}; {trainings} trainings to run", highlight=False)
         # Cells of earlier sessions would make the estimate of the time that is left too short.
@@ -68,10 +72,16 @@ class GridDisplay:
         elif not self._console.is_terminal:
             gain = float(np.mean(np.subtract(found.after.psnr_y, found.bicubic.psnr_y)))
             figures = f"{gain:+.2f} dB over bicubic, {found.training_seconds:.0f} s"
-            line = f"[{self._done}/{self._total}] {name}: {figures}"
+            line = f"cell {self._done} of {self._total}, {name}: {figures}{self._time_left()}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         if self._bar is not None:
             self._bars.advance(self._bar)
+
+    def _time_left(self) -> str:
+        """Says how long the cells that are left take, if they take as long as those of this session."""
+        left = self._total - self._done
+        seconds = (time.monotonic() - self._begun) / max(self._done - self._before, 1) * left
+        return f"; about {duration(seconds)} left in all" if left else ""
 
     def left(self, key: str) -> None:
         """Is told that a training and its cells are done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -17,7 +17,7 @@ from metarestore.errors import UserError
 from metarestore.seeds import generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
 from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined, test_crops
-from metarestore.tasks.images import ImageStore
+from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.pair_files import PairFolder, PairNames, PairSource, split_pairs
 from metarestore.tasks.pair_images import open_sides, require_plausible
 from metarestore.tasks.photographs import SUFFIXES, list_photographs
@@ -70,6 +70,16 @@ class PairsSpec(DistributionSpec):
         given = self.lr_name is not None or self.hr_name is not None
         names = PairNames(self.lr_name or "{name}", self.hr_name or "{name}") if given else None
         return PairSource(PairFolder(self.lr, self.hr, names, self.scale, self.crop), self.support_pool)
+
+    def content(self) -> Any:
+        """Returns what decides its draws: pixels and names of the images, wherever they lie.
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        written: dict[str, Any] = self.model_dump(mode="json", exclude={"lr", "hr", "check_content"})
+        sides = {"lr": self.lr, "hr": self.hr}
+        return written | {side: ImageStore.open(ImageSource.folder(folder)).content for side, folder in sides.items()}
 
     def require_plausible(self) -> None:
         """Makes sure that LR shows what HR shows, if `check_content` asks for it."""

@@ -10,6 +10,17 @@ from torch import Tensor
 from metarestore.config.experiment import OptimizerSpec
 
 
+def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
+    """Returns the rate of a step: a linear rise, then the schedule over the steps that are left of all `steps`."""
+    warmup = spec.warmup_steps
+    if step < warmup:
+        return spec.lr * (step + 1) / (warmup + 1)
+    if spec.schedule == "constant":
+        return spec.lr
+    phase = math.pi * (step - warmup) / max(steps - warmup, 1)
+    return spec.min_lr + (spec.lr - spec.min_lr) * 0.5 * (1.0 + math.cos(phase))
+
+
 class OuterOptimizer:
     """The outer optimizer on the flat parameters (P,), with its schedule as a pure function of the step.
 
@@ -41,14 +52,8 @@ class OuterOptimizer:
         return self.flat.detach() if self._mean is None else self._mean
 
     def rate(self, step: int) -> float:
-        """Returns the rate of a step: a linear rise, then the schedule over the steps that are left."""
-        spec, warmup = self._spec, self._spec.warmup_steps
-        if step < warmup:
-            return spec.lr * (step + 1) / (warmup + 1)
-        if spec.schedule == "constant":
-            return spec.lr
-        phase = math.pi * (step - warmup) / max(self._steps - warmup, 1)
-        return spec.min_lr + (spec.lr - spec.min_lr) * 0.5 * (1.0 + math.cos(phase))
+        """Returns the rate of a step."""
+        return learning_rate(self._spec, step, self._steps)
 
     def update(self, step: int, gradient: Tensor) -> None:
         """Takes one step against the outer gradient (P,)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +14,28 @@ from safetensors.torch import save
 from torch import Tensor
 
 from metarestore import __version__
-from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.dump import dump_yaml
-from metarestore.config.estimators import measure, takes_prior
+from metarestore.config.estimators import measure
 from metarestore.config.experiment import Experiment
-from metarestore.config.network_path import network_paths
+from metarestore.config.keypath import KeyPath
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.graphs.estimate import estimate
-from metarestore.graphs.graph import Graph, build_graph, graph_file, save_graph
+from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.learners.study import Study
 from metarestore.learners.workspace import Workspace
-from metarestore.models.checkpoint import network_hash, save_model
+from metarestore.models.checkpoint import save_model
+from metarestore.training.identity import changes_on_resume, portable, study_record, upgraded
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
 from metarestore.training.state import TrainState, load_state
+
+_RECORD = "run.json"
+_FORMAT = 2
+"""Of the record; the first one had absolute paths in it."""
 
 
 @dataclass(frozen=True)
@@ -65,74 +69,92 @@ class RunFolder:
         path: The folder; it is made if it does not exist.
         study: The resolved configuration, and the task files that it names.
         resume: Whether to continue what is there.
+        trained: Whether the study itself is trained, not only its arms.
+        restated: Keys that were given explicitly, beside the file: what they say holds for the steps that are left
+            where a run is made longer.
 
     Raises:
         UserError: The folder cannot be written to, holds another run, or a run of another configuration.
     """
 
-    def __init__(self, path: Path, study: Study, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, study: Study, *, resume: bool, trained: bool = True, restated: Sequence[KeyPath] = ()
+    ) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._record = path / "run.json"
+        self._record = path / _RECORD
         described = study_record(study)
         if self._record.is_file():
-            before = self._read()
+            before = _read(self._record)
             if not resume:
                 raise UserError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
-            if before["study"] != described:
-                difference = _first_difference(before["study"], described)
-                raise UserError(
-                    f"{path}: was started with another configuration ({difference}); "
-                    "only engine and training.keep may change on --resume"
-                )
+            changes = _changes(path, before, study, described, trained=trained, restated=restated)
             self.notes: dict[str, Any] = before["notes"]
+            if changes:
+                self.notes.setdefault("lengthened", []).append({"before": changes})
         else:
             self.notes = {"started": f"{datetime.now(UTC):%Y-%m-%d}"}
         self._described = described
         self.save_notes()
-        dump_yaml(study.experiment, path / "config.yaml", header="The resolved configuration of this run.")
+        inside = path.absolute().is_relative_to(study.root.absolute())
+        written = study.experiment.model_dump(mode="json", by_alias=True)
+        dump_yaml(
+            portable(written, study.root) if inside else written,
+            path / "config.yaml",
+            header="The resolved configuration of this run.",
+        )
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What was changed when the run was made longer, by key, with the value that it began with."""
+        first: dict[str, Any] = {}
+        for change in self.notes.get("lengthened", ()):
+            first = change["before"] | first
+        return first
 
     def save_notes(self) -> None:
         """Writes what a resumed run needs to know, e.g. the id of the MLflow run."""
-        record = {"metarestore": __version__, "study": self._described, "notes": self.notes}
+        record = {
+            "metarestore": __version__,
+            "format": _FORMAT,
+            "study": self._described,
+            "notes": self.notes,
+        }
         write_atomically(self._record, json.dumps(record, indent=1).encode())
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            record: dict[str, Any] = json.loads(self._record.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._record}: cannot be read ({error}); choose another --out") from error
-        if not isinstance(record, dict) or not {"study", "notes"} <= set(record):
-            raise UserError(f"{self._record}: is not the record of a run; choose another --out")
-        return record
+
+def require_continuable(path: Path, study: Study, *, trained: bool = True, restated: Sequence[KeyPath] = ()) -> None:
+    """Makes sure that a folder holds no run, or one that can be continued as this study, and writes nothing.
+
+    Raises:
+        UserError: It holds another run, or one that cannot be made longer.
+    """
+    record = path / _RECORD
+    if record.is_file():
+        _changes(path, _read(record), study, study_record(study), trained=trained, restated=restated)
 
 
-def study_record(study: Study) -> dict[str, Any]:
-    """Returns what a run's result depends on: the configuration but for the engine, the task files, the images."""
-    tasks = {**study.auxiliary, study.experiment.graph.target: study.target}
-    experiment = study.experiment
-    described = experiment.model_dump(
-        mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.COMPARE)
-    )
-    described["tasks"] = {name: spec.model_dump(mode="json") for name, spec in tasks.items()}
-    if networks := network_paths(experiment):
-        described["networks"] = {key: network_hash(path) for key, path in networks.items()}
-    if experiment.graph.prior is not None and takes_prior(experiment.graph.estimator):
-        described["prior"] = _prior_hash(experiment.graph.prior.graph)
-    described["images"] = {split: str(source) for split, source in study.images.items()}
-    return described
+def _changes(
+    path: Path,
+    record: dict[str, Any],
+    study: Study,
+    now: dict[str, Any],
+    *,
+    trained: bool,
+    restated: Sequence[KeyPath],
+) -> dict[str, Any]:
+    before = record["study"] if record.get("format") == _FORMAT else upgraded(record["study"], now)
+    return changes_on_resume(path, before, study, now, trained=trained, restated=restated)
 
 
-def _prior_hash(path: Path) -> str:
-    return hashlib.blake2b(graph_file(path).read_bytes(), digest_size=8).hexdigest()
-
-
-def _first_difference(before: Any, now: Any, path: str = "") -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *now]:
-            if before.get(key) != now.get(key):
-                return _first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    return f"{path} was {before}, is {now}"
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
+    if not isinstance(record, dict) or not {"study", "notes"} <= set(record):
+        raise UserError(f"{path}: is not the record of a run; choose another --out")
+    return record
 
 
 def make_plan(workspace: Workspace, session: Session) -> Plan:
@@ -202,9 +224,11 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
     graph = None
     if state.relations is not None:
-        provenance = _provenance(folder, experiment, state.relations)
+        provenance = portable(_provenance(folder, experiment, state.relations), study.root)
         drawn = _drawn(plan.sampler.sources, state.log)
         graph = build_graph(state.relations, weights, study.auxiliary, study.target, provenance, drawn)
+        for node in graph.nodes.values():
+            node["parameters"] = json.dumps(portable(json.loads(node["parameters"]), study.root), sort_keys=True)
         save_graph(graph, folder.path)
     return Trained(flat, state, plan.sampler.sources, weights if graph is not None else {}, graph)
 

@@ -6,18 +6,20 @@ failed, and one that is killed would leave its run open.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.search_space import Space
+from metarestore.config.search_space import Space, draws
 from metarestore.console import say
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.results import strict_json
 from metarestore.evaluation.sweep import State, TrialResult
+from metarestore.reports.progress import duration
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
 from metarestore.tuning.runs import LONGEST_TAG, STATUS, finite
@@ -29,31 +31,43 @@ _FIGURES = ("loss", "psnr", "validation_psnr")
 class SweepCallback(tune.Callback):
     """Keeps record and MLflow up to date.
 
-    It travels into Ray Tune's own snapshot and back out of it on `--resume`, so it is plain data until it is used.
+    It travels into Ray Tune's own snapshot and back out of it on `--resume`, so it is plain data until it is used. The
+    snapshot holds no folders: a project may have moved since.
 
     Args:
         folder: The sweep's folder.
         root: The project's folder.
         name: Name of the MLflow experiment.
         experiment: The experiment with its search.
+        command: What started the sweep.
+
+    Attributes:
+        here: Folder of the sweep, folder of the project, and command, for a callback that comes out of a snapshot.
     """
 
-    def __init__(self, folder: Path, root: Path, name: str, experiment: Experiment) -> None:
+    here: ClassVar[tuple[Path, Path, str]] = (Path(), Path(), "")
+
+    def __init__(self, folder: Path, root: Path, name: str, experiment: Experiment, command: str = "") -> None:
         self._folder, self._root, self._name, self._experiment = folder, root, name, experiment
+        self._command = command
+        self._begun = time.monotonic()
         self._forget()
 
     def _forget(self) -> None:
         self._record: Record | None = None
         self._store: Store | None = None
         self._runs: dict[str, Run] = {}
+        self._ended = 0
         self._steps: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        live = dict.fromkeys(("_record", "_store", "_runs", "_steps"))
+        live = dict.fromkeys(("_record", "_store", "_runs", "_steps", "_folder", "_root", "_command", "_begun"))
         return {key: value for key, value in vars(self).items() if key not in live}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._folder, self._root, self._command = self.here
+        self._begun = time.monotonic()
         self._forget()
 
     @property
@@ -119,12 +133,25 @@ class SweepCallback(tune.Callback):
         if error:
             run.tag("error", error[:LONGEST_TAG])
         run.end(STATUS[state])
-        say(progress_line(result))
+        self._ended += 1
+        say(f"{progress_line(result, self._total)}{self._time_left()}")
+
+    @property
+    def _total(self) -> int:
+        listed = draws(self._experiment)
+        return self._experiment.tuning.trials if listed is None else len(listed)
+
+    def _time_left(self) -> str:
+        """Says how long the trials that are left take, if they take as long as those that ended in this session."""
+        over = sum(trial.state not in {"running", "lost"} for trial in self.record.trials.values())
+        left = max(self._total - over, 0)
+        seconds = (time.monotonic() - self._begun) / self._ended * left
+        return f"; about {duration(seconds)} left in all" if left else ""
 
     def _run(self, key: str, result: TrialResult) -> Run:
         """Returns the MLflow run of a trial, which is made or taken up where its folder stands."""
         if key not in self._runs:
-            self._store = self._store or Store(self._root, self._name, required=False)
+            self._store = self._store or Store(self._root, self._name, required=False, command=self._command)
             name, place = f"trial {result.number}", self.record.place(key)
             self._runs[key] = self._store.run(name, folder=place, parent=self.record.parent)
         return self._runs[key]
@@ -137,13 +164,14 @@ class SweepCallback(tune.Callback):
         return draw
 
 
-def progress_line(trial: TrialResult) -> str:
-    """Says in one line how a trial ended."""
+def progress_line(trial: TrialResult, total: int | None = None) -> str:
+    """Says in one line how a trial ended, of so many in `total`."""
+    number = f"{trial.number} of {total}" if total is not None and trial.number <= total else str(trial.number)
     values = ", ".join(f"{key} {shown(value)}" for key, value in trial.values.items())
     if trial.state == "failed":
-        return f"trial {trial.number} failed: {trial.error} ({values})"
+        return f"trial {number} failed: {trial.error} ({values})"
     early = " (stopped early)" if trial.state == "stopped" else ""
-    return f"trial {trial.number}: {trial.metric:.2f} dB at step {trial.step}{early}; {values}"
+    return f"trial {number}: {trial.metric:.2f} dB at step {trial.step}{early}; {values}"
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,8 @@ from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.sweep import TrialResult
-from metarestore.tracking import flattened
+from metarestore.tracking_records import flattened
+from metarestore.training.identity import portable
 
 FILE = "sweep.json"
 
@@ -29,6 +30,7 @@ class Record:
         parent: Id of the parent MLflow run.
         trials: Ray Tune's id to trial.
         seconds: Wall time of the sessions before this one.
+        git: The commit that the sweep was started from, if it is known.
     """
 
     folder: Path
@@ -36,11 +38,13 @@ class Record:
     parent: str | None = None
     trials: dict[str, TrialResult] = field(default_factory=dict)
     seconds: float = 0.0
+    git: dict[str, Any] | None = None
 
     def save(self) -> None:
         """Writes the record."""
         data = {
             "metarestore": __version__,
+            "git": self.git,
             "experiment": self.described,
             "mlflow_run": self.parent,
             "seconds": self.seconds,
@@ -59,7 +63,7 @@ class Record:
         try:
             data: dict[str, Any] = json.loads(path.read_text())
             trials = {key: TrialResult.from_json(trial) for key, trial in data["trials"].items()}
-            return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"])
+            return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"], data.get("git"))
         except FileNotFoundError:
             raise UserError(f"--resume: there is no sweep in {folder}; leave --resume out to start one") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -85,13 +89,13 @@ class Record:
         return self.trials[key]
 
 
-def described(experiment: Experiment) -> dict[str, str]:
-    """Flattens what a sweep's result depends on."""
-    left_out = unaffecting(Experiment, MEASURED | Affects.TUNE)
-    return flattened(experiment.model_dump(mode="json", by_alias=True, exclude=left_out))
+def described(experiment: Experiment, root: Path | None = None) -> dict[str, str]:
+    """Flattens what a sweep's result depends on; paths inside the project `root` are written relative to it."""
+    data = experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.TUNE))
+    return flattened(data if root is None else portable(data, root))
 
 
-def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record:
+def open_record(folder: Path, experiment: Experiment, *, resume: bool, root: Path | None = None) -> Record:
     """Makes the record of a sweep, or reads the one in the folder; what was running then is marked as lost.
 
     Nothing is written.
@@ -99,7 +103,7 @@ def open_record(folder: Path, experiment: Experiment, *, resume: bool) -> Record
     Raises:
         UserError: The folder holds a sweep and `resume` is off, or that of another experiment; or it holds none.
     """
-    now = described(experiment)
+    now = described(experiment, root)
     if not resume:
         if (folder / FILE).exists() or (folder / "run.json").exists():
             raise UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")

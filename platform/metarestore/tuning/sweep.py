@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from rich.console import Console
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
@@ -27,7 +26,10 @@ from metarestore.evaluation.sweep import SweepResult, TrialResult
 from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.reports.tuning_report import publish_sweep
+from metarestore.revision import revision
 from metarestore.tracking import Run, Store
+from metarestore.tracking_records import NOTE
+from metarestore.training.identity import portable
 from metarestore.training.interrupt import Interrupted
 from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import Record, open_record
@@ -62,18 +64,23 @@ def run_sweep(
     """
     started = time.perf_counter()
     out = out.absolute()
-    record = open_record(out, experiment, resume=resume)
+    root = root.absolute()
+    record = open_record(out, experiment, resume=resume, root=root)
     require_searchable(experiment, root)
     for note in Workspace(resolve(experiment, root)).notes():
-        Console().print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(note, style="yellow")
+    commit = revision(root, Path.cwd())
+    record.git = record.git or (commit.to_json() if commit else None)
     _make(out)
     with _cluster(experiment):
         room = _room(experiment)
         record.save()
-        dump_yaml(experiment, out / "config.yaml", header="The resolved configuration of this sweep.")
-        store = Store(root, name)
+        written = portable(experiment.model_dump(mode="json", by_alias=True), root)
+        dump_yaml(written, out / "config.yaml", header="The resolved configuration of this sweep.")
+        store = Store(root, name, command=command)
         parent = _parent(store, record, name, experiment)
         with _closed(store, parent, out, experiment.tuning.metric):
+            SweepCallback.here = (out, root, command)
             tuner = _tuner(experiment, root, out, name, room, resume=resume)
             tuner.fit()
             record = Record.load(out)
@@ -211,7 +218,7 @@ def _tuner(experiment: Experiment, root: Path, out: Path, name: str, room: int, 
             failure_config=tune.FailureConfig(max_failures=experiment.tuning.max_failures),
             # PBT may still want the checkpoint before the last of another trial.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if experiment.tuning.scheduler == "pbt" else 2),
-            callbacks=[SweepCallback(out, root, name, experiment)],
+            callbacks=[SweepCallback(out, root, name, experiment, SweepCallback.here[2])],
         ),
     )
 
@@ -281,6 +288,8 @@ def _parent(store: Store, record: Record, name: str, experiment: Experiment) -> 
     if record.parent is None:
         written = experiment.model_dump(mode="json", by_alias=True, include={"search"}, exclude_unset=True)
         parent.params(written | {"tuning": experiment.tuning.model_dump(mode="json")})
+        searched = ", ".join(experiment.search)
+        parent.tag(NOTE, f"Searches {searched} by {experiment.tuning.metric}.\n\nFolder: `{record.folder}`")
         parent.flush()
     record.parent = parent.id
     record.save()

@@ -1,0 +1,227 @@
+"""What makes two runs the same: their configuration, with contents in the place of paths; and how one may be continued.
+
+Whatever a project holds may be moved with it, so nothing here depends on where it lies: photographs, networks and
+kernels are compared by what is in them, and other paths are written relative to the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from metarestore.config.affects import MEASURED, Affects, unaffecting
+from metarestore.config.estimators import LearnedEstimator, estimate_behind, takes_prior
+from metarestore.config.experiment import Experiment
+from metarestore.config.keypath import KeyPath, format_path
+from metarestore.config.network_path import network_paths
+from metarestore.errors import UserError
+from metarestore.graphs.graph import graph_file
+from metarestore.learners.study import Study
+from metarestore.models.checkpoint import network_hash
+from metarestore.models.shipped import shipped
+from metarestore.tasks.images import ImageSource, ImageStore
+from metarestore.tasks.spec import DistributionSpec, content_hash
+from metarestore.training.optimizer import learning_rate
+
+_BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
+"""Keys of paths whose contents are in the record."""
+_STEPS: KeyPath = ("training", "steps")
+_SCHEDULE: frozenset[KeyPath] = frozenset(
+    {
+        *(("training", "optimizer", key) for key in ("schedule", "lr", "min_lr", "warmup_steps")),
+        *(("graph", "weights", key) for key in ("temperature", "final_temperature")),
+    }
+)
+"""What may change with the length of a run."""
+
+
+def portable(data: Any, root: Path) -> Any:
+    """Writes paths inside a project relative to it, and shipped networks by their names, in nested plain data.
+
+    Args:
+        data: Mappings and lists; paths, as such or as text, may be anywhere in them.
+        root: The project's folder.
+    """
+    if isinstance(data, Mapping):
+        return {key: portable(value, root) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [portable(value, root) for value in data]
+    if not isinstance(data, Path | str) or not Path(data).is_absolute():
+        return str(data) if isinstance(data, Path) else data
+    for folder in (root.absolute(), root.resolve()):
+        if Path(data).is_relative_to(folder):
+            return Path(data).relative_to(folder).as_posix()
+    names = {path.resolve(): name for name, path in shipped().items()}
+    return names.get(Path(data), str(data))
+
+
+def study_record(study: Study) -> dict[str, Any]:
+    """Returns what a run's result depends on: the configuration but for the engine, task files, photographs, networks.
+
+    Equal for a project and its copy elsewhere.
+    """
+    experiment = study.experiment
+    described = _without_contents(
+        experiment.model_dump(by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.COMPARE))
+    )
+    tasks = {**study.auxiliary, experiment.graph.target: study.target}
+    described["tasks"] = {name: _task_record(spec) for name, spec in tasks.items()}
+    if networks := network_paths(experiment):
+        described["networks"] = {key: network_hash(path) for key, path in networks.items()}
+    if experiment.graph.prior is not None and takes_prior(experiment.graph.estimator):
+        described["prior"] = _prior_hash(experiment.graph.prior.graph)
+    described["images"] = {split: _photographs(source) for split, source in study.images.items()}
+    record: dict[str, Any] = to_jsonable_python(portable(described, study.root))
+    return record
+
+
+def _task_record(spec: DistributionSpec) -> dict[str, Any]:
+    return {**_without_contents(spec.model_dump()), "content": content_hash(spec)}
+
+
+def _without_contents(data: Any) -> Any:
+    """Leaves out the paths, in nested data, of what is compared by its content."""
+    if isinstance(data, Mapping):
+        kept = {key: value for key, value in data.items() if not (isinstance(value, Path) and key in _BY_CONTENT)}
+        return {key: _without_contents(value) for key, value in kept.items()}
+    return [_without_contents(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def _photographs(source: ImageSource) -> str:
+    if source.kind == "embedded":
+        return str(source)
+    try:
+        return ImageStore.open(source).content
+    except UserError:
+        return "not readable"  # so nothing learned from them: what needs them has opened them before
+
+
+def _prior_hash(path: Path) -> str:
+    return hashlib.blake2b(graph_file(path).read_bytes(), digest_size=8).hexdigest()
+
+
+def upgraded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record of an earlier version, which had paths in the place of contents, in today's form.
+
+    What it could not know of contents is taken to be as it is now.
+    """
+    known = {key: value if key == "arms" else _without_texts(value) for key, value in before.items()}
+    for name, task in known.get("tasks", {}).items():
+        if name in now["tasks"]:
+            task["content"] = now["tasks"][name]["content"]
+    networks = {key: known.pop(key) for key in ("init", "teacher", "describer") if key in known}
+    if networks:
+        same = sorted(networks.values()) == sorted(now.get("networks", {}).values())
+        known["networks"] = now["networks"] if same else networks
+    if set(before.get("images", ())) == set(now["images"]):
+        known["images"] = now["images"]
+    return known
+
+
+def _without_texts(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        kept = {key: value for key, value in data.items() if not (isinstance(value, str) and key in _BY_CONTENT)}
+        return {key: _without_texts(value) for key, value in kept.items()}
+    return [_without_texts(value) for value in data] if isinstance(data, list) else data
+
+
+def differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """Yields where two records differ, with both values; None where there is none."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), (*path, key))
+    elif before != now:
+        yield path, before, now
+
+
+def changes_on_resume(
+    folder: Path,
+    before: Mapping[str, Any],
+    study: Study,
+    now: Mapping[str, Any],
+    *,
+    trained: bool,
+    restated: Sequence[KeyPath] = (),
+) -> dict[str, Any]:
+    """Returns what a continued run changes: nothing, or its length, by key with the value from before.
+
+    A longer run has the bytes of one that was so long from the start, unless something in it depends on the length.
+    That has to be changed, or stated again, together with the length: then it holds for the steps that are left.
+
+    Args:
+        folder: The run's folder, for messages.
+        before: The record of the run.
+        study: What it is to be continued as.
+        now: The record of that.
+        trained: Whether the study itself is trained, not only its arms.
+        restated: Keys that were given explicitly, beside the file.
+
+    Raises:
+        UserError: It is another run.
+    """
+    found = list(differences(before, now))
+    if not found:
+        return {}
+    bare = [(_of_arm(path), old, new) for path, old, new in found]
+    longer = [old < new for path, old, new in bare if path == _STEPS and isinstance(old, int) and isinstance(new, int)]
+    allowed = {_STEPS, *_SCHEDULE} if longer and all(longer) else set()
+    for (path, old, new), (key, _, _) in zip(found, bare, strict=True):
+        if key not in allowed:
+            longest = "; a run can be made longer, not shorter" if key == _STEPS else ""
+            raise UserError(
+                f"{folder}: was started with another configuration ({_said(path, old, new)}){longest}; only engine, "
+                "training.keep and a larger training.steps may change on --resume"
+            )
+    changed = {key for key, _, _ in bare}
+    steps = before["training"]["steps"]
+    for key, why in _depends_on_length(study.experiment, steps) if trained else ():
+        stated = key in changed or any(one == key[: len(one)] for one in restated)
+        if key not in _REMEDIES or not stated:
+            remedy = (
+                f", or say what holds for the steps that are left, e.g. {_REMEDIES[key]}" if key in _REMEDIES else ""
+            )
+            raise UserError(
+                f"{folder}: {format_path(key)}: {why}, so that a run of {steps} steps is no part of one of "
+                f"{study.experiment.training.steps}; start a new run{remedy}"
+            )
+    return {format_path(path): old for path, old, _ in found}
+
+
+_COSINE: KeyPath = ("training", "optimizer", "schedule")
+_ANNEALED: KeyPath = ("graph", "weights", "final_temperature")
+_JOINT: KeyPath = ("graph", "estimator", "joint")
+_REMEDIES = {
+    _COSINE: "training.optimizer.schedule=constant",
+    _ANNEALED: "graph.weights.final_temperature=null",
+}
+
+
+def _depends_on_length(experiment: Experiment, steps: int) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the keys whose value at some of the first `steps` steps depends on the length of the whole run."""
+    training, graph = experiment.training, experiment.graph
+    spec, after = training.optimizer, training.steps
+    if any(learning_rate(spec, step, steps) != learning_rate(spec, step, after) for step in range(steps)):
+        yield _COSINE, f"{spec.schedule} reaches its end at the last step"
+    if training.source == "target":
+        return
+    final = graph.weights.final_temperature
+    if final is not None and final != graph.weights.temperature:
+        yield _ANNEALED, "is reached at the last step"
+    estimator = estimate_behind(graph.estimator)
+    if isinstance(estimator, LearnedEstimator) and estimator.joint:
+        yield _JOINT, "spreads the relation network's training over all steps"
+
+
+def _of_arm(path: KeyPath) -> KeyPath:
+    return path[2:] if path[:1] == ("arms",) else path
+
+
+def _said(path: KeyPath, before: Any, now: Any) -> str:
+    name = format_path(path)
+    if path[:1] == ("images",) or path[-1:] == ("content",):
+        return f"{name}: the files are not those that it began with"
+    return f"{name} was {before}, is {now}"
