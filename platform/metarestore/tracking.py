@@ -59,8 +59,12 @@ _log = logging.getLogger(__name__)
 def tracking_uri(root: Path) -> str:
     """Returns the address of the store: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the project's folder."""
     # By the library's own class: a folder may have any character, `?` and `#` among them.
-    own = URL.create("sqlite", database=str(root.absolute() / "mlflow.db"))
-    return os.environ.get("MLFLOW_TRACKING_URI") or own.render_as_string(hide_password=False)
+    file = str(root.absolute() / "mlflow.db")
+    own = URL.create("sqlite", database=file).render_as_string(hide_password=False)
+    if not own.endswith(file):
+        # Of an address that starts with `sqlite:///`, MLflow makes the folder without undoing the escapes in it.
+        own = URL.create("sqlite+pysqlite", database=file).render_as_string(hide_password=False)
+    return os.environ.get("MLFLOW_TRACKING_URI") or own
 
 
 def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -324,7 +328,7 @@ def _metrics(record: Record) -> list[Metric]:
 
 def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
     """Locks a SQLite store against other processes of ours while it may be created."""
-    path = make_url(uri).database if uri.startswith("sqlite:///") else None
+    path = make_url(uri).database if uri.startswith(("sqlite:///", "sqlite+pysqlite:///")) else None
     return FileLock(f"{path}.lock") if path else nullcontext()
 
 
