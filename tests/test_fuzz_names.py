@@ -84,6 +84,7 @@ learner: {{kind: pretrain}}
 training: {{steps: 2, tasks_per_step: 2, shard_size: 2, patch: 32}}
 adaptation: {{shots: 1, shot_size: 32, steps: 1}}
 evaluation: {{crop: 32, crops: 1}}
+engine: {{kind: local}}
 """
 
 

@@ -53,6 +53,16 @@ def test_brackets_are_printed_as_they_are(project):
     assert "A lens [old]" in console.file.getvalue()
 
 
+@pytest.mark.parametrize("name", ["a[b]c", "[red]", "夜景" * 20, "long_" * 30])
+def test_names_are_shown_whole(project, name):
+    """Brackets are no markup, and what is too long for a terminal is folded, not cut off."""
+    add(project, name, TASK.format(comment="Mine."))
+    console = Console(width=80, file=io.StringIO())
+    console.print(task_table(project))
+    first = "".join(line.split(" ")[0] for line in console.file.getvalue().splitlines())
+    assert name in first
+
+
 def test_the_project_hides_the_catalogue(project):
     assert rows(project)["jpeg"][3] == "catalogue"
     add(project, "jpeg", TASK.format(comment="My own."))

@@ -6,12 +6,16 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from metarestore.degradations.base import Step
 from metarestore.errors import UserError
 from metarestore.project import Project, read_task
+
+_NAME = 36
+"""Columns of a terminal that a name may take without being folded."""
 
 
 def task_table(project: Project) -> Table:
@@ -20,12 +24,15 @@ def task_table(project: Project) -> Table:
     A file with problems stands among the others with the first of them, so that it does not look as if it were lost.
     """
     table = Table(box=None, pad_edge=False)
+    files = project.names("tasks")
+    # Names stay on one line, unless one is so long that the terminal would cut it off.
+    whole = max(map(cell_len, files), default=0) <= _NAME
     for heading in ("name", "kind", "scale", "pipeline", "from", "what it is"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-    for name, path in project.names("tasks").items():
+        table.add_column(heading, overflow="fold", no_wrap=whole and heading == "name")
+    for name, path in files.items():
         origin = "project" if path.is_relative_to(project.root) else "catalogue"
         kind, scale, pipeline, description = _cells(path)
-        table.add_row(name, kind, scale, pipeline, origin, description)
+        table.add_row(Text(name), kind, scale, pipeline, origin, description)
     return table
 
 

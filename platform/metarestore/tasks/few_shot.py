@@ -57,6 +57,11 @@ class FewShotTarget(Protocol):
     content: str
     scale: int
 
+    @property
+    def split(self) -> tuple[int, int] | None:
+        """How many pairs may be learned from, and how many are tested on; None for a synthetic target."""
+        ...
+
     def draw(self, seed: int) -> FewShotDraw:
         """Draws the shots and the test crops."""
         ...

@@ -241,6 +241,11 @@ class PairsTarget:
         self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
         self._tasks, self._geometry = tasks, geometry
 
+    @property
+    def split(self) -> tuple[int, int]:
+        """How many pairs may be learned from, and how many are tested on."""
+        return len(self._tasks.pool), len(self._tasks.test)
+
     def draw(self, seed: int) -> FewShotDraw:
         """Lists the shots (the middles of their images) and the test crops; real pairs do not depend on `seed`."""
         size = self._geometry.shot_size

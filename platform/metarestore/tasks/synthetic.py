@@ -226,6 +226,11 @@ class SyntheticTarget:
         self.name, self.content, self.scale = tasks.name, tasks.content, tasks.scale
         self._tasks, self._train, self._test, self._geometry = tasks, train, test, geometry
 
+    @property
+    def split(self) -> None:
+        """There are no pairs to split."""
+        return None
+
     def draw(self, seed: int) -> FewShotDraw:
         """Draws a degradation for each shot and each test crop."""
         shots = [self._tasks.draw_on(derived_seed(seed, "shot"), k, [ref], []) for k, ref in self._shots(seed)]

@@ -20,6 +20,7 @@ from metarestore.config.experiment import Experiment, RayEngine
 from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
+from metarestore.console import say
 from metarestore.engines.cluster import connect
 from metarestore.errors import UserError
 from metarestore.evaluation.sweep import SweepResult, TrialResult
