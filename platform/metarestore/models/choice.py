@@ -63,7 +63,7 @@ def choose_network(
     if not files:
         return Choice(network_file(folder), of)
     same = [kind for kind, file in files.items() if content is not None and network_hash(file) == content]
-    chosen: Weights = weights or next(iter([*same, *files]))
+    chosen: Weights = [*same, *files][0] if weights is None else weights
     return Choice(files[chosen], f"the {chosen} network of {of}")
 
 
