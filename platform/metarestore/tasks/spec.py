@@ -133,7 +133,7 @@ class PairsSpec(Strict):
     """Name of a pair's HR file without suffix, e.g. "{name}_HR"."""
     crop: bool = Field(False, exclude_if=_is_false)
     """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
-    check_content: bool = Field(True, exclude_if=bool)
+    check_content: bool = Field(True, exclude=True)
     """Refuse pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
 
 
