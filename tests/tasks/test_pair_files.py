@@ -160,6 +160,7 @@ def test_a_template_names_the_pair_once(tmp_path, template):
 def test_the_new_keys_leave_the_hash_of_other_tasks_alone():
     spec = PairsSpec(kind="pairs", scale=4, lr=Path("lr"), hr=Path("hr"))
     assert set(spec.model_dump()) == {"kind", "scale", "lr", "hr", "support_pool"}
+    assert content_hash(spec) == content_hash(spec.model_copy(update={"check_content": False}))
     assert content_hash(spec) != content_hash(spec.model_copy(update={"crop": True}))
 
 

@@ -61,7 +61,7 @@ class PairsSpec(DistributionSpec):
     """Name of a pair's HR file without suffix, e.g. "{name}_HR"."""
     crop: bool = Field(False, exclude_if=lambda value: not value)
     """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
-    check_content: bool = Field(True, exclude_if=bool)
+    check_content: bool = Field(True, exclude=True)
     """Refuse pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
 
     @property
@@ -77,7 +77,7 @@ class PairsSpec(DistributionSpec):
         Raises:
             UserError: They cannot be read.
         """
-        written: dict[str, Any] = self.model_dump(mode="json", exclude={"lr", "hr", "check_content"})
+        written: dict[str, Any] = self.model_dump(mode="json", exclude={"lr", "hr"})
         sides = {"lr": self.lr, "hr": self.hr}
         return written | {side: ImageStore.open(ImageSource.folder(folder)).content for side, folder in sides.items()}
 
