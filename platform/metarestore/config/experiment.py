@@ -302,7 +302,7 @@ class Experiment(Strict):
         """Refuses what would have to restore without HR images."""
         if not self.model.privileged:
             return self
-        wrong = "model.estimator: teacher restores from the HR images themselves"
+        wrong = f"{self.model.teacher_key} restores from the HR images themselves"
         if self.evaluation.self_ensemble:
             raise ValueError(f"{wrong}, which are not turned with LR; leave evaluation.self_ensemble out")
         if self.adaptation.steps or self.adaptation.alternatives:

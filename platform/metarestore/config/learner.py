@@ -34,14 +34,16 @@ class BaseLearnerSpec(Strict):
     """Whether it adapts to the support set of each task."""
     needs_init: ClassVar[bool] = False
     """Whether it starts from trained weights, `training.init`."""
-    has_own_init: ClassVar[bool] = False
-    """Whether it brings the weights that it starts from."""
-
     loss: LossName = "l1"
     """Loss of restored images, outer and (unless it has its own) inner."""
     charbonnier_eps: float = Field(1e-3, gt=0)
     """Where the Charbonnier loss √(d² + ε²) turns from a parabola into |d|, for images in 0..1."""
     backend: Literal["vectorised", "learn2learn"] = "vectorised"
+
+    @property
+    def has_own_init(self) -> bool:
+        """Whether it brings the weights that it starts from."""
+        return False
 
     @property
     def compares_tasks(self) -> bool:
@@ -57,7 +59,7 @@ class BaseLearnerSpec(Strict):
         """Returns why the learner cannot train a network, and what to write instead; None if it can."""
         if model.privileged:
             return (
-                "model.estimator: teacher restores from the HR images themselves; train it with learner: "
+                f"{model.teacher_key} restores from the HR images themselves; train it with learner: "
                 "{kind: pretrain} (vectorised)"
             )
         return None
@@ -105,6 +107,43 @@ class Contrast(Strict):
     """What the cosine of two embeddings is divided by."""
 
 
+class FeatureLoss(Strict):
+    """A loss between named features of a network that learns and of its teacher (`model` has the names)."""
+
+    layers: tuple[str, ...] | dict[str, str] = Field(("expanding",), min_length=1)
+    """Features that are compared, one by one; a mapping gives the teacher's feature for each of the student's."""
+    loss: Literal["vid_laplace", "vid_gaussian", "l2", "attention"] = "vid_laplace"
+    """Variational information distillation with a Laplace or Gaussian density (Ahn et al., 2019), the mean squared
+    difference (through a learned 1×1 convolution where the numbers of channels differ), or that of attention maps
+    (Zagoruyko and Komodakis, 2017)."""
+    weight: float = Field(1e-6, ge=0)
+    """Weight of the mean over the layers, beside the image loss; at 0 the loss is not computed."""
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The features, as (student's, teacher's)."""
+        if isinstance(self.layers, dict):
+            return tuple(self.layers.items())
+        return tuple((layer, layer) for layer in self.layers)
+
+
+class Distillation(FeatureLoss):
+    """A frozen teacher, of which named features are learned; it may be given the HR images."""
+
+    teacher: NetworkPath
+    """The trained teacher: a run's folder or its model.safetensors (a relative path starts at the project's folder), or
+    the name of a shipped network."""
+    initialise: bool = True
+    """Whether the student starts as the teacher, or as the decoder of a teacher that has one."""
+    also: tuple[FeatureLoss, ...] = ()
+    """Further losses, added to the first one."""
+
+    @property
+    def losses(self) -> tuple[FeatureLoss, ...]:
+        """The losses whose weight is not 0."""
+        return tuple(loss for loss in (self, *self.also) if loss.weight)
+
+
 class _Pooled(BaseLearnerSpec):
     """What every learner has that takes support and query together."""
 
@@ -137,7 +176,13 @@ class _Pooled(BaseLearnerSpec):
 
 
 class _FromImages(_Pooled):
-    """What every learner has that learns from images alone, but for a contrast."""
+    """What every learner has that learns from images, and from a teacher's features if it is given one."""
+
+    distillation: Distillation | None = Field(None, exclude_if=lambda value: value is None)
+    """Learns named features of a teacher, beside the images."""
+    imitation: float | None = Field(None, ge=0, exclude_if=lambda value: value is None)
+    """For a PISR teacher: weight of the mean absolute difference between its encoding and LR, which is logged. As
+    published it is 1e-4; a larger one makes the decoder's input resemble what a student is given."""
 
     @model_validator(mode="after")
     def _warms_up_by_something(self) -> Self:
@@ -145,8 +190,26 @@ class _FromImages(_Pooled):
             raise ValueError("in the warmup_steps the estimator learns from the contrast alone; add contrast: {}")
         return self
 
+    @model_validator(mode="after")
+    def _one_addition(self) -> Self:
+        added = [key for key in ("contrast", "distillation", "imitation") if getattr(self, key) is not None]
+        if len(added) > 1:
+            raise ValueError(f"{added[0]} and {added[1]} cannot be combined; leave one of them out")
+        if added and self.backend != "vectorised":
+            raise ValueError(f"{added[0]} needs backend: vectorised")
+        return self
+
+    @property
+    def has_own_init(self) -> bool:
+        """Whether it starts as its teacher."""
+        return self.distillation is not None and self.distillation.initialise
+
     def mismatch(self, model: BaseModelSpec) -> str | None:
         """Returns why the learner cannot train a network; a teacher it can."""
+        if self.imitation is not None and not model.encodes:
+            return "learner.imitation compares an encoding of HR with LR; it needs model: {kind: pisr_teacher}"
+        if self.distillation is not None and model.privileged:
+            return f"learner.distillation is for students, and {model.teacher_key} is a teacher; leave it out"
         problem = super().mismatch(model)
         return None if problem and model.privileged and self.backend == "vectorised" else problem
 
@@ -171,8 +234,6 @@ class Distill(_Pooled):
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
     """
 
-    has_own_init: ClassVar[bool] = True
-
     kind: Annotated[Literal["distill"], Affects.BUILDING]
     teacher: Annotated[NetworkPath, Affects.BUILDING]
     """The trained teacher: a run's folder or its model.safetensors (a relative path starts at the project's folder), or
@@ -191,6 +252,11 @@ class Distill(_Pooled):
                 "weight, or add contrast: {}"
             )
         return self
+
+    @property
+    def has_own_init(self) -> bool:
+        """It starts as its teacher."""
+        return True
 
     def mismatch(self, model: BaseModelSpec) -> str | None:
         """Returns why the learner cannot train a network; None if it is a student."""

@@ -18,6 +18,16 @@ class BaseModelSpec(Strict):
         return False
 
     @property
+    def teacher_key(self) -> str:
+        """The key that makes the network a teacher, for messages."""
+        return f"model.kind: {getattr(self, 'kind', '')}"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the network passes HR through an encoding of the size of LR."""
+        return False
+
+    @property
     def describes(self) -> bool:
         """Whether the network has an estimator of the degradation."""
         return False
@@ -60,6 +70,11 @@ class KDSRModel(BaseModelSpec):
         return self.estimator == "teacher"
 
     @property
+    def teacher_key(self) -> str:
+        """The key that makes the network a teacher, for messages."""
+        return "model.estimator: teacher"
+
+    @property
     def describes(self) -> bool:
         """Whether there is an estimator."""
         return self.estimator != "none"
@@ -91,10 +106,43 @@ class ECBSRSpec(BaseModelSpec):
     one with branches (`training.init`), and then computes the same."""
 
 
+AnyDecoderSpec = FSRCNNModel | CompactSpec | ECBSRSpec
+
+
+class PISRTeacherSpec(BaseModelSpec):
+    """Teacher of PISR (Lee et al., 2020): encodes HR as an image of the size of LR, which a student's network decodes.
+
+    The students take over the decoder; only they restore photographs.
+    """
+
+    kind: Literal["pisr_teacher"]
+    decoder: Annotated[AnyDecoderSpec, Field(discriminator="kind")] = FSRCNNModel()
+    """The network that restores the encoded image: that of the students."""
+    d: int = Field(56, ge=1)
+    """Channels of the encoder's first two layers."""
+    s: int = Field(12, ge=1)
+    """Channels of the encoder's third layer."""
+
+    @property
+    def channels(self) -> Literal["y", "rgb"]:
+        """The images of the decoder."""
+        return self.decoder.channels
+
+    @property
+    def privileged(self) -> bool:
+        """The encoder sees HR."""
+        return True
+
+    @property
+    def encodes(self) -> bool:
+        """The encoding is learned to resemble LR."""
+        return True
+
+
 def _with_kind(data: Any) -> Any:
     """Takes a model without a kind for FSRCNN: there was no other when the first files were written."""
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
-AnyModelSpec = FSRCNNModel | KDSRModel | CompactSpec | ECBSRSpec
+AnyModelSpec = FSRCNNModel | KDSRModel | CompactSpec | ECBSRSpec | PISRTeacherSpec
 ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]

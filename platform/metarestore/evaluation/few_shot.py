@@ -180,7 +180,8 @@ def bicubic_result(workspace: Workspace) -> ArmResult:
 def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
     """Restores the test crops in colour: (N, 3, H, W) in [0, 1]."""
     scale, channels, task = workspace.study.scale, workspace.model.channels, workspace.target_task
-    return restore_rgb(_restorer(workspace, adapted, task.query_hr), task.query_lr, scale=scale, channels=channels)
+    hr = to_channels(task.query_hr, channels)
+    return restore_rgb(_restorer(workspace, adapted, hr), task.query_lr, scale=scale, channels=channels)
 
 
 def _restorer(workspace: Workspace, flat: Tensor, hr: Tensor) -> Restore:

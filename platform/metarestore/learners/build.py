@@ -22,14 +22,17 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner, describing
+from metarestore.learners.feature_distillation import ImitationLearner, StudentLearner
 from metarestore.learners.learner import Learner, MAMLLearner, Precision, PretrainLearner
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 
 
 def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> Learner:
-    if spec.contrast is None:
-        return PretrainLearner(spec, model, precision)
-    return EmbeddingLearner(spec, describing(model), precision)
+    if spec.contrast is not None:
+        return EmbeddingLearner(spec, describing(model), precision)
+    if spec.distillation is not None:
+        return StudentLearner.build(spec, model, precision)
+    return (PretrainLearner if spec.imitation is None else ImitationLearner)(spec, model, precision)
 
 
 def _anil(spec: ANIL, model: nn.Module, precision: Precision) -> Learner:
@@ -55,7 +58,7 @@ def build_learner(spec: BaseLearnerSpec, model: nn.Module, precision: Precision 
 
     Raises:
         UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` is no teacher
-            of the network.
+            of the network, or `learner.distillation` does not fit it.
         TypeError: The kind of learner is not registered.
     """
     build = LEARNERS.get(type(spec))

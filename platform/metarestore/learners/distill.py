@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from metarestore.config.learner import Distill
 from metarestore.errors import UserError
-from metarestore.learners.embedding import COMPRESS, ESTIMATOR, EmbeddingLearner, Terms, describing
+from metarestore.learners.embedding import EmbeddingLearner, Terms, describing
 from metarestore.learners.learner import Precision
-from metarestore.learners.teacher import open_teacher
+from metarestore.learners.teacher import open_teacher, started_as_taught
 from metarestore.models.kdsr import KDSR, Embeddings
-from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.parameters import Layout
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,8 @@ class DistillLearner(EmbeddingLearner):
         return cls(spec, student, precision, teacher=teacher)
 
     def initial(self, network: Tensor) -> Tensor:
-        """Returns the student's parameters (P,) with the teacher's restorer, and its layer from D′ to D.
-
-        The student learns to say the teacher's D′, so that layer is right for it (published students learn it anew).
-        """
-        layout = Layout.of(self.model)
-        taught = Layout.of(self.teacher).unflatten(initial_vector(self.teacher).to(network))
-        params = layout.unflatten(network)
-        own = [name for name in params if name.startswith(ESTIMATOR) and not name.startswith(COMPRESS)]
-        return layout.flatten({name: params[name] if name in own else taught[name] for name in params})
+        """Returns the student's parameters (P,) with the teacher's restorer, and its layer from D′ to D."""
+        return started_as_taught(self.teacher, Layout.of(self.model), network)
 
     def terms(self, said: Embeddings, lr: Tensor, hr: Tensor) -> Terms:
         """Computes the divergence, and the contrast if there is one."""

@@ -22,9 +22,6 @@ from metarestore.tasks.task import Task
 ESTIMATOR = "estimator."
 """Prefix of the names of the estimator's parameters; all others are the restorer's."""
 
-COMPRESS = f"{ESTIMATOR}compress."
-"""Prefix of the names of the layer from D′ to D."""
-
 Terms = Mapping[str, tuple[float, Tensor]]
 """Losses (T,) of the embeddings with their weights, by the name they are logged under."""
 

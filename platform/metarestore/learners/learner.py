@@ -167,6 +167,10 @@ class Learner(ABC):
         """Returns how to adapt to shots from all that was learned."""
         return self.inner_rule
 
+    def inner_rates(self, network: Layout, flat: Tensor) -> Params:
+        """Returns the learned rates of the network's parameters, by their names; none, where none are learned."""
+        return {}
+
     def image_losses(self, restored: Tensor, hr: Tensor) -> Tensor:
         """Computes the losses of restored images (T, ...), (T,)."""
         return image_losses(self.spec.loss, self.spec.charbonnier_eps)(restored, hr)

@@ -38,6 +38,10 @@ class MetaSGDLearner(MAMLLearner):
         """Adapts to shots with the learned rates."""
         return replace(self.inner_rule, rates=flat[network.size :])
 
+    def inner_rates(self, network: Layout, flat: Tensor) -> Params:
+        """Returns the learned rates, by the names of the network's parameters."""
+        return network.unflatten(flat[network.size :])
+
     def _network(self, params: Params) -> Params:
         return {name: value for name, value in params.items() if not name.startswith(RATE)}
 

@@ -104,8 +104,8 @@ class Workspace:
         return flat[: self.layout.size]
 
     def inner_rates(self, flat: Tensor) -> dict[str, Tensor]:
-        """Returns the learned rate of each parameter of the network, by its name."""
-        return self.layout.unflatten(flat[self.layout.size :].cpu().clone())
+        """Returns the learned rate of each parameter of the network, by its name; none, where none are learned."""
+        return self.learner.inner_rates(self.layout, flat.cpu().clone())
 
     def initial(self) -> Tensor:
         """Returns the initial vector of all that is learned, (P,); the network's share is random, or `training.init`.

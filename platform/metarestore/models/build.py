@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from metarestore.config.model import BaseModelSpec, CompactSpec, ECBSRSpec, FSRCNNModel, KDSRModel
+from metarestore.config.model import (
+    AnyDecoderSpec,
+    BaseModelSpec,
+    CompactSpec,
+    ECBSRSpec,
+    FSRCNNModel,
+    KDSRModel,
+    PISRTeacherSpec,
+)
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from metarestore.models.compact import Compact
@@ -15,12 +23,19 @@ from metarestore.models.ecbsr import ECBSR
 from metarestore.models.fsrcnn import FSRCNN
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Channels, Network, Restore, seeded
+from metarestore.models.pisr_teacher import PISRTeacher
+
+
+def _pisr_teacher(scale: int, decoder: AnyDecoderSpec, d: int, s: int) -> Network:
+    return PISRTeacher(scale, _built(decoder, scale), d, s)
+
 
 NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
     FSRCNNModel: FSRCNN,
     KDSRModel: KDSR,
     CompactSpec: Compact,
     ECBSRSpec: ECBSR,
+    PISRTeacherSpec: _pisr_teacher,
 }
 """What builds the network of each kind, from the scale and the keys of its specification."""
 
@@ -31,11 +46,15 @@ def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
     Raises:
         TypeError: The kind of network is not registered.
     """
+    return seeded(_built, seed, spec=spec, scale=scale)
+
+
+def _built(spec: BaseModelSpec, scale: int) -> Network:
     build = NETWORKS.get(type(spec))
     if build is None:
         raise TypeError(f"{type(spec).__name__} is not the specification of a registered network")
     options = {name: getattr(spec, name) for name in type(spec).model_fields if name != "kind"}
-    return seeded(build, seed, scale=scale, **options)
+    return build(scale=scale, **options)
 
 
 def to_channels(rgb: Tensor, channels: Channels) -> Tensor:

@@ -219,6 +219,14 @@ class KDSR(Network):
         parts = {"head": "head", "middle": f"blocks.{last // 2}", "blocks": f"blocks.{last}", "join": "join"}
         return {name: f"restorer.{part}" for name, part in parts.items()}
 
+    def for_student(self) -> dict[str, Tensor]:
+        """Returns the restorer, and the layer from D′ to D.
+
+        The student learns the teacher's D′, so that layer is right for it (published students learn it anew).
+        """
+        kept = ("restorer.", "estimator.compress.")
+        return {name: value for name, value in super().for_student().items() if name.startswith(kept)}
+
     def started_from(self, other: Network) -> dict[str, Tensor]:
         """Returns the parameters of a KDSR; of one with another estimator, or without, the restorer's alone.
 

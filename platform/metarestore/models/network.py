@@ -55,6 +55,10 @@ class Network(nn.Module, ABC):
         del lr, crop
         return self
 
+    def for_student(self) -> dict[str, Tensor]:
+        """Returns what a student of this network, as its teacher, starts with: parameters by the student's names."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
     def started_from(self, other: Network) -> dict[str, Tensor]:
         """Returns initial parameters by name, taken from a trained network that may differ in `interchangeable` keys.
 

@@ -218,8 +218,8 @@ def train(workspace: Workspace, folder: RunFolder, session: Session, observer: O
     run(plan, state, session, observer, folder.checkpoints)
     flat = state.optimizer.averaged
     save_model(folder.path / "model.safetensors", experiment.model, study.scale, workspace.network(flat))
-    if len(flat) > workspace.layout.size:
-        write_atomically(folder.path / "inner_rates.safetensors", save(workspace.inner_rates(flat)))
+    if rates := workspace.inner_rates(flat):
+        write_atomically(folder.path / "inner_rates.safetensors", save(rates))
     names = plan.sampler.distributions
     weights = dict(zip(names, gradient_weights(plan, state).tolist(), strict=True))
     graph = None
