@@ -342,7 +342,7 @@ def resume_command(arguments: Sequence[str], folder: Path) -> str:
     "metarestore train 'my e.yaml' training.steps=8 --out runs/a --resume"
     """
     rest = iter(arguments)
-    kept = []
+    kept: list[str] = []
     for argument in rest:
         if argument == "--":
             # Options do not come behind it.

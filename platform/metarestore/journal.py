@@ -180,7 +180,7 @@ class Journal:
             raise UserError(f"{self._state}: cannot be read ({error!r}); remove it to track this run anew") from error
 
     def _save_state(self) -> None:
-        state = {"key": self.key, "run": self.run_id, "experiment": self.experiment, "sent": self._sent}
+        state: dict[str, Any] = {"key": self.key, "run": self.run_id, "experiment": self.experiment, "sent": self._sent}
         state |= {"left": self.left} if self.left else {}
         try:
             write_atomically(self._state, json.dumps(state).encode())

@@ -61,7 +61,8 @@ def test_no_key_of_a_result_is_left_out_of_its_record() -> None:
 def test_compared_experiments_share_what_they_are_measured_by() -> None:
     shared = {"seed", "scale", "data", "evaluation", "graph.target"}
     assert set(keys(Experiment, Affects.COMPARISON)) == shared
-    assert set(keys(Experiment, Affects.SHOTS)) == {"adaptation.shots", "adaptation.shot_size"}
+    shots = {"adaptation.shots", "adaptation.shot_size", "adaptation.off_colour_shots"}
+    assert set(keys(Experiment, Affects.SHOTS)) == shots
 
 
 def test_a_key_of_a_section_may_declare_more_than_the_section() -> None:

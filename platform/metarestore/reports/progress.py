@@ -176,7 +176,12 @@ class TrainingDisplay:
         left = self._left.seconds(self._name, row["step"] * self._tasks_per_step)
         loss, psnr = f"{self._smooth['loss']:.4f}", f"{self._smooth['psnr']:.2f}"
         self._figures = f"loss {loss}, PSNR {psnr} dB on its training tasks, {speed:.0f} tasks/s"
-        shown = {"loss": loss, "psnr": psnr, "speed": f"{speed:.0f}", "left": "" if left is None else duration(left)}
+        shown: dict[str, Any] = {
+            "loss": loss,
+            "psnr": psnr,
+            "speed": f"{speed:.0f}",
+            "left": "" if left is None else duration(left),
+        }
         self._bars.update(self._bar, completed=row["step"], **shown)
 
     def validated(self, step: int, psnr: float) -> None:
