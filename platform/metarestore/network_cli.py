@@ -63,8 +63,7 @@ def evaluate(
     from metarestore.evaluation.pairs import PAIRS_PROTOCOL
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.evaluation.results import write_json
-    from metarestore.models.checkpoint import load_model, require_writable
-    from metarestore.models.restore import image_restorer
+    from metarestore.models.checkpoint import require_writable
     from metarestore.project import Project
 
     if bicubic == (model is not None):
@@ -76,14 +75,7 @@ def evaluate(
     _check_sources(data, lr, hr, pairs, protocol)
     if json_file is not None:
         require_writable(json_file, "--json")
-    restore = bicubic_restore(scale)
-    if model is not None:
-        network = load_model(model)
-        if network.scale != scale:
-            raise UserError(
-                f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
-            )
-        restore = image_restorer(network, crop=crop, ensemble=ensemble)
+    restore = bicubic_restore(scale) if model is None else _network_restore(model, scale, crop, ensemble=ensemble)
     if data is None:
         report = _evaluate_pairs(lr, hr, pairs, scale, restore)
         rows = {name: (figures["psnr_y"], figures["ssim_y"]) for name, figures in report.images.items()}
@@ -101,6 +93,18 @@ def evaluate(
         result = cases.to_json()
     if json_file is not None:
         write_json(json_file, result | {"self_ensemble": ensemble})
+
+
+def _network_restore(model: Path, scale: int, crop: int | None, *, ensemble: bool) -> Restore:
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+
+    network = load_model(model)
+    if network.scale != scale:
+        raise UserError(
+            f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
+        )
+    return image_restorer(network, crop=crop, ensemble=ensemble)
 
 
 def _check_sources(
