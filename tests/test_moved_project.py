@@ -1,4 +1,4 @@
-"""A project's own MLflow store: any folder name, moved projects, deleted experiments, artifacts that cannot be stored."""
+"""A project's own MLflow store: any folder name, moved projects, deleted experiments, lost artifacts."""
 
 from __future__ import annotations
 
