@@ -57,7 +57,7 @@ class TrainingDisplay:
 
     def stage(self, text: str) -> None:
         """Says what happens outside of a bar."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Says what went wrong without stopping the run."""
@@ -92,4 +92,4 @@ class TrainingDisplay:
             self._bars.update(self._bar, figures=f"{result:<38}")
         if not self._console.is_terminal:
             figures = self._figures or "was trained already"
-            self._console.print(f"{name}: {figures}, {seconds:.0f} s; {result}", highlight=False)
+            self._console.print(f"{name}: {figures}, {seconds:.0f} s; {result}", highlight=False, soft_wrap=True)
