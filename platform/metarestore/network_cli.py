@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from metarestore.console import console
+from metarestore.console import console, say
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ def restore(
     chosen = None if embedding is None else chosen_embedding(embedding, model, network)
     restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(pixels)
     write_image(out, restored)
-    console.print(
-        f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}", highlight=False
-    )
+    say(f"{out}: {pixels.shape[1]}x{pixels.shape[0]} -> {restored.shape[1]}x{restored.shape[0]}")
 
 
 def networks() -> None:
