@@ -20,6 +20,7 @@ from metarestore.graph_cli import graph_app
 from metarestore.network_cli import evaluate, networks, restore
 from metarestore.options import Overwrite
 from metarestore.tasks_cli import tasks_app
+from metarestore.zero_shot_cli import kernel
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -379,6 +380,7 @@ def _check_writable(path: Path | None, *, overwrite: bool) -> None:
 
 app.command()(evaluate)
 app.command()(restore)
+app.command()(kernel)
 app.command()(describe)
 app.command()(networks)
 
