@@ -94,6 +94,10 @@ class Project:
         """
         return read_task(self.path("tasks", name, key), scale)
 
+    def unresolved_task(self, name: str, key: str, scale: Scale) -> DistributionSpec:
+        """Reads a task file as `task` does, and leaves its kernel open."""
+        return read_task(self.path("tasks", name, key), scale, resolved=False)
+
     def protocol(self, name: str, scale: Scale) -> DistributionSpec:
         """Reads a task file that is an evaluation protocol.
 
@@ -176,12 +180,13 @@ class Project:
         return specs
 
 
-def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
+def read_task(path: Path, scale: Scale | None = None, *, resolved: bool = True) -> DistributionSpec:
     """Reads a task file; relative paths in it start at its project's folder and become absolute.
 
     Args:
         path: The file.
         scale: Factor that the distribution is wanted for, if not that of its file.
+        resolved: Whether kernels that it leaves open are estimated or read.
 
     Raises:
         UserError: The file is missing or wrong, or something that it names is missing, or it is not for this scale.
@@ -191,6 +196,10 @@ def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
     if problems := spec.missing():
         places = [(document.locate(at), format_path(at), text) for at, text in problems]
         raise UserError([f"{display_path(path)}:{line}:{col}: {key}: {text}" for (line, col), key, text in places])
+    if resolved and spec.unresolved:
+        from metarestore.zero_shot.kernel_source import Kernels
+
+        spec = spec.resolved(Kernels(Project(project_root(path)).unresolved_task))
     give_remarks(document, spec.remarks())
     if scale is None or scale == spec.scale:
         return spec

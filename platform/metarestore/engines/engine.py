@@ -13,7 +13,6 @@ from metarestore.engines.reduction import Reduced, Weigh
 from metarestore.learners.study import Study
 from metarestore.learners.workspace import Job
 
-
 Receive = Callable[[int, Any], None]
 """Is given the position of a job and its result, as soon as it is there."""
 
