@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 from metarestore.config import estimators
 from metarestore.config.graph import GraphSpec, Prior, Weights
 from metarestore.engines.local import LocalEngine
-from metarestore.learners.workspace import Study, Workspace
-from metarestore.reports.graph_words import HIGH, MODERATE, SIGNAL
+from metarestore.reports.graph.summary import HIGH, MODERATE, SIGNAL
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Study, Workspace
 
 PAGE = (Path(__file__).parents[1] / "docs/graphs.md").read_text()
 KINDS = get_args(get_args(estimators.Estimator)[0])

@@ -30,10 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from metarestore.config.learner import Distill
 from metarestore.config.model import KDSRModel
 from metarestore.learners.distill import DistillLearner
-from metarestore.learners.process import prepare_process
 from metarestore.models.build import build_model
 from metarestore.models.kdsr import KDSR
 from metarestore.tasks.task import Task
+from metarestore.workspace.process import prepare_process
 
 SCALE, BATCH, PATCH, CROP = 4, 8, 48, 64
 Weights = Mapping[str, Tensor]

@@ -22,9 +22,9 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.ray import RayEngine
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Workspace
 
 EVERY = 20
 EXPERIMENT = {

@@ -36,12 +36,12 @@ from metarestore.engines.ray import RayEngine
 from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.fsrcnn import FSRCNN
 from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import Shard, TaskSampler
+from metarestore.workspace.workspace import Study, Workspace
 
 TASKS, SHARD = 8, 4
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")

@@ -38,10 +38,10 @@ from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine, RaySession
 from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.workspace import Study, Workspace
 
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")
 SIZES, WORKERS, REDUCTIONS = (12_000, 1_000_000, 6_000_000), (1, 2, 4, 8, 16), ("driver", "tree")

@@ -28,13 +28,13 @@ from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.study import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.kinds import TaskSpec
 from metarestore.tasks.remarks import give_remarks
 from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.tasks.task import Split
+from metarestore.workspace.study import Study
 
 TASK_FILE: TypeAdapter[DistributionSpec] = TypeAdapter(TaskSpec)
 

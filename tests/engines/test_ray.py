@@ -17,7 +17,7 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study
+from metarestore.workspace.workspace import Study
 
 Weights = Callable[..., bytes]
 
@@ -108,7 +108,7 @@ def worker_processes() -> list[int]:
 def test_twenty_killed_workers_change_nothing(
     small_study: Callable[..., Study], weights: Weights, tmp_path: Path, learner: str
 ) -> None:
-    """Random workers are killed at random moments; experiments/kill_test.py kills more of them."""
+    """Random workers are killed at random moments; experiments/studies/kill_test.py kills more of them."""
     study = small_study(learner={"kind": learner}, training={"steps": 60, "tasks_per_step": 6})
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)

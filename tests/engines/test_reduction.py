@@ -22,7 +22,7 @@ from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.workspace.workspace import Study, Workspace
 
 Studies = Callable[..., Study]
 Weights = Callable[..., bytes]

@@ -23,11 +23,11 @@ from metarestore.evaluation.few_shot import (
 )
 from metarestore.evaluation.metrics import luma, psnr, psnr_y, ssim
 from metarestore.evaluation.statistics import cluster_means
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import restore_rgb
 from metarestore.models.colour import rgb_to_y
 from metarestore.models.self_ensemble import self_ensemble
 from metarestore.project import Project
+from metarestore.workspace.workspace import Study, Workspace
 
 
 def eight_bit(images: torch.Tensor) -> np.ndarray:

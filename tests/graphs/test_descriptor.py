@@ -19,13 +19,13 @@ from metarestore.graphs.descriptor import DescriptorJob, descriptors
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.relations import Relations
 from metarestore.learners.describer import open_describer
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.parameters import initial_vector
 from metarestore.project import Project, resolve
 from metarestore.tasks.synthetic import SyntheticSpec
+from metarestore.workspace.workspace import Study, Workspace
 
 ROOT = Path(__file__).parents[2]
 TEACHER = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")

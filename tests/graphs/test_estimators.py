@@ -17,10 +17,10 @@ from metarestore.graphs.graph import build_graph, load_graph, relations_of, save
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.graphs.weights import relation_weights
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
 from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Study, Workspace
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},

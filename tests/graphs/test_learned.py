@@ -19,11 +19,11 @@ from metarestore.graphs.estimate import estimate
 from metarestore.graphs.learned import _standard_errors, combined, steps_until
 from metarestore.graphs.relation_training import Training, episode, episode_loss, patch_side
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import JoinedGraph, MessagePassing, RelationNetwork, cosines
 from metarestore.tasks.pairs import PairsSpec
 from metarestore.tasks.photographs import write_image
+from metarestore.workspace.workspace import Study, Workspace
 
 SmallStudy = Callable[..., Study]
 

@@ -16,8 +16,8 @@ from metarestore.learners.adaptation import adapt, cut
 from metarestore.learners.build import build_learner
 from metarestore.learners.gradients import repeated
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.workspace import Workspace
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Workspace
 
 
 def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor(scalar: nn.Module) -> None:

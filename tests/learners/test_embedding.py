@@ -24,7 +24,6 @@ from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
 from metarestore.learners.learner import Learner, PretrainLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
@@ -33,6 +32,7 @@ from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.workspace import Study, Workspace
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
 CONTRAST = Contrast(weight=0.3, temperature=0.5)

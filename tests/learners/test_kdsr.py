@@ -21,7 +21,6 @@ from metarestore.learners.distill import DistillLearner, kl_divergence
 from metarestore.learners.gradients import TaskGradients, repeated, split_gradients, vectorised_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import Learner, PretrainLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.kdsr import KDSR
@@ -32,6 +31,7 @@ from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
 from metarestore.tuning.metric import HeldOutShotsJob
+from metarestore.workspace.workspace import Study, Workspace
 
 PRETRAIN = Pretrain(kind="pretrain")
 StudyMaker = Callable[..., Study]

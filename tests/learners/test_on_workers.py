@@ -14,8 +14,8 @@ from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Study, Workspace
 
 pytestmark = pytest.mark.xdist_group("ray")
 

@@ -35,7 +35,6 @@ from metarestore.learners.feature_losses import (
 )
 from metarestore.learners.gradients import split_gradients, vectorised_gradients
 from metarestore.learners.learner import Learner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.network import Network, collected_features
@@ -43,6 +42,7 @@ from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.run import RunFolder, Trained, train
+from metarestore.workspace.workspace import Study, Workspace
 
 PUBLISHED = {"kind": "fsrcnn", "residual": "none", "prelu": "per_layer"}
 SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}

@@ -21,9 +21,9 @@ from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
-from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Study, TaskRef, Workspace
 
 RATE = 0.1
 SHRINKS = 1 - 2 * RATE

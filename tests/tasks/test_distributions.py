@@ -13,7 +13,6 @@ from metarestore.config.document import read_document, validate
 from metarestore.degradations.resample import bicubic_downsample
 from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Workspace
 from metarestore.project import TASK_FILE
 from metarestore.tasks.few_shot import FewShotGeometry, grid_boxes
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
@@ -21,6 +20,7 @@ from metarestore.tasks.pairs import PairsSpec, PairsTarget, PairTasks, open_pair
 from metarestore.tasks.spec import content_hash
 from metarestore.tasks.synthetic import SyntheticSpec, SyntheticTarget, SyntheticTasks
 from metarestore.tasks.task import Episode, Task, stack
+from metarestore.workspace.workspace import Workspace
 
 NOISY = "kind: synthetic\nscale: 4\npipeline:\n  - {op: downsample}\n  - {op: gaussian_noise, sigma: [5, 25]}\n"
 EPISODE = Episode(support=2, query=3, patch=32)

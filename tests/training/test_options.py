@@ -18,13 +18,13 @@ from metarestore.config.experiment import AdaptationOptimizer, Experiment
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.project import resolve
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.jobs import SketchJob, ValidationJob
 from metarestore.training.run import RunFolder, Trained, train
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.workspace import Study, Workspace
 
 StudyMaker = Callable[..., Study]
 

@@ -15,9 +15,9 @@ from metarestore.config.experiment import Adaptation, Evaluation, Experiment, Lo
 from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.study import Study
 from metarestore.project import Project, resolve
 from metarestore.tasks.spec import DistributionSpec, Scale
+from metarestore.workspace.study import Study
 
 NO_TARGET = "(any target)"
 """Name of the target in a training that knows none."""
@@ -230,7 +230,7 @@ def _open(study: Study, opened: set[str]) -> None:
         data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:
-        from metarestore.learners.workspace import Workspace
+        from metarestore.workspace.workspace import Workspace
 
         Workspace(study).open_all()
         opened.add(key)

@@ -14,8 +14,8 @@ from metarestore.ablation.plan import CellPlan, Unit, cell_place
 from metarestore.config.experiment import AdaptationOptimizer
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
+from metarestore.evaluation.ablation import CellResult, Figures
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.grid import CellResult, Figures
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks

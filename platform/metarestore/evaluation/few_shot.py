@@ -19,12 +19,12 @@ from metarestore.evaluation.results import ArmResult, Curve
 from metarestore.evaluation.statistics import cluster_means
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.learner import restore
-from metarestore.learners.workspace import Workspace
 from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.colour import rgb_to_y
 from metarestore.models.network import Restore
 from metarestore.models.self_ensemble import self_ensemble
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

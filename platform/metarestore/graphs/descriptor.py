@@ -20,9 +20,9 @@ from metarestore.config.estimators import DescriptorEstimator
 from metarestore.errors import UserError
 from metarestore.graphs.compare import compare
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.kdsr import KDSR
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.response import estimate_response
 from metarestore.graphs.transfer import estimate_transfer
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import generator
+from metarestore.workspace.workspace import Runner, Workspace
 
 
 def estimate(

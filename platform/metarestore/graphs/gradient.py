@@ -22,9 +22,9 @@ from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 

@@ -19,9 +19,9 @@ from metarestore.degradations import bicubic_downsample
 from metarestore.graphs.relation_training import TEMPERATURE, Training
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.relation_network import Nodes, PairEncoder, RelationNetwork, cosines
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 

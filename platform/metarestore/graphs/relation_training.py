@@ -21,13 +21,13 @@ from metarestore.config.estimators import LearnedEstimator
 from metarestore.degradations import bicubic_downsample
 from metarestore.degradations.turns import turned
 from metarestore.learners.contrast import contrastive_losses
-from metarestore.learners.workspace import Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import RelationNetwork, cosines
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import OpenDistribution, draw_patches, to_tensor
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode
+from metarestore.workspace.workspace import Workspace
 
 TEMPERATURE = 0.1
 """What cosines are divided by to become log probabilities."""

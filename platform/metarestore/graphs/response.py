@@ -24,8 +24,8 @@ from metarestore.graphs.compare import compare
 from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.spectra import compare_spectra, response
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 

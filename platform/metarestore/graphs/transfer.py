@@ -17,9 +17,9 @@ from metarestore.graphs.reliability import rank_correlation
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner, psnr_of_mse, restore
-from metarestore.learners.workspace import Runner, TaskRef, Workspace
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Runner, TaskRef, Workspace
 
 Floats = NDArray[np.float64]
 

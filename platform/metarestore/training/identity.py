@@ -20,12 +20,12 @@ from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.network_path import network_paths
 from metarestore.errors import UserError
 from metarestore.graphs.graph import graph_file
-from metarestore.learners.study import Study
 from metarestore.models.checkpoint import network_hash
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.spec import DistributionSpec, content_hash
 from metarestore.training.optimizer import learning_rate
+from metarestore.workspace.study import Study
 
 _BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
 """Keys of paths whose contents are in the record."""

@@ -19,12 +19,12 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.training.run import RunFolder, initial_state, make_plan, train
 from metarestore.training.state import load_state
 from metarestore.tuning.metric import metric_jobs
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Workspace
 
 METRIC = "metric"
 """Name of the maximised figure in what trials report to Ray Tune."""
