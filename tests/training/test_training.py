@@ -513,7 +513,7 @@ def test_training_lowers_the_loss(small_study: Callable[..., Study], tmp_path: P
 def test_a_folder_that_cannot_be_written(small_study: Callable[..., Study], tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(UserError, match=r"cannot be written.*another place"):
+    with pytest.raises(UserError, match=r"cannot be written.*another folder"):
         RunFolder(blocked / "run", small_study(), resume=False)
 
 

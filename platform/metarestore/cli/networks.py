@@ -238,7 +238,7 @@ def restore(
     write_image(out, restored, picture.icc)
     _say_choice(choice, model)
     (h, w), (height, width) = picture.pixels.shape[:2], restored.shape[:2]
-    console.print(f"{out}: {w}x{h} -> {width}x{height}", highlight=False)
+    say(f"{out}: {w}x{h} -> {width}x{height}")
 
 
 def networks() -> None:

@@ -18,7 +18,7 @@ from metarestore.errors import UserError
 from metarestore.learners.feature_losses import feature_loss, head_of
 from metarestore.learners.learner import Metrics, Precision, PretrainLearner, all_patches, each, squared_errors
 from metarestore.learners.teacher import open_teacher, started_as_taught
-from metarestore.models.network import Network, collected_features, seeded
+from metarestore.models.network import Network, features_of, seeded
 from metarestore.models.parameters import Layout, Params, initial_vector
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
@@ -144,11 +144,9 @@ def taught_features(teacher: Network, names: tuple[str, ...], lr: Tensor, hr: Te
         lr: (T, N, C, h, w).
         hr: (T, N, C, s·h, s·w); only a privileged teacher sees it.
     """
-    if not names:
-        return {}
     images = (lr.flatten(0, 1), hr.flatten(0, 1)) if teacher.privileged else (lr.flatten(0, 1),)
-    with torch.no_grad(), collected_features(teacher, names) as features:
-        teacher(*images)
+    with torch.no_grad():
+        features = features_of(teacher, names, *images)
     return {name: value.view(*lr.shape[:2], *value.shape[1:]) for name, value in features.items()}
 
 
@@ -172,8 +170,8 @@ def feature_channels(network: Network) -> Mapping[str, int]:
     planes, first = 1 if network.channels == "y" else 3, next(network.parameters())
     sides = (_PROBE, _PROBE * network.scale) if network.privileged else (_PROBE,)
     images = [first.new_zeros(1, planes, side, side) for side in sides]
-    with torch.no_grad(), collected_features(network, network.feature_layers) as features:
-        network(*images)
+    with torch.no_grad():
+        features = features_of(network, tuple(network.feature_layers), *images)
     return {name: value.shape[1] for name, value in features.items()}
 
 

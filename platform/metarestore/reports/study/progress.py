@@ -156,7 +156,7 @@ class TrainingDisplay:
 
     def stage(self, text: str) -> None:
         """Says what happens outside of a bar."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
         """Says what went wrong without stopping the run."""
