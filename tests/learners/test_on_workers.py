@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 @pytest.fixture(scope="module")
 def workers() -> Iterator[RayEngine]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine:
         yield engine
     ray.shutdown()
 
