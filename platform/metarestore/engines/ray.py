@@ -13,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
 from metarestore.engines.heartbeat import Heartbeat
@@ -138,7 +138,7 @@ class RayEngine:
         UserError: No cluster answers at the address, or it has no room for one worker.
     """
 
-    def __init__(self, spec: RaySpec, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, spec: RayEngineSpec, tell: Callable[[str], None] = lambda line: None) -> None:
         self.heartbeat = Heartbeat(tell)
         self.pool = Pool(spec)
         self.reduction = spec.reduction

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from metarestore.config.affects import MEASURED, Affects, unaffecting
-from metarestore.config.estimators import LearnedEstimator, estimate_behind, takes_prior
+from metarestore.config.estimators import LearnedEstimatorSpec, estimate_behind, takes_prior
 from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.network_path import network_paths
@@ -212,7 +212,7 @@ def _depends_on_length(experiment: Experiment, steps: int) -> Iterator[tuple[Key
     if final is not None and final != graph.weights.temperature:
         yield _ANNEALED, "is reached at the last step"
     estimator = estimate_behind(graph.estimator)
-    if isinstance(estimator, LearnedEstimator) and estimator.joint:
+    if isinstance(estimator, LearnedEstimatorSpec) and estimator.joint:
         yield _JOINT, "spreads the relation network's training over all steps"
 
 

@@ -16,7 +16,7 @@ from ray import tune
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import Experiment, RayEngine
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
@@ -274,7 +274,7 @@ def _cluster(experiment: Experiment) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    connect(RayEngine(kind="ray", address=getattr(experiment.engine, "address", None)))
+    connect(RayEngineSpec(kind="ray", address=getattr(experiment.engine, "address", None)))
     try:
         yield
     finally:

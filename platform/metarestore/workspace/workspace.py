@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind
+from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
 from metarestore.config.experiment import Experiment
 from metarestore.learners.build import build_learner
 from metarestore.learners.describer import open_describer
@@ -177,7 +177,7 @@ class Workspace:
                 estimator cannot describe by its network.
         """
         self.initial()
-        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
+        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimatorSpec):
             _ = self.describer
         for name in self.study.auxiliary:
             self.auxiliary(name)

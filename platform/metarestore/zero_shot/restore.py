@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
@@ -174,7 +174,7 @@ class _Learning:
             flat,
             pairs.inputs,
             pairs.targets,
-            AdaptationOptimizer(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
+            AdaptationOptimizerSpec(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
             rule=InnerRule(loss_name="l1", eps=0.0),
             observe=observe,
             pairs=pairs,
