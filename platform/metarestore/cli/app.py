@@ -17,6 +17,7 @@ from metarestore.cli.describe import describe
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
 from metarestore.cli.tasks import tasks_app
+from metarestore.cli.zero_shot import kernel
 from metarestore.console import command_line, console, prepare_output, say, visible
 from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
 from metarestore.options import Overwrite
@@ -379,6 +380,7 @@ def _check_writable(path: Path | None, *, overwrite: bool) -> None:
 
 app.command()(evaluate)
 app.command()(restore)
+app.command()(kernel)
 app.command()(describe)
 app.command()(networks)
 

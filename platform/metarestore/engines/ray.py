@@ -16,6 +16,7 @@ from torch import Tensor
 from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.heartbeat import Heartbeat
 from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
@@ -161,6 +162,20 @@ class RayEngine:
         # What the driver itself computes, it computes as the workers do, and it leaves them the cores.
         prepare_process()
         return RaySession(self, study.key, pickle.dumps(study))
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs on whichever actor is free; a job whose actor dies is run again.
+
+        Raises:
+            UserError: No actor is left.
+        """
+        kind = type(jobs[0]).__name__ if jobs else ""
+
+        def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
+            reference: ray.ObjectRef[Any] = worker.actor.run_alone.remote(jobs[position])
+            return reference
+
+        Call(self.pool, send, len(jobs), kind, self.heartbeat, receive).results()
 
     def describe(self) -> str:
         """Says what computes."""
