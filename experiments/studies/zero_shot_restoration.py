@@ -5,7 +5,7 @@ bicubically (`--kind bicubic`). Every student starts from the same teacher, and 
 same further steps with the error on internal pairs alone. Finished photographs are kept in OUT, so that an interrupted
 study resumes; several processes may share OUT (`--part 0/2` and `--part 1/2`).
 
-Run:     python experiments/zero_shot_restoration.py DATA --scale 2
+Run:     python experiments/studies/zero_shot_restoration.py DATA --scale 2
 Results: experiments/results/zero_shot_restoration_x2.md, .json
 """
 
@@ -182,7 +182,7 @@ def write(out: Path, scale: int, steps: tuple[int, int], *, quick: bool) -> None
         text = f"{len(rows)} photographs; median relative error of the kernel {errors:.3f}."
         sections.append(f"\n## {title}\n\n{text}\n\n{table(rows)}\n\n{differences}\n")
         options = f"--scale {scale} --kind {kind} --steps {steps[0]} {steps[1]}{' --quick' if quick else ''}"
-        commands.append(f"    python experiments/zero_shot_restoration.py DATA {options}")
+        commands.append(f"    python experiments/studies/zero_shot_restoration.py DATA {options}")
         kept[kind], count = rows, max(count, len(rows))
     text = PAGE.format(
         scale=scale,
