@@ -137,7 +137,7 @@ def test_a_task_of_any_name_is_found(tmp_path: Path) -> None:
 
 SERVER = """
 import json, os, sys, traceback
-import torch._dynamo, metarestore.study, metarestore.evaluation.folder, metarestore.evaluation.protocol
+import torch._dynamo, metarestore.study.run, metarestore.evaluation.folder, metarestore.evaluation.protocol
 import metarestore.descriptors.file
 from metarestore.cli import main
 

@@ -21,10 +21,10 @@ from metarestore.config.overrides import parse_override
 from metarestore.engines.local import LocalEngine
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.relations import Relations
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Workspace
 from metarestore.project import catalogue, read_experiment, resolve
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Workspace
 
 ESTIMATORS = (
     "{kind: response}",

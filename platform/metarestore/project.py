@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from metarestore.config.affects import Affects, keys
 from metarestore.config.document import Document, display_path, followed, project_root, read_document, validate
 from metarestore.config.estimators import estimate_behind, measure, takes_prior
-from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderData
+from metarestore.config.experiment import MANY, Experiment, ExperimentFile, FolderDataSpec
 from metarestore.config.file_names import full_path, yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.grid import single
@@ -28,13 +28,13 @@ from metarestore.config.search_check import check_search
 from metarestore.config.shape import Shape
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.study import Study
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource
 from metarestore.tasks.kinds import TaskSpec
 from metarestore.tasks.remarks import give_remarks
 from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.tasks.task import Split
+from metarestore.workspace.study import Study
 
 TASK_FILE: TypeAdapter[DistributionSpec] = TypeAdapter(TaskSpec)
 
@@ -356,7 +356,7 @@ def _network(given: Path, root: Path, key: str) -> Path:
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     splits: tuple[Split, ...] = ("train", "validation", "test")
-    if not isinstance(experiment.data, FolderData):
+    if not isinstance(experiment.data, FolderDataSpec):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
     named: dict[Split, Path] = {split: followed(full_path(root, folder)) for split, folder in folders.items() if folder}

@@ -13,8 +13,8 @@ from ray.cluster_utils import Cluster
 from metarestore.engines import ray as engine_module
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Study, Workspace
 
 
 class Listener:

@@ -15,12 +15,13 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
 from metarestore.tasks.images import write_image
-from metarestore.tasks.spec import PairsSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.spec import content_hash
 from metarestore.training.identity import portable, study_record
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Study, Workspace
 
 Build = Callable[..., Experiment]
 StudyMaker = Callable[..., Study]

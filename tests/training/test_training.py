@@ -21,13 +21,13 @@ from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.graphs.graph import load_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.checkpoint import load_model
 from metarestore.models.parameters import initial_vector
 from metarestore.training.interrupt import Interrupted, graceful_stop
 from metarestore.training.run import RunFolder, train
 from metarestore.training.sampler import TaskSampler, positions
 from metarestore.training.state import OuterOptimizer, TrainState, load_state, save_state
+from metarestore.workspace.workspace import Study, TaskRef, Workspace
 
 NAMES = ("a", "b", "c")
 

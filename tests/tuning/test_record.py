@@ -13,11 +13,11 @@ import torch
 from metarestore.config.experiment import Experiment
 from metarestore.decibels import FLOOR
 from metarestore.errors import UserError
-from metarestore.evaluation.sweep import TrialResult
-from metarestore.learners.workspace import Workspace
-from metarestore.tuning import sweep
+from metarestore.evaluation.tuning import TrialResult
+from metarestore.tuning import run as sweep
 from metarestore.tuning.record import Record, open_record
-from metarestore.tuning.sweep import require_searchable, run_sweep
+from metarestore.tuning.run import require_searchable, run_sweep
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 ANIL = {"kind": "anil", "adapts": ["tail.*"]}

@@ -16,18 +16,18 @@ from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
-from metarestore.evaluation.grid import CellResult, GridResult
+from metarestore.evaluation.ablation import CellResult, GridResult
 from metarestore.files import write_atomically
 from metarestore.journal import Journal
-from metarestore.learners.workspace import Workspace
-from metarestore.reports.grid_progress import GridDisplay
-from metarestore.reports.grid_report import publish_grid
+from metarestore.reports.ablation.progress import GridDisplay
+from metarestore.reports.ablation.report import publish_grid
 from metarestore.revision import revision
 from metarestore.tasks.fitted_on import fitted_on_test_pairs
 from metarestore.tracking import Run, Store, ended
 from metarestore.tracking_records import NOTE
 from metarestore.training.identity import portable
 from metarestore.training.interrupt import Interrupted
+from metarestore.workspace.workspace import Workspace
 
 RECORD = "grid.json"
 _LONGEST_TAG = 5000

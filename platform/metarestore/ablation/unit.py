@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarestore.ablation.plan import CellPlan, Unit, cell_place
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
+from metarestore.evaluation.ablation import CellResult, Figures
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.grid import CellResult, Figures
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -108,7 +108,7 @@ def _measured(plan: CellPlan, trained: Trained, unit: Unit) -> Outcome:
 def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     session = LocalEngine().session(plan.study)
     how = plan.study.experiment.adaptation
-    ways = (AdaptationOptimizer(steps=0), how, *how.alternatives)
+    ways = (AdaptationOptimizerSpec(steps=0), how, *how.alternatives)
     before, main, *others = [_adapted(session, way, trained) for way in ways]
     if len(main.curve.undefined) == main.curve.psnr_y.shape[1]:
         raise UserError("all restored pixels are not numbers: the adaptation diverged; lower adaptation.lr")
@@ -120,7 +120,7 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     return result
 
 
-def _adapted(session: LocalSession, way: AdaptationOptimizer, trained: Trained) -> Adapted:
+def _adapted(session: LocalSession, way: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
     return AdaptationJob(way).run(session.workspace, trained.flat)
 
 

@@ -14,7 +14,7 @@ CONTROLS = ("uniform", "random", "inverted", "best_single")
 """Kinds of estimators that estimate nothing of their own: what a real estimate is compared with."""
 
 
-class ResponseEstimator(Strict):
+class ResponseEstimatorSpec(Strict):
     """Compares degradation responses: what a degradation does to the HR shots, band by band."""
 
     kind: Literal["response"] = "response"
@@ -25,7 +25,7 @@ class ResponseEstimator(Strict):
     identification: which distributions the shots may come from, by blur, noise and compression told apart."""
 
 
-class DescriptorEstimator(Strict):
+class DescriptorEstimatorSpec(Strict):
     """Compares KDSR descriptors of the shots with those of the same HR shots under each distribution.
 
     The network is not trained here; one whose estimator is a teacher's describes LR and HR together, a student's LR
@@ -40,7 +40,7 @@ class DescriptorEstimator(Strict):
     """Tasks drawn from each auxiliary distribution."""
 
 
-class LearnedEstimator(Strict):
+class LearnedEstimatorSpec(Strict):
     """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
 
     kind: Literal["learned"]
@@ -61,7 +61,7 @@ class LearnedEstimator(Strict):
     """Rate of its optimizer, Adam; it falls along half a cosine."""
 
 
-class TransferEstimator(Strict):
+class TransferEstimatorSpec(Strict):
     """Trains briefly on each source, adapts on one half of the shots and scores on the other half."""
 
     kind: Literal["transfer"]
@@ -73,7 +73,7 @@ class TransferEstimator(Strict):
     """Ways in which the shots are halved; each half is scored once."""
 
 
-class GradientEstimator(Strict):
+class GradientEstimatorSpec(Strict):
     """Compares task gradients by their cosine, on the same clean patches for every distribution."""
 
     kind: Literal["gradient"]
@@ -89,52 +89,57 @@ class GradientEstimator(Strict):
     """Share of the earlier estimates in a running mean over refreshes, along the trajectory."""
 
 
-class ExpertEstimator(Strict):
+class ExpertEstimatorSpec(Strict):
     """Takes the relations from `edges` alone; a distribution without an edge has relation 0."""
 
     kind: Literal["expert"]
 
 
-class UniformControl(Strict):
+class UniformControlSpec(Strict):
     """Relates every distribution equally: the 'no relation' control."""
 
     kind: Literal["uniform"]
 
 
-class RandomControl(Strict):
+class RandomControlSpec(Strict):
     """Draws relations at random, once per run: the 'any relation' control."""
 
     kind: Literal["random"]
 
 
 Estimate = (
-    ResponseEstimator | DescriptorEstimator | LearnedEstimator | TransferEstimator | GradientEstimator | ExpertEstimator
+    ResponseEstimatorSpec
+    | DescriptorEstimatorSpec
+    | LearnedEstimatorSpec
+    | TransferEstimatorSpec
+    | GradientEstimatorSpec
+    | ExpertEstimatorSpec
 )
 
 
-class InvertedControl(Strict):
+class InvertedControlSpec(Strict):
     """Turns the relations of another estimator around: if this does not hurt, the relation does no work."""
 
     kind: Literal["inverted"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
 
 
-class BestSingleControl(Strict):
+class BestSingleControlSpec(Strict):
     """Learns from the nearest distribution alone."""
 
     kind: Literal["best_single"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
 
 
 Estimator = Annotated[
-    Estimate | UniformControl | RandomControl | InvertedControl | BestSingleControl,
+    Estimate | UniformControlSpec | RandomControlSpec | InvertedControlSpec | BestSingleControlSpec,
     Field(discriminator="kind"),
 ]
 
 
 def estimate_behind(estimator: Estimator) -> Estimator:
     """Returns the estimator that a control turns around or cuts down; any other is its own."""
-    return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
+    return estimator.of if isinstance(estimator, InvertedControlSpec | BestSingleControlSpec) else estimator
 
 
 def network_key(estimator: Estimator) -> str:
@@ -145,11 +150,11 @@ def network_key(estimator: Estimator) -> str:
 def measure(estimator: Estimator) -> str:
     """Returns what an estimator's values mean; values of another measure are not to be compared with them."""
     match estimator:
-        case ResponseEstimator():
+        case ResponseEstimatorSpec():
             return f"response, {estimator.features}"
-        case GradientEstimator():
+        case GradientEstimatorSpec():
             return f"gradient, {estimator.compares}"
-        case DescriptorEstimator():
+        case DescriptorEstimatorSpec():
             return f"descriptor, {estimator.network.stem}"
     return estimator.kind
 

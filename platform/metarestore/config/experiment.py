@@ -11,14 +11,14 @@ from metarestore.config.affects import SEVERAL, Affects, keys
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import LearnerSpec
-from metarestore.config.model import FSRCNNModel, ModelSpec
+from metarestore.config.model import FSRCNNSpec, ModelSpec
 from metarestore.config.network_path import NetworkPath
-from metarestore.config.search import SearchParameter, Tuning
+from metarestore.config.search import SearchParameter, TuningSpec
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class FolderData(Strict):
+class FolderDataSpec(Strict):
     """Folders of photographs (PNG, JPEG, BMP, TIFF, WebP), of any size."""
 
     train: Path
@@ -63,7 +63,7 @@ def _parts(count: int, size: int) -> set[int]:
     return {size, count % size or size} if count > size else {count}
 
 
-class Training(Strict):
+class TrainingSpec(Strict):
     """The outer loop."""
 
     steps: Annotated[int, Affects.TRAINING] = Field(2000, ge=0)
@@ -117,7 +117,7 @@ class Training(Strict):
         return min(part for shard in shards for part in _parts(shard, self.microbatch or shard))
 
 
-class AdaptationOptimizer(Strict):
+class AdaptationOptimizerSpec(Strict):
     """One way to adapt to the shots."""
 
     optimizer: Annotated[Literal["adam", "sgd"], Affects.RELATIONS | Affects.MEASUREMENT] = "adam"
@@ -132,7 +132,7 @@ class AdaptationOptimizer(Strict):
     """Patches of a step."""
 
 
-class Adaptation(AdaptationOptimizer):
+class AdaptationSpec(AdaptationOptimizerSpec):
     """Few-shot adaptation to the target's support pairs."""
 
     shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
@@ -142,21 +142,21 @@ class Adaptation(AdaptationOptimizer):
     off_colour_shots: Annotated[Literal["leave_out", "keep"], Affects.TRAINING | Affects.SHOTS] = "leave_out"
     """Real pairs whose colour or brightness changes from LR to HR unlike that of the other shots (by 7% between the
     channels, or by 15% in all of them) are named; leave_out: nothing learns from them."""
-    alternatives: Annotated[tuple[AdaptationOptimizer, ...], Affects.MEASUREMENT] = ()
+    alternatives: Annotated[tuple[AdaptationOptimizerSpec, ...], Affects.MEASUREMENT] = ()
     """Other ways to adapt, reported beside the main one."""
 
     @model_validator(mode="after")
     def _patches_fit_the_shots(self) -> Self:
-        ways: tuple[AdaptationOptimizer, ...] = (self, *self.alternatives)
+        ways: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
         for how in ways:
             if how.patch is not None and how.patch > self.shot_size:
                 raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {how.patch}")
-            if how.patch is None and how.batch != AdaptationOptimizer.model_fields["batch"].default:
+            if how.patch is None and how.batch != AdaptationOptimizerSpec.model_fields["batch"].default:
                 raise ValueError("batch counts patches; write patch, too, or leave batch out")
         return self
 
 
-class Evaluation(Strict):
+class EvaluationSpec(Strict):
     """Which figures are taken on the target."""
 
     crop: Annotated[int, Affects.MEASUREMENT | Affects.OPENING] = Field(192, ge=32)
@@ -170,13 +170,13 @@ class Evaluation(Strict):
     """Adaptation steps between two measurements; the network is always measured before the first and after the last."""
 
 
-class LocalEngine(Strict):
+class LocalEngineSpec(Strict):
     """Computes in this process, on one thread."""
 
     kind: Annotated[Literal["local"], Affects.NOTHING]
 
 
-class RayEngine(Strict):
+class RayEngineSpec(Strict):
     """Computes on Ray actors, one thread each."""
 
     kind: Annotated[Literal["ray"], Affects.NOTHING]
@@ -204,7 +204,7 @@ class RayEngine(Strict):
         return self
 
 
-EngineSpec = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]
+EngineSpec = Annotated[LocalEngineSpec | RayEngineSpec, Field(discriminator="kind")]
 
 
 class Experiment(Strict):
@@ -213,22 +213,22 @@ class Experiment(Strict):
     seed: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(0, ge=0)
     scale: Annotated[Literal[2, 3, 4] | None, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = None
     """Upscaling factor of all synthetic distributions, in place of the one in each task file."""
-    data: Annotated[Literal["embedded"] | FolderData, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = (
+    data: Annotated[Literal["embedded"] | FolderDataSpec, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = (
         "embedded"
     )
     graph: GraphSpec
-    model: Annotated[ModelSpec, Affects.TRAINING | Affects.BUILDING] = FSRCNNModel()
+    model: Annotated[ModelSpec, Affects.TRAINING | Affects.BUILDING] = FSRCNNSpec()
     learner: Annotated[LearnerSpec, Affects.TRAINING]
-    training: Training = Training()
-    adaptation: Adaptation = Adaptation()
-    evaluation: Annotated[Evaluation, Affects.COMPARISON] = Evaluation()
-    engine: EngineSpec = RayEngine(kind="ray")
+    training: TrainingSpec = TrainingSpec()
+    adaptation: AdaptationSpec = AdaptationSpec()
+    evaluation: Annotated[EvaluationSpec, Affects.COMPARISON] = EvaluationSpec()
+    engine: EngineSpec = RayEngineSpec(kind="ray")
     arms: Annotated[dict[ArmName, dict[str, Any]], Affects.COMPARE | Affects.ABLATE] = Field({})
     """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
     file's replaces it; every other mapping is merged key by key."""
     search: Annotated[dict[str, SearchParameter], Affects.TUNE] = Field({})
     """The space of `metarestore tune`: key paths of this file, as `--set` takes them, with ranges or choices."""
-    tuning: Annotated[Tuning, Affects.TUNE] = Tuning()
+    tuning: Annotated[TuningSpec, Affects.TUNE] = TuningSpec()
     """How `metarestore tune` searches."""
     grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Affects.ABLATE] = Field({})
     """Axes of `metarestore ablate`: key paths of this file, as `--set` takes them, with lists of values. Every arm is

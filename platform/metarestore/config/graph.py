@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
-from metarestore.config.estimators import Estimator, LearnedEstimator, ResponseEstimator, estimate_behind
+from metarestore.config.estimators import Estimator, LearnedEstimatorSpec, ResponseEstimatorSpec, estimate_behind
 
 RelationValue = Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
-class Weights(Strict):
+class WeightsSpec(Strict):
     """How relations become gradient weights."""
 
     rule: Literal["softmax", "relu"] = "softmax"
@@ -51,14 +51,14 @@ class Weights(Strict):
         return self
 
 
-class Edge(Strict):
+class EdgeSpec(Strict):
     """An expert's statement about one auxiliary distribution; it replaces the estimate."""
 
     source: str = Field(alias="from")
     relation: RelationValue
 
 
-class Prior(Strict):
+class PriorSpec(Strict):
     """What is known from before: a learned graph, of this or of other targets."""
 
     graph: Path
@@ -75,10 +75,10 @@ class GraphSpec(Strict):
     """Name of the task distribution to be restored."""
     auxiliary: Annotated[tuple[str, ...], Affects.TRAINING | Affects.OPENING] = Field(min_length=1)
     """Names or glob patterns of task distributions to learn from."""
-    estimator: Annotated[Estimator, Affects.RELATIONS] = ResponseEstimator()
-    weights: Annotated[Weights, Affects.TRAINING] = Weights()
-    edges: Annotated[tuple[Edge, ...], Affects.RELATIONS | Affects.OPENING] = ()
-    prior: Annotated[Prior | None, Affects.RELATIONS] = None
+    estimator: Annotated[Estimator, Affects.RELATIONS] = ResponseEstimatorSpec()
+    weights: Annotated[WeightsSpec, Affects.TRAINING] = WeightsSpec()
+    edges: Annotated[tuple[EdgeSpec, ...], Affects.RELATIONS | Affects.OPENING] = ()
+    prior: Annotated[PriorSpec | None, Affects.RELATIONS] = None
     """Relations from before, combined with the estimate by their precisions; not for uniform, random and expert."""
     forbidden: Annotated[tuple[str, ...], Affects.RELATIONS | Affects.OPENING] = ()
     """Names or glob patterns of auxiliary distributions that stay in the graph and weigh 0."""
@@ -94,6 +94,6 @@ class GraphSpec(Strict):
     @model_validator(mode="after")
     def _joint_is_refreshed(self) -> Self:
         behind = estimate_behind(self.estimator)
-        if isinstance(behind, LearnedEstimator) and behind.joint and self.refresh is None:
+        if isinstance(behind, LearnedEstimatorSpec) and behind.joint and self.refresh is None:
             raise ValueError("estimator.joint learns at every refresh; write e.g. refresh: 100, or joint: false")
         return self

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job
 
 Receive = Callable[[int, Any], None]
 """Is given the position of a job and its result, as soon as it is there."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.reduction import Reduced, Weigh, reduced
-from metarestore.learners.process import prepare_process
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job, Workspace
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job, Workspace
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
 from metarestore.engines.engine import LoneJob, Receive
@@ -23,9 +23,9 @@ from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_s
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskFigures, joined
-from metarestore.learners.process import prepare_process
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job
 
 _SMALL = 65_536
 """Bytes of parameters below which each job carries them itself."""
@@ -139,7 +139,7 @@ class RayEngine:
         UserError: No cluster answers at the address, or it has no room for one worker.
     """
 
-    def __init__(self, spec: RaySpec, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, spec: RayEngineSpec, tell: Callable[[str], None] = lambda line: None) -> None:
         self.heartbeat = Heartbeat(tell)
         self.pool = Pool(spec)
         self.reduction = spec.reduction

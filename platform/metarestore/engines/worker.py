@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from metarestore import notices
 from metarestore.engines.engine import LoneJob
 from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Job, Workspace
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Job, Workspace
 
 _CACHED_WORKSPACES = 4
 """Arms of a study take turns, so a worker keeps the last few workspaces open."""

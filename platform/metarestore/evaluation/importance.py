@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from metarestore.decibels import FLOOR
-from metarestore.evaluation.sweep import SweepResult, columns
+from metarestore.evaluation.tuning import SweepResult, columns
 
 _LEAST_TRIALS = 6
 """With fewer trials a forest tells nothing."""

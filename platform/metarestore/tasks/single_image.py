@@ -17,7 +17,7 @@ from metarestore.config.keypath import KeyPath
 from metarestore.degradations import DegradationDraw, replay
 from metarestore.degradations.base import Drawn, misplaced
 from metarestore.degradations.kernels import Kernel
-from metarestore.degradations.turns import TURNS, turned
+from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Augmentation = Literal["none", "half_turn", "all"]
-_TURNS: Mapping[Augmentation, Sequence[int]] = {"none": (0,), "half_turn": (0, 2), "all": range(TURNS)}
+_TURNS: Mapping[Augmentation, Sequence[int]] = {"none": (0,), "half_turn": (0, 2), "all": range(DIHEDRAL)}
 
 
 class KernelChoice(Strict):
@@ -281,8 +281,8 @@ class SingleImageTasks(OpenDistribution):
         hr = [torch.empty(0, 3, side, side)]
         for ref in refs:
             small, big = self._pair(ref)
-            lr.append(turned(small, ref.turn))
-            hr.append(turned(big, ref.turn))
+            lr.append(flip_rotate(small, ref.turn))
+            hr.append(flip_rotate(big, ref.turn))
         return torch.cat(lr), torch.cat(hr)
 
     def _pair(self, ref: PatchRef) -> tuple[Tensor, Tensor]:

@@ -14,18 +14,18 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from metarestore.config.affects import MEASURED, Affects, unaffecting
-from metarestore.config.estimators import LearnedEstimator, estimate_behind, takes_prior
+from metarestore.config.estimators import LearnedEstimatorSpec, estimate_behind, takes_prior
 from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.network_path import network_paths
 from metarestore.errors import UserError
 from metarestore.graphs.graph import graph_file
-from metarestore.learners.study import Study
 from metarestore.models.checkpoint import network_hash
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.spec import DistributionSpec, content_hash
 from metarestore.training.optimizer import learning_rate
+from metarestore.workspace.study import Study
 
 _BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
 """Keys of paths whose contents are in the record."""
@@ -212,7 +212,7 @@ def _depends_on_length(experiment: Experiment, steps: int) -> Iterator[tuple[Key
     if final is not None and final != graph.weights.temperature:
         yield _ANNEALED, "is reached at the last step"
     estimator = estimate_behind(graph.estimator)
-    if isinstance(estimator, LearnedEstimator) and estimator.joint:
+    if isinstance(estimator, LearnedEstimatorSpec) and estimator.joint:
         yield _JOINT, "spreads the relation network's training over all steps"
 
 

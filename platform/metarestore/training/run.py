@@ -24,14 +24,14 @@ from metarestore.files import write_atomically
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.training.identity import changes_on_resume, portable, study_record, upgraded
 from metarestore.training.loop import Observer, Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
 from metarestore.training.state import TrainState, load_state
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 _RECORD = "run.json"
 _FORMAT = 2

@@ -18,8 +18,8 @@ from metarestore.config.search_space import Space, draws
 from metarestore.console import say
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.results import strict_json
-from metarestore.evaluation.sweep import State, TrialResult
-from metarestore.reports.progress import duration
+from metarestore.evaluation.tuning import State, TrialResult
+from metarestore.reports.study.progress import duration
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
 from metarestore.tuning.runs import LONGEST_TAG, STATUS, finite

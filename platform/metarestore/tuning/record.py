@@ -13,7 +13,7 @@ from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
-from metarestore.evaluation.sweep import TrialResult
+from metarestore.evaluation.tuning import TrialResult
 from metarestore.tracking_records import flattened
 from metarestore.training.identity import portable
 

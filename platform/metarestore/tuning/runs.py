@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from metarestore.evaluation.sweep import State
+from metarestore.evaluation.tuning import State
 from metarestore.journal import Journal
 from metarestore.tracking import Store
 from metarestore.tuning.record import Record

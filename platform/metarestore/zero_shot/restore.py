@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
@@ -29,6 +29,7 @@ from metarestore.zero_shot.spectra import noise_level
 SMALLEST = 16
 """Least height and width of an image that anything is learned from."""
 
+_LEAST_CONTRAST = 1.0  # grey levels; below, the steps of Adam would follow rounding errors
 _NOISY = 1.5  # grey levels from which back-projection amplifies more noise than it restores
 _NOISY_PROJECTIONS = 2
 _STRIP = 2**17  # LR pixels that the network restores at once: some 100 MiB
@@ -77,8 +78,12 @@ def restore_zero_shot(
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
     learning = _Learning(lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock)
-    skipped = _reasons(lr, estimate)
-    flat = None if min(lr.shape[-2:]) < SMALLEST else learning.run()
+    obstacle = _obstacle(lr)
+    flat = None if obstacle else learning.run()
+    skipped = tuple(
+        [f"kernel: {estimate.reason}; bicubic is assumed"] * bool(estimate.reason)
+        + [f"learning: {obstacle}"] * bool(obstacle)
+    )
     restored = _restored(learning.model, flat, lr, blur, options)
     diagnostics = {**estimate.diagnostics, "noise_level": noise}
     return ZeroShotResult(restored[0], estimate, learning.steps, learning.seconds, skipped, flat, diagnostics)
@@ -174,7 +179,7 @@ class _Learning:
             flat,
             pairs.inputs,
             pairs.targets,
-            AdaptationOptimizer(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
+            AdaptationOptimizerSpec(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
             rule=InnerRule(loss_name="l1", eps=0.0),
             observe=observe,
             pairs=pairs,
@@ -228,11 +233,13 @@ def _noise(image: Tensor) -> float:
     return noise_level(grey_levels(image).cpu().numpy().astype(np.float64))
 
 
-def _reasons(lr: Tensor, estimate: KernelEstimate) -> tuple[str, ...]:
-    reasons = [f"kernel: {estimate.reason}; bicubic is assumed"] if estimate.reason else []
+def _obstacle(lr: Tensor) -> str:
+    """Returns why nothing can be learned from an image, or nothing."""
     if min(lr.shape[-2:]) < SMALLEST:
-        reasons.append(f"learning: the image is smaller than {SMALLEST} pixels; it is back-projected only")
-    return tuple(reasons)
+        return f"the image is smaller than {SMALLEST} pixels; it is back-projected only"
+    if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
+        return "the image has no contrast; it is back-projected only"
+    return ""
 
 
 def _restored(model: Refiner, flat: Tensor | None, lr: Tensor, blur: Blur, options: ZeroShotOptions) -> Tensor:
