@@ -2,7 +2,7 @@
 
     python experiments/studies/div2krk_kernels.py
 
-Source: Bell-Kligler, Shocher, Irani, Blind Super-Resolution Kernel Estimation using an Internal-GAN (2019), section 5.1:
+Source: Bell-Kligler et al., Blind Super-Resolution Kernel Estimation using an Internal-GAN (2019), section 5.1:
 11x11 anisotropic Gaussians whose two variances are uniform in 0.6..5, turned by a uniform angle, each weight multiplied
 by 1 plus uniform noise of up to 25%. At x4 the degradation of x2 is applied twice. The published kernels are others.
 """

@@ -16,8 +16,8 @@ from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations import DegradationDraw, replay
 from metarestore.degradations.base import Drawn, misplaced
-from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate
+from metarestore.degradations.kernels import Kernel
 from metarestore.errors import UserError
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor

@@ -131,6 +131,6 @@ def centred(kernel: Kernel, scale: int) -> Kernel:
     height, width = kernel.shape
     off = max(abs(at - (length - 1) / 2) for at, length in zip(mass_centre(kernel), kernel.shape, strict=True))
     if height == width and (height - scale) % 2 == 0 and off < _CENTRED:
-        return kernel
+        return np.array(kernel)  # those of files are read-only
     moved = recentred(kernel, 0.0 if scale % 2 else 0.5)
     return np.asarray(moved, dtype=np.float32)
