@@ -308,6 +308,7 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
         for key, size in sizes.items()
         if size % study.scale
     ]
+    problems += _beyond_crops(study)
     if target.own_images is None and "test" not in study.images:
         problems.append(
             f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
@@ -323,6 +324,23 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
         raise UserError(problems)
     _check_prior(study)
     return study
+
+
+def _beyond_crops(study: Study) -> list[str]:
+    """Names patches that are larger than the LR side of a test crop, from which zero-shot adaptation cuts them."""
+    how, scale = study.experiment.adaptation, study.scale
+    if how.method != "zero_shot":
+        return []
+    most = study.experiment.evaluation.crop // scale // scale * scale
+    keys = {"adaptation.patch": how.patch} | {
+        f"adaptation.alternatives[{position}].patch": way.patch for position, way in enumerate(how.alternatives)
+    }
+    return [
+        f"{key}: patches are cut from the LR side of a test crop, of which at most {most} pixels can be used; write no "
+        f"more, or raise evaluation.crop, got {patch}"
+        for key, patch in keys.items()
+        if patch is not None and patch > most
+    ]
 
 
 def _check_prior(study: Study) -> None:
