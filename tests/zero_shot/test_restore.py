@@ -18,9 +18,9 @@ from metarestore.fitting.kernel import synthesise
 from metarestore.learners.adaptation import adapt
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.refiner import Refiner
 from metarestore.tasks.embedded import embedded_path
 from metarestore.zero_shot.blur import Blur, with_colour_of
-from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.options import LossWeights, Stage, ZeroShotOptions
 from metarestore.zero_shot.pairs import cut, draw_crops, internal_pairs
 from metarestore.zero_shot.restore import restore_zero_shot
