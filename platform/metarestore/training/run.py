@@ -20,7 +20,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
-from metarestore.files import write_atomically
+from metarestore.files import occupied, write_atomically
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
@@ -87,7 +87,7 @@ class RunFolder:
         if self._record.is_file():
             before = _read(self._record)
             if not resume:
-                raise UserError(f"{path}: holds a run already; continue it with --resume, or choose another --out")
+                raise occupied(path)
             changes = _changes(path, before, study, described, trained=trained, restated=restated)
             self.notes: dict[str, Any] = before["notes"]
             if changes:
