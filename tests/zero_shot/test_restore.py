@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations import bicubic_downsample, bicubic_upsample
 from metarestore.fitting.kernel import synthesise
 from metarestore.learners.adaptation import adapt
@@ -133,7 +133,7 @@ def test_crops_of_lr_and_hr_show_the_same_place():
 def test_adaptation_is_the_loop_written_by_hand_bit_for_bit(preprocessing):
     model = seeded(Refiner, 1, scale=2, features=8, layers=3, preprocessing=preprocessing)
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.01, patch=32, batch=2, seed=7)
-    options = AdaptationOptimizer(optimizer="adam", steps=4, lr=1e-3, schedule="cosine")
+    options = AdaptationOptimizerSpec(optimizer="adam", steps=4, lr=1e-3, schedule="cosine")
     start = initial_vector(model)
     adapted = adapt(model, start, pairs.inputs, pairs.targets, options, pairs=pairs)
 
@@ -152,7 +152,7 @@ def test_adaptation_is_the_loop_written_by_hand_bit_for_bit(preprocessing):
 def test_no_steps_return_the_start_and_terms_and_progress_count():
     model = seeded(Refiner, 1, scale=2, features=8, layers=3, preprocessing=0)
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.0, patch=32, batch=1, seed=0)
-    options = AdaptationOptimizer(steps=5, lr=1e-3)
+    options = AdaptationOptimizerSpec(steps=5, lr=1e-3)
     start, taken = initial_vector(model), []
     assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, options.model_copy(update={"steps": 0})), start)
     adapt(

@@ -17,7 +17,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
 from metarestore.evaluation.ablation import CellResult, GridResult
-from metarestore.files import write_atomically
+from metarestore.files import occupied, write_atomically
 from metarestore.journal import Journal
 from metarestore.reports.ablation.progress import GridDisplay
 from metarestore.reports.ablation.report import publish_grid
@@ -30,8 +30,6 @@ from metarestore.training.interrupt import Interrupted
 from metarestore.workspace.workspace import Workspace
 
 RECORD = "grid.json"
-_LONGEST_TAG = 5000
-"""Longest value of a tag that MLflow takes, in characters."""
 
 
 def run_grid(
@@ -188,7 +186,7 @@ class _Driver:
         for key, label in plan.cell.labels.items():
             run.tag(f"grid.{key}", label)
         if isinstance(outcome, Failed):
-            run.tag("error", outcome.error[:_LONGEST_TAG])
+            run.tag("error", outcome.error)
             run.end("FAILED")
             return
         run.metrics(_metrics(outcome), 0)
@@ -237,7 +235,7 @@ def _claim(out: Path, root: Path, *, resume: bool) -> None:
     if resume and not record.is_file():
         raise UserError(f"--resume: there is no grid in {out}; leave --resume out to start one")
     if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
-        raise UserError(f"{out}: holds a run already; continue it with --resume, or choose another --out")
+        raise occupied(out)
     if not resume:
         commit = revision(root, Path.cwd())
         data = {"metarestore": __version__, "git": commit.to_json() if commit else None}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from metarestore.config.keypath import KeyPath, Part, format_path
+from metarestore.config.keypath import KeyPath, Part
 from metarestore.config.overrides import Override, apply_overrides
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.shape import Shape
@@ -62,6 +62,11 @@ class Document:
                 path = (*path, part)
         place = self.places[path]
         return place.key if key else place.value
+
+    def message(self, problem: Problem) -> tuple[Position, str]:
+        """Returns where a problem is, and the line that reports it: `file:line:column: path: problem`."""
+        line, column = position = self.locate(problem.at, key=problem.on_key)
+        return position, f"{display_path(self.path)}:{line}:{column}: {problem}"
 
 
 def read_document(path: str | Path) -> Document:
@@ -154,18 +159,15 @@ def _lines(
     overrides: Sequence[Override],
 ) -> list[str]:
     """Returns one line per problem: those of the file by position, then those of the overrides in their order."""
-    name = display_path(document.path)
     wrote = [override.target(data) for override in overrides]
     lines: list[tuple[tuple[int, int, int], str]] = []
     for problem in problems:
-        path = format_path(problem.path)
-        message = f"{path}: {problem.text}" if path else problem.text
         culprit = _culprit(problem, in_file, wrote)
         if culprit is None:
-            line, column = document.locate(problem.at, key=problem.on_key)
-            lines.append(((0, line, column), f"{name}:{line}:{column}: {message}"))
+            (line, column), message = document.message(problem)
+            lines.append(((0, line, column), message))
         else:
-            lines.append(((1, culprit, 0), f"--set {overrides[culprit].text}: {message}"))
+            lines.append(((1, culprit, 0), f"--set {overrides[culprit].text}: {problem}"))
     return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
 
 

@@ -21,7 +21,7 @@ from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
 from metarestore.console import say
-from metarestore.engines.cluster import connect
+from metarestore.engines.cluster import connected
 from metarestore.errors import UserError
 from metarestore.evaluation.tuning import SweepResult, TrialResult
 from metarestore.project import resolve
@@ -73,7 +73,8 @@ def run_sweep(
     commit = revision(root, Path.cwd())
     record.git = record.git or (commit.to_json() if commit else None)
     _make(out)
-    with _cluster(experiment):
+    _set_up_tune()
+    with connected(RayEngineSpec(kind="ray", address=getattr(experiment.engine, "address", None))):
         room = _room(experiment)
         record.save()
         written = portable(experiment.model_dump(mode="json", by_alias=True), root)
@@ -258,9 +259,8 @@ def _room(experiment: Experiment) -> int:
     return min(room, tuning.concurrent or room)
 
 
-@contextmanager
-def _cluster(experiment: Experiment) -> Iterator[None]:
-    """Connects to the cluster of the experiment's engine, or starts one here for the time of the sweep."""
+def _set_up_tune() -> None:
+    """Sets Ray Tune's snapshots, and its silence."""
     # Snapshots every second at the most: what a kill can cost.
     for variable, value in (
         ("TUNE_GLOBAL_CHECKPOINT_S", "1"),
@@ -271,14 +271,6 @@ def _cluster(experiment: Experiment) -> Iterator[None]:
         os.environ.setdefault(variable, value)
     for noisy in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    connect(RayEngineSpec(kind="ray", address=getattr(experiment.engine, "address", None)))
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _parent(store: Store, record: Record, name: str, experiment: Experiment) -> Run:
