@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
-from metarestore.degradations.base import misplaced
+from metarestore.degradations.base import error_at
 from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import generator
@@ -106,7 +106,7 @@ class PairsSpec(DistributionSpec):
             PydanticCustomError: They are for another; it is a `ValueError`, and `at` says where.
         """
         if scale != self.scale:
-            raise misplaced(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
+            raise error_at(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
         return self
 
     def rooted(self, root: Path) -> Self:
