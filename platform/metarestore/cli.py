@@ -15,7 +15,7 @@ import typer
 from metarestore import __version__
 from metarestore.console import command_line, console, prepare_output, say, visible
 from metarestore.describe_cli import describe
-from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
+from metarestore.errors import UserError, is_outside, outside_errors, system_problem
 from metarestore.graph_cli import graph_app
 from metarestore.network_cli import evaluate, networks, restore
 from metarestore.options import Overwrite
@@ -53,8 +53,8 @@ def main() -> None:
         if debug:
             raise
         _end_with(error.problems, error)
-    except SYSTEM_ERRORS as error:
-        if debug:
+    except outside_errors() as error:
+        if debug or not is_outside(error):
             raise
         _end_with(["; ".join([system_problem(error), *getattr(error, "__notes__", ())])], error)
 
@@ -316,7 +316,7 @@ def _going_on(folder: Path) -> Iterator[None]:
         what = (str(stop) or "stopped").capitalize()
         say(f"{what}. Go on with: {resume_command(sys.argv[1:], folder)}")
         raise SystemExit(130) from stop
-    except SYSTEM_ERRORS as error:
+    except outside_errors() as error:
         if folder.is_dir():
             _note_traceback(folder / "error.log", error)
         raise
