@@ -135,7 +135,7 @@ def gains(rows: Sequence[Mapping[str, Scores]], arm: str, other: str) -> str:
     """Writes the difference of two arms."""
     values = [row["scores"][arm] - row["scores"][other] for row in rows]
     mean, low, high = interval(values)
-    verdict = "significant" if low > 0 or high < 0 else "not significant"
+    verdict = "significant" if len(values) > 2 and (low > 0 or high < 0) else "not significant"
     return f"{mean:+.3f} dB [{low:+.3f}, {high:+.3f}], {verdict}; least {min(values):+.2f}"
 
 

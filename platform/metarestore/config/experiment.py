@@ -107,8 +107,8 @@ class TrainingSpec(Strict):
     def _shots_beside_others(self) -> Self:
         if self.shot_tasks >= self.tasks_per_step:
             raise ValueError(
-                f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; to learn only "
-                "from the shots, write source: target"
+                f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; "
+                "to learn only from the shots, write source: target"
             )
         return self
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # The network sees differences from the mean around a pixel, so that a change of brightness changes nothing else. With
-# the brightness itself and without the gain, the first steps of Adam moved images by 0.7 of their range (measured).
+# the brightness itself and without the gain, the first step of Adam moved images by 0.7 of their range (measured).
 _MEAN_RADIUS = 3  # LR pixels
 _GAIN = 0.03
 

@@ -32,6 +32,7 @@ SMALLEST = 16
 _LEAST_CONTRAST = 1.0  # grey levels; below, the steps of Adam would follow rounding errors
 _NOISY = 1.5  # grey levels from which back-projection amplifies more noise than it restores
 _NOISY_PROJECTIONS = 2
+_PROJECTIONS = ("back_projections", "final_projections")
 _STRIP = 2**17  # LR pixels that the network restores at once: some 100 MiB
 
 Clock = Callable[[], float]
@@ -67,7 +68,7 @@ def restore_zero_shot(
     Raises:
         ValueError: The image has another shape or values that are not finite, or the kernel does not fit the scale.
     """
-    options = options or ZeroShotOptions()
+    options, began = options or ZeroShotOptions(), clock()
     if not torch.isfinite(image).all():
         raise ValueError("the image has values that are not finite")
     estimate = _kernel(image, scale, options)
@@ -78,18 +79,14 @@ def restore_zero_shot(
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
     learning = _Learning(lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock)
+    learning.began = began
     obstacle = _obstacle(lr)
     flat = None if obstacle else learning.run()
-    skipped = tuple(
-        [f"kernel: {estimate.reason}; bicubic is assumed"] * bool(estimate.reason)
-        + [f"learning: {obstacle}"] * bool(obstacle)
-    )
+    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": obstacle}
+    skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
     restored = _restored(learning.model, flat, lr, blur, options)
     diagnostics = {**estimate.diagnostics, "noise_level": noise}
     return ZeroShotResult(restored[0], estimate, learning.steps, learning.seconds, skipped, flat, diagnostics)
-
-
-_PROJECTIONS = ("back_projections", "final_projections")
 
 
 class _Learning:
@@ -98,7 +95,8 @@ class _Learning:
     Attributes:
         model: The network.
         steps: Steps taken so far by each stage.
-        seconds: Time taken.
+        began: When the time budget began; what came before learning counts.
+        seconds: Time taken since then.
     """
 
     def __init__(
@@ -116,11 +114,12 @@ class _Learning:
         seed = derived_seed(options.seed, "zero shot", "network")
         self.model = seeded(Refiner, seed, scale=blur.scale, preprocessing=options.preprocessing).to(lr.device)
         self.steps: dict[str, int] = {}
+        self.began = clock()
         self.seconds = 0.0
 
     def run(self) -> Tensor:
         """Adapts teacher and student; returns the student's weights (P,)."""
-        options, began = self._options, self._clock()
+        options, began = self._options, self.began
         pairs = internal_pairs(
             self._lr,
             self._blur,
