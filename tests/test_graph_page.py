@@ -15,6 +15,7 @@ from metarestore.config import estimators
 from metarestore.config.graph import GraphSpec, PriorSpec, WeightsSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.reports.graph.summary import HIGH, MODERATE, SIGNAL
+from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, train
 from metarestore.workspace.workspace import Study, Workspace
 
@@ -53,13 +54,6 @@ def test_bounds_are_those_of_the_words() -> None:
     assert "less than half of their variance" in text
 
 
-class Silent:
-    def step(self, row: object) -> None: ...
-    def validated(self, step: int, psnr: float) -> None: ...
-    def related(self, step: int, relations: object) -> None: ...
-    def saved(self, step: int) -> None: ...
-
-
 def test_every_command_runs(
     cli: Callable[..., tuple[int, str, str]],
     small_study: Callable[..., Study],
@@ -71,7 +65,7 @@ def test_every_command_runs(
         study = small_study(seed=seed)
         folder = RunFolder(tmp_path / "runs" / name, study, resume=False)
         with LocalEngine() as engine:
-            train(Workspace(study), folder, engine.session(study), Silent())
+            train(Workspace(study), folder, engine.session(study), Observer())
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert {line.split()[2] for line in commands} == {"show", "explain", "diff", "merge", "export"}
     for line in commands:

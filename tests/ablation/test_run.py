@@ -30,6 +30,7 @@ from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.study.run import run_study
 from metarestore.tasks.images import write_image
 from metarestore.training.interrupt import Interrupted
+from metarestore.training.log import LogRow
 from metarestore.training.run import RunFolder, train
 
 REPOSITORY = Path(__file__).parents[2]
@@ -196,20 +197,20 @@ def test_a_stopped_grid_goes_on_to_the_same_figures(
 
     steps: list[int] = []
 
-    def step(self: object, row: dict[str, Any]) -> None:
-        steps.append(row["step"])
+    def step(self: object, row: LogRow) -> None:
+        steps.append(row.step)
         if len(steps) == 8:  # in the middle of the second training
             signal.raise_signal(signal.SIGINT)
 
     out = tmp_path / "parts"
     with monkeypatch.context() as patched:
-        patched.setattr(unit._Silent, "step", step)
+        patched.setattr(unit.Observer, "step", step)
         with pytest.raises(Interrupted):
             run(experiment, out)
         first = [place.name for place in (out / "cells").iterdir() if (place / "result.json").is_file()]
         assert first == ["response,seed=0"]
         finished = (out / "cells/response,seed=0/result.json").stat().st_mtime_ns
-        patched.setattr(unit._Silent, "step", lambda self, row: steps.append(row["step"]))
+        patched.setattr(unit.Observer, "step", lambda self, row: steps.append(row.step))
         parts = by_name(run(experiment, out, resume=True))
     assert parts == whole
     assert steps[8:10] == [4, 5], "the stopped training began anew"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metarestore.cli.app import resume_command
+from metarestore.cli.runs import resume_command
 from metarestore.config.experiment import TrainingSpec
 from metarestore.reports.study.progress import TimeLeft
 

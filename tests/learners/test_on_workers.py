@@ -57,6 +57,6 @@ def test_workers_compute_the_same_bytes(
 
     def trained(engine: Engine, place: Path) -> tuple[bytes, list[Any]]:
         found = train(Workspace(study), RunFolder(place, study, resume=False), engine.session(study), Mock())
-        return found.flat.numpy().tobytes(), [row["agreement"] for row in found.state.log]
+        return found.flat.numpy().tobytes(), [row.agreement for row in found.state.log]
 
     assert trained(workers, tmp_path / "ray") == trained(LocalEngine(), tmp_path / "local")

@@ -41,6 +41,7 @@ from metarestore.models.network import Network, collected_features
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
 from metarestore.workspace.workspace import Study, Workspace
 
@@ -285,18 +286,15 @@ def test_feature_channels() -> None:
 # Studies -------------------------------------------------------------------------------------------------------------
 
 
-class Stopping:
+class Stopping(Observer):
     """An observer that asks to stop after a step, as a user does."""
 
     def __init__(self, step: int | None = None) -> None:
         self._stop = step
 
-    def step(self, row: dict[str, Any]) -> None:
-        if row["step"] == self._stop:
+    def step(self, row: LogRow) -> None:
+        if row.step == self._stop:
             os.kill(os.getpid(), signal.SIGINT)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: None
 
 
 def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -309,11 +307,11 @@ def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: 
         )
 
     teacher = small_study(model=TEACHER, learner={"kind": "pretrain", "imitation": 0.1}, adaptation=STILL)
-    assert all(row["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
+    assert all(row.terms["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
     learner = {"kind": "pretrain", "distillation": {"teacher": tmp_path / "teacher", "weight": 1e-3}}
     study = small_study(model=SMALL, learner=learner)
     found = trained(study, "whole")
-    assert all("vid_laplace_expanding" in row for row in found.state.log)
+    assert all("vid_laplace_expanding" in row.terms for row in found.state.log)
     with pytest.raises(Interrupted, match="after step 2"):
         trained(study, "parts", stop=2)
     trained(study, "parts", resume=True)

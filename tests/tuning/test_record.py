@@ -59,7 +59,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr(sweep, "_cluster", refuse)
+    monkeypatch.setattr(sweep, "connected", refuse)
 
 
 def start(experiment: Experiment, out: Path, *, resume: bool = False) -> None:

@@ -158,7 +158,8 @@ def test_no_steps_return_the_start_and_terms_and_progress_count():
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.0, patch=32, batch=1, seed=0)
     options = AdaptationOptimizerSpec(steps=5, lr=1e-3)
     start, taken = initial_vector(model), []
-    assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, options.model_copy(update={"steps": 0}), rule=RULE), start)
+    none = options.model_copy(update={"steps": 0})
+    assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, none, rule=RULE), start)
     adapt(
         model,
         start,

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
@@ -16,7 +15,6 @@ from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.project import Project, resolve
-from metarestore.tasks.spec import DistributionSpec, Scale
 from metarestore.workspace.study import Study
 
 NO_TARGET = "(any target)"
@@ -65,30 +63,6 @@ class Unit:
         return self.out / "trained" / self.key
 
 
-class ReadOnce(Project):
-    """A project whose files are read once: for many experiments that are resolved in one go."""
-
-    @cached_property
-    def _tasks(self) -> dict[tuple[str, Scale | None], DistributionSpec]:
-        return {}
-
-    @cached_property
-    def _names(self) -> dict[str, dict[str, Path]]:
-        return {}
-
-    def names(self, kind: str) -> dict[str, Path]:
-        """Returns the files of `kind`, as they were when they were first asked for."""
-        if kind not in self._names:
-            self._names[kind] = super().names(kind)
-        return self._names[kind]
-
-    def task(self, name: str, key: str = "", scale: Scale | None = None) -> DistributionSpec:
-        """Returns a task file, as it was when it was first asked for."""
-        if (name, scale) not in self._tasks:
-            self._tasks[name, scale] = super().task(name, key, scale)
-        return self._tasks[name, scale]
-
-
 def cell_place(out: Path, cell: Cell) -> Path:
     """Returns the folder of a cell."""
     return out / "cells" / cell.name
@@ -107,7 +81,7 @@ def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]
         raise UserError("arms: is missing, so there is nothing to compare; name some")
     if isinstance(experiment.engine, RayEngineSpec) and experiment.engine.gpus_per_worker:
         raise UserError("engine.gpus_per_worker: the cells of a grid compute on one CPU thread each; leave it out")
-    grid, project, studies = Grid(experiment), ReadOnce(root), []
+    grid, project, studies = Grid(experiment), Project(root), []
     problems: dict[str, str] = {}
     for cell in grid.cells():
         try:

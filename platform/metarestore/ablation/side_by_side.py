@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Failed, Outcome, Watcher, run_unit
 from metarestore.config.experiment import RayEngineSpec
-from metarestore.engines.cluster import connect, worker_count
+from metarestore.engines.cluster import connected, worker_count
 from metarestore.training.interrupt import graceful_stop
 
 _TICK = 0.5
@@ -29,7 +28,7 @@ def run_side_by_side(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watc
         KeyboardInterrupt: The user asked to stop; what was begun is saved.
         UserError: The cluster does not answer or has no room.
     """
-    with _cluster(engine):
+    with connected(engine):
         _run(units, engine, watcher)
 
 
@@ -67,16 +66,3 @@ def _outcomes(reference: ray.ObjectRef[list[Outcome]], unit: Unit) -> list[Outco
         lines = [line for line in str(cause).splitlines() if line.strip()]
         text = f"{type(cause).__name__}: {lines[-1].strip() if lines else 'its process died'}"
         return [Failed(plan.cell.name, text) for plan in unit.cells]
-
-
-@contextmanager
-def _cluster(engine: RayEngineSpec) -> Iterator[None]:
-    """Connects to the engine's cluster, or starts one here for as long as it is needed."""
-    if ray.is_initialized():
-        yield
-        return
-    connect(engine)
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -21,6 +21,7 @@ from metarestore.evaluation.zero_shot import adaptation_job
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.models.checkpoint import save_model
+from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, Trained, train
 
 RESULT = "result.json"
@@ -49,22 +50,6 @@ class Watcher(Protocol):
         ...
 
 
-class _Silent:
-    """Watches a training and says nothing: its figures are in its checkpoint."""
-
-    def step(self, row: dict[str, Any]) -> None:
-        """Is told of a step."""
-
-    def validated(self, step: int, psnr: float) -> None:
-        """Is told a validation figure."""
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Is told new relations."""
-
-    def saved(self, step: int) -> None:
-        """Is told of a checkpoint."""
-
-
 def run_unit(unit: Unit) -> list[Outcome]:
     """Trains, or goes on from the last checkpoint, then adapts and measures every cell and writes what it found.
 
@@ -75,7 +60,7 @@ def run_unit(unit: Unit) -> list[Outcome]:
     """
     session = LocalEngine().session(unit.study)
     try:
-        trained = train(session.workspace, RunFolder(unit.place, unit.study, resume=True), session, _Silent())
+        trained = train(session.workspace, RunFolder(unit.place, unit.study, resume=True), session, Observer())
     except UserError as error:
         return [Failed(plan.cell.name, str(error)) for plan in unit.cells]
     outcomes = [_measured(plan, trained, unit) for plan in unit.cells]

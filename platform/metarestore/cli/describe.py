@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, cast
 
 import typer
 
-from metarestore.console import bars, console
+from metarestore.cli.options import Overwrite, Seed
+from metarestore.console import bars, console, say
 from metarestore.errors import UserError
-from metarestore.options import Overwrite
+from metarestore.files import require_output
 
 if TYPE_CHECKING:
     from metarestore.descriptors.describe import Description, Progress
@@ -57,7 +58,7 @@ def describe(
     data: Annotated[
         str, typer.Option(help="Folder of clean photographs; or the embedded ones for training.")
     ] = "embedded",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    seed: Seed = 0,
     crop: Annotated[
         int | None, typer.Option("--estimate-on", min=16, help="Sees the middle N x N LR pixels of an image alone.")
     ] = None,
@@ -65,7 +66,6 @@ def describe(
     overwrite: Overwrite = False,
 ) -> None:
     """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
-    from metarestore.files import require_output
     from metarestore.models.checkpoint import load_model, network_file
     from metarestore.tasks.photographs import list_photographs
 
@@ -94,7 +94,7 @@ def describe(
     if figure is not None:
         save_png(descriptor_map(described), figure)
     for path in (out, *([figure] if figure else ())):
-        console.print(str(path), highlight=False, soft_wrap=True)
+        say(path)
 
 
 def _jobs(network: Network, folders: Sequence[Path], patterns: Sequence[str], options: _Options) -> list[_Job]:

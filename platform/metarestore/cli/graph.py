@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metarestore.console import console
+from metarestore.cli.options import Overwrite
+from metarestore.console import console, say
 from metarestore.errors import UserError
-from metarestore.options import Overwrite
+from metarestore.files import require_output, write_atomically
 
 if TYPE_CHECKING:
     from metarestore.graphs.graph import Graph
@@ -36,7 +37,7 @@ def graph_show(
 
     graph = load_graph(path)
     if out is not None:
-        _require_output(out, (".png",), overwrite=overwrite)
+        require_output(out, "--out", overwrite=overwrite, endings=(".png",))
 
     from metarestore.reports.graph.figures import graph_overview
     from metarestore.reports.graph.table import relation_notes, relation_table
@@ -44,10 +45,10 @@ def graph_show(
 
     for index, name in enumerate(_targets(graph, target)):
         console.print(*[""] * bool(index), relation_table(graph, name), sep="\n")
-        console.print(*relation_notes(graph, name), sep="\n", highlight=False, markup=False, soft_wrap=True)
+        say("\n".join(relation_notes(graph, name)))
     if out is not None:
         save_png(graph_overview(graph), out)
-        console.print(str(out), highlight=False, soft_wrap=True)
+        say(out)
 
 
 @graph_app.command("explain")
@@ -61,7 +62,7 @@ def graph_explain(path: Source, target: Target = None) -> None:
 
     for index, name in enumerate(_targets(graph, target)):
         paragraphs = explain(relations_of(graph, name), weights_of(graph, name))
-        console.print(*[""] * bool(index), *paragraphs, sep="\n", highlight=False, markup=False)
+        console.print(*[""] * bool(index), *paragraphs, sep="\n")
 
 
 @graph_app.command("diff")
@@ -85,9 +86,9 @@ def graph_diff(
         if not difference.names:
             raise UserError(f"{first} and {second} have no auxiliary distribution in common; nothing can be compared")
         title = f"A: {pair[0]} in {first}\nB: {pair[1]} in {second}"
-        console.print(*[""] * bool(index), title, sep="\n", highlight=False, markup=False, soft_wrap=True)
+        say("\n" * bool(index) + title)
         console.print(difference_table(difference))
-        console.print(*difference_words(difference), sep="\n", highlight=False, markup=False)
+        console.print(*difference_words(difference), sep="\n")
 
 
 @graph_app.command("merge")
@@ -100,16 +101,14 @@ def graph_merge(
     from metarestore.graphs.graph import load_graph, targets_of, write_graph
     from metarestore.graphs.merge import merge_graphs
 
-    _require_output(out, (".json",), overwrite=overwrite)
+    require_output(out, "--out", overwrite=overwrite, endings=(".json",))
     graph, replaced = merge_graphs([(str(path), load_graph(path)) for path in paths])
     for target, earlier, later in replaced:
-        console.print(
-            f"{target}: taken from {later}, not from {earlier}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{target}: taken from {later}, not from {earlier}")
     write_graph(graph, out)
     targets = targets_of(graph)
     count = f"{len(targets)} target{'s' if len(targets) > 1 else ''}"
-    console.print(f"{out}: {count} ({', '.join(targets)}), {len(graph)} distributions", highlight=False, soft_wrap=True)
+    say(f"{out}: {count} ({', '.join(targets)}), {len(graph)} distributions")
 
 
 @graph_app.command("export")
@@ -119,16 +118,15 @@ def graph_export(
     overwrite: Overwrite = False,
 ) -> None:
     """Writes a graph for other programs, in the format that the file's ending names."""
-    from metarestore.files import write_atomically
     from metarestore.graphs.graph import load_graph, write_graph
 
-    _require_output(out, (".graphml", ".csv", ".json"), overwrite=overwrite)
+    require_output(out, "--out", overwrite=overwrite, endings=(".graphml", ".csv", ".json"))
     graph = load_graph(path)
     if out.suffix.lower() == ".csv":
         write_atomically(out, edge_table(graph).encode())
     else:
         write_graph(graph, out)
-    console.print(str(out), highlight=False, soft_wrap=True)
+    say(out)
 
 
 def edge_table(graph: Graph) -> str:
@@ -161,9 +159,3 @@ def _pairs(first: Graph, second: Graph, target: str | None, other: str | None) -
         f"graph diff: A has the targets {', '.join(targets_of(first))}, B has {', '.join(targets_of(second))}; say "
         "which to compare, with --target NAME --other NAME"
     )
-
-
-def _require_output(path: Path, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    from metarestore.files import require_output
-
-    require_output(path, "--out", overwrite=overwrite, endings=endings)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from metarestore.cli.options import Arm, EstimateOn, Json, Overwrite, SelfEnsemble, Weights
 from metarestore.console import console, say
 from metarestore.errors import UserError
-from metarestore.options import Overwrite
+from metarestore.files import require_other, require_output
 
 if TYPE_CHECKING:
     from metarestore.evaluation.folder import Figures, Restore
@@ -18,36 +19,7 @@ if TYPE_CHECKING:
     from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
 
-Weights = Literal["adapted", "unadapted"]
 Adapt = Literal["zero-shot"]
-
-Json = Annotated[Path | None, typer.Option("--json", help="Also writes the figures to this file.")]
-Crop = Annotated[
-    int | None,
-    typer.Option(
-        "--estimate-on",
-        min=16,
-        help="KDSR: estimates the degradation on the middle N x N pixels alone; faster, approximate.",
-    ),
-]
-
-
-Ensemble = Annotated[
-    bool,
-    typer.Option(
-        "--self-ensemble", help="Restores in eight orientations and takes the mean: better, 8 times the work."
-    ),
-]
-
-
-Arm = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Arm of a comparison; the one with the greatest mean gain if left out."),
-]
-WhichWeights = Annotated[
-    Weights | None,
-    typer.Option("--weights", help="Network of a run before or after its adaptation; adapted if left out."),
-]
 
 
 def evaluate(
@@ -70,14 +42,13 @@ def evaluate(
         typer.Option(help="Measures this network: the folder of a run or a comparison, a weights file, or a name."),
     ] = None,
     arm: Arm = None,
-    weights: WhichWeights = None,
-    crop: Crop = None,
-    ensemble: Ensemble = False,
+    weights: Weights = None,
+    crop: EstimateOn = None,
+    ensemble: SelfEnsemble = False,
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
-    from metarestore.files import require_output
     from metarestore.models.choice import choose_network
     from metarestore.tasks.photographs import list_photographs
 
@@ -181,20 +152,18 @@ def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, name
     for name, (psnr_y, ssim_y) in (*rows.items(), ("mean", (means["psnr_y"], means["ssim_y"]))):
         style = "bold" if name == "mean" else None
         line = f"{name:<{width}} {psnr_y:7.2f} dB   {ssim_y:.4f}"
-        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
-    console.print(
+        say(line, style=style)
+    say(
         f"RGB {means['psnr_rgb']:.2f} dB, mean colour error {means['colour_error']:.1f} grey levels, "
-        f"PSNR-Y after a match of exposure {means['psnr_y_matched']:.2f} dB",
-        highlight=False,
-        soft_wrap=True,
+        f"PSNR-Y after a match of exposure {means['psnr_y_matched']:.2f} dB"
     )
     if exact := [name for name, figures in named.items() if figures["psnr_y"] >= CAP]:
         text = f"restored exactly, counted as {CAP:g} dB: {', '.join(exact)}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(text)
     for name, figures in named.items():
         if figures["colour_error"] > COLOUR_SHIFT:
             text = f"{name}: the colour is {figures['colour_error']:.1f} grey levels off on average"
-            console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            say(text, style="yellow")
 
 
 def restore(
@@ -207,9 +176,9 @@ def restore(
         typer.Option(help="The folder of a run or a comparison, a weights file, or the name of a shipped network."),
     ] = None,
     arm: Arm = None,
-    weights: WhichWeights = None,
-    crop: Crop = None,
-    ensemble: Ensemble = False,
+    weights: Weights = None,
+    crop: EstimateOn = None,
+    ensemble: SelfEnsemble = False,
     embedding: Annotated[
         str | None,
         typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
@@ -287,7 +256,6 @@ def _restore_with(
 ) -> None:
     """Restores one photograph with a trained network."""
     from metarestore.descriptors.file import chosen_embedding, describing_network
-    from metarestore.files import require_other, require_output
     from metarestore.models.choice import choose_network
     from metarestore.tasks.photographs import read_picture, write_image
 

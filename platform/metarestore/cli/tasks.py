@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metarestore.cli.options import Overwrite, Scale, Seed
 from metarestore.console import bars, console, say, tracked
 from metarestore.errors import UserError
-from metarestore.options import Overwrite
+from metarestore.files import require_output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of tasks, or their YAML files.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
-Scale = Annotated[int | None, typer.Option(min=2, max=4, help="Upscaling factor, if not that of the file.")]
 
 
 @tasks_app.command("list")
@@ -46,8 +45,6 @@ def tasks_preview(
     overwrite: Overwrite = False,
 ) -> None:
     """Draws a contact sheet: HR, LR enlarged, drawn parameters; or a strip along one parameter."""
-    from metarestore.files import require_output
-
     require_output(out, "--out", overwrite=overwrite, endings=(".png",), create=True)
     specs = _specs(names, scale)
 
@@ -62,7 +59,7 @@ def tasks_preview(
             [Section(f"{name}, seed {seed}", preview_rows(name, spec, seed=seed, count=count)) for name, spec in specs]
         )
     save_png(figure, out)
-    console.print(str(out), highlight=False, soft_wrap=True)
+    say(out)
 
 
 @tasks_app.command("sample")
@@ -122,7 +119,7 @@ def _sample(header: Header, start: int, count: int, out: Path) -> None:
 
     require_empty(out)
     _write(out, header, Sampler(header).samples(start, count), count)
-    console.print(f"{out}: {count} pairs of {header.task}, seed {header.seed}", highlight=False, soft_wrap=True)
+    say(f"{out}: {count} pairs of {header.task}, seed {header.seed}")
 
 
 def _replay(path: Path, data: Path | None, out: Path) -> None:
@@ -136,7 +133,7 @@ def _replay(path: Path, data: Path | None, out: Path) -> None:
     _write(out, replayed.header, replayed.samples(), len(replayed.records))
     if problems := replayed.problems():
         raise UserError(problems)
-    console.print(f"{out}: {len(replayed.records)} pairs, all identical", highlight=False, soft_wrap=True)
+    say(f"{out}: {len(replayed.records)} pairs, all identical")
 
 
 def _write(out: Path, header: Header, samples: Iterable[Sample], total: int) -> None:
@@ -194,22 +191,19 @@ def tasks_fit(
         )
     console.print(_fit_table(fit.rows()))
     if used < there:
-        console.print(
+        say(
             f"Fitted to the first {used} of {there} pairs by name, the others are left to test on; "
-            f"--count {there} takes all.",
-            highlight=False,
-            soft_wrap=True,
+            f"--count {there} takes all."
         )
     files = write_task(fit, out)
     save_png(fit_figure(fit, source.folder), drawn)
     for file in (*files, drawn):
-        console.print(str(file), highlight=False, soft_wrap=True)
+        say(file)
 
 
 def _require_fit(out: Path, picture: Path, *, overwrite: bool) -> None:
     """Checks before the fit that its files can be written and replace none."""
     from metarestore.config.file_names import YAML_ENDINGS
-    from metarestore.files import require_output
 
     require_output(out, "--out", overwrite=overwrite, endings=YAML_ENDINGS, create=True)
     for path in (out.with_suffix("") / "kernels.npy", out.with_suffix("") / "fit.json"):
@@ -237,7 +231,6 @@ def tasks_gallery(
     overwrite: Overwrite = False,
 ) -> None:
     """Writes a page that shows every task distribution and every operation."""
-    from metarestore.files import require_output
     from metarestore.project import Project
 
     files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
@@ -248,7 +241,7 @@ def tasks_gallery(
     require_output(out / "index.html", "--out", overwrite=overwrite, create=True)
     prepare_process()
     page = write_gallery(tracked(files, "tasks", len(files)), out)
-    console.print(str(page), highlight=False, soft_wrap=True)
+    say(page)
 
 
 @tasks_app.command("operations")

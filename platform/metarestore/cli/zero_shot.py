@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metarestore.cli.options import Overwrite
 from metarestore.console import bars, say
 from metarestore.errors import UserError
-from metarestore.options import Overwrite
 
 if TYPE_CHECKING:
     from metarestore.engines.engine import LoneJob

@@ -9,7 +9,7 @@ from itertools import islice
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.affects import Affects, keys, without_result
-from metarestore.config.document import Document, display_path
+from metarestore.config.document import Document
 from metarestore.config.estimators import TransferEstimatorSpec, estimate_behind
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, format_path
@@ -81,13 +81,9 @@ def check_search(document: Document, experiment: Experiment) -> None:
     # are is said without them.
     tried.sort(key=lambda finding: finding.elsewhere)
     found = [*structure, *settings, *(finding.problem for finding in tried)]
-    lines = []
-    for problem in {one.at: one for one in reversed(found)}.values():
-        line, column = document.locate(problem.at, key=problem.on_key)
-        text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
-        lines.append((line, column, text))
-    if lines:
-        raise UserError([text for _, _, text in sorted(lines)])
+    if found:
+        problems = {one.at: one for one in reversed(found)}.values()
+        raise UserError([line for _, line in sorted(document.message(problem) for problem in problems)])
 
 
 def candidates(space: Space) -> Iterator[tuple[str, Draw]]:

@@ -10,7 +10,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -53,6 +54,25 @@ def connect(spec: RayEngineSpec) -> None:
             f"engine.address: no Ray cluster answers at '{spec.address}' ({reason}); {_REMEDY}; if it asks for a "
             "token, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token of its head to this machine"
         ) from error
+
+
+@contextmanager
+def connected(spec: RayEngineSpec) -> Iterator[None]:
+    """Connects to the cluster of a specification, or starts a local one, unless the process is connected already.
+
+    A connection that is made here ends with the context.
+
+    Raises:
+        UserError: As for `connect`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    connect(spec)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def socket_room(folder: str) -> int:

@@ -18,7 +18,7 @@ from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.network import Network
 
 # The network sees differences from the mean around a pixel, so that a change of brightness changes nothing else. With
-# the brightness itself and without the gain, the first step of Adam threw images off by 0.7 of their range (measured).
+# the brightness itself and without the gain, the first step of Adam moved images by 0.7 of their range (measured).
 _MEAN_RADIUS = 3  # LR pixels
 _GAIN = 0.03
 _BICUBIC_REACH = 2  # LR pixels

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.config.affects import MEASURED, unaffecting
@@ -36,35 +37,37 @@ from metarestore.reports.study.html import write_report
 from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.reports.study.table import markdown_table, statements
 from metarestore.revision import revision
-from metarestore.tasks.fitted_on import fitted_on_test_pairs
+from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store, ended
 from metarestore.tracking_records import NORMS, NOTE, flattened
 from metarestore.training.interrupt import Interrupted
-from metarestore.training.run import RunFolder, Trained, column, make_plan, require_continuable, train
+from metarestore.training.log import LogRow, Observer
+from metarestore.training.run import RunFolder, Trained, make_plan, require_continuable, train
 from metarestore.workspace.study import Study
 from metarestore.workspace.workspace import Workspace
 
-_LOGGED = {key: key for key in ("loss", "psnr", "kl", "contrast")} | {"effective_tasks": "weight_effective_tasks"}
-"""Entries of a step's row that every tracker is told, if the learner has them, and under which names."""
+_TRACKED_TERMS = ("kl", "contrast")
+"""Terms of a loss that are tracked, if the learner reports them."""
 
 
 @dataclass(frozen=True)
-class Observers:
+class Observers(Observer):
     """Tells the display and the tracker of every step; metrics are sent when a checkpoint is written."""
 
     display: TrainingDisplay
     run: Run
     sources: tuple[str, ...]
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         """Passes on one step."""
         self.display.step(row)
-        metrics: dict[str, float] = {name: row[key] for key, name in _LOGGED.items() if key in row}
-        for name, weight, share, norm in zip(self.sources, row["weights"], row["shares"], row["norms"], strict=True):
+        terms = {name: row.terms[name] for name in _TRACKED_TERMS if name in row.terms}
+        metrics = {"loss": row.loss, "psnr": row.psnr, **terms, "weight_effective_tasks": row.effective_tasks}
+        for name, weight, share, norm in zip(self.sources, row.weights, row.shares, row.norms, strict=True):
             metrics |= {f"weight/{name}": weight, f"share/{name}": share}
             if norm is not None:
                 metrics[f"{NORMS}/{name}"] = norm
-        self.run.metrics(metrics, row["step"])
+        self.run.metrics(metrics, row.step)
 
     def validated(self, step: int, psnr: float) -> None:
         """Passes on a validation figure."""
@@ -138,8 +141,6 @@ def run_study(
     workspaces = {arm: Workspace(study) for arm, study in studies.items()}
     for workspace in workspaces.values():
         workspace.open_all()
-    for line in fitted_on_test_pairs((study.auxiliary, study.target) for study in studies.values()):
-        display.warning(line)
     whole = resolve(experiment, root)
     places = {arm: out / "arms" / arm if arms else out for arm in studies}
     if resume:
@@ -149,7 +150,8 @@ def run_study(
             require_continuable(places[arm], study, restated=restated)
     folder = _noted(RunFolder(out, whole, resume=resume, trained=not arms, restated=restated), root)
     baseline = next(iter(workspaces.values()))
-    notes = tuple(dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
+    warnings = pair_warnings((study.auxiliary, study.target) for study in studies.values())
+    notes = (*warnings, *dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
     for note in notes:
         display.warning(note)
     results = [bicubic_result(baseline)]
@@ -223,24 +225,29 @@ def history(trained: Trained) -> History:
     log = trained.state.log
     shape = (len(log), len(trained.sources))
     return History(
-        steps=column(log, "step").astype(np.int64),
-        loss=column(log, "loss"),
-        psnr=column(log, "psnr"),
+        steps=np.asarray([row.step for row in log], np.int64),
+        loss=_floats([row.loss for row in log]),
+        psnr=_floats([row.psnr for row in log]),
         validation=tuple(trained.state.validation),
         sources=trained.sources,
-        weights=column(log, "weights").reshape(shape),
-        effective=column(log, "effective_tasks"),
-        gradient_norms=column(log, "norms").reshape(shape),
-        shares=column(log, "shares").reshape(shape),
+        weights=_floats([row.weights for row in log]).reshape(shape),
+        effective=_floats([row.effective_tasks for row in log]),
+        gradient_norms=_floats([row.norms for row in log]).reshape(shape),
+        shares=_floats([row.shares for row in log]).reshape(shape),
         seconds=trained.state.seconds,
         relating=trained.state.relating,
         related=tuple(
             # The log counts a step when it is done; relations are estimated before it.
-            (row["step"] - 1, *(np.asarray(row["related"][key], np.float64) for key in ("values", "standard_errors")))
+            (row.step - 1, _floats(row.related.values), _floats(row.related.standard_errors))
             for row in log
-            if "related" in row
+            if row.related is not None
         ),
     )
+
+
+def _floats(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Returns values as an array; None becomes NaN."""
+    return np.asarray(values, np.float64)
 
 
 def summary(result: StudyResult) -> dict[str, Any]:

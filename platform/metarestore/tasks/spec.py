@@ -105,12 +105,13 @@ class DistributionSpec(Strict, ABC):
         """Returns the pairs that the distribution was fitted to, by name, with the hashes of their pixels."""
         return {}
 
-    def require_plausible(self) -> None:
-        """Makes sure that images which the kind brings along belong together.
+    def implausible_pairs(self) -> Sequence[str]:
+        """Names the images that the kind brings along but that do not seem to belong together, and says what to do.
 
         Raises:
-            UserError: They cannot be opened, or some do not belong together; all are named.
+            UserError: They cannot be opened.
         """
+        return ()
 
     def lr_files(self) -> Mapping[str, Path]:
         """Lists the LR photographs that the kind brings along, by name; empty if it has none.

@@ -79,6 +79,27 @@ def study_record(study: Study) -> dict[str, Any]:
     return record
 
 
+def sweep_contents(studies: Sequence[Study]) -> dict[str, str]:
+    """Returns the contents of task files, photographs, networks and priors that several studies open, by key.
+
+    Equal for a project and its copy elsewhere.
+    """
+    found: dict[str, set[str]] = {}
+    for study in studies:
+        record = study_record(study)
+        contents = {f"tasks.{name}": task["content"] for name, task in record["tasks"].items()}
+        contents |= record.get("networks", {}) | {f"data.{split}": value for split, value in record["images"].items()}
+        contents |= {"graph.prior": record["prior"]} if "prior" in record else {}
+        for key, value in contents.items():
+            found.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
+
+
+def without_contents(described: Mapping[str, str]) -> dict[str, str]:
+    """Leaves out, of a flattened configuration, the paths of what is compared by its content."""
+    return {key: value for key, value in described.items() if key.rpartition(".")[2] not in _BY_CONTENT}
+
+
 def _task_record(spec: DistributionSpec) -> dict[str, Any]:
     return {**_without_contents(spec.model_dump()), "content": content_hash(spec)}
 

@@ -22,7 +22,7 @@ from metarestore.evaluation.tuning import State, TrialResult
 from metarestore.reports.study.progress import duration
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
-from metarestore.tuning.runs import LONGEST_TAG, STATUS, finite
+from metarestore.tuning.runs import STATUS, finite
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
 _FIGURES = ("loss", "psnr", "validation_psnr")
@@ -131,7 +131,7 @@ class SweepCallback(tune.Callback):
         run = self._run(key, result)
         run.tag("state", state)
         if error:
-            run.tag("error", error[:LONGEST_TAG])
+            run.tag("error", error)
         run.end(STATUS[state])
         self._ended += 1
         say(f"{progress_line(result, self._total)}{self._time_left()}")

@@ -14,9 +14,6 @@ from metarestore.tuning.record import Record
 STATUS: dict[State, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 """State of an MLflow run by how the trial ended; a trial that a scheduler stops early has done all it should."""
 
-LONGEST_TAG = 5000
-"""Longest value of a tag that MLflow takes, in characters."""
-
 
 def mend_runs(store: Store, record: Record, metric: str) -> None:
     """Gives the trials' runs the measurements that a kill cut off, and ends every run that nobody writes any more.
@@ -58,6 +55,6 @@ def _mend(store: Store, record: Record, metric: str, folder: Path) -> str | None
     if trial.state in STATUS:
         run.tag("state", trial.state)
     if trial.error:
-        run.tag("error", trial.error[:LONGEST_TAG])
+        run.tag("error", trial.error)
     run.end(STATUS.get(trial.state, "KILLED"))
     return run.id

@@ -18,8 +18,8 @@ from metarestore.decibels import FLOOR
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
-from metarestore.graphs.relations import Relations
 from metarestore.project import resolve
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, initial_state, make_plan, train
 from metarestore.training.state import load_state
 from metarestore.tuning.metric import metric_jobs
@@ -92,7 +92,7 @@ def _train(plan: TrialPlan, draw: Mapping[str, float]) -> None:
         train(workspace, folder, session, _Reporter(workspace, session, folder.checkpoints))
 
 
-class _Reporter:
+class _Reporter(Observer):
     """Measures whenever a checkpoint is written, and reports both; Ray Tune may end the trial there."""
 
     def __init__(self, workspace: Workspace, session: Session, checkpoints: Path) -> None:
@@ -102,16 +102,13 @@ class _Reporter:
         self._jobs = metric_jobs(workspace, make_plan(workspace, session).validate)
         self._last: dict[str, float] = {}
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         """Keeps the figures of the last step."""
-        self._last = {key: row[key] for key in ("loss", "psnr")}
+        self._last = {"loss": row.loss, "psnr": row.psnr}
 
     def validated(self, step: int, psnr: float) -> None:
         """Keeps the validation figure."""
         self._last["validation_psnr"] = psnr
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Is told new relations."""
 
     def saved(self, step: int) -> None:
         """Measures and reports."""

@@ -172,9 +172,8 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, LR of a pair does
-                not show what HR shows, the learner or `training.init` does not fit the network, or the graph's
-                estimator cannot describe by its network.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
+                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
         """
         self.initial()
         if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimatorSpec):
@@ -182,8 +181,6 @@ class Workspace:
         for name in self.study.auxiliary:
             self.auxiliary(name)
         _ = self.target_task
-        for spec in (*self.study.auxiliary.values(), self.study.target):
-            spec.require_plausible()
 
     @cached_property
     def target(self) -> FewShotTarget:

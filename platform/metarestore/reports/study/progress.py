@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from metarestore.config.experiment import TrainingSpec
-from metarestore.graphs.relations import Relations
+from metarestore.training.log import LogRow, Observer
 
 _MEMORY = 0.95
 """Share of the old value in the smoothed figures."""
@@ -95,7 +95,7 @@ class TimeLeft:
         return left / self._speed + around * (len(coming) + (self._begun is not None))
 
 
-class TrainingDisplay:
+class TrainingDisplay(Observer):
     """One bar for each arm that is trained; on a pipe or in a log file, one line for each arm that ends.
 
     Args:
@@ -162,18 +162,18 @@ class TrainingDisplay:
         """Says what went wrong without stopping the run."""
         self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         """Moves the bar."""
         if self._bar is None:
             return
-        for key in ("loss", "psnr"):
-            self._smooth[key] = _MEMORY * self._smooth.get(key, row[key]) + (1 - _MEMORY) * row[key]
+        for key, value in (("loss", row.loss), ("psnr", row.psnr)):
+            self._smooth[key] = _MEMORY * self._smooth.get(key, value) + (1 - _MEMORY) * value
         # The first step of a session opens files and starts workers, so the speed counts from the second.
-        self._first = self._first or (row["step"], row["seconds"])
-        steps, seconds = row["step"] - self._first[0], row["seconds"] - self._first[1]
+        self._first = self._first or (row.step, row.seconds)
+        steps, seconds = row.step - self._first[0], row.seconds - self._first[1]
         speed = steps * self._tasks_per_step / max(seconds, 1e-9)
         self._left.measured(speed)
-        left = self._left.seconds(self._name, row["step"] * self._tasks_per_step)
+        left = self._left.seconds(self._name, row.step * self._tasks_per_step)
         loss, psnr = f"{self._smooth['loss']:.4f}", f"{self._smooth['psnr']:.2f}"
         self._figures = f"loss {loss}, PSNR {psnr} dB on its training tasks, {speed:.0f} tasks/s"
         shown: dict[str, Any] = {
@@ -182,16 +182,7 @@ class TrainingDisplay:
             "speed": f"{speed:.0f}",
             "left": "" if left is None else duration(left),
         }
-        self._bars.update(self._bar, completed=row["step"], **shown)
-
-    def validated(self, step: int, psnr: float) -> None:
-        """Is told a validation figure; it stands in the report."""
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Is told new relations; they stand in the report."""
-
-    def saved(self, step: int) -> None:
-        """Is told of a checkpoint."""
+        self._bars.update(self._bar, completed=row.step, **shown)
 
     def finish(self, name: str, seconds: float, psnr: float) -> None:
         """Ends an arm that was trained for `seconds` and reaches `psnr` dB on the target's test photographs."""
