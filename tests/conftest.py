@@ -12,7 +12,8 @@ import pytest
 from metarestore.config.experiment import Experiment
 from metarestore.project import resolve
 from metarestore.workspace.process import prepare_process
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[1]
 

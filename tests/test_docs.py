@@ -59,8 +59,6 @@ def test_the_new_operation_of_the_page_passes_the_laws(tmp_path: Path) -> None:
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 30
 
 
-# What a documentation builder does not notice, or not everywhere ------------------------------------------------------
-
 SCISSORS = re.compile(r"^\s*;?-+\s*8\s*<\s*-+.*$", re.MULTILINE)
 INCLUDE = re.compile(r'\s*-+8<-+ "(?P<file>[^"]+)"')
 

@@ -41,7 +41,8 @@ from metarestore.learners.gradients import TaskFigures, TaskGradients
 from metarestore.project import resolve
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import TaskSampler
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")
 SIZES, WORKERS, REDUCTIONS = (12_000, 1_000_000, 6_000_000), (1, 2, 4, 8, 16), ("driver", "tree")

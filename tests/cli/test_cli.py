@@ -48,9 +48,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: str) 
     return tmp_path
 
 
-# What works ----------------------------------------------------------------------------------------------------------
-
-
 def test_train_writes_weights_configuration_and_figures(cli: Cli, project: Path) -> None:
     code, out, err = cli("train", "experiments/small.yaml", "--out", "run", "--json", "figures.json")
     assert (code, err) == (0, "")
@@ -198,9 +195,6 @@ def test_schemas_are_json(cli: Cli, project: Path) -> None:
 def test_python_m_metarestore() -> None:
     done = subprocess.run([sys.executable, "-m", "metarestore", "--help"], capture_output=True, text=True, check=True)
     assert "compare" in done.stdout
-
-
-# What goes wrong -----------------------------------------------------------------------------------------------------
 
 
 def edit(project: Path, before: str, after: str) -> None:

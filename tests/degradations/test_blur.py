@@ -50,9 +50,6 @@ def reference(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return signal.correlate(padded, kernel.astype(np.float64)[None, None], mode="valid", method="direct")
 
 
-# Filtering ------------------------------------------------------------------------------------------------------------
-
-
 def dense(height: int, width: int) -> np.ndarray:
     kernel = np.random.default_rng(3).random((height, width)) - 0.1
     return (kernel / kernel.sum()).astype(np.float32)
@@ -142,9 +139,6 @@ def test_gradients_of_the_torch_backend_sum_to_one_per_pixel(kernel):
     assert images.grad.sum().item() == pytest.approx(images.numel(), rel=1e-5)
 
 
-# Operations -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("backend", ["opencv", "torch"])
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize("size", SIZES)
@@ -204,9 +198,6 @@ def test_a_slope_is_seen_from_where_the_centre_lies(op, params, shift):
     slopes = np.stack([y, x, x - y])[None]
     moved = (apply(op, slopes, **params, shift=shift).numpy() - slopes)[0, :, 40:-40, 40:-40] * 255
     assert np.abs(moved - np.array([shift, shift, 0])[:, None, None]).max() < 2e-3
-
-
-# Draws ----------------------------------------------------------------------------------------------------------------
 
 
 def entry(op: str, **keys: object) -> KernelBlur:

@@ -143,9 +143,6 @@ def test_a_diverged_network_is_named(student: KDSR, photographs: dict[str, Path]
         describe_images(student, photographs)
 
 
-# Restoring with a descriptor -----------------------------------------------------------------------------------------
-
-
 def test_a_photographs_own_descriptor_restores_it_as_before(student: KDSR, photographs: dict[str, Path]) -> None:
     pixels = read_image(photographs["dark"]).pixels
     own, other = (torch.from_numpy(one.mean).float()[None] for one in describe_images(student, photographs).items)

@@ -17,7 +17,7 @@ from metarestore.engines.cluster import alive_nodes, connect, socket_room
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 pytestmark = pytest.mark.xdist_group("ray")
 

@@ -17,7 +17,7 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 Weights = Callable[..., bytes]
 

@@ -22,7 +22,8 @@ from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Studies = Callable[..., Study]
 Weights = Callable[..., bytes]

@@ -25,7 +25,8 @@ from metarestore.models.kdsr import KDSR
 from metarestore.models.parameters import initial_vector
 from metarestore.project import Project, resolve
 from metarestore.tasks.synthetic import SyntheticSpec
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 TEACHER = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")

@@ -20,7 +20,8 @@ from metarestore.graphs.weights import relation_weights
 from metarestore.project import Project
 from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},

@@ -32,7 +32,8 @@ from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
 CONTRAST = Contrast(weight=0.3, temperature=0.5)
@@ -163,9 +164,6 @@ def test_tasks_share_their_patches_in_the_warm_up_of_a_contrast(
     assert small_experiment(model=STUDENT, learner=learner).shared_until == expected
 
 
-# Clean patches -------------------------------------------------------------------------------------------------------
-
-
 def test_the_tasks_of_a_step_share_their_patches() -> None:
     sampler = TaskSampler(("a", "b"), 3, 5, 2, shared_until=5)
     apart = replace(sampler, shared_until=0)
@@ -235,9 +233,6 @@ def test_a_contrast_does_not_warm_up_with_real_pairs(
         study = small_experiment(model=STUDENT, learner=learner, graph={"auxiliary": ["bicubic", "camera"]})
         with pytest.raises(UserError, match="but 'camera' is made of real pairs") if refused else nullcontext():
             resolve(study, tmp_path)
-
-
-# One embedding for a task --------------------------------------------------------------------------------------------
 
 
 def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:

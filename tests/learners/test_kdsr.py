@@ -31,7 +31,8 @@ from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
 from metarestore.tuning.metric import HeldOutShotsJob
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PRETRAIN = Pretrain(kind="pretrain")
 StudyMaker = Callable[..., Study]
@@ -69,9 +70,6 @@ def gradients(learner: Learner, given: Task, step: int = 0) -> TaskGradients:
     return vectorised_gradients(learner, Layout.of(learner.model), initial_vector(learner.model), given, step)
 
 
-# Every learner -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", LEARNERS)
 def test_vectorised_equals_learn2learn(name: str) -> None:
     model, given = tiny(), tasks(2)
@@ -97,9 +95,6 @@ def test_a_teacher_is_given_hr() -> None:
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     expected = [float((model(lr[k], hr[k]) - hr[k]).detach().abs().mean()) for k in range(2)]
     np.testing.assert_allclose(gradients(PretrainLearner(PRETRAIN, model), given).figures.losses, expected, rtol=1e-10)
-
-
-# Distillation --------------------------------------------------------------------------------------------------------
 
 
 def test_kl_by_hand() -> None:
@@ -171,9 +166,6 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert torch.autograd.grad(loss.sum(), list(teacher.parameters()), allow_unused=True) == (None,) * len(
         list(teacher.parameters())
     )
-
-
-# Studies -------------------------------------------------------------------------------------------------------------
 
 
 def saved_teacher(folder: Path, scale: int = 4, estimator: str = "teacher", seed: int = 3) -> Path:

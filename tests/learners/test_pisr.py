@@ -43,7 +43,8 @@ from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PUBLISHED = {"kind": "fsrcnn", "residual": "none", "prelu": "per_layer"}
 SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}
@@ -98,9 +99,6 @@ def every(given: Task, task: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-# Networks ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_published_numbers_of_parameters(scale: int) -> None:
     teacher = built({"kind": "pisr_teacher", "decoder": PUBLISHED}, scale)
@@ -114,9 +112,6 @@ def test_published_numbers_of_parameters(scale: int) -> None:
     assert (features["encoding"].shape, features["expanding"].shape) == (lr.shape, (1, 56, 7, 5))
     with pytest.raises(ValueError, match="must be given the HR images"):
         teacher(lr)
-
-
-# Losses --------------------------------------------------------------------------------------------------------------
 
 
 def test_densities_by_hand() -> None:
@@ -159,9 +154,6 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
     assert head_of(FeatureLoss(loss="attention"), 3, 5) is None
     with pytest.raises(TypeError, match="vid_laplace needs a head"):
         feature_loss(FeatureLoss(), student, student, None)
-
-
-# Learners ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-4, 3.0])
@@ -281,9 +273,6 @@ def test_feature_channels() -> None:
         "mapping": 4,
         "expanding": 8,
     }
-
-
-# Studies -------------------------------------------------------------------------------------------------------------
 
 
 class Stopping(Observer):

@@ -23,7 +23,9 @@ from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Study, TaskRef, Workspace
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 RATE = 0.1
 SHRINKS = 1 - 2 * RATE
@@ -50,9 +52,6 @@ def slope(built: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, fl
     layout = built.layout(Layout.of(built.model))
     found = vectorised_gradients(built, layout, torch.tensor(values, dtype=torch.float64), pixel(), step)
     return found.gradients[0], float(found.figures.losses[0])
-
-
-# Multi-step loss -----------------------------------------------------------------------------------------------------
 
 
 def test_weights_of_mzsr() -> None:
@@ -92,9 +91,6 @@ def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
 def test_a_wrong_list_of_weights_is_refused(weights: list[float]) -> None:
     with pytest.raises(ValidationError, match="2 numbers"):
         MAML.model_validate({"kind": "maml", "inner_steps": 2, "multi_step": {"weights": weights}})
-
-
-# Learners on polynomials ---------------------------------------------------------------------------------------------
 
 
 def test_meta_sgd_learns_its_rate(scalar: nn.Module) -> None:
@@ -158,9 +154,6 @@ def test_inner_and_outer_loss_are_told_apart(scalar: nn.Module) -> None:
     assert found[0] == pytest.approx(2 * (2 - RATE))
 
 
-# From an experiment to a learner -------------------------------------------------------------------------------------
-
-
 def test_patterns_of_parameters() -> None:
     names = ["body.0.weight", "body.0.bias", "body.1.weight", "tail.weight"]
     assert matching_parameters(["tail.*", "body.1.weight"], names) == {"tail.weight", "body.1.weight"}
@@ -211,9 +204,6 @@ def test_defaults_are_those_of_before(scalar: nn.Module) -> None:
     spec = FOMAML(kind="fomaml")
     assert build_learner(spec, scalar).inner_rule.loss_name == "l1"
     assert (spec.multi_step, spec.inner_clip, spec.inner_loss) == (None, None, None)
-
-
-# Splitting a shard, and bfloat16 -------------------------------------------------------------------------------------
 
 
 def shard(workspace: Workspace, count: int) -> Task:

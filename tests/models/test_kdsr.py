@@ -44,9 +44,6 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# Sizes ---------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("size", "estimator", "count"),
     [
@@ -87,9 +84,6 @@ def test_the_page_tells_the_sizes() -> None:
         assert f"| `{name}` | {size.features} | {size.blocks} | {size.estimator_blocks} |" in page
 
 
-# Dynamic convolution -------------------------------------------------------------------------------------------------
-
-
 def looped(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Every channel of every image by itself."""
     rows = [
@@ -124,9 +118,6 @@ def test_dynamic_convolution_of_many_tasks() -> None:
     torch.testing.assert_close(shared, torch.stack([looped(images[0], kernel) for kernel in kernels]))
     moved = vmap(dynamic_depthwise, in_dims=(1, 0))(images.movedim(0, 1), kernels)
     torch.testing.assert_close(moved, expected)
-
-
-# The estimator -------------------------------------------------------------------------------------------------------
 
 
 def test_a_teacher_sees_lr_then_the_pixels_of_hr() -> None:
@@ -249,9 +240,6 @@ def test_the_structure_is_the_published_one(scale: int, estimator: str) -> None:
     torch.testing.assert_close(network(lr, hr), published(network, lr, hr))
 
 
-# Whole photographs and files -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("estimator", ["student", "none"])
 def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
     network = sized("tiny", 2, estimator)
@@ -317,9 +305,6 @@ def test_an_estimator_hardly_changes_what_a_network_without_one_has_learned(tmp_
     with torch.no_grad():
         away = (student(lr) - none(lr)).abs().max() / none(lr).abs().max()
     assert 0 < float(away) < 0.05
-
-
-# Initial weights -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -155,9 +155,6 @@ def test_a_box_larger_than_the_image() -> None:
         grid_boxes(40, 50, 64, 1)
 
 
-# Real pairs ----------------------------------------------------------------------------------------------------------
-
-
 def write_pairs(folder: Path, count: int = 4, scale: int = 4) -> PairsSpec:
     """Writes pairs whose LR pixel is the mean of its HR block, so that alignment can be checked exactly."""
     rng = np.random.default_rng(0)
@@ -209,9 +206,6 @@ def test_folders_that_do_not_belong_together(tmp_path: Path, break_it: object, m
     break_it(tmp_path)  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         open_pairs("camera", spec, EPISODE)
-
-
-# Few shots -----------------------------------------------------------------------------------------------------------
 
 
 def test_shots_and_test_crops_of_a_synthetic_camera(workspace: Workspace) -> None:

@@ -22,7 +22,8 @@ from metarestore.tasks.spec import content_hash
 from metarestore.training.identity import portable, study_record
 from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 StudyMaker = Callable[..., Study]
@@ -49,9 +50,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, restated: tuple
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
-
-
-# Projects that are moved or copied -----------------------------------------------------------------------------------
 
 
 def make_project(root: Path) -> None:
@@ -186,8 +184,6 @@ def test_a_shipped_network_is_written_by_its_name(tmp_path: Path) -> None:
     name, path = next(iter(shipped().items()))
     assert portable({"init": path.resolve()}, tmp_path) == {"init": name}
 
-
-# Longer runs ---------------------------------------------------------------------------------------------------------
 
 LENGTHS: dict[str, dict[str, Any]] = {
     "constant": {},

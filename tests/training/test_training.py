@@ -28,7 +28,9 @@ from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
 from metarestore.training.sampler import TaskSampler, positions
 from metarestore.training.state import OuterOptimizer, TrainState, load_state, save_state
-from metarestore.workspace.workspace import Study, TaskRef, Workspace
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 NAMES = ("a", "b", "c")
 
@@ -60,9 +62,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silen
         run = RunFolder(folder, study, resume=resume)
         train(workspace, run, engine.session(study), observer or Silent())
     return (folder / "model.safetensors").read_bytes()
-
-
-# Sampling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tasks", "size"), [(4, 2), (5, 2), (3, 8)])
@@ -101,9 +100,6 @@ def test_weighted_sampling_follows_its_probabilities() -> None:
         # Systematic draws deviate by less than one per step, and far less on average.
         assert drawn.count(name) == pytest.approx(count, abs=40)
     assert not any(ref.distribution == "a" for shard in sampler.shards(0, np.asarray([0.0, 1.0, 1.0])) for ref in shard)
-
-
-# Optimizer and checkpoints -------------------------------------------------------------------------------------------
 
 
 def test_cosine_schedule() -> None:
@@ -200,9 +196,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
     state.step = 0
     assert load_state(tmp_path, state)
     assert state.step == 1
-
-
-# Whole trainings -----------------------------------------------------------------------------------------------------
 
 
 CONTRASTED = {"kind": "pretrain", "contrast": {}, "warmup_steps": 3}

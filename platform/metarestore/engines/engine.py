@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh
+from metarestore.workspace.job import Job
 from metarestore.workspace.study import Study
-from metarestore.workspace.workspace import Job
 
 
 class Session(Protocol):

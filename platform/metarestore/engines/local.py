@@ -10,9 +10,10 @@ from typing import Any, Self
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh, reduced
+from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
 from metarestore.workspace.study import Study
-from metarestore.workspace.workspace import Job, Workspace
+from metarestore.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_s
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskFigures, joined
+from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
 from metarestore.workspace.study import Study
-from metarestore.workspace.workspace import Job
 
 _SMALL = 65_536
 """Bytes of parameters below which each job carries them itself."""

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from metarestore import notices
 from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
-from metarestore.workspace.workspace import Job, Workspace
+from metarestore.workspace.workspace import Workspace
 
 _CACHED_WORKSPACES = 4
 """Arms of a study take turns, so a worker keeps the last few workspaces open."""

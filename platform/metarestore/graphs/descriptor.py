@@ -22,7 +22,8 @@ from metarestore.graphs.compare import compare
 from metarestore.graphs.relations import Relations
 from metarestore.models.kdsr import KDSR
 from metarestore.seeds import derived_seed
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

@@ -19,7 +19,8 @@ from metarestore.graphs.relations import Relations
 from metarestore.graphs.response import estimate_response
 from metarestore.graphs.transfer import estimate_transfer
 from metarestore.seeds import generator
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 
 def estimate(

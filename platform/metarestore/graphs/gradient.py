@@ -24,7 +24,8 @@ from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

@@ -21,7 +21,8 @@ from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.models.relation_network import Nodes, PairEncoder, RelationNetwork, cosines
 from metarestore.seeds import derived_seed
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

@@ -25,7 +25,8 @@ from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.spectra import compare_spectra, response
 from metarestore.seeds import derived_seed
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

@@ -19,7 +19,9 @@ from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner, psnr_of_mse, restore
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Runner, TaskRef, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.seeds import generator
-from metarestore.workspace.workspace import TaskRef
+from metarestore.workspace.refs import TaskRef
 
 Shard = tuple[TaskRef, ...]
 

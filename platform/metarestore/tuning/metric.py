@@ -16,7 +16,8 @@ from metarestore.learners.learner import restore
 from metarestore.models.colour import rgb_to_y
 from metarestore.seeds import derived_seed
 from metarestore.training.jobs import ValidationJob
-from metarestore.workspace.workspace import Job, Workspace
+from metarestore.workspace.job import Job
+from metarestore.workspace.workspace import Workspace
 
 _FOLDS = 5
 """Most parts that the shots are divided into: each costs an adaptation."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,40 +28,11 @@ from metarestore.tasks.images import ImageStore
 from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
+from metarestore.workspace.refs import TaskRef
 from metarestore.workspace.study import Study
 
 _SEEN = 256
 """Side of the part of a shot that estimators look at, in HR pixels."""
-
-
-@dataclass(frozen=True)
-class TaskRef:
-    """One task to be drawn and built by a worker: ids and seeds travel, images do not.
-
-    Attributes:
-        distribution: Name of its distribution.
-        seed: Seed of the run.
-        index: Which task of the distribution.
-        patches: Index that its clean patches and the seeds of their noise are drawn by, if not its own: tasks that
-            share it degrade the same patches.
-    """
-
-    distribution: str
-    seed: int
-    index: int
-    patches: int | None = None
-
-
-class Job(Protocol):
-    """A unit of work and of retry: a pure function of the workspace and the parameters."""
-
-    def run(self, workspace: Workspace, flat: Tensor) -> Any:
-        """Computes the result; running it again gives the same bytes."""
-        ...
-
-
-Runner = Callable[[Sequence[Job], Tensor], list[Any]]
-"""Runs jobs with the same parameters and returns their results in the order of the jobs."""
 
 
 class Workspace:

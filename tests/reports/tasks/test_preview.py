@@ -41,9 +41,6 @@ def pairs(tmp_path: Path) -> PairsSpec:
     return PairsSpec(kind="pairs", scale=4, lr=tmp_path / "lr", hr=tmp_path / "hr")
 
 
-# Captions ------------------------------------------------------------------------------------------------------------
-
-
 def lines(one: SyntheticSpec, index: int = 0) -> list[str]:
     return list(map(joined, drawn_lines(one.space, opened("x", one).draw(0, index).degradations)))
 
@@ -89,9 +86,6 @@ def test_pairs_are_previewed(pairs: PairsSpec) -> None:
 )
 def test_values_have_three_digits(value: float | str, text: str) -> None:
     assert shown(value) == text
-
-
-# Strips --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_strip_varies_one_parameter_alone() -> None:
@@ -171,9 +165,6 @@ def test_strips_are_drawn_without_overlaps(steps: int) -> None:
     assert {"night: 0.gaussian_noise.sigma, seed 0", "HR", "2"} <= {text.get_text() for text in texts}
     boxes = [Text.get_window_extent(text).padded(-1) for text in texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-
-
-# The gallery ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
