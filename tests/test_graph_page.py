@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from metarestore.config import estimators
-from metarestore.config.graph import GraphSpec, Prior, Weights
+from metarestore.config.graph import GraphSpec, PriorSpec, WeightsSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.reports.graph.summary import HIGH, MODERATE, SIGNAL
 from metarestore.training.log import Observer
@@ -33,7 +33,7 @@ def test_the_graph_file_of_the_page_is_right_and_shows_every_key() -> None:
     written = YAML(typ="safe", pure=True).load(text)
     GraphSpec.model_validate(written)
     assert set(written) == set(GraphSpec.model_fields)
-    assert set(written["prior"]) == set(Prior.model_fields)
+    assert set(written["prior"]) == set(PriorSpec.model_fields)
 
 
 @pytest.mark.parametrize("model", KINDS, ids=lambda model: model.__name__)
@@ -45,7 +45,7 @@ def test_every_estimator_stands_with_its_keys(model: type) -> None:
 
 def test_every_key_of_the_weights_has_a_row() -> None:
     section = PAGE.split("\n## Weights\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(Weights.model_fields)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(WeightsSpec.model_fields)
 
 
 def test_bounds_are_those_of_the_words() -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from metarestore.config.experiment import Experiment
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.engines.ray import RayEngine
 from metarestore.project import resolve
 from metarestore.training.log import LogRow, Observer
@@ -78,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     training = {**TRAINING, "steps": options.steps, "checkpoint_every": 100, "validate_every": 100}
     study = resolve(Experiment.model_validate({**EXPERIMENT, "training": training}), Path(__file__).parents[2])
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine, tempfile.TemporaryDirectory() as folder:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine, tempfile.TemporaryDirectory() as folder:
         watcher = Watcher(engine.process_ids())
         run = RunFolder(Path(folder) / "run", study, resume=False)
         train(Workspace(study), run, engine.session(study), watcher)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.config.model import KDSRModel
+from metarestore.config.model import KDSRSpec
 from metarestore.descriptors.describe import Description, Item, describe_draw, open_tasks
 from metarestore.descriptors.quality import Quality, descriptor_quality
 from metarestore.models.build import build_model
@@ -178,7 +178,7 @@ def kdsr(network: Network) -> KDSR:
 
 def untrained(like: Network) -> Network:
     """Builds a network of the same size with the initial weights of a seed."""
-    return build_model(KDSRModel(kind="kdsr", size=kdsr(like).size), like.scale, seed=0).eval()
+    return build_model(KDSRSpec(kind="kdsr", size=kdsr(like).size), like.scale, seed=0).eval()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from metarestore.config.model import KDSRModel
+from metarestore.config.model import KDSRSpec
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR, SIZES, SizeName
@@ -197,7 +197,7 @@ def write_start(run: Path, size: SizeName, seed: int) -> None:
     What they see is then mostly what was done to the image; from weights by chance, the image itself hides it. It is
     little, so all layers that are not residual amplify it: D′ starts about as large as the contrast keeps it.
     """
-    spec = KDSRModel(kind="kdsr", size=size, estimator="teacher")
+    spec = KDSRSpec(kind="kdsr", size=size, estimator="teacher")
     network = build_model(spec, SCALE, seed)
     assert isinstance(network, KDSR)
     assert network.estimator is not None

@@ -19,7 +19,7 @@ from metarestore.ablation import unit
 from metarestore.ablation.plan import cell_place, plan_cells, plan_units, training_study
 from metarestore.ablation.run import reference_arm, run_grid
 from metarestore.ablation.unit import Failed, read_result, run_unit
-from metarestore.config.experiment import Experiment, RayEngine
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.config.grid import Grid
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
@@ -270,7 +270,7 @@ def test_side_by_side_gives_the_same_bytes_as_one_after_the_other(small_experime
     serial = run(experiment, tmp_path / "serial")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        engine = RayEngine(kind="ray", workers=2)
+        engine = RayEngineSpec(kind="ray", workers=2)
         parallel = run(experiment.model_copy(update={"engine": engine}), tmp_path / "parallel")
     finally:
         ray.shutdown()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.config.model import FSRCNNSpec, KDSRSpec
 from metarestore.descriptors.describe import describe_task, open_tasks
 from metarestore.descriptors.file import read_descriptors
 from metarestore.evaluation.folder import evaluate_folder
@@ -26,10 +26,10 @@ Cli = Callable[..., tuple[int, str, str]]
 
 FEW = ("--draws", 2, "--patches", 2, "--patch", 32)
 NETWORKS = {
-    "student": KDSRModel(kind="kdsr", size="tiny"),
-    "teacher": KDSRModel(kind="kdsr", size="tiny", estimator="teacher"),
-    "none": KDSRModel(kind="kdsr", size="tiny", estimator="none"),
-    "fsrcnn": FSRCNNModel(d=4, s=2, m=1),
+    "student": KDSRSpec(kind="kdsr", size="tiny"),
+    "teacher": KDSRSpec(kind="kdsr", size="tiny", estimator="teacher"),
+    "none": KDSRSpec(kind="kdsr", size="tiny", estimator="none"),
+    "fsrcnn": FSRCNNSpec(d=4, s=2, m=1),
 }
 
 

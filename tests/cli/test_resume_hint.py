@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metarestore.cli.runs import resume_command
-from metarestore.config.experiment import Training
+from metarestore.config.experiment import TrainingSpec
 from metarestore.reports.study.progress import TimeLeft
 
 
@@ -25,7 +25,7 @@ def test_the_hint_is_the_whole_command_and_survives_a_shell(folder: str, given: 
 
 def test_the_time_left_counts_all_arms() -> None:
     now = [0.0]
-    left = TimeLeft({name: Training(steps=10, tasks_per_step=4) for name in "abc"}, lambda: now[0])
+    left = TimeLeft({name: TrainingSpec(steps=10, tasks_per_step=4) for name in "abc"}, lambda: now[0])
     assert left.seconds("a", 0) is None
     left.begin()
     left.measured(4.0)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
@@ -70,8 +70,8 @@ def test_factors_see_the_figures_of_all_tasks_and_reach_their_own() -> None:
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4, 5]]
 
 
-def tree(workers: int, **changes: Any) -> RaySpec:
-    return RaySpec(kind="ray", workers=workers, reduction="tree", **changes)
+def tree(workers: int, **changes: Any) -> RayEngineSpec:
+    return RayEngineSpec(kind="ray", workers=workers, reduction="tree", **changes)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_same_bytes_here_and_among_workers(study: Studies, weights: Weights, tmp
     with LocalEngine() as local:
         expected = {name: weights(study, tmp_path / name, local) for name, study in studies.items()}
     assert len(set(expected.values())) == 3
-    for spec in (tree(1), tree(2), tree(3), RaySpec(kind="ray", workers=2)):
+    for spec in (tree(1), tree(2), tree(3), RayEngineSpec(kind="ray", workers=2)):
         with RayEngine(spec) as engine:
             for name, study_ in studies.items():
                 folder = tmp_path / f"{name}-{spec.reduction}-{spec.workers}"

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from metarestore.config.estimators import LearnedEstimator
+from metarestore.config.estimators import LearnedEstimatorSpec
 from metarestore.config.graph import GraphSpec
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.learned import _standard_errors, combined, steps_until
@@ -29,8 +29,8 @@ from metarestore.workspace.workspace import Workspace
 SmallStudy = Callable[..., Study]
 
 
-def options(**changes: Any) -> LearnedEstimator:
-    return LearnedEstimator.model_validate({"kind": "learned", "steps": 8, "draws": 3, "dimension": 8} | changes)
+def options(**changes: Any) -> LearnedEstimatorSpec:
+    return LearnedEstimatorSpec.model_validate({"kind": "learned", "steps": 8, "draws": 3, "dimension": 8} | changes)
 
 
 def asked(workspace: Workspace, step: int = 0, previous: Relations | None = None) -> Relations:

@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
-from metarestore.config.model import FSRCNNModel, PISRTeacherSpec
+from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.model import FSRCNNSpec, PISRTeacherSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 @pytest.fixture(scope="module")
 def workers() -> Iterator[RayEngine]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine:
         yield engine
     ray.shutdown()
 
@@ -42,7 +42,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "reptile": {"kind": "reptile"},
     "pisr": {"kind": "pretrain", "distillation": {"teacher": "", "weight": 0.1}},
 }
-TEACHER = PISRTeacherSpec(kind="pisr_teacher", decoder=FSRCNNModel(d=8, s=4, m=1), d=6, s=5)
+TEACHER = PISRTeacherSpec(kind="pisr_teacher", decoder=FSRCNNSpec(d=8, s=4, m=1), d=6, s=5)
 
 
 @pytest.mark.parametrize("name", LEARNERS)

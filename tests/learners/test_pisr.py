@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import FeatureLoss, Pretrain
+from metarestore.config.learner import FeatureLossSpec, PretrainSpec
 from metarestore.config.model import ModelSpec
 from metarestore.engines.local import LocalSession
 from metarestore.errors import UserError
@@ -79,7 +79,7 @@ def tasks(number: int = 2, planes: int = 1, side: int = 6, scale: int = 2) -> Ta
 
 def student_of(path: Path, model: dict[str, Any] = SMALL, **distillation: Any) -> Any:
     """A student in double precision, with its teacher and heads."""
-    spec = Pretrain.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
+    spec = PretrainSpec.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
     learner = build_learner(spec, built(model))
     assert isinstance(learner, StudentLearner)
     for module in (learner.model, learner.teacher, learner.heads):
@@ -143,7 +143,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_squared_differences_have_a_head_where_channels_differ() -> None:
-    loss, rng = FeatureLoss(loss="l2"), torch.Generator().manual_seed(0)
+    loss, rng = FeatureLossSpec(loss="l2"), torch.Generator().manual_seed(0)
     student, teacher = torch.rand(2, 3, 4, 4, generator=rng), torch.rand(2, 5, 4, 4, generator=rng)
     assert head_of(loss, 3, 3) is None
     assert float(feature_loss(loss, student, student + 2, None)) == pytest.approx(4)
@@ -151,15 +151,15 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
     assert head is not None
     expected = F.mse_loss(F.conv2d(student, head.weight, head.bias), teacher)
     torch.testing.assert_close(feature_loss(loss, student, teacher, head), expected)
-    assert head_of(FeatureLoss(loss="attention"), 3, 5) is None
+    assert head_of(FeatureLossSpec(loss="attention"), 3, 5) is None
     with pytest.raises(TypeError, match="vid_laplace needs a head"):
-        feature_loss(FeatureLoss(), student, student, None)
+        feature_loss(FeatureLossSpec(), student, student, None)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-4, 3.0])
 def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
     model, given = built(TEACHER).double(), tasks()
-    learner = build_learner(Pretrain(kind="pretrain", imitation=weight), model)
+    learner = build_learner(PretrainSpec(kind="pretrain", imitation=weight), model)
     assert isinstance(learner, ImitationLearner)
     found = gradients(learner, given).figures
     lr, hr = every(given)
@@ -182,7 +182,7 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
         wanted = learner.teacher.decoder.body(learner.teacher.encoder(hr))
         said, image = learner.model.body(lr), float((learner.model(lr) - hr).abs().mean())
         head = dict(learner.heads).get(f"{loss}_expanding")
-        expected = float(feature_loss(FeatureLoss(loss=loss), said, wanted, head))  # type: ignore[arg-type]
+        expected = float(feature_loss(FeatureLossSpec(loss=loss), said, wanted, head))  # type: ignore[arg-type]
     assert found.terms[f"{loss}_expanding"][1] == pytest.approx(expected, rel=1e-6)
     assert found.losses[1] == pytest.approx(image + 0.3 * expected, rel=1e-6)
     assert (head is not None) == loss.startswith("vid")

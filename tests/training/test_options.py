@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from metarestore.config.experiment import AdaptationOptimizer, Experiment
+from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob
@@ -113,7 +113,7 @@ def test_learned_rates_travel_are_saved_and_are_used_by_sgd(small_study: StudyMa
     assert torch.equal(workspace.layout.flatten(rates), found.flat[size:])
     assert not torch.equal(found.flat[size:], torch.full((size,), 0.02))
     assert torch.equal(workspace.layout.flatten(load_file(tmp_path / "model.safetensors")), found.flat[:size])
-    sgd, adam = AdaptationOptimizer(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizer(steps=2)
+    sgd, adam = AdaptationOptimizerSpec(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizerSpec(steps=2)
     still = torch.cat([found.flat[:size], torch.zeros(size)])
     assert torch.equal(AdaptationJob(sgd).run(workspace, still).flat, found.flat[:size])
     assert not torch.equal(AdaptationJob(sgd).run(workspace, found.flat).flat, found.flat[:size])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind
-from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
+from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
+from metarestore.config.experiment import AdaptationSpec, EvaluationSpec, Experiment, LocalEngineSpec, RayEngineSpec
 from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
@@ -79,7 +79,7 @@ def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]
         raise UserError("grid: is missing, so there is nothing to ablate; write e.g. grid: {seed: [0, 1, 2]}")
     if not experiment.arms:
         raise UserError("arms: is missing, so there is nothing to compare; name some")
-    if isinstance(experiment.engine, RayEngine) and experiment.engine.gpus_per_worker:
+    if isinstance(experiment.engine, RayEngineSpec) and experiment.engine.gpus_per_worker:
         raise UserError("engine.gpus_per_worker: the cells of a grid compute on one CPU thread each; leave it out")
     grid, project, studies = Grid(experiment), Project(root), []
     problems: dict[str, str] = {}
@@ -172,7 +172,7 @@ def training_study(study: Study) -> Study:
         if experiment.training.shot_tasks:
             adaptation = neutral(adaptation, Affects.TRAINING)
         else:
-            graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), Adaptation()
+            graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), AdaptationSpec()
             # Something has to stand there; of the same scale, and the same in all cells.
             target = next(iter(study.auxiliary.values()))
     trained = experiment.model_copy(
@@ -180,8 +180,8 @@ def training_study(study: Study) -> Study:
             "graph": graph,
             "adaptation": adaptation,
             # Test crops are cut, though nobody looks at them: as small as they may be, so that they fit everywhere.
-            "evaluation": Evaluation(crop=-(-32 // study.scale) * study.scale, crops=1),
-            "engine": LocalEngine(kind="local"),
+            "evaluation": EvaluationSpec(crop=-(-32 // study.scale) * study.scale, crops=1),
+            "engine": LocalEngineSpec(kind="local"),
             "training": training,
         }
     )
@@ -200,7 +200,7 @@ def _open(study: Study, opened: set[str]) -> None:
     """Opens what a study names and builds its network, unless one that opens the same was opened before."""
     data = study.experiment.model_dump(mode="json", exclude=unaffecting(Experiment, _OPENED))
     estimator = study.experiment.graph.estimator
-    if isinstance(estimate_behind(estimator), DescriptorEstimator):  # it names a network
+    if isinstance(estimate_behind(estimator), DescriptorEstimatorSpec):  # it names a network
         data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:

@@ -22,7 +22,7 @@ from metarestore.journal import Journal
 from metarestore.reports.ablation.progress import GridDisplay
 from metarestore.reports.ablation.report import publish_grid
 from metarestore.revision import revision
-from metarestore.tasks.fitted_on import fitted_on_test_pairs
+from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store, ended
 from metarestore.tracking_records import NOTE
 from metarestore.training.identity import portable
@@ -66,8 +66,6 @@ def run_grid(
     """
     reference = reference_arm(experiment, against)
     plans = plan_cells(experiment, root)
-    for line in fitted_on_test_pairs((plan.study.auxiliary, plan.study.target) for plan in plans):
-        display.warning(line)
     _claim(out, root, resume=resume)
     finished = _finished(plans, out)
     written = portable(experiment.model_dump(mode="json", by_alias=True), root)
@@ -81,7 +79,7 @@ def run_grid(
         driver = _Driver(out, display, store, parent)
         driver.take_up(plans, finished)
         units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
-        notes = _shot_notes(plans)
+        notes = (*pair_warnings((plan.study.auxiliary, plan.study.target) for plan in plans), *_shot_notes(plans))
         for note in notes:
             display.warning(note)
         display.start(len(plans), len(finished), len(units))

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Failed, Outcome, Watcher, run_unit
-from metarestore.config.experiment import RayEngine
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.cluster import connected, worker_count
 from metarestore.training.interrupt import graceful_stop
 
@@ -21,7 +21,7 @@ _PATIENCE = 60.0
 """Seconds that units have to save themselves when the user asks to stop."""
 
 
-def run_side_by_side(units: Sequence[Unit], engine: RayEngine, watcher: Watcher) -> None:
+def run_side_by_side(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
     """Runs units on a Ray cluster; one whose process dies is run again, from its last checkpoint.
 
     Raises:
@@ -32,7 +32,7 @@ def run_side_by_side(units: Sequence[Unit], engine: RayEngine, watcher: Watcher)
         _run(units, engine, watcher)
 
 
-def _run(units: Sequence[Unit], engine: RayEngine, watcher: Watcher) -> None:
+def _run(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
     room = worker_count(engine)
     task: Any = ray.remote(run_unit).options(num_cpus=engine.cpus_per_worker, max_retries=engine.max_restarts)
     waiting = deque(units)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarestore.ablation.plan import CellPlan, Unit, cell_place
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.ablation import CellResult, Figures
@@ -93,7 +93,7 @@ def _measured(plan: CellPlan, trained: Trained, unit: Unit) -> Outcome:
 def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     session = LocalEngine().session(plan.study)
     how = plan.study.experiment.adaptation
-    ways = (AdaptationOptimizer(steps=0), how, *how.alternatives)
+    ways = (AdaptationOptimizerSpec(steps=0), how, *how.alternatives)
     before, main, *others = [_adapted(session, way, trained) for way in ways]
     if len(main.curve.undefined) == main.curve.psnr_y.shape[1]:
         raise UserError("all restored pixels are not numbers: the adaptation diverged; lower adaptation.lr")
@@ -105,7 +105,7 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     return result
 
 
-def _adapted(session: LocalSession, way: AdaptationOptimizer, trained: Trained) -> Adapted:
+def _adapted(session: LocalSession, way: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
     return AdaptationJob(way).run(session.workspace, trained.flat)
 
 

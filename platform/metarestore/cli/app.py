@@ -17,12 +17,13 @@ from metarestore.cli.project import check, doctor, init, schema
 from metarestore.cli.study import compare, demo, train
 from metarestore.cli.tasks import tasks_app
 from metarestore.cli.tuning import tune
+from metarestore.cli.zero_shot import kernel
 from metarestore.console import prepare_output, say, visible
-from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
+from metarestore.errors import UserError, is_outside, outside_errors, system_problem
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(demo, train, compare, tune, ablate),
-    *(evaluate, restore, describe, networks),
+    *(evaluate, restore, kernel, describe, networks),
     *(check, schema, doctor, init),
 )
 
@@ -51,8 +52,8 @@ def main() -> None:
         if debug:
             raise
         _end_with(error.problems, error)
-    except SYSTEM_ERRORS as error:
-        if debug:
+    except outside_errors() as error:
+        if debug or not is_outside(error):
             raise
         _end_with(["; ".join([system_problem(error), *getattr(error, "__notes__", ())])], error)
 

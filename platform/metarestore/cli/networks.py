@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from metarestore.models.choice import Choice
     from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
+
+Adapt = Literal["zero-shot"]
 
 
 def evaluate(
@@ -166,12 +168,14 @@ def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, name
 
 
 def restore(
-    photo: Path,
-    model: Annotated[
-        Path,
-        typer.Option(help="The folder of a run or a study, a weights file, or the name of a shipped network."),
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTO...", help="A photograph; with --adapt several, or folders of them.")
     ],
-    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write; with --adapt a folder.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The folder of a run or a study, a weights file, or the name of a shipped network."),
+    ] = None,
     arm: Arm = None,
     weights: Weights = None,
     crop: EstimateOn = None,
@@ -180,9 +184,78 @@ def restore(
         str | None,
         typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
     ] = None,
+    adapt: Annotated[
+        Adapt | None, typer.Option(help="zero-shot: a new network learns from each photograph alone; needs no --model.")
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(min=2, max=4, help="With --adapt: upscaling factor; 2 if left out.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="With --adapt: steps of learning for each photograph.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="With --adapt: seconds of learning for each photograph at most.")
+    ] = None,
+    kernel: Annotated[
+        Path | None, typer.Option(help="With --adapt: file of the blur kernel; estimated if left out.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --adapt: seed of the learning; 0 if left out.")] = None,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="With --adapt: draws each photograph before and after, and its kernel.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --adapt: photographs at once; one per core if left out.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restores one photograph with a trained network; gray, alpha, 16 bits and the colour profile are kept."""
+    """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept."""
+    only_adapting = {
+        "--scale": scale,
+        "--steps": steps,
+        "--budget": budget,
+        "--kernel": kernel,
+        "--seed": seed,
+        "--sheet": sheet or None,
+        "--workers": workers,
+    }
+    if adapt is not None:
+        _refuse({"--model": model, "--arm": arm, "--weights": weights, "--estimate-on": crop}, "--adapt")
+        _refuse({"--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
+        if steps is not None and budget is not None:
+            raise UserError("--steps, --budget: both limit the learning; leave one of them out")
+        from metarestore.cli.zero_shot import ZeroShotRequest, restore_folder
+
+        request = ZeroShotRequest(photos, out, scale or 2, steps, budget, kernel, seed or 0, sheet, workers, overwrite)
+        restore_folder(request)
+        return
+    _refuse(only_adapting, "--model")
+    if model is None:
+        raise UserError("restore: say with what to restore, --model NETWORK, or --adapt zero-shot")
+    if len(photos) > 1:
+        raise UserError(f"restore: --model restores one photograph at a time, got {len(photos)}; give one")
+    _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)
+
+
+def _refuse(given: Mapping[str, object], other: str) -> None:
+    """Refuses options that do not go with another."""
+    if wrong := [name for name, value in given.items() if value is not None]:
+        words = ("do", "them") if wrong[1:] else ("does", "it")
+        raise UserError(f"{', '.join(wrong)}: {words[0]} not go with {other}; leave {words[1]} out")
+
+
+def _restore_with(
+    photo: Path,
+    model: Path,
+    out: Path,
+    arm: str | None,
+    weights: Weights,
+    crop: int | None,
+    embedding: str | None,
+    *,
+    ensemble: bool,
+    overwrite: bool,
+) -> None:
+    """Restores one photograph with a trained network."""
     from metarestore.descriptors.file import chosen_embedding, describing_network
     from metarestore.models.choice import choose_network
     from metarestore.tasks.photographs import read_picture, write_image

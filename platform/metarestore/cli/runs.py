@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from metarestore.console import command_line, console, say
-from metarestore.errors import SYSTEM_ERRORS, UserError
+from metarestore.errors import UserError, outside_errors
 from metarestore.files import occupied, require_output
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def resumable(folder: Path) -> Iterator[None]:
         reason = (str(stop) or "stopped").capitalize()
         say(f"{reason}. Continue with: {resume_command(sys.argv[1:], folder)}")
         raise SystemExit(130) from stop
-    except SYSTEM_ERRORS as error:
+    except outside_errors() as error:
         if folder.is_dir():
             _log_traceback(folder / "error.log", error)
         raise

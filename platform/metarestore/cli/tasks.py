@@ -167,13 +167,13 @@ def tasks_fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
-    from metarestore.config.experiment import Adaptation
+    from metarestore.config.experiment import AdaptationSpec
     from metarestore.pair_source import named_pairs
 
     drawn = picture or out.with_suffix("") / "fit.png"
     _require_fit(out, drawn, overwrite=overwrite)
     source = named_pairs(pairs)
-    shots, available = source.shots(Adaptation().shots)
+    shots, available = source.shots(AdaptationSpec().shots)
 
     from metarestore.fitting import fit_camera, write_task
     from metarestore.reports.pictures import save_png

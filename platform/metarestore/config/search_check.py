@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.affects import Affects, keys, without_result
 from metarestore.config.document import Document
-from metarestore.config.estimators import TransferEstimator, estimate_behind
+from metarestore.config.estimators import TransferEstimatorSpec, estimate_behind
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
-from metarestore.config.search import Parameter, as_parameter
+from metarestore.config.search import ParameterSpec, as_parameter
 from metarestore.config.search_space import (
     Draw,
     Space,
@@ -128,7 +128,7 @@ def _structure(experiment: Experiment, space: Space) -> Iterator[Problem]:
             yield from _conditions(key, parameters)
 
 
-def _conditions(key: str, parameters: Mapping[str, Parameter]) -> Iterator[Problem]:
+def _conditions(key: str, parameters: Mapping[str, ParameterSpec]) -> Iterator[Problem]:
     for name, wanted in parameters[key].when.items():
         at: KeyPath = ("search", key, "when", name)
         decider = decided_by(name, parameters)
@@ -161,7 +161,7 @@ def _fixed(experiment: Experiment) -> dict[str, str]:
 def _transfers(experiment: Experiment) -> bool:
     """Tells whether the relations may be estimated by adapting, as the experiment's `adaptation` says."""
     searched = any(lies_in(key, "graph.estimator") for key in experiment.search)
-    return searched or isinstance(estimate_behind(experiment.graph.estimator), TransferEstimator)
+    return searched or isinstance(estimate_behind(experiment.graph.estimator), TransferEstimatorSpec)
 
 
 def _candidates(experiment: Experiment, space: Space) -> Iterator[_Finding]:

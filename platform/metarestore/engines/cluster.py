@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.errors import UserError
 
 _REMEDY = "start one with `ray start --head`, or leave the address out"
@@ -27,7 +27,7 @@ _SOCKET_NAME = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_s
 """Bytes that Ray adds to its folder for the longest name of a socket."""
 
 
-def connect(spec: RaySpec) -> None:
+def connect(spec: RayEngineSpec) -> None:
     """Connects to the cluster of a specification, or starts a local one.
 
     Raises:
@@ -57,7 +57,7 @@ def connect(spec: RaySpec) -> None:
 
 
 @contextmanager
-def connected(spec: RaySpec) -> Iterator[None]:
+def connected(spec: RayEngineSpec) -> Iterator[None]:
     """Connects to the cluster of a specification, or starts a local one, unless the process is connected already.
 
     A connection that is made here ends with the context.
@@ -115,7 +115,7 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _local_slots(spec: RaySpec) -> int:
+def _local_slots(spec: RayEngineSpec) -> int:
     """Returns the CPU slots of a local cluster: as many as are asked for, since tests run 3 workers on 2 cores."""
     cores = os.cpu_count() or 1
     wanted = 0 if spec.workers == "auto" else math.ceil(spec.workers * spec.cpus_per_worker)
@@ -158,19 +158,19 @@ def open_places(nodes: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mappin
     return nodes if group is None else {str(i): bundle for i, bundle in enumerate(group.bundle_specs)}
 
 
-def room(spec: RaySpec, places: Mapping[str, Mapping[str, float]]) -> int:
+def room(spec: RayEngineSpec, places: Mapping[str, Mapping[str, float]]) -> int:
     """Counts the workers that machines, or bundles, have room for; a worker cannot span two of them.
 
-    >>> room(RaySpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
+    >>> room(RayEngineSpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
     3
-    >>> quarters = RaySpec(kind="ray", cpus_per_worker=0.5, gpus_per_worker=0.25)
+    >>> quarters = RayEngineSpec(kind="ray", cpus_per_worker=0.5, gpus_per_worker=0.25)
     >>> room(quarters, {"a": {"CPU": 8, "GPU": 1}, "b": {"CPU": 8}})
     4
     """
     return sum(_room_of_one(spec, resources) for resources in places.values())
 
 
-def _room_of_one(spec: RaySpec, resources: Mapping[str, float]) -> int:
+def _room_of_one(spec: RayEngineSpec, resources: Mapping[str, float]) -> int:
     # Shares like 0.1 are not exact, so 1 / 0.1 may come out as 9.999.
     places = math.floor(resources.get("CPU", 0) / spec.cpus_per_worker + 1e-6)
     if spec.gpus_per_worker:
@@ -178,7 +178,7 @@ def _room_of_one(spec: RaySpec, resources: Mapping[str, float]) -> int:
     return places
 
 
-def worker_count(spec: RaySpec) -> int:
+def worker_count(spec: RayEngineSpec) -> int:
     """Returns how many workers to start.
 
     Raises:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.reduction import Reduced, Weigh, reduced
 from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
@@ -38,6 +40,12 @@ class LocalEngine:
         """Opens a workspace for the study."""
         prepare_process()
         return LocalSession(Workspace(study))
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs one after the other."""
+        prepare_process()
+        for position, job in enumerate(jobs):
+            receive(position, job.run(torch.device("cpu")))
 
     def describe(self) -> str:
         """Says what computes."""

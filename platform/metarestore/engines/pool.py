@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
 from metarestore.engines.worker import Whereabouts, Worker
 from metarestore.errors import UserError
@@ -49,7 +49,7 @@ class Pool:
             again elsewhere if there is room.
     """
 
-    def __init__(self, spec: RaySpec) -> None:
+    def __init__(self, spec: RayEngineSpec) -> None:
         self._spec = spec
         self.up: list[Member] = []
         self.coming: dict[ray.ObjectRef[Whereabouts], Member] = {}
@@ -135,7 +135,7 @@ class Pool:
             self.coming[actor.where.remote()] = Member(actor, self._started)
 
 
-def _strategy(spec: RaySpec) -> str | None:
+def _strategy(spec: RayEngineSpec) -> str | None:
     """Returns how Ray places actors; any strategy that is named would take them out of what is reserved for them."""
     if reserved() is not None:
         return None

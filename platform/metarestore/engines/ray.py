@@ -13,9 +13,10 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.heartbeat import Heartbeat
 from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
@@ -138,7 +139,7 @@ class RayEngine:
         UserError: No cluster answers at the address, or it has no room for one worker.
     """
 
-    def __init__(self, spec: RaySpec, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, spec: RayEngineSpec, tell: Callable[[str], None] = lambda line: None) -> None:
         self.heartbeat = Heartbeat(tell)
         self.pool = Pool(spec)
         self.reduction = spec.reduction
@@ -161,6 +162,20 @@ class RayEngine:
         # What the driver itself computes, it computes as the workers do, and it leaves them the cores.
         prepare_process()
         return RaySession(self, study.key, pickle.dumps(study))
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs on whichever actor is free; a job whose actor dies is run again.
+
+        Raises:
+            UserError: No actor is left.
+        """
+        kind = type(jobs[0]).__name__ if jobs else ""
+
+        def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
+            reference: ray.ObjectRef[Any] = worker.actor.run_alone.remote(jobs[position])
+            return reference
+
+        Call(self.pool, send, len(jobs), kind, self.heartbeat, receive).results()
 
     def describe(self) -> str:
         """Says what computes."""

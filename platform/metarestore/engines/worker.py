@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarestore import notices
+from metarestore.engines.engine import LoneJob
 from metarestore.learners.gradients import TaskFigures, TaskGradients
 from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
@@ -77,6 +78,11 @@ class Worker:
     def run(self, job: Job, shared: Shared) -> Any:
         """Runs one job."""
         return self._result(job, shared)
+
+    @ray.method(max_task_retries=0)
+    def run_alone(self, job: LoneJob) -> Any:
+        """Runs one job that needs no study."""
+        return job.run(torch.device(self._device))
 
     @ray.method(num_returns=2, max_task_retries=0)
     def keep(self, job: Job, shared: Shared) -> tuple[TaskFigures, TaskGradients]:

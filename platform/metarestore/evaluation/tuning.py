@@ -50,6 +50,11 @@ class TrialResult:
         """Whether the last measurement is that of a network that restores nothing."""
         return bool(self.history) and self.metric <= FLOOR
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it has a metric that can be compared: it neither failed nor diverged."""
+        return bool(self.history) and not self.diverged and self.state != "failed"
+
     def at(self, step: int) -> float:
         """Returns the measurement of a step, in dB; NaN where there is none."""
         return dict(self.history).get(step, float("nan"))
@@ -82,6 +87,7 @@ class SweepResult:
         trials: All trials but the lost ones, by number.
         changing: Whether values changed in the middle of trials.
         seconds: Wall time.
+        notes: What a reader has to know of the pairs and shots.
     """
 
     name: str
@@ -91,6 +97,7 @@ class SweepResult:
     trials: tuple[TrialResult, ...]
     changing: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def ranked(self) -> tuple[TrialResult, ...]:
@@ -98,7 +105,7 @@ class SweepResult:
 
         Neither those that failed nor those that diverged are among them.
         """
-        measured = [t for t in self.trials if t.history and not t.diverged and t.state != "failed"]
+        measured = [trial for trial in self.trials if trial.ranks]
         furthest = max((trial.step for trial in measured), default=0)
         return tuple(sorted(measured, key=lambda trial: (trial.step < furthest, -trial.metric, trial.number)))
 
@@ -120,6 +127,7 @@ class SweepResult:
             "metric": self.metric,
             "best": self.best.to_json() if self.best else None,
             "trials": [trial.to_json() for trial in self.trials],
+            "notes": list(self.notes),
             "seconds": self.seconds,
         }
 

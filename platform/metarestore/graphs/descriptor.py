@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import DescriptorEstimator
+from metarestore.config.estimators import DescriptorEstimatorSpec
 from metarestore.errors import UserError
 from metarestore.graphs.compare import compare
 from metarestore.graphs.relations import Relations
@@ -77,7 +77,7 @@ class DescriptorJob:
         return np.stack(rows)
 
 
-def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimator) -> Relations:
+def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimatorSpec) -> Relations:
     """Relates the target to every auxiliary distribution by their descriptors; trains nothing.
 
     Raises:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from metarestore.config.document import read_document, validate
+from metarestore.config.document import project_root, read_document, validate
 from metarestore.config.file_names import yaml_files
 from metarestore.config.graph import GraphSpec
 from metarestore.config.pattern import matching
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.project.task_files import read_task
+from metarestore.project.task_files import read_task_file
 from metarestore.tasks.spec import DistributionSpec, Scale
 
 
@@ -81,8 +81,20 @@ class Project:
             UserError: The file or something that it names is missing, it is invalid, or it is not for this scale.
         """
         if (name, scale) not in self._tasks:
-            self._tasks[name, scale] = read_task(self.path("tasks", name, key), scale)
+            self._tasks[name, scale] = self.with_kernels(read_task_file(self.path("tasks", name, key), scale))
         return self._tasks[name, scale]
+
+    def with_kernels(self, spec: DistributionSpec) -> DistributionSpec:
+        """Resolves the kernels that a distribution leaves open: estimates them, or takes them from other task files.
+
+        Raises:
+            UserError: A photograph, a file or a task file that it names cannot be used.
+        """
+        if not spec.unresolved:
+            return spec
+        from metarestore.zero_shot.kernel_source import Kernels
+
+        return spec.resolved(Kernels(lambda name, key, scale: read_task_file(self.path("tasks", name, key), scale)))
 
     def protocol(self, name: str, scale: Scale) -> DistributionSpec:
         """Reads a task file that is an evaluation protocol.
@@ -144,6 +156,19 @@ class Project:
         _require_usable(graph, target, specs)
         _require_edges(graph, specs)
         return specs
+
+
+def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
+    """Reads a task file and resolves the kernels that it leaves open; relative paths start at its project's folder.
+
+    Args:
+        path: The file.
+        scale: Scale at which the distribution is needed; by default that of its file.
+
+    Raises:
+        UserError: The file or something that it names is missing, it is invalid, or it is not for this scale.
+    """
+    return Project(project_root(path)).with_kernels(read_task_file(path, scale))
 
 
 def _require_usable(graph: GraphSpec, target: DistributionSpec, specs: Mapping[str, DistributionSpec]) -> None:

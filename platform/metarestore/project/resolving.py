@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metarestore.config.document import followed
 from metarestore.config.estimators import estimate_behind, measure, takes_prior
-from metarestore.config.experiment import Experiment, FolderData
+from metarestore.config.experiment import Experiment, FolderDataSpec
 from metarestore.config.file_names import full_path
 from metarestore.config.network_path import with_network_paths
 from metarestore.config.suggest import did_you_mean
@@ -104,7 +104,7 @@ def _network(given: Path, root: Path, key: str) -> Path:
 
 def _images(experiment: Experiment, root: Path) -> dict[Split, ImageSource]:
     splits: tuple[Split, ...] = ("train", "validation", "test")
-    if not isinstance(experiment.data, FolderData):
+    if not isinstance(experiment.data, FolderDataSpec):
         return {split: ImageSource.embedded(split) for split in splits}
     folders = {split: getattr(experiment.data, split) for split in splits}
     named: dict[Split, Path] = {split: followed(full_path(root, folder)) for split, folder in folders.items() if folder}

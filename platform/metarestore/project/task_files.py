@@ -1,4 +1,4 @@
-"""Reading task files."""
+"""Reading task files as they are written; `names.read_task` also resolves the kernels that they leave open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASK_FILE: TypeAdapter[DistributionSpec] = TypeAdapter(TaskSpec)
 """What a task file may contain: any registered kind of task."""
 
 
-def read_task(path: Path, scale: Scale | None = None) -> DistributionSpec:
+def read_task_file(path: Path, scale: Scale | None = None) -> DistributionSpec:
     """Reads a task file; relative paths in it start at its project's folder and become absolute.
 
     Args:

@@ -36,7 +36,7 @@ from metarestore.reports.study.html import write_report
 from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.reports.study.table import markdown_table, statements
 from metarestore.revision import revision
-from metarestore.tasks.fitted_on import fitted_on_test_pairs
+from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store, ended
 from metarestore.tracking_records import NORMS, NOTE, flattened
 from metarestore.training.interrupt import Interrupted
@@ -140,8 +140,6 @@ def run_study(
     workspaces = {arm: Workspace(study) for arm, study in studies.items()}
     for workspace in workspaces.values():
         workspace.open_all()
-    for line in fitted_on_test_pairs((study.auxiliary, study.target) for study in studies.values()):
-        display.warning(line)
     whole = resolve(experiment, root)
     places = {arm: out / "arms" / arm if arms else out for arm in studies}
     if resume:
@@ -151,7 +149,8 @@ def run_study(
             require_continuable(places[arm], study, restated=restated)
     folder = _noted(RunFolder(out, whole, resume=resume, trained=not arms, restated=restated), root)
     baseline = next(iter(workspaces.values()))
-    notes = tuple(dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
+    warnings = pair_warnings((study.auxiliary, study.target) for study in studies.values())
+    notes = (*warnings, *dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
     for note in notes:
         display.warning(note)
     results = [bicubic_result(baseline)]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarestore.config.graph import Weights
+from metarestore.config.graph import WeightsSpec
 from metarestore.engines.engine import Session
 from metarestore.graphs.relations import Relations
 from metarestore.learners.gradients import TaskFigures
@@ -45,7 +45,7 @@ class Plan:
 
     steps: int
     sampler: TaskSampler
-    weights: Weights
+    weights: WeightsSpec
     relate: Callable[[int, torch.Tensor, Relations | None], Relations] | None
     refresh: int | None
     validate: tuple[str, ...]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.config.graph import Weights
+from metarestore.config.graph import WeightsSpec
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balancing, effective_tasks, relation_weights, relative_to_largest
@@ -34,7 +34,7 @@ class StepWeights:
     """
 
     values: Floats
-    spec: Weights
+    spec: WeightsSpec
     shots: bool
     norms: Sequence[float]
 
@@ -91,7 +91,7 @@ class StepWeights:
         return np.append(factors, 1.0) if self.shots else factors
 
 
-def distribution_weights(relations: Relations | None, spec: Weights, count: int, step: int, steps: int) -> Floats:
+def distribution_weights(relations: Relations | None, spec: WeightsSpec, count: int, step: int, steps: int) -> Floats:
     """Returns the weights of `count` distributions at a step, mean 1; all are 1 if there are no relations."""
     return np.ones(count) if relations is None else relation_weights(relations, spec, step, steps)
 

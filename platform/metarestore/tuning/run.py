@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray import tune
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import Experiment, RayEngine
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown
@@ -27,9 +28,10 @@ from metarestore.evaluation.tuning import SweepResult, TrialResult
 from metarestore.project import resolve
 from metarestore.reports.tuning.report import publish_sweep
 from metarestore.revision import revision
+from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store
 from metarestore.tracking_records import NOTE
-from metarestore.training.identity import portable
+from metarestore.training.identity import portable, sweep_contents
 from metarestore.training.interrupt import Interrupted
 from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import Record, open_record
@@ -67,14 +69,16 @@ def run_sweep(
     out = out.absolute()
     root = root.absolute()
     record = open_record(out, experiment, resume=resume, root=root)
-    require_searchable(experiment, root)
-    for note in Workspace(resolve(experiment, root)).notes():
+    opened = require_searchable(experiment, root)
+    record.require_contents(sweep_contents([workspace.study for workspace in opened]))
+    notes = _notes(opened)
+    for note in notes:
         say(note, style="yellow")
     commit = revision(root, Path.cwd())
     record.git = record.git or (commit.to_json() if commit else None)
     _make(out)
     _set_up_tune()
-    with connected(RayEngine(kind="ray", address=getattr(experiment.engine, "address", None))):
+    with connected(RayEngineSpec(kind="ray", address=getattr(experiment.engine, "address", None))):
         room = _room(experiment)
         record.save()
         written = portable(experiment.model_dump(mode="json", by_alias=True), root)
@@ -90,15 +94,18 @@ def run_sweep(
             record.save()
             if any(trial.state == "running" for trial in record.trials.values()):
                 raise Interrupted(max(trial.step for trial in record.trials.values()))
-            result = sweep_result(experiment, record, name)
+            result = replace(sweep_result(experiment, record, name), notes=notes)
             _publish(result, experiment, out, parent, command)
     return result
 
 
-def require_searchable(experiment: Experiment, root: Path) -> None:
+def require_searchable(experiment: Experiment, root: Path) -> list[Workspace]:
     """Finds what cannot be searched before anything is written.
 
     Tried are both ends of every range, every choice, and all that the trials start with, as far as it is known.
+
+    Returns:
+        One workspace for each set of distributions and photographs that trials may open.
 
     Raises:
         UserError: There is no search, or a value of it does not fit the tasks, the photographs or the network.
@@ -109,9 +116,10 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
     space = Space(experiment.search)
     problems: list[str] = []
     seen: set[str] = set()
+    workspaces: list[Workspace] = []
     for draw in (*(draw for _, draw in candidates(space)), *(draws(experiment) or ())):
         try:
-            _open(space.experiment(experiment, draw), root, seen)
+            workspaces += _open(space.experiment(experiment, draw), root, seen)
         except UserError as error:
             values = space.values(draw).items()
             opened = ", ".join(f"{key} = {shown(value)}" for key, value in values if _is_opened(key))
@@ -119,21 +127,29 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
             problems += [f"{place}{problem}" for problem in error.problems]
     if problems:
         raise UserError(list(dict.fromkeys(problems)))
+    return workspaces
 
 
-def _open(experiment: Experiment, root: Path, seen: set[str]) -> None:
+def _open(experiment: Experiment, root: Path, seen: set[str]) -> list[Workspace]:
     """Looks up and opens what an experiment names, as a trial would, unless an equal one was `seen`."""
     data = experiment.model_dump(mode="json")
     named, built = (repr([inside(data, "", key) for key in keys]) for keys in (_NAMED, _BUILT))
     known = named in seen
     if known and built in seen:
-        return
+        return []
     seen |= {named, built}
     workspace = Workspace(resolve(experiment, root))
     if known:
         workspace.initial()
-    else:
-        workspace.open_all()
+        return []
+    workspace.open_all()
+    return [workspace]
+
+
+def _notes(opened: Sequence[Workspace]) -> tuple[str, ...]:
+    """Says what is doubtful about the pairs and shots that trials may open."""
+    warnings = pair_warnings((workspace.study.auxiliary, workspace.study.target) for workspace in opened)
+    return tuple(dict.fromkeys([*warnings, *(note for workspace in opened for note in workspace.notes())]))
 
 
 def _is_opened(key: str) -> bool:
@@ -292,11 +308,11 @@ def _parent(store: Store, record: Record, name: str, experiment: Experiment) -> 
 
 @contextmanager
 def _closed(store: Store, parent: Run, out: Path, metric: str) -> Iterator[None]:
-    """Ends the parent run rightly, and whatever trial is still open under it."""
+    """Ends the parent run rightly, and whatever trial is still open under it; one that measured nothing has failed."""
     status = "FAILED"
     try:
         yield
-        status = "FINISHED"
+        status = "FINISHED" if any(trial.ranks for trial in Record.load(out).trials.values()) else "FAILED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from metarestore.config.experiment import Experiment, LocalEngine, RayEngine
+from metarestore.config.experiment import Experiment, LocalEngineSpec, RayEngineSpec
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.engines.build import build_engine
@@ -56,12 +56,12 @@ class TrialPlan:
         # The settings travel with the trial, for its metric; its search does not.
         return drawn.model_copy(update={"training": training, "engine": self._engine(), "tuning": tuning})
 
-    def _engine(self) -> LocalEngine | RayEngine:
+    def _engine(self) -> LocalEngineSpec | RayEngineSpec:
         """Returns the engine inside a trial; its workers start in what Ray reserved for the trial."""
         tuning = self.experiment.tuning
         if tuning.workers_per_trial == 1 and not tuning.gpus_per_worker:
-            return LocalEngine(kind="local")
-        return RayEngine(
+            return LocalEngineSpec(kind="local")
+        return RayEngineSpec(
             kind="ray",
             workers=tuning.workers_per_trial,
             cpus_per_worker=tuning.cpus_per_worker,

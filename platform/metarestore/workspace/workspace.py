@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind
+from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
 from metarestore.config.experiment import Experiment
 from metarestore.learners.build import build_learner
 from metarestore.learners.describer import open_describer
@@ -142,18 +142,15 @@ class Workspace:
         """Opens every distribution and builds the target, to find mistakes before anything is written.
 
         Raises:
-            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, LR of a pair does
-                not show what HR shows, the learner or `training.init` does not fit the network, or the graph's
-                estimator cannot describe by its network.
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
+                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
         """
         self.initial()
-        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimator):
+        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimatorSpec):
             _ = self.describer
         for name in self.study.auxiliary:
             self.auxiliary(name)
         _ = self.target_task
-        for spec in (*self.study.auxiliary.values(), self.study.target):
-            spec.require_plausible()
 
     @cached_property
     def target(self) -> FewShotTarget:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from metarestore.config.experiment import Training
+from metarestore.config.experiment import TrainingSpec
 from metarestore.training.log import LogRow, Observer
 
 _MEMORY = 0.95
@@ -63,7 +63,7 @@ class TimeLeft:
         clock: Returns seconds.
     """
 
-    def __init__(self, trainings: Mapping[str, Training], clock: Any = time.monotonic) -> None:
+    def __init__(self, trainings: Mapping[str, TrainingSpec], clock: Any = time.monotonic) -> None:
         self._tasks = {name: training.steps * training.tasks_per_step for name, training in trainings.items()}
         self._clock = clock
         self._begun: float | None = None
@@ -132,12 +132,12 @@ class TrainingDisplay(Observer):
     def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
-    def plan(self, trainings: Mapping[str, Training]) -> None:
+    def plan(self, trainings: Mapping[str, TrainingSpec]) -> None:
         """Is told all arms that will be trained, in their order."""
         self._order = list(trainings)
         self._left = TimeLeft(trainings)
 
-    def start(self, name: str, training: Training) -> None:
+    def start(self, name: str, training: TrainingSpec) -> None:
         """Begins an arm."""
         if name not in self._order:
             self.plan({name: training})

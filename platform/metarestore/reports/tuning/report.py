@@ -100,7 +100,9 @@ def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, comman
     found = importance(sweep)
     data = sweep.to_json() | {"importance": vars(found) if found else None}
     write_json(out / "results.json", data)
-    parts = (markdown_code(command), sweep_summary(sweep), sweep_markdown(sweep) + importance_note(sweep, found))
+    notes = ["".join(f"- {markdown_text(note)}\n" for note in sweep.notes)] if sweep.notes else []
+    table = sweep_markdown(sweep) + importance_note(sweep, found)
+    parts = (markdown_code(command), sweep_summary(sweep), *notes, table)
     text = "\n\n".join(parts) + "\n"
     write_atomically(out / "results.md", text.encode())
     write_atomically(out / "report.html", render_sweep(sweep, configuration_yaml, command).encode())
