@@ -15,7 +15,7 @@ from metarestore.config.base import Strict
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations import DegradationDraw, replay
-from metarestore.degradations.base import Drawn, misplaced
+from metarestore.degradations.base import Drawn, Parameter, error_at
 from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate
 from metarestore.degradations.kernels import Kernel
 from metarestore.errors import UserError
@@ -95,7 +95,7 @@ class SingleImageSpec(DistributionSpec):
         if isinstance(self.kernel, KernelChoice) and self.kernel.weights is not None:
             side = len(self.kernel.weights)
             if (side - self.scale) % 2:
-                raise misplaced(f"a kernel of {side}x{side} has no centre at scale {self.scale}", "kernel", "weights")
+                raise error_at(f"a kernel of {side}x{side} has no centre at scale {self.scale}", "kernel", "weights")
         return self
 
     @property
@@ -137,14 +137,14 @@ class SingleImageSpec(DistributionSpec):
     def degradation(self) -> Drawn:
         """Returns the degradation, which is that of every task."""
         kernel = self.matrix
-        blur = {
+        blur: dict[str, Parameter] = {
             "file": "",
             "index": 0,
             "digest": self.kernel_hash,
             "rows": len(kernel),
             "kernel": list(map(float, kernel.ravel())),
         }
-        shrink = {"method": "nearest", "antialias": True, "scale": self.scale}
+        shrink: dict[str, Parameter] = {"method": "nearest", "antialias": True, "scale": self.scale}
         steps = [DegradationDraw("kernel_file", (0,), blur), DegradationDraw("downsample", (1,), shrink)]
         if self.noise:
             steps.append(DegradationDraw("gaussian_noise", (2,), {"sigma": self.noise, "correlation": 0.0}))
@@ -170,7 +170,7 @@ class SingleImageSpec(DistributionSpec):
             PydanticCustomError: It is for another; it is a `ValueError`, and `at` says where.
         """
         if scale != self.scale:
-            raise misplaced(f"the kernel is for scale {self.scale}, not for {scale}; write a task file for it", "scale")
+            raise error_at(f"the kernel is for scale {self.scale}, not for {scale}; write a task file for it", "scale")
         return self
 
     def rooted(self, root: Path) -> Self:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -179,7 +179,8 @@ def _like(pixels: Levels, restored: Tensor, scale: int) -> Levels:
     if planes.shape[2] in (2, 4):
         opacity = to_image(planes[..., -1:].repeat(3, axis=2))[:, :1]
         colours = torch.cat([colours, bicubic_upsample(opacity, scale)[0].clamp(0, 1)])
-    values = (colours * _PEAKS[pixels.dtype.name]).round().permute(1, 2, 0).numpy().astype(pixels.dtype)
+    levels = (colours * _PEAKS[pixels.dtype.name]).round().permute(1, 2, 0).numpy()
+    values = cast("Levels", levels.astype(pixels.dtype))
     found: Levels = values[..., 0] if pixels.ndim == 2 else values
     return found
 

@@ -37,7 +37,7 @@ def restoration_sheet(before: Pixels, after: Pixels, kernel: Kernel, title: str,
         title: What stands above.
         note: What stands below the kernel.
     """
-    enlarged = cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    enlarged: Pixels = np.asarray(cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     figure = pixel_figure(3 * _TILE + 4 * _GAP, _TOP + _TILE + _NOTES + 16)
     place_text(figure, title, _GAP, 10, size=10, bold=True)
     notes = ("enlarged bicubically", "restored from itself", note)
