@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import ray
-from metarestore.reports.progress import TrainingDisplay
 from mlflow.tracking._tracking_service import utils as service
 
 from metarestore.ablation.run import _Driver
+from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.tasks.photographs import read_image, write_image
 from metarestore.tuning.callback import SweepCallback
 
