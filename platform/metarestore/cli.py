@@ -167,18 +167,18 @@ def tune(
     require_searchable_names(checked, root)
 
     from metarestore.evaluation.results import write_json
-    from metarestore.reports.tuning_report import sweep_summary, sweep_table, unmeasured_sweep
-    from metarestore.tuning.sweep import run_sweep
+    from metarestore.reports.tuning_report import trial_table, tuning_summary, unmeasured_trials
+    from metarestore.tuning.sweep import run_tuning
 
     with _going_on(folder):
-        result = run_sweep(checked, root, folder, name=experiment.stem, command=_command(), resume=resume)
-    console.print(sweep_table(result))
-    say(sweep_summary(result))
+        result = run_tuning(checked, root, folder, name=experiment.stem, command=_command(), resume=resume)
+    console.print(trial_table(result))
+    say(tuning_summary(result))
     if json_file is not None:
         write_json(json_file, result.to_json())
     _say_where(folder, root)
     if result.best is None:
-        raise UserError(unmeasured_sweep(result))
+        raise UserError(unmeasured_trials(result))
     say(f"{'Best:':<12}{command_line('metarestore', 'train', folder / 'best.yaml')}")
 
 
@@ -211,13 +211,13 @@ def ablate(
     reference_arm(checked, against)
     resolve_cells(checked, root)
 
-    from metarestore.ablation.run import run_grid
+    from metarestore.ablation.run import run_ablation
     from metarestore.evaluation.results import write_json
-    from metarestore.reports.grid_progress import GridDisplay
-    from metarestore.reports.grid_report import grid_summary, group_table
+    from metarestore.reports.grid_progress import AblationDisplay
+    from metarestore.reports.grid_report import ablation_summary, group_table
 
-    with _going_on(folder), GridDisplay(console) as display:
-        result = run_grid(
+    with _going_on(folder), AblationDisplay(console) as display:
+        result = run_ablation(
             checked,
             root,
             folder,
@@ -230,7 +230,7 @@ def ablate(
         )
     for group in result.groups():
         console.print(group_table(result, group), end="\n\n")
-    say(grid_summary(result))
+    say(ablation_summary(result))
     for note in result.notes:
         say(f"- {note}")
     if json_file is not None:

@@ -21,7 +21,7 @@ from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
-from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
 from metarestore.learners.workspace import Study, Workspace
 
 Studies = Callable[..., Study]
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 def found(*gradients: float) -> TaskGradients:
     """Returns gradients of one parameter, whose losses are the gradients again."""
     values = np.asarray(gradients, np.float32)
-    return TaskGradients(values[:, None], TaskFigures(values, values, np.abs(values)))
+    return TaskGradients(values[:, None], TaskMetrics(values, values, np.abs(values)))
 
 
 @pytest.mark.parametrize("count", range(1, 18))

@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
-from metarestore.models.kdsr import KDSR, SIZES, Estimator
+from metarestore.models.kdsr import KDSR, SIZES
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
 
@@ -84,7 +84,7 @@ def test_another_scale_is_refused() -> None:
 def test_the_page_tells_the_sizes() -> None:
     page = (Path(__file__).parents[2] / "docs/kdsr.md").read_text()
     for name, size in SIZES.items():
-        assert f"| `{name}` | {size.features} | {size.blocks} | {size.estimator_blocks} |" in page
+        assert f"| `{name}` | {size.features} | {size.blocks} | {size.encoder_blocks} |" in page
 
 
 # Dynamic convolution -------------------------------------------------------------------------------------------------
@@ -362,6 +362,7 @@ def test_embeddings_start_blind_to_brightness(estimator: str) -> None:
     network, lr, hr = tiny(2, estimator), uniform(1, 3, 9, 9), uniform(1, 3, 18, 18)
     even = torch.tensor([0.1, 0.2, 0.3])[:, None, None]  # of any colour
     maps = [
-        network.estimator.body[0](network.seen(x, y))[..., 1:-1, 1:-1] for x, y in ((lr, hr), (lr + even, hr + even))
+        network.estimator.body[0](network.encoder_input(x, y))[..., 1:-1, 1:-1]
+        for x, y in ((lr, hr), (lr + even, hr + even))
     ]
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-7)

@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from metarestore.config.experiment import RayEngine as RaySpec
 from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
-from metarestore.engines.worker import Whereabouts, Worker
+from metarestore.engines.worker import Worker, WorkerLocation
 from metarestore.errors import UserError
 
 START_SECONDS = 120
@@ -52,7 +52,7 @@ class Pool:
     def __init__(self, spec: RaySpec) -> None:
         self._spec = spec
         self.up: list[Member] = []
-        self.coming: dict[ray.ObjectRef[Whereabouts], Member] = {}
+        self.coming: dict[ray.ObjectRef[WorkerLocation], Member] = {}
         self._started = 0
         self._room = 0
         self._read_at = 0.0
@@ -76,7 +76,7 @@ class Pool:
         for reference in waiting:
             self.arrived(reference)
 
-    def arrived(self, reference: ray.ObjectRef[Whereabouts]) -> Member | None:
+    def arrived(self, reference: ray.ObjectRef[WorkerLocation]) -> Member | None:
         """Takes up an actor that has answered; returns None if it is lost for good."""
         member = self.coming.pop(reference)
         try:
@@ -94,7 +94,7 @@ class Pool:
     def ask(self, member: Member) -> None:
         """Waits for an actor that does not answer at present; it counts again once it does."""
         self.up.remove(member)
-        self.coming[member.actor.where.remote()] = member
+        self.coming[member.actor.location.remote()] = member
 
     def reread(self) -> list[Member]:
         """Looks at the cluster, not too often: fills machines that joined, returns actors whose machine is gone."""
@@ -132,7 +132,7 @@ class Pool:
         for _ in range(count):
             self._started += 1
             actor = actor_class.remote("cuda" if spec.gpus_per_worker else "cpu", spec.gpus_per_worker)
-            self.coming[actor.where.remote()] = Member(actor, self._started)
+            self.coming[actor.location.remote()] = Member(actor, self._started)
 
 
 def _strategy(spec: RaySpec) -> str | None:

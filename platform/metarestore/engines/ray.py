@@ -21,7 +21,7 @@ from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
-from metarestore.learners.gradients import TaskFigures, joined
+from metarestore.learners.gradients import TaskMetrics, joined
 from metarestore.learners.process import prepare_process
 from metarestore.learners.study import Study
 from metarestore.learners.workspace import Job
@@ -102,12 +102,12 @@ class RaySession:
         kept: dict[int, Summand] = {}
 
         def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
-            told: ray.ObjectRef[TaskFigures]
+            told: ray.ObjectRef[TaskMetrics]
             told, gradients = worker.actor.keep.remote(jobs[position], shared)
             kept[position] = Summand(worker, gradients)
             return told
 
-        figures: list[TaskFigures] = self._call(send, jobs)
+        figures: list[TaskMetrics] = self._call(send, jobs)
         whole = joined(figures)
         factors = split(weigh(whole), figures)
         members = {summand.worker for summand in kept.values()}
@@ -169,7 +169,7 @@ class RayEngine:
 
     def process_ids(self) -> list[int]:
         """Returns the process ids of the actors."""
-        return [found.process for found in ray.get([actor.where.remote() for actor in self.workers])]
+        return [found.process for found in ray.get([actor.location.remote() for actor in self.workers])]
 
     def close(self) -> None:
         """Ends the actors, and the cluster if it was started here."""

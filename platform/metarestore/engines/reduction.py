@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.learners.gradients import TaskFigures, TaskGradients, joined
+from metarestore.learners.gradients import TaskGradients, TaskMetrics, joined
 
-Weigh = Callable[[TaskFigures], NDArray[np.float32]]
+Weigh = Callable[[TaskMetrics], NDArray[np.float32]]
 """Turns the figures of all T tasks of a step into the factor of each task's gradient, (T,)."""
 
 _Part = TypeVar("_Part")
@@ -28,7 +28,7 @@ class Reduced(NamedTuple):
         gradient: Σ factorᵢ·gᵢ, (P,), float32.
     """
 
-    figures: TaskFigures
+    figures: TaskMetrics
     gradient: NDArray[np.float32]
 
 
@@ -40,7 +40,7 @@ def reduced(shards: Sequence[TaskGradients], weigh: Weigh) -> Reduced:
     return Reduced(figures, tree_sum(parts, np.add))
 
 
-def split(factors: NDArray[np.float32], figures: Sequence[TaskFigures]) -> list[NDArray[np.float32]]:
+def split(factors: NDArray[np.float32], figures: Sequence[TaskMetrics]) -> list[NDArray[np.float32]]:
     """Cuts factors (T,) into those of each shard."""
     return np.split(factors, np.cumsum([len(shard.losses) for shard in figures])[:-1])
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarestore import notices
-from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
 from metarestore.learners.process import prepare_process
 from metarestore.learners.workspace import Job, Workspace
 
@@ -39,7 +39,7 @@ class Shared:
     flat: NDArray[np.float32]
 
 
-class Whereabouts(NamedTuple):
+class WorkerLocation(NamedTuple):
     """Where an actor runs."""
 
     process: int
@@ -66,11 +66,11 @@ class Worker:
         self._device = device
         self._workspaces: dict[str, Workspace] = {}
 
-    def where(self) -> Whereabouts:
+    def where(self) -> WorkerLocation:
         """Returns where the actor runs, once it is up."""
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         context = ray.get_runtime_context()
-        return Whereabouts(os.getpid(), context.get_node_id(), address)
+        return WorkerLocation(os.getpid(), context.get_node_id(), address)
 
     @ray.method(max_task_retries=0)
     def run(self, job: Job, shared: Shared) -> Any:
@@ -78,7 +78,7 @@ class Worker:
         return self._result(job, shared)
 
     @ray.method(num_returns=2, max_task_retries=0)
-    def keep(self, job: Job, shared: Shared) -> tuple[TaskFigures, TaskGradients]:
+    def keep(self, job: Job, shared: Shared) -> tuple[TaskMetrics, TaskGradients]:
         """Runs one job that returns task gradients; as two results, so that the gradients stay where they are."""
         found: TaskGradients = self._result(job, shared)
         return found.figures, found

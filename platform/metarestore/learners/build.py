@@ -21,7 +21,7 @@ from metarestore.config.learner import (
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.learners.distill import DistillLearner
-from metarestore.learners.embedding import EmbeddingLearner, describing
+from metarestore.learners.embedding import EmbeddingLearner, require_encoder
 from metarestore.learners.feature_distillation import ImitationLearner, StudentLearner
 from metarestore.learners.learner import Learner, MAMLLearner, Precision, PretrainLearner
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
@@ -29,7 +29,7 @@ from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 
 def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> Learner:
     if spec.contrast is not None:
-        return EmbeddingLearner(spec, describing(model), precision)
+        return EmbeddingLearner(spec, require_encoder(model), precision)
     if spec.distillation is not None:
         return StudentLearner.build(spec, model, precision)
     return (PretrainLearner if spec.imitation is None else ImitationLearner)(spec, model, precision)

@@ -15,7 +15,7 @@ from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import Learner, Metrics, Precision, all_patches, each, squared_errors
 from metarestore.learners.precision import Bfloat16
-from metarestore.models.kdsr import KDSR, Embeddings, Estimator
+from metarestore.models.kdsr import KDSR, Embeddings
 from metarestore.models.parameters import Params
 from metarestore.tasks.task import Task
 
@@ -53,7 +53,7 @@ class EmbeddingLearner(Learner):
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the losses of support and query together."""
         lr, hr = all_patches(tasks)
-        said = each(self._describe, params, self.model.seen(lr, hr))
+        said = each(self._describe, params, self.model.encoder_input(lr, hr))
         terms = self.terms(said, lr, hr)
         losses = sum((weight * term for weight, term in terms.values()), start=lr.new_zeros(len(lr)))
         alone = step < self.spec.warmup_steps
@@ -93,7 +93,7 @@ class EmbeddingLearner(Learner):
         return Bfloat16() if self.precision == "bfloat16" else nullcontext()
 
 
-def describing(model: nn.Module) -> KDSR:
+def require_encoder(model: nn.Module) -> KDSR:
     """Returns the network if it has an estimator of the degradation.
 
     Raises:

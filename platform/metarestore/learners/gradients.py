@@ -18,7 +18,7 @@ from metarestore.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class TaskFigures:
+class TaskMetrics:
     """What is told of the gradients of T tasks: bytes, where the gradients are megabytes.
 
     Attributes:
@@ -46,14 +46,14 @@ class TaskGradients:
     """
 
     gradients: NDArray[np.float32]
-    figures: TaskFigures
+    figures: TaskMetrics
 
     @classmethod
     def of(cls, gradients: Tensor, metrics: Metrics) -> TaskGradients:
         """Takes gradients (T, P) and what goes with them from the device."""
         rows, loss, mse = (_numpy(tensor) for tensor in (gradients, metrics.loss, metrics.mse))
         terms = {name: _numpy(term) for name, term in metrics.terms.items()}
-        return cls(rows, TaskFigures(loss, mse, np.linalg.norm(rows, axis=1), terms=terms))
+        return cls(rows, TaskMetrics(loss, mse, np.linalg.norm(rows, axis=1), terms=terms))
 
     def sketch(self, size: int, length: int | None = None) -> TaskGradients:
         """Adds sketches of `size` entries, of the first `length` parameters: learned rates have another unit."""
@@ -72,10 +72,10 @@ def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return found
 
 
-def joined(parts: Sequence[TaskFigures]) -> TaskFigures:
+def joined(parts: Sequence[TaskMetrics]) -> TaskMetrics:
     """Joins the figures of consecutive tasks, in order."""
     sketches = [part.sketches for part in parts if part.sketches is not None]
-    return TaskFigures(
+    return TaskMetrics(
         np.concatenate([part.losses for part in parts]),
         np.concatenate([part.mse for part in parts]),
         np.concatenate([part.norms for part in parts]),

@@ -20,7 +20,7 @@ from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, s
 from metarestore.models.linear_tail import RADIUS, Layer, linear_tail
 from metarestore.models.network import Channels, Network, Restore
 
-EstimatorKind = Literal["student", "teacher", "none"]
+EncoderKind = Literal["student", "teacher", "none"]
 SizeName = Literal["tiny", "s", "m", "l"]
 EmbeddingOf = Literal["image", "task"]
 
@@ -37,12 +37,12 @@ class Size(NamedTuple):
     Attributes:
         features: Channels C.
         blocks: Blocks of the restorer.
-        estimator_blocks: Residual blocks of the estimator.
+        encoder_blocks: Residual blocks of the estimator.
     """
 
     features: int
     blocks: int
-    estimator_blocks: int
+    encoder_blocks: int
 
 
 SIZES: dict[SizeName, Size] = {
@@ -174,7 +174,7 @@ class KDSR(Network):
         self,
         scale: int,
         size: SizeName,
-        estimator: EstimatorKind,
+        estimator: EncoderKind,
         channels: Channels,
         embedding: EmbeddingOf,
     ) -> None:
@@ -185,7 +185,7 @@ class KDSR(Network):
         self.channels = channels
         self.size = size
         self.embedding_of = embedding
-        self.estimator_kind = estimator
+        self.encoder_kind = estimator
         self.privileged = estimator == "teacher"
         self.features, blocks, depth = SIZES[size]
         planes = 3 + 3 * scale**2 if self.privileged else 3
@@ -234,7 +234,7 @@ class KDSR(Network):
         """
         taken = super().started_from(other)
         own = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        if isinstance(other, KDSR) and self.estimator_kind == other.estimator_kind:
+        if isinstance(other, KDSR) and self.encoder_kind == other.encoder_kind:
             return taken
         return {name: taken[name] if name.startswith("restorer.") else value for name, value in own.items()}
 

@@ -70,7 +70,7 @@ def _draw_graph(figure: Figure | SubFigure, graph: Graph) -> None:
     places = {name: _on_circle(index, len(names), 1.0) for index, name in enumerate(names)}
     radius = 0.0 if len(targets) == 1 else _INNER
     places |= {name: _on_circle(index, len(targets), radius) for index, name in enumerate(targets)}
-    for a, b in kin(graph):
+    for a, b in related_pairs(graph):
         axes.plot(*zip(places[a], places[b], strict=True), color=_KIN, lw=1.6, zorder=1)
     colours = ["#444444"] if len(targets) == 1 else [PALETTE[2 + i % (len(PALETTE) - 2)] for i in range(len(targets))]
     for target, colour in zip(targets, colours, strict=True):
@@ -90,7 +90,7 @@ def _draw_graph(figure: Figure | SubFigure, graph: Graph) -> None:
     figure.suptitle("Relation graph of " + ", ".join(targets), fontsize=10, x=0.01, ha="left")
 
 
-def kin(graph: Graph) -> list[tuple[str, str]]:
+def related_pairs(graph: Graph) -> list[tuple[str, str]]:
     """Returns the pairs of auxiliary distributions whose relation is a standard deviation above the mean of all."""
     found: dict[tuple[str, str], list[float]] = {}
     for a, b, edge in graph.edges(data=True):
@@ -166,7 +166,7 @@ def _legend(graph: Graph, targets: Sequence[str]) -> list[Line2D]:
     handles += [Line2D([], [], color="#444444", lw=4 * _POINTS_PER_WEIGHT, label="gradient weight 4")]
     if any(weight < 1e-3 for target in targets for weight in weights_of(graph, target).values()):
         handles += [Line2D([], [], color=_UNUSED, lw=1.0, ls=":", label="gradient weight 0")]
-    if kin(graph):
+    if related_pairs(graph):
         handles += [Line2D([], [], color=_KIN, lw=1.6, label="kin among themselves")]
     return handles
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metarestore.evaluation.grid import ArmRow, GridResult, Group
+from metarestore.evaluation.grid import AblationResult, ArmRow, Group
 from metarestore.evaluation.statistics import Difference
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
 
@@ -17,27 +17,27 @@ _MOST = 3
 
 
 @house_style
-def grid_figure(grid: GridResult) -> Figure:
+def ablation_figure(ablation: AblationResult) -> Figure:
     """Draws the gain over bicubic of the arms of each group, sorted, with 95% intervals.
 
     The intervals are those of the difference to the reference: the bar is the bootstrap interval, the thin line the
     wider t interval, cut off where it leaves the panel.
     """
-    groups = grid.groups()
+    groups = ablation.groups()
     varying = [key for key, _ in groups[0].labels if len({dict(group.labels)[key] for group in groups}) > 1]
     last = len({dict(group.labels)[varying[-1]] for group in groups}) if varying else 1
     columns = last if last <= _MOST else min(_MOST, len(groups))
     rows = math.ceil(len(groups) / columns)
     height = 0.75 + 0.19 * max(len(group.rows) for group in groups) + 0.17 * max(len(varying) - 1, 0)
     # Long names must not take the room of what is drawn.
-    width = 2.2 + 0.07 * max(len(arm) for arm in grid.arms)
+    width = 2.2 + 0.07 * max(len(arm) for arm in ablation.arms)
     figure = Figure(figsize=(max(WIDTH, width * columns), height * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, group in zip(panels, groups, strict=False):
-        _draw(panel, grid, group)
+        _draw(panel, ablation, group)
         # A line for each, as a panel is narrower than all of them together.
-        title = "\n".join(f"{grid.names[key]} {dict(group.labels)[key]}" for key in varying)
-        panel.set_title(title or grid.name)
+        title = "\n".join(f"{ablation.names[key]} {dict(group.labels)[key]}" for key in varying)
+        panel.set_title(title or ablation.name)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
     for panel in panels[max(len(groups) - columns, 0) : len(groups)]:
@@ -45,12 +45,12 @@ def grid_figure(grid: GridResult) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
+def _draw(axes: Axes, ablation: AblationResult, group: Group) -> None:
     rows = sorted(group.rows, key=lambda row: row.gain.mean)
-    reference = next((row.gain.mean for row in rows if row.arm == grid.reference), None)
+    reference = next((row.gain.mean for row in rows if row.arm == ablation.reference), None)
     ends = [0.0]
     for place, row in enumerate(rows):
-        ends += _dot(axes, place, row, is_reference=row.arm == grid.reference)
+        ends += _dot(axes, place, row, is_reference=row.arm == ablation.reference)
     room = 0.06 * (max(ends) - min(ends)) + 1e-3
     axes.set_xlim(min(ends) - room, max(ends) + room)
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import Importance
-from metarestore.evaluation.sweep import SweepResult, TrialResult, columns, is_number
+from metarestore.evaluation.sweep import TrialResult, TuningResult, columns, is_number
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
 
 Floats = NDArray[np.float64]
@@ -22,31 +22,31 @@ _ABSENT = -0.12
 
 
 @house_style
-def trial_curves(sweep: SweepResult) -> Figure:
+def trial_curves(tuning: TuningResult) -> Figure:
     """Draws the metric of every trial over its steps; the best is thick, and a dot is where a trial was stopped."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for trial in reversed(sweep.ranked):
-        best = trial is sweep.best
+    for trial in reversed(tuning.ranked):
+        best = trial is tuning.best
         colour = PALETTE[1] if best else PALETTE[0]
         # A trial may have diverged and recovered; drawn, that would flatten all curves.
         steps, values = zip(*((step, value) for step, value in trial.history if value > FLOOR), strict=True)
         axes.plot(steps, values, color=colour, lw=2.4 if best else 1.0, alpha=1.0 if best else 0.55)
         axes.plot(steps[-1:], values[-1:], "o", ms=4, color=colour, alpha=1.0 if best else 0.55)
     axes.set_xlabel("outer step")
-    axes.set_ylabel(f"{sweep.metric}, dB")
-    if sweep.best is not None:
-        axes.set_title(f"{len(sweep.ranked)} trials; the best, trial {sweep.best.number}, is thick")
+    axes.set_ylabel(f"{tuning.metric}, dB")
+    if tuning.best is not None:
+        axes.set_title(f"{len(tuning.ranked)} trials; the best, trial {tuning.best.number}, is thick")
     return figure
 
 
 @house_style
-def parallel_coordinates(sweep: SweepResult) -> Figure:
+def parallel_coordinates(tuning: TuningResult) -> Figure:
     """Draws every trial as a line across one axis for each parameter, and last the metric where all were measured."""
-    step = sweep.common_step
+    step = tuning.common_step
     # The best is drawn last, over the others.
-    trials = sweep.ranked[::-1]
-    table = columns(sweep, trials)
+    trials = tuning.ranked[::-1]
+    table = columns(tuning, trials)
     metric = np.asarray([trial.metric if step is None else trial.at(step) for trial in trials])
     table["metric"] = np.where(metric > FLOOR, metric, -np.inf)
     figure = Figure(figsize=(max(WIDTH, 1.5 * len(table)), 4.0), layout="constrained")
@@ -55,11 +55,11 @@ def parallel_coordinates(sweep: SweepResult) -> Figure:
     # By place, not by value: one trial that diverged would make all others alike.
     places = metric.argsort().argsort() / max(len(metric) - 1, 1)
     for index, trial in enumerate(trials):
-        best = trial is sweep.best
+        best = trial is tuning.best
         colour = PALETTE[1] if best else colormaps[_COLOURS](places[index])
         axes.plot(heights[:, index], color=colour, lw=2.6 if best else 1.2, alpha=1.0 if best else 0.7)
-    label = f"{sweep.metric}, dB" + (f"\nat step {step}" if step else "")
-    _label_axes(axes, table, [*sweep.keys, label], sweep, trials)
+    label = f"{tuning.metric}, dB" + (f"\nat step {step}" if step else "")
+    _label_axes(axes, table, [*tuning.keys, label], tuning, trials)
     return figure
 
 
@@ -91,7 +91,7 @@ def _label_axes(
     axes: Axes,
     table: dict[str, Floats],
     labels: Sequence[str],
-    sweep: SweepResult,
+    tuning: TuningResult,
     trials: Sequence[TrialResult],
 ) -> None:
     axes.set_axis_off()
@@ -99,24 +99,24 @@ def _label_axes(
     for place, (label, (key, column)) in enumerate(zip(labels, table.items(), strict=True)):
         axes.vlines(place, _ABSENT, 1.0, color=GREY, lw=0.8)
         axes.text(place, 1.06, label, ha="center", va="bottom", fontsize=SMALL, fontweight="bold")
-        for height, text in _ticks(key, column, sweep, trials):
+        for height, text in _ticks(key, column, tuning, trials):
             axes.text(place + 0.03, height, text, va="center", fontsize=SMALL, bbox=_BOX)
 
 
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
-def _ticks(key: str, column: Floats, sweep: SweepResult, trials: Sequence[TrialResult]) -> list[tuple[float, str]]:
+def _ticks(key: str, column: Floats, tuning: TuningResult, trials: Sequence[TrialResult]) -> list[tuple[float, str]]:
     """Lists what stands beside an axis: the ends of a range, or every choice."""
     written = [trial.values.get(key) for trial in trials]
     heights = _heights(column)
-    absent = [(_ABSENT, "none")] if key in sweep.keys and not np.isfinite(column).all() else []
-    if key in sweep.keys and not all(is_number(value) or value is None for value in written):
+    absent = [(_ABSENT, "none")] if key in tuning.keys and not np.isfinite(column).all() else []
+    if key in tuning.keys and not all(is_number(value) or value is None for value in written):
         named = {float(heights[i]): str(value) for i, value in enumerate(written) if value is not None}
         return [*absent, *named.items()]
     known = column[np.isfinite(column)]
     if not len(known):
         return absent
     ends = sorted({float(known.min()), float(known.max())})
-    back = 10.0 ** np.asarray(ends) if key in sweep.logarithmic else np.asarray(ends)
+    back = 10.0 ** np.asarray(ends) if key in tuning.logarithmic else np.asarray(ends)
     return [*absent, *((float(i), f"{value:.4g}") for i, value in enumerate(back.tolist()))]

@@ -17,7 +17,7 @@ from metarestore.engines.engine import Session
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balancing, effective_tasks, relation_weights, relative_to_largest
-from metarestore.learners.gradients import TaskFigures
+from metarestore.learners.gradients import TaskMetrics
 from metarestore.learners.learner import psnr_of_mse
 from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
@@ -143,7 +143,7 @@ def _step(plan: Plan, state: TrainState, session: Session) -> Row:
     acting = _of_sources(plan, weights * np.mean(weights > 0) if outer else np.ones(len(weights)))[which]
     balance = _balance(plan, state, which)
 
-    def weigh(figures: TaskFigures) -> NDArray[np.float32]:
+    def weigh(figures: TaskMetrics) -> NDArray[np.float32]:
         # With one factor for all tasks' norms and weights, a gradient is scaled once, where it was computed.
         _require_finite(figures, state.step)
         return (acting / len(which) * balance(figures)).astype(np.float32)
@@ -166,7 +166,7 @@ def _of_sources(plan: Plan, factors: NDArray[np.float64]) -> NDArray[np.float64]
     return np.append(factors, 1.0) if plan.sampler.shot_tasks else factors
 
 
-def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callable[[TaskFigures], NDArray[np.float64]]:
+def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callable[[TaskMetrics], NDArray[np.float64]]:
     """Returns what turns figures into the balancing factor of each task, (T,)."""
     if plan.weights.balance == "none":
         return lambda figures: np.ones(len(which))
@@ -176,7 +176,7 @@ def _balance(plan: Plan, state: TrainState, which: NDArray[np.int64]) -> Callabl
     return lambda figures: balancing(np.asarray(_remembered_norms(state, figures, which, count))[which])
 
 
-def _require_finite(figures: TaskFigures, step: int) -> None:
+def _require_finite(figures: TaskMetrics, step: int) -> None:
     if not (np.isfinite(figures.norms).all() and np.isfinite(figures.losses).all()):
         raise UserError(
             f"step {step + 1}: the loss or its gradient is not finite; lower training.optimizer.lr or "
@@ -186,7 +186,7 @@ def _require_finite(figures: TaskFigures, step: int) -> None:
 
 def _row(
     step: int,
-    figures: TaskFigures,
+    figures: TaskMetrics,
     weights: NDArray[np.float64],
     which: NDArray[np.int64],
     effects: NDArray[np.float64],
@@ -206,7 +206,7 @@ def _row(
     return row
 
 
-def _remembered_norms(state: TrainState, figures: TaskFigures, which: NDArray[np.int64], count: int) -> list[float]:
+def _remembered_norms(state: TrainState, figures: TaskMetrics, which: NDArray[np.int64], count: int) -> list[float]:
     """Returns the running mean of the gradient norms of each of `count` distributions after a step."""
     norms = list(state.norms) or [0.0] * count
     for norm, i in zip(figures.norms.tolist(), which.tolist(), strict=True):
