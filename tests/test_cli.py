@@ -290,7 +290,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no Ray cluster": (
         lambda p: edit(p, "{kind: local}", '{kind: ray, address: "127.0.0.1:9"}'),
         ["train", "experiments/small.yaml"],
-        "engine.address: no Ray cluster answers at '127.0.0.1:9'",
+        "engine.address: no Ray cluster responds at '127.0.0.1:9'",
     ),
     "too many workers": (
         lambda p: edit(p, "{kind: local}", "{kind: ray, workers: 5000}"),

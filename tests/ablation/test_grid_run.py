@@ -223,12 +223,12 @@ def test_cells_may_be_added_to_a_grid_and_not_changed(small_experiment: Build, t
     small = run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
     with pytest.raises(UserError, match="already contains a run"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
-    with pytest.raises(UserError, match="3 cells were run with another configuration, e.g. response,seed=0"):
+    with pytest.raises(UserError, match=r"3 cells were run with another configuration, e\.g\. response,seed=0"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}, training={"steps": 3}), out, resume=True)
     more = by_name(run(small_experiment(arms=ARMS, grid={"seed": [0, 1]}), out, resume=True))
     assert len(more) == 6
     assert {name: more[name] for name in by_name(small)} == by_name(small)
-    with pytest.raises(UserError, match="--resume: .* contains no ablation to continue"):
+    with pytest.raises(UserError, match=r"--resume: .* contains no ablation to continue"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}), tmp_path / "none", resume=True)
 
 

@@ -64,8 +64,8 @@ def test_factors_see_the_figures_of_all_tasks_and_reach_their_own() -> None:
     shards = [found(1, 2), found(3), found(4, 5, 6)]
     whole = reduced(shards, lambda figures: 10 * figures.losses / figures.losses.sum())
     np.testing.assert_allclose(whole.gradient, [10 * (1 + 4 + 9 + 16 + 25 + 36) / 21], rtol=1e-6)
-    np.testing.assert_array_equal(whole.figures.losses, [1, 2, 3, 4, 5, 6])
-    pieces = split(np.arange(6, dtype=np.float32), [shard.figures for shard in shards])
+    np.testing.assert_array_equal(whole.metrics.losses, [1, 2, 3, 4, 5, 6])
+    pieces = split(np.arange(6, dtype=np.float32), [shard.metrics for shard in shards])
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4, 5]]
 
 

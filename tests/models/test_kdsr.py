@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
-from metarestore.models.kdsr import KDSR, SIZES
+from metarestore.models.kdsr import KDSR, SIZES, Encoder
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
 
@@ -145,7 +145,7 @@ def test_a_teacher_sees_lr_then_the_pixels_of_hr() -> None:
 
 
 def test_a_teacher_needs_hr() -> None:
-    with pytest.raises(ValueError, match="must be given the HR images"):
+    with pytest.raises(ValueError, match="needs the HR images as input"):
         tiny(2, "teacher")(uniform(1, 3, 4, 4))
     with pytest.raises(UserError, match="the network is a teacher"):
         image_restorer(tiny(2, "teacher"))
@@ -159,11 +159,11 @@ def test_a_description_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_strips_describe_the_whole() -> None:
-    estimator = trained(tiny()).estimator
-    assert isinstance(estimator, Estimator)
+    encoder = trained(tiny()).estimator
+    assert isinstance(encoder, Encoder)
     lr = uniform(1, 3, 61, 20)
     for strip in (20 * 7, 20 * 60, 20 * 100):
-        torch.testing.assert_close(estimator.in_strips(lr, strip), estimator(lr), rtol=1e-12, atol=0)
+        torch.testing.assert_close(encoder.in_strips(lr, strip), encoder(lr), rtol=1e-12, atol=0)
 
 
 def test_a_crop_describes_the_middle() -> None:
@@ -199,7 +199,7 @@ def test_the_output_depends_on_the_embedding() -> None:
 def test_without_an_estimator_every_image_has_the_embedding_1() -> None:
     network, lr = tiny(estimator="none"), uniform(2, 3, 8, 8)
     assert torch.equal(network.describe(lr), torch.ones(2, 16, dtype=torch.float64))
-    with pytest.raises(ValueError, match="no estimator"):
+    with pytest.raises(ValueError, match="no degradation encoder"):
         network.encode(lr)
 
 
@@ -293,9 +293,9 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     lr = uniform(1, 3, 6, 6).float()
     assert torch.equal(found(lr), network(lr))
     other = KDSRModel(kind="kdsr", size="s")
-    with pytest.raises(UserError, match=r"another network \(size tiny where s is wanted\)"):
+    with pytest.raises(UserError, match=r"another network \(size is tiny, expected s\)"):
         load_vector(tmp_path, other, 3, "training.init", network)
-    with pytest.raises(UserError, match=r"another network \(scale 3 where 2 is wanted\)"):
+    with pytest.raises(UserError, match=r"another network \(scale is 3, expected 2\)"):
         load_vector(tmp_path, spec, 2, "training.init", build_model(spec, 2, seed=5))
 
 

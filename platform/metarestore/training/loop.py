@@ -151,11 +151,11 @@ def _step(plan: Plan, state: TrainState, session: Session) -> Row:
     inner = _of_sources(plan, relative_to_largest(weights))[which] if acts_on in ("inner", "both") else None
     jobs = gradient_jobs(shards, state.step, inner)
     found = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
-    effects = acting * balance(found.figures) * found.figures.norms
-    state.norms = _remembered_norms(state, found.figures, which, len(plan.sampler.sources))
+    effects = acting * balance(found.metrics) * found.metrics.norms
+    state.norms = _remembered_norms(state, found.metrics, which, len(plan.sampler.sources))
     state.optimizer.update(state.step, torch.from_numpy(found.gradient))
     state.step += 1
-    row = _row(state.step, found.figures, _of_sources(plan, weights), which, effects)
+    row = _row(state.step, found.metrics, _of_sources(plan, weights), which, effects)
     row["effective_tasks"] = effective_tasks(weights)
     state.log.append(row)
     return row
