@@ -1,4 +1,4 @@
-"""The interface of engines, which run jobs. Results are in the order of the jobs, so sums do not depend on the worker."""
+"""The interface of engines. Results are in the order of the jobs, so sums do not depend on which worker ran them."""
 
 from __future__ import annotations
 
