@@ -1,4 +1,4 @@
-"""The report of an ablation grid: a table for each group, Markdown, a figure, and one HTML file."""
+"""The report of an ablation: a table for each group, Markdown, a figure, and an HTML file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from metarestore.reports.table import DETAILS, DETAILS_CAPTION, Cells
 
 _NOTHING = "–"
 _SHOWN = 5
-"""Columns that a terminal has room for."""
+"""Number of columns that fit a terminal."""
 _HEADING = 9
-"""Letters in a line of a heading on a terminal."""
+"""Characters in a line of a heading on a terminal."""
 
 
 def group_title(ablation: AblationResult, group: Group) -> str:
-    """Names a group by its place on all axes but the seed's."""
+    """Returns the title of a group: its labels on all axes except the seed."""
     return ", ".join(f"{ablation.names[key]} {label}" for key, label in group.labels) or ablation.name
 
 
 def group_cells(ablation: AblationResult, group: Group) -> Cells:
-    """Writes the comparison of a group's arms as text, in the file's order; bicubic upscaling comes first."""
+    """Formats the comparison of a group's arms, in the order of the configuration, after bicubic upscaling."""
     headings = (
         "arm",
         "PSNR-Y, dB",
@@ -55,8 +55,8 @@ def group_cells(ablation: AblationResult, group: Group) -> Cells:
 
 
 def group_details(ablation: AblationResult, group: Group) -> Cells:
-    """Writes what stands beside PSNR-Y and SSIM-Y as text: colour, and luma apart from exposure."""
-    headings = ("arm", *DETAILS, "gain over bicubic after it, dB")
+    """Formats the additional metrics of a group's arms: colour, and luma after exposure matching."""
+    headings = ("arm", *DETAILS, "gain over bicubic after matching, dB")
     bicubic = _details("bicubic", group.bicubic_psnr_rgb, group.bicubic_colour_error, group.bicubic_psnr_y_matched)
     rows = [
         (*_details(row.arm, row.psnr_rgb, row.colour_error, row.psnr_y_matched), signed(row.gain_matched))
@@ -66,7 +66,7 @@ def group_details(ablation: AblationResult, group: Group) -> Cells:
 
 
 def group_table(ablation: AblationResult, group: Group) -> Table:
-    """Lays out a group for a terminal; the best arm is bold."""
+    """Returns the table of a group for a terminal; the best arm is bold."""
     cells = group_cells(ablation, group)
     best = max(group.rows, key=lambda row: row.gain.mean).arm
     table = Table(
@@ -82,31 +82,31 @@ def group_table(ablation: AblationResult, group: Group) -> Table:
 
 
 def ablation_summary(ablation: AblationResult) -> str:
-    """Says in a sentence how much was run."""
+    """Summarises how many cells and trainings were run."""
     failed = f", {len(ablation.failures)} failed" if ablation.failures else ""
     trainings = len({cell.trained for cell in ablation.cells})
     return (
-        f"{len(ablation.cells)} of {len(ablation.planned)} cells finished{failed}; {trainings} trainings of together "
-        f"{duration(ablation.seconds)} on one thread each."
+        f"{len(ablation.cells)} of {len(ablation.planned)} cells finished{failed}; {trainings} trainings took "
+        f"{duration(ablation.seconds)} in total, on one thread each."
     )
 
 
 def ablation_notes(ablation: AblationResult) -> list[str]:
-    """Says what a reader of the tables has to know."""
+    """Returns notes on how to read the tables."""
     return [
         f"Differences are paired by seed and photograph: arm minus {ablation.reference}, after adaptation.",
-        "Bootstrap: percentiles over resampled seeds and photographs; with few seeds it is on the narrow side, with "
-        "one it covers photographs only. t: the "
-        "wider Student-t interval for another training on other photographs (two-way, Satterthwaite).",
+        "Bootstrap: percentile interval over resampled seeds and photographs; it is anti-conservative for few seeds "
+        "and covers only photographs for a single seed. t: the wider Student-t interval for another training on other "
+        "photographs (two-way, Satterthwaite).",
         DETAILS_CAPTION,
-        "Minutes are those of one training, estimating relations included; cells may share a training.",
+        "Minutes: wall time of one training, including relation estimates; cells may share a training.",
         *ablation.notes,
         *(f"{name} failed: {error}" for name, error in ablation.failures.items()),
     ]
 
 
 def ablation_markdown(ablation: AblationResult, command: str) -> str:
-    """Writes all tables in Markdown."""
+    """Returns all tables in Markdown."""
     parts = [markdown_code(command), ablation_summary(ablation)]
     for group in ablation.groups():
         cells = group_cells(ablation, group)
@@ -116,7 +116,7 @@ def ablation_markdown(ablation: AblationResult, command: str) -> str:
 
 
 def publish_ablation(ablation: AblationResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
-    """Writes results.json, results.md, report.html and the figure into a folder; returns what was written."""
+    """Writes results.json, results.md, report.html and the figure into a folder; returns the written paths."""
     write_json(out / "results.json", ablation.to_json())
     write_atomically(out / "results.md", ablation_markdown(ablation, command).encode())
     write_atomically(out / "report.html", render_ablation(ablation, configuration_yaml, command).encode())
@@ -169,12 +169,12 @@ def _details(name: str, rgb: float, error: float, matched: float) -> tuple[str, 
     return (name, f"{rgb:.2f}", f"{error:.1f}", f"{matched:.2f}")
 
 
-def _interval(found: Difference | None) -> str:
-    if found is None or not math.isfinite(found.low):
+def _interval(difference: Difference | None) -> str:
+    if difference is None or not math.isfinite(difference.low):
         return _NOTHING
-    # An interval that only just excludes zero needs a third decimal to be seen to do so.
-    decimals = 3 if min(abs(found.low), abs(found.high)) < 0.005 else 2
-    return f"[{signed(found.low, decimals)}, {signed(found.high, decimals)}]"
+    # An end close to 0 needs a third decimal to show its sign.
+    decimals = 3 if min(abs(difference.low), abs(difference.high)) < 0.005 else 2
+    return f"[{signed(difference.low, decimals)}, {signed(difference.high, decimals)}]"
 
 
 def _caption(ablation: AblationResult, group: Group) -> str:

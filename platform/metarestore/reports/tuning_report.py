@@ -1,4 +1,4 @@
-"""The report of a parameter study: table, Markdown, figures, and one HTML file that needs nothing else."""
+"""The report of a tuning run: table, Markdown, figures, and one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from metarestore.reports.style import svg
 from metarestore.reports.tuning_figures import importance_bars, parallel_coordinates, trial_curves
 
 _NOTHING = "–"
-_FIGURES = 4
-"""Columns of the table before those of the values."""
+_FIXED = 4
+"""Number of columns of the table before those of the parameters."""
 _WEAK = 0.2
-"""Share of the variance below which importances are not worth reading."""
+"""Explained variance below which importances are not reliable."""
 
 
 def trial_headings(tuning: TuningResult) -> tuple[str, ...]:
@@ -35,68 +35,68 @@ def trial_headings(tuning: TuningResult) -> tuple[str, ...]:
 
 
 def trial_rows(tuning: TuningResult) -> list[tuple[str, ...]]:
-    """Writes every trial as text: ranked ones first, then those that failed or were never measured."""
+    """Formats all trials: ranked ones first, then those that failed or have no measurement."""
     rest = [trial for trial in tuning.trials if trial not in tuning.ranked]
     return [_row(tuning, trial) for trial in (*tuning.ranked, *rest)]
 
 
 def trial_table(tuning: TuningResult) -> Table:
-    """Lays out the trials for a terminal; the best is bold."""
+    """Returns the table of trials for a terminal; the best is bold."""
     table = Table(title=Text(tuning.name, style="bold"), title_justify="left", box=None)
     headings = trial_headings(tuning)
-    for heading in (*headings[:_FIGURES], "values"):
+    for heading in (*headings[:_FIXED], "values"):
         table.add_column(Text(heading), overflow="fold")
     for index, row in enumerate(trial_rows(tuning)):
         style = "bold" if index == 0 and tuning.best is not None else ""
-        # A terminal has no room for a column per key.
-        named = zip(tuning.keys, row[_FIGURES:], strict=True)
+        # A terminal is too narrow for a column per key.
+        named = zip(tuning.keys, row[_FIXED:], strict=True)
         values = ", ".join(f"{key} {cell}" for key, cell in named if cell != _NOTHING)
-        table.add_row(*(Text(cell) for cell in (*row[:_FIGURES], values)), style=style)
+        table.add_row(*(Text(cell) for cell in (*row[:_FIXED], values)), style=style)
     return table
 
 
 def tuning_markdown(tuning: TuningResult) -> str:
-    """Writes the table of trials in Markdown."""
+    """Returns the table of trials in Markdown."""
     headings = trial_headings(tuning)
     lines = [headings, ("---",) * len(headings), *trial_rows(tuning)]
     return "".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines)
 
 
 def tuning_summary(tuning: TuningResult) -> str:
-    """Says in a sentence or two what was found."""
+    """Summarises the results in one or two sentences."""
     states = [trial.state for trial in tuning.trials]
     counts = ", ".join(
         f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed") if state in states
     )
     text = f"{len(tuning.trials)} trials ({counts}) in {duration(tuning.seconds)}."
     if tuning.best is None:
-        return f"{text} None was measured."
+        return f"{text} None of them was evaluated."
     return f"{text} The best, trial {tuning.best.number}, reaches {tuning.best.metric:.2f} dB ({tuning.metric})."
 
 
 def unmeasured_trials(tuning: TuningResult) -> str:
-    """Says why a search in which no trial was measured found nothing, and what to do."""
+    """Returns the error message of a tuning run without any measured trial."""
     errors = Counter(trial.error or trial.state for trial in tuning.trials)
-    why = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
-    return f"search: none of {len(tuning.trials)} trials could be measured ({why}); narrow its ranges to lower rates"
+    reasons = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
+    return f"search: none of {len(tuning.trials)} trials could be evaluated ({reasons}); lower the learning rates"
 
 
 def importance_note(tuning: TuningResult, found: Importance | None) -> str:
-    """Says what the importances are, or why there are none."""
+    """Explains the importances, or why there are none."""
     if tuning.changing:
-        return "PBT changes values in the middle of trials, so none can be credited with the outcome."
+        return "PBT changes values during a trial, so the result cannot be attributed to single values."
     if found is None:
-        return "Too few trials were measured at a common step, or they all came out alike: nothing can be said."
-    weak = " Below 0.2 the bars are not worth reading: more trials are needed." if found.explained < _WEAK else ""
+        return "Importances are unavailable: too few trials were measured at a common step, or their results are equal."
+    weak = " Importances are unreliable below 0.2: run more trials." if found.explained < _WEAK else ""
     return (
         f"Permutation importance of a random forest fitted to {found.trials} trials at step {found.step}, the last "
-        f"that all of them reached; on trials that a tree has not seen it explains R² = {found.explained:.2f} of the "
-        f"variance.{weak} Whiskers: standard deviation over shuffles."
+        f"step that all of them reached. Its out-of-bag R² is {found.explained:.2f}.{weak} "
+        "Error bars: standard deviation over shuffles."
     )
 
 
 def publish_tuning(tuning: TuningResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
-    """Writes results.json, results.md, report.html and the figures into a folder; returns what was written."""
+    """Writes results.json, results.md, report.html and the figures into a folder; returns the written paths."""
     found = importance(tuning)
     data = tuning.to_json() | {"importance": vars(found) if found else None}
     write_json(out / "results.json", data)
