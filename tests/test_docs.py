@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 import metarestore
 from metarestore.degradations import OPERATIONS, Pipeline
 from metarestore.degradations.structure import STRUCTURES
-from metarestore.reports.operation_reference import operation_reference
+from metarestore.reports.tasks.operation_reference import operation_reference
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs/tasks.md").read_text()

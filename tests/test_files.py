@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from metarestore.config.dump import dump_yaml
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
 from metarestore.files import require_new, require_other, require_writable, write_atomically
@@ -28,12 +28,12 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "figure": ("f.png", lambda path: save_png(Figure(), path)),
     "figures of a table": ("a.json", lambda path: write_json(path, {"psnr_y": 1.0})),
     "configuration": ("a.yaml", lambda path: dump_yaml({"seed": 0}, path)),
-    "network": ("a.safetensors", lambda path: save_model(path, FSRCNNModel(), 4, _weights())),
+    "network": ("a.safetensors", lambda path: save_model(path, FSRCNNSpec(), 4, _weights())),
 }
 
 
 def _weights() -> torch.Tensor:
-    return initial_vector(build_model(FSRCNNModel(), 4, seed=0))
+    return initial_vector(build_model(FSRCNNSpec(), 4, seed=0))
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS.values(), ids=WRITERS)
@@ -46,7 +46,7 @@ def test_a_disk_that_fails_destroys_nothing(name, write, number, tmp_path, monke
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
-    remedy = "free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
+    remedy = "make room" if number in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
     with pytest.raises(UserError, match=f"{name}: cannot be written .*; {remedy}"):
         write(path)
     assert path.read_bytes() == b"what was there"
@@ -62,7 +62,7 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(name, write, tmp_path
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "-rf", "a b%?#[x].png"])
+@pytest.mark.parametrize("name", ["a" * 255, "a." + "ä" * 126, "ä" * 127, "-rf", "a b%?#[x].png"])
 def test_every_name_that_the_file_system_allows_can_be_written(name, tmp_path):
     write_atomically(tmp_path / name, b"x")
     assert (tmp_path / name).read_bytes() == b"x"

@@ -23,12 +23,12 @@ from metarestore.evaluation.few_shot import TestSet, bicubic_result
 from metarestore.evaluation.folder import bicubic_lr, bicubic_restore, evaluate_folder
 from metarestore.evaluation.metrics import PEAK
 from metarestore.evaluation.results import StudyResult
-from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.project import read_experiment, resolve
-from metarestore.reports.figures import study_figures
+from metarestore.reports.study.figures import study_figures
+from metarestore.reports.study.table import summary_text
 from metarestore.reports.style import svg
-from metarestore.reports.table import summary_text
+from metarestore.workspace.workspace import Workspace
 
 Pixels = NDArray[np.uint8]
 Cli = Callable[..., tuple[int, str, str]]

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from ray.exceptions import ActorUnavailableError, RaySystemError, RayTaskError
+from ray.tune.error import TuneError
+from sqlalchemy.exc import OperationalError
 
 import metarestore.scaffold
-import metarestore.study
+import metarestore.study.run
 from metarestore.errors import system_problem
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -41,6 +45,13 @@ ERRORS = {
     "threads": (RuntimeError("can't start new thread"), r"can't start new thread; raise the limit on processes"),
     "anything": (RuntimeError("\nfirst\nsecond"), r"RuntimeError: first; for the traceback, .* --debug"),
     "nothing said": (RuntimeError(), r"RuntimeError; for the traceback"),
+    "Ray": (RaySystemError("lost its\nhead"), r"RaySystemError: .*lost its; for the traceback"),
+    "Ray, of an actor": (ActorUnavailableError("it was killed", None), r"ActorUnavailable.*was killed.*; for the"),
+    "Ray Tune": (TuneError("no trial"), r"TuneError: no trial; for the traceback"),
+    "MLflow": (MlflowException("no such run"), r"MlflowException: no such run; for the traceback"),
+    "SQLAlchemy": (OperationalError("SELECT 1", {}, Exception("database is locked")), r"is locked; end the other"),
+    "SQLAlchemy, full disk": (OperationalError("SELECT 1", {}, Exception("database or disk is full")), r"; make room"),
+    "a worker": (RayTaskError("work", "", OSError(28, "no room")), r"; for the traceback"),
     "bytes for a path": (OSError(errno.EIO, "Input/output error", b"/d/\xff"), r"/d/.*: Input/output error; for"),
 }
 
@@ -69,7 +80,7 @@ def test_the_traceback_of_a_run_is_in_its_folder(cli: Cli, monkeypatch: pytest.M
         out.mkdir(parents=True)
         raise RuntimeError("the library gave up")
 
-    monkeypatch.setattr(metarestore.study, "run_study", fails)
+    monkeypatch.setattr(metarestore.study.run, "run_study", fails)
     assert cli("init", tmp_path)[0] == 0
     code, _, err = cli("train", tmp_path / "experiments/first.yaml", "--out", tmp_path / "run")
     log = tmp_path / "run" / "error.log"
@@ -83,12 +94,18 @@ def test_the_traceback_of_a_run_is_in_its_folder(cli: Cli, monkeypatch: pytest.M
     assert f"--out {tmp_path / 'run'}" in log.read_text()
 
 
-def test_mistakes_of_our_own_stay_tracebacks(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["here", "in a worker"])
+def test_mistakes_of_our_own_stay_tracebacks(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    own = KeyError("a fault of the package")
+    error = own if place == "here" else RayTaskError("work", "", own)
+
     def fails(folder: Path) -> None:
-        raise KeyError("a fault of the package")
+        raise error
 
     monkeypatch.setattr(metarestore.scaffold, "make_project", fails)
-    with pytest.raises(KeyError):
+    with pytest.raises(type(error)):
         cli("init", tmp_path)
 
 

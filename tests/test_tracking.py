@@ -17,8 +17,8 @@ from metarestore import tracking
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.journal import Journal
-from metarestore.reports.progress import TrainingDisplay
-from metarestore.study import Observers, run_study
+from metarestore.reports.study.progress import TrainingDisplay
+from metarestore.study.run import Observers, run_study
 from metarestore.tracking import Run, Store
 from metarestore.tracking_records import metrics_of
 

@@ -64,7 +64,8 @@ def _check(file: Path) -> None:
         spec = read_task(file)
         if spec.pairs is not None:
             open_sides(spec.pairs.folder)
-        spec.require_plausible()
+        if problems := spec.implausible_pairs():
+            raise UserError(problems)
     elif kind == "graphs":
         graph = validate(read_document(file), GraphSpec)
         Project(root).auxiliary(graph)

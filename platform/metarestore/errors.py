@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 
 SYSTEM_ERRORS = (OSError, RuntimeError, MemoryError)
 """What the operating system and libraries raise where something outside of metarestore is at fault."""
+
+
+_LIBRARY_ERRORS = {
+    "grpc": "RpcError",
+    "mlflow.exceptions": "MlflowException",
+    "ray.exceptions": "RayError",
+    "ray.tune.error": "TuneError",
+    "sqlalchemy.exc": "SQLAlchemyError",
+}
+"""What libraries raise that is none of these, by the module that defines it."""
+
+
+def outside_errors() -> tuple[type[Exception], ...]:
+    """Returns `SYSTEM_ERRORS` and the errors of the libraries that are loaded; none is imported for it."""
+    loaded = {module: name for module, name in _LIBRARY_ERRORS.items() if module in sys.modules}
+    return (*SYSTEM_ERRORS, *(getattr(sys.modules[module], name) for module, name in loaded.items()))
+
+
+def is_outside(error: Exception) -> bool:
+    """Tells whether an error comes from outside of metarestore; one of a Ray worker is what was raised there."""
+    cause = getattr(error, "cause", None)
+    return isinstance(error, outside_errors()) and (not isinstance(cause, Exception) or is_outside(cause))
 
 
 class UserError(Exception):
@@ -38,6 +61,8 @@ _REMEDIES = {
 _WORDS = (
     ("Symlink loop from", "its symbolic links form a loop; remove one of them"),
     ("AF_UNIX path", "set RAY_TMPDIR to a folder with a short path, e.g. export RAY_TMPDIR=/tmp"),
+    ("database is locked", "end the other program that writes to it, then repeat the command"),
+    ("database or disk is full", _REMEDIES[errno.ENOSPC]),
     ("start new thread", "raise the limit on processes (ulimit -u), or start fewer workers"),
     ("out of memory", _REMEDIES[errno.ENOMEM]),
     ("not enough memory", _REMEDIES[errno.ENOMEM]),
@@ -56,7 +81,7 @@ def remedy(error: OSError, otherwise: str) -> str:
     return _REMEDIES[error.errno] if error.errno in special else otherwise
 
 
-def system_problem(error: OSError | RuntimeError | MemoryError) -> str:
+def system_problem(error: Exception) -> str:
     """Returns one line for an error from outside of metarestore: where, what, and what to do.
 
     >>> system_problem(OSError(errno.ENOSPC, "No space left on device", "runs/a/state.json"))

@@ -38,9 +38,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: It cannot be written; `path` is as it was.
     """
-    # The name is unique, because several processes may write the same file at once, and does not contain the file's
-    # own, which may already have as many bytes as the file system allows.
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    # The name is unique, because several processes may write the same file at once, and has of the file's own only
+    # the ending, since that may already have as many bytes as the file system allows.
+    part = path.with_name(f".{uuid.uuid4().hex}{path.suffix[:16]}.part")
     try:
         with part.open("xb") as out:
             yield out
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def unwritable(path: Path, error: OSError) -> UserError:
     """Returns the error that says why a file cannot be written."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    remedy = "free some space and try again" if full else "choose another folder"
+    remedy = "make room, then repeat the command" if full else "choose another folder"
     return UserError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 
 
@@ -113,6 +113,11 @@ def require_output(
     """
     require_writable(path, option, endings=endings, create=create)
     require_new(path, option, overwrite=overwrite)
+
+
+def occupied(folder: Path) -> UserError:
+    """Returns the error for a folder that already holds a run."""
+    return UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")
 
 
 def require_other(path: Path, option: str, inputs: dict[str, Path]) -> None:

@@ -44,17 +44,15 @@ class GoneError(MlflowException):
 def tracking_uri(root: Path) -> str:
     """Returns the address of the store: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the project's folder.
 
-    >>> tracking_uri(Path("/data/study")), tracking_uri(Path("/data/50% off?"))
-    ('sqlite:////data/study/mlflow.db', 'sqlite+pysqlite:////data/50%25 off%3F/mlflow.db')
+    >>> tracking_uri(Path("/data/photos")), tracking_uri(Path("/data/50% off?"))
+    ('sqlite:////data/photos/mlflow.db', 'sqlite+pysqlite:////data/50%25 off%3F/mlflow.db')
     """
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
         return given
-    file = str(root.absolute() / "mlflow.db")
-    own = URL.create("sqlite", database=file).render_as_string(hide_password=False)
-    if own.endswith(file):
-        return own
-    # Of an address that starts with `sqlite:///`, MLflow makes the folder without undoing the escapes in it.
-    return URL.create("sqlite+pysqlite", database=file).render_as_string(hide_password=False)
+    path = str(root.absolute() / "mlflow.db")
+    uri = URL.create("sqlite", database=path).render_as_string(hide_password=False)
+    # MLflow makes the folder of the path as it is quoted, beside the true one, unless the driver is named.
+    return uri if uri == f"sqlite:///{path}" else uri.replace("sqlite:", "sqlite+pysqlite:", 1)
 
 
 def shown(uri: str) -> str:

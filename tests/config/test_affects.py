@@ -14,9 +14,9 @@ from metarestore.ablation.plan import digest, training_study
 from metarestore.config.affects import MEASURED, SEVERAL, TRAINED, Affects, keys, neutral, sections, unaffecting
 from metarestore.config.base import Strict
 from metarestore.config.experiment import MANY, Experiment
-from metarestore.learners.workspace import Study
 from metarestore.training.run import study_record
 from metarestore.tuning.record import described
+from metarestore.workspace.workspace import Study
 
 
 def silent(model: type[BaseModel]) -> Iterator[str]:

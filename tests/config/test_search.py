@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.overrides import parse_override
-from metarestore.config.search import Parameter, Tuning
+from metarestore.config.search import ParameterSpec, TuningSpec
 from metarestore.config.search_space import grid_values, random_value
 from metarestore.errors import UserError
 from metarestore.project import read_experiment
@@ -24,7 +24,7 @@ Build = Callable[..., Experiment]
 
 
 def drawn(count: int = 400, **written: Any) -> np.ndarray:
-    rng, parameter = np.random.default_rng(0), Parameter.model_validate(written)
+    rng, parameter = np.random.default_rng(0), ParameterSpec.model_validate(written)
     return np.asarray([random_value(parameter, rng) for _ in range(count)])
 
 
@@ -43,7 +43,7 @@ def test_ranges_are_drawn_evenly_as_they_say() -> None:
 
 def test_a_grid_is_spaced_as_its_range_is_drawn() -> None:
     def grid(**written: Any) -> list[float]:
-        return list(grid_values(Parameter.model_validate(written), 3))
+        return list(grid_values(ParameterSpec.model_validate(written), 3))
 
     assert grid(uniform=[0, 1]) == [0, 0.5, 1]
     assert grid(log_uniform=[1e-4, 1]) == pytest.approx([1e-4, 1e-2, 1])
@@ -63,7 +63,7 @@ def test_a_grid_is_spaced_as_its_range_is_drawn() -> None:
 )
 def test_a_range_that_cannot_be_drawn_from_is_refused(written: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Parameter.model_validate(written)
+        ParameterSpec.model_validate(written)
 
 
 def refused(experiment: Experiment, folder: Path, **sections: Any) -> tuple[list[str], str]:
@@ -258,4 +258,4 @@ def test_a_wrong_key_is_said_once_and_its_neighbours_are_left_alone(small_experi
 
 def test_the_number_of_trials_is_bounded() -> None:
     with pytest.raises(ValidationError, match="10000"):
-        Tuning(trials=10**9)
+        TuningSpec(trials=10**9)

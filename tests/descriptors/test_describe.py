@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.descriptors.describe import (
     Description,
     Item,
@@ -119,7 +119,7 @@ def test_cosines_of_means() -> None:
 def test_what_cannot_describe(saved: Callable[..., Path]) -> None:
     none, teacher = load_model(saved("none", estimator="none")), load_model(saved("teacher", estimator="teacher"))
     with pytest.raises(UserError, match="has no estimator of the degradation; give a KDSR"):
-        require_describer(build_model(FSRCNNModel(), 4, 0), sees_hr=True)
+        require_describer(build_model(FSRCNNSpec(), 4, 0), sees_hr=True)
     with pytest.raises(UserError, match="describes all images alike"):
         require_describer(none, sees_hr=True)
     with pytest.raises(UserError, match=r"is a teacher.* synthetic tasks with --task"):
@@ -171,4 +171,4 @@ def test_embeddings_that_do_not_fit(student: KDSR) -> None:
     with pytest.raises(UserError, match="the embedding has shape 1x32, but this network needs 1x16"):
         image_restorer(student, embedding=torch.ones(1, 32))
     with pytest.raises(UserError, match="does not accept an embedding"):
-        image_restorer(build_model(FSRCNNModel(), 4, 0), embedding=torch.ones(1, 16))
+        image_restorer(build_model(FSRCNNSpec(), 4, 0), embedding=torch.ones(1, 16))

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskGradients, TaskMetrics
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.workspace.workspace import Study, Workspace
 
 Studies = Callable[..., Study]
 Weights = Callable[..., bytes]
@@ -69,8 +69,8 @@ def test_factors_see_the_figures_of_all_tasks_and_reach_their_own() -> None:
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4, 5]]
 
 
-def tree(workers: int, **changes: Any) -> RaySpec:
-    return RaySpec(kind="ray", workers=workers, reduction="tree", **changes)
+def tree(workers: int, **changes: Any) -> RayEngineSpec:
+    return RayEngineSpec(kind="ray", workers=workers, reduction="tree", **changes)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_same_bytes_here_and_among_workers(study: Studies, weights: Weights, tmp
     with LocalEngine() as local:
         expected = {name: weights(study, tmp_path / name, local) for name, study in studies.items()}
     assert len(set(expected.values())) == 3
-    for spec in (tree(1), tree(2), tree(3), RaySpec(kind="ray", workers=2)):
+    for spec in (tree(1), tree(2), tree(3), RayEngineSpec(kind="ray", workers=2)):
         with RayEngine(spec) as engine:
             for name, study_ in studies.items():
                 folder = tmp_path / f"{name}-{spec.reduction}-{spec.workers}"

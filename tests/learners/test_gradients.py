@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from metarestore.config.learner import LearnerSpec
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.learners.build import build_learner
 from metarestore.learners.gradients import (
     TaskGradients,
@@ -84,7 +84,7 @@ def random_tasks(count: int, dtype: torch.dtype) -> Task:
 
 
 def network(dtype: torch.dtype) -> tuple[nn.Module, Layout, torch.Tensor]:
-    model = build_model(FSRCNNModel(d=8, s=4, m=1), scale=4, seed=3).to(dtype)
+    model = build_model(FSRCNNSpec(d=8, s=4, m=1), scale=4, seed=3).to(dtype)
     flat = initial_vector(model)
     # Away from the nearly linear initial network, where first and second order hardly differ.
     return (

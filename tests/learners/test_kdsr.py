@@ -12,8 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment, ExperimentFile
-from metarestore.config.learner import FOMAML, MAML, Distill, Pretrain
-from metarestore.config.model import KDSRModel
+from metarestore.config.learner import DistillSpec, FOMAMLSpec, MAMLSpec, PretrainSpec
+from metarestore.config.model import KDSRSpec
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob, restored_crops
 from metarestore.learners.build import build_learner
@@ -21,7 +21,6 @@ from metarestore.learners.distill import DistillLearner, kl_divergence
 from metarestore.learners.gradients import TaskGradients, repeated, split_gradients, vectorised_gradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import Learner, PretrainLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.kdsr import KDSR
@@ -32,21 +31,22 @@ from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
 from metarestore.tuning.metric import HeldOutShotsJob
+from metarestore.workspace.workspace import Study, Workspace
 
-PRETRAIN = Pretrain(kind="pretrain")
+PRETRAIN = PretrainSpec(kind="pretrain")
 StudyMaker = Callable[..., Study]
 
 LEARNERS = {
     "pretrain": PRETRAIN,
-    "maml": MAML(kind="maml", inner_steps=2, inner_lr=0.05),
-    "fomaml": FOMAML(kind="fomaml", inner_steps=2, inner_lr=0.05),
+    "maml": MAMLSpec(kind="maml", inner_steps=2, inner_lr=0.05),
+    "fomaml": FOMAMLSpec(kind="fomaml", inner_steps=2, inner_lr=0.05),
 }
 STUDENT, TEACHER = ({"kind": "kdsr", "size": "tiny", "estimator": kind} for kind in ("student", "teacher"))
 STILL = {"shots": 4, "shot_size": 64, "steps": 0}
 
 
 def tiny(estimator: str = "student", seed: int = 0, scale: int = 2) -> KDSR:
-    return build_model(KDSRModel(kind="kdsr", size="tiny", estimator=estimator), scale, seed).double()
+    return build_model(KDSRSpec(kind="kdsr", size="tiny", estimator=estimator), scale, seed).double()
 
 
 def tasks(count: int, patches: int = 2, side: int = 6, scale: int = 2) -> Task:
@@ -57,7 +57,7 @@ def tasks(count: int, patches: int = 2, side: int = 6, scale: int = 2) -> Task:
 
 def distilling(student: KDSR, teacher: KDSR | None = None, **options: Any) -> DistillLearner:
     """The learner of a student; the path of its teacher is not used."""
-    spec = Distill(kind="distill", teacher=Path("unused"), **options)
+    spec = DistillSpec(kind="distill", teacher=Path("unused"), **options)
     return DistillLearner(spec, student, teacher=teacher or tiny("teacher", 1))
 
 
@@ -177,7 +177,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
 
 
 def saved_teacher(folder: Path, scale: int = 4, estimator: str = "teacher", seed: int = 3) -> Path:
-    spec = KDSRModel(kind="kdsr", size="tiny", estimator=estimator)
+    spec = KDSRSpec(kind="kdsr", size="tiny", estimator=estimator)
     save_model(folder / "model.safetensors", spec, scale, initial_vector(build_model(spec, scale, seed)))
     return folder
 

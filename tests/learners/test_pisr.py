@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import FeatureLoss, Pretrain
+from metarestore.config.learner import FeatureLossSpec, PretrainSpec
 from metarestore.config.model import ModelSpec
 from metarestore.engines.local import LocalSession
 from metarestore.errors import UserError
@@ -35,14 +35,15 @@ from metarestore.learners.feature_losses import (
 )
 from metarestore.learners.gradients import split_gradients, vectorised_gradients
 from metarestore.learners.learner import Learner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.network import Network, collected_features
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
+from metarestore.workspace.workspace import Study, Workspace
 
 PUBLISHED = {"kind": "fsrcnn", "residual": "none", "prelu": "per_layer"}
 SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}
@@ -77,7 +78,7 @@ def tasks(number: int = 2, planes: int = 1, side: int = 6, scale: int = 2) -> Ta
 
 def student_of(path: Path, model: dict[str, Any] = SMALL, **distillation: Any) -> Any:
     """A student in double precision, with its teacher and heads."""
-    spec = Pretrain.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
+    spec = PretrainSpec.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
     learner = build_learner(spec, built(model))
     assert isinstance(learner, StudentLearner)
     for module in (learner.model, learner.teacher, learner.heads):
@@ -147,7 +148,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_squared_differences_have_a_head_where_channels_differ() -> None:
-    loss, rng = FeatureLoss(loss="l2"), torch.Generator().manual_seed(0)
+    loss, rng = FeatureLossSpec(loss="l2"), torch.Generator().manual_seed(0)
     student, teacher = torch.rand(2, 3, 4, 4, generator=rng), torch.rand(2, 5, 4, 4, generator=rng)
     assert head_of(loss, 3, 3) is None
     assert float(feature_loss(loss, student, student + 2, None)) == pytest.approx(4)
@@ -155,9 +156,9 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
     assert head is not None
     expected = F.mse_loss(F.conv2d(student, head.weight, head.bias), teacher)
     torch.testing.assert_close(feature_loss(loss, student, teacher, head), expected)
-    assert head_of(FeatureLoss(loss="attention"), 3, 5) is None
+    assert head_of(FeatureLossSpec(loss="attention"), 3, 5) is None
     with pytest.raises(TypeError, match="vid_laplace needs a head"):
-        feature_loss(FeatureLoss(), student, student, None)
+        feature_loss(FeatureLossSpec(), student, student, None)
 
 
 # Learners ------------------------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
 @pytest.mark.parametrize("weight", [0.0, 1e-4, 3.0])
 def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
     model, given = built(TEACHER).double(), tasks()
-    learner = build_learner(Pretrain(kind="pretrain", imitation=weight), model)
+    learner = build_learner(PretrainSpec(kind="pretrain", imitation=weight), model)
     assert isinstance(learner, ImitationLearner)
     found = gradients(learner, given).metrics
     lr, hr = every(given)
@@ -189,7 +190,7 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
         wanted = learner.teacher.decoder.body(learner.teacher.encoder(hr))
         said, image = learner.model.body(lr), float((learner.model(lr) - hr).abs().mean())
         head = dict(learner.heads).get(f"{loss}_expanding")
-        expected = float(feature_loss(FeatureLoss(loss=loss), said, wanted, head))  # type: ignore[arg-type]
+        expected = float(feature_loss(FeatureLossSpec(loss=loss), said, wanted, head))  # type: ignore[arg-type]
     assert found.terms[f"{loss}_expanding"][1] == pytest.approx(expected, rel=1e-6)
     assert found.losses[1] == pytest.approx(image + 0.3 * expected, rel=1e-6)
     assert (head is not None) == loss.startswith("vid")
@@ -285,18 +286,15 @@ def test_feature_channels() -> None:
 # Studies -------------------------------------------------------------------------------------------------------------
 
 
-class Stopping:
+class Stopping(Observer):
     """An observer that asks to stop after a step, as a user does."""
 
     def __init__(self, step: int | None = None) -> None:
         self._stop = step
 
-    def step(self, row: dict[str, Any]) -> None:
-        if row["step"] == self._stop:
+    def step(self, row: LogRow) -> None:
+        if row.step == self._stop:
             os.kill(os.getpid(), signal.SIGINT)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: None
 
 
 def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -309,11 +307,11 @@ def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: 
         )
 
     teacher = small_study(model=TEACHER, learner={"kind": "pretrain", "imitation": 0.1}, adaptation=STILL)
-    assert all(row["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
+    assert all(row.terms["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
     learner = {"kind": "pretrain", "distillation": {"teacher": tmp_path / "teacher", "weight": 1e-3}}
     study = small_study(model=SMALL, learner=learner)
     found = trained(study, "whole")
-    assert all("vid_laplace_expanding" in row for row in found.state.log)
+    assert all("vid_laplace_expanding" in row.terms for row in found.state.log)
     with pytest.raises(Interrupted, match="after step 2"):
         trained(study, "parts", stop=2)
     trained(study, "parts", resume=True)

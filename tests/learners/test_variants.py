@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from metarestore.config.learner import FOMAML, MAML, AnyLearnerSpec, BaseLearnerSpec, LearnerSpec, MultiStep
+from metarestore.config.learner import AnyLearnerSpec, BaseLearnerSpec, FOMAMLSpec, LearnerSpec, MAMLSpec, MultiStepSpec
 from metarestore.errors import UserError
 from metarestore.learners.build import LEARNERS, build_learner, matching_parameters
 from metarestore.learners.gradients import joined, split_gradients, vectorised_gradients
@@ -21,9 +21,9 @@ from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
-from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Study, TaskRef, Workspace
 
 RATE = 0.1
 SHRINKS = 1 - 2 * RATE
@@ -57,26 +57,26 @@ def slope(built: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, fl
 
 def test_weights_of_mzsr() -> None:
     """w₁..₄ = max(1/5 − 6e-5·g, 0.006), w₅ = min(1/5 + 2.4e-4·g, 0.976) at outer step g (the released code)."""
-    spec = MultiStep(steps=10000 / 3)
+    spec = MultiStepSpec(steps=10000 / 3)
     for g in (0, 1, 1000, 3000, 3300, 50000):
         first, last = max(0.2 - 6e-5 * g, 0.006), min(0.2 + 2.4e-4 * g, 0.976)
         np.testing.assert_allclose(step_weights(spec, 5, g), [first] * 4 + [last], rtol=1e-12)
 
 
 def test_weights_sum_to_one_and_end_where_they_should() -> None:
-    for spec in (None, MultiStep(), MultiStep(weights="uniform"), MultiStep(weights=(1.0, 2.0, 5.0))):
+    for spec in (None, MultiStepSpec(), MultiStepSpec(weights="uniform"), MultiStepSpec(weights=(1.0, 2.0, 5.0))):
         for step in (0, 10, 10**6):
             assert sum(step_weights(spec, 3, step)) == pytest.approx(1)
     assert step_weights(None, 3, 7) == (0, 0, 1)
-    assert step_weights(MultiStep(weights="uniform"), 2, 10**6) == (0.5, 0.5)
-    assert step_weights(MultiStep(weights=(1.0, 3.0)), 2, 5) == (0.25, 0.75)
-    assert step_weights(MultiStep(floor=0.0, steps=4), 2, 4) == pytest.approx((0, 1))
-    assert step_weights(MultiStep(), 1, 100) == pytest.approx((1.0,))
+    assert step_weights(MultiStepSpec(weights="uniform"), 2, 10**6) == (0.5, 0.5)
+    assert step_weights(MultiStepSpec(weights=(1.0, 3.0)), 2, 5) == (0.25, 0.75)
+    assert step_weights(MultiStepSpec(floor=0.0, steps=4), 2, 4) == pytest.approx((0, 1))
+    assert step_weights(MultiStepSpec(), 1, 100) == pytest.approx((1.0,))
 
 
 def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
     """Σ vₖ (w − 1)² s²ᵏ with s = 1 − 2a has the slope 2(w − 1) Σ vₖ s²ᵏ; in first order sᵏ stands for s²ᵏ."""
-    w, spec = 3.0, MultiStep(weights="annealed", steps=10)
+    w, spec = 3.0, MultiStepSpec(weights="annealed", steps=10)
     for kind, power in (("maml", 2), ("fomaml", 1)):
         built = learner(scalar, kind, inner_steps=3, inner_lr=RATE, loss="mse", multi_step=spec)
         for step in (0, 5, 100):
@@ -91,7 +91,7 @@ def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0, 0]])
 def test_a_wrong_list_of_weights_is_refused(weights: list[float]) -> None:
     with pytest.raises(ValidationError, match="2 numbers"):
-        MAML.model_validate({"kind": "maml", "inner_steps": 2, "multi_step": {"weights": weights}})
+        MAMLSpec.model_validate({"kind": "maml", "inner_steps": 2, "multi_step": {"weights": weights}})
 
 
 # Learners on polynomials ---------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_an_unknown_kind_is_an_error(scalar: nn.Module) -> None:
 
 
 def test_defaults_are_those_of_before(scalar: nn.Module) -> None:
-    spec = FOMAML(kind="fomaml")
+    spec = FOMAMLSpec(kind="fomaml")
     assert build_learner(spec, scalar).inner_rule.loss_name == "l1"
     assert (spec.multi_step, spec.inner_clip, spec.inner_loss) == (None, None, None)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, network_hash, save_model
 from metarestore.models.choice import choose_network
 from metarestore.models.parameters import initial_vector
 
-SPEC = FSRCNNModel(d=8, s=4, m=1)
+SPEC = FSRCNNSpec(d=8, s=4, m=1)
 ADAPTED, UNADAPTED = "adapted.safetensors", "model.safetensors"
 
 

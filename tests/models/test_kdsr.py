@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from metarestore.config.model import KDSRModel
+from metarestore.config.model import KDSRSpec
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
@@ -25,7 +25,7 @@ FROZEN = 24
 
 
 def sized(size: str, scale: int, estimator: str = "student", seed: int = 0) -> KDSR:
-    return build_model(KDSRModel(kind="kdsr", size=size, estimator=estimator), scale, seed)
+    return build_model(KDSRSpec(kind="kdsr", size=size, estimator=estimator), scale, seed)
 
 
 def tiny(scale: int = 4, estimator: str = "student", seed: int = 0) -> KDSR:
@@ -283,7 +283,7 @@ def test_an_output_pixel_depends_on_the_receptive_field() -> None:
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    spec = KDSRModel(kind="kdsr", size="tiny")
+    spec = KDSRSpec(kind="kdsr", size="tiny")
     network = build_model(spec, 3, seed=5)
     flat = initial_vector(network)
     save_model(tmp_path / "model.safetensors", spec, 3, flat)
@@ -292,7 +292,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert torch.equal(initial_vector(found), flat)
     lr = uniform(1, 3, 6, 6).float()
     assert torch.equal(found(lr), network(lr))
-    other = KDSRModel(kind="kdsr", size="s")
+    other = KDSRSpec(kind="kdsr", size="s")
     with pytest.raises(UserError, match=r"another network \(size is tiny, expected s\)"):
         load_vector(tmp_path, other, 3, "training.init", network)
     with pytest.raises(UserError, match=r"another network \(scale is 3, expected 2\)"):
@@ -301,7 +301,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [("none", "teacher"), ("teacher", "student"), ("student", "none")])
 def test_a_network_starts_from_one_with_another_estimator(tmp_path: Path, before: str, after: str) -> None:
-    specs = [KDSRModel(kind="kdsr", size="tiny", estimator=kind) for kind in (before, after)]
+    specs = [KDSRSpec(kind="kdsr", size="tiny", estimator=kind) for kind in (before, after)]
     first, fresh = build_model(specs[0], 2, seed=5), build_model(specs[1], 2, seed=6)
     save_model(tmp_path / "model.safetensors", specs[0], 2, initial_vector(first))
     found = Layout.of(fresh).unflatten(load_vector(tmp_path, specs[1], 2, "training.init", fresh))

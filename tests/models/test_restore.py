@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.config.model import FSRCNNSpec, KDSRSpec
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
@@ -22,14 +22,14 @@ ALPHA = np.ascontiguousarray(RGB[..., 1])
 
 
 def fsrcnn(channels: str = "y") -> Network:
-    return build_model(FSRCNNModel(d=8, s=4, m=1, channels=channels), 2, seed=0)
+    return build_model(FSRCNNSpec(d=8, s=4, m=1, channels=channels), 2, seed=0)
 
 
 @pytest.fixture(params=["y", "rgb", "kdsr"])
 def network(request: pytest.FixtureRequest) -> Network:
     if request.param != "kdsr":
         return fsrcnn(request.param)
-    return build_model(KDSRModel(kind="kdsr", size="tiny"), 2, seed=0)
+    return build_model(KDSRSpec(kind="kdsr", size="tiny"), 2, seed=0)
 
 
 AS: dict[str, Any] = {

@@ -9,7 +9,6 @@ import torch
 
 from metarestore.checking import check_files
 from metarestore.degradations import Pipeline, replay
-from metarestore.errors import UserError
 from metarestore.evaluation.folder import bicubic_lr
 from metarestore.tasks.embedded import EMBEDDED
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
@@ -169,12 +168,12 @@ def camera(tmp_path, photographs):
     return tmp_path
 
 
-def test_wrong_pairs_are_refused_unless_they_are_meant(camera):
+def test_wrong_pairs_are_named_unless_they_are_meant(camera):
     spec = PairsSpec(kind="pairs", scale=4, lr=camera / "lr", hr=camera / "hr")
-    with pytest.raises(UserError, match="pair '3': LR is mirrored left to right against HR") as error:
-        spec.require_plausible()
-    assert "check_content: false" in error.value.problems[-1]
-    spec.model_copy(update={"check_content": False}).require_plausible()
+    first, remedy = spec.implausible_pairs()
+    assert "pair '3': LR is mirrored left to right against HR" in first
+    assert "check_content: false" in remedy
+    assert not spec.model_copy(update={"check_content": False}).implausible_pairs()
 
 
 def test_check_names_wrong_pairs(camera):

@@ -14,42 +14,37 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from metarestore.config.experiment import AdaptationOptimizer, Experiment
+from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.project import resolve
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.jobs import SketchJob, ValidationJob
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.workspace import Study, Workspace
 
 StudyMaker = Callable[..., Study]
 
 
-class Silent:
+class Silent(Observer):
     """Keeps the rows; can ask to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[LogRow] = []
         self.figures: list[float] = []
         self._stop_after = stop_after
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         self.rows.append(row)
-        if row["step"] == self._stop_after:
+        if row.step == self._stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
     def validated(self, step: int, psnr: float) -> None:
         self.figures.append(psnr)
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
 
 
 def trained(study: Study, folder: Path, observer: Silent | None = None, *, resume: bool = False) -> Trained:
@@ -120,7 +115,7 @@ def test_learned_rates_travel_are_saved_and_are_used_by_sgd(small_study: StudyMa
     assert torch.equal(workspace.layout.flatten(rates), found.flat[size:])
     assert not torch.equal(found.flat[size:], torch.full((size,), 0.02))
     assert torch.equal(workspace.layout.flatten(load_file(tmp_path / "model.safetensors")), found.flat[:size])
-    sgd, adam = AdaptationOptimizer(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizer(steps=2)
+    sgd, adam = AdaptationOptimizerSpec(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizerSpec(steps=2)
     still = torch.cat([found.flat[:size], torch.zeros(size)])
     assert torch.equal(AdaptationJob(sgd).run(workspace, still).flat, found.flat[:size])
     assert not torch.equal(AdaptationJob(sgd).run(workspace, found.flat).flat, found.flat[:size])
@@ -210,8 +205,8 @@ def test_sketches_are_logged_and_change_nothing(small_study: StudyMaker, tmp_pat
     plain = trained(small_study(), tmp_path / "plain")
     found = trained(small_study(training={"sketch": 64}), tmp_path / "sketch", observer)
     assert torch.equal(plain.flat, found.flat)
-    assert all(-1 <= row["agreement"] <= 1 for row in observer.rows)
-    assert "agreement" not in plain.state.log[0]
+    assert all(-1 <= row.agreement <= 1 for row in observer.rows)
+    assert plain.state.log[0].agreement is None
 
 
 def test_a_sketch_job_returns_bytes_instead_of_gradients(small_study: StudyMaker) -> None:

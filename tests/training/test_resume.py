@@ -15,35 +15,28 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
 from metarestore.tasks.images import write_image
-from metarestore.tasks.spec import PairsSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.spec import content_hash
 from metarestore.training.identity import portable, study_record
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Study, Workspace
 
 Build = Callable[..., Experiment]
 StudyMaker = Callable[..., Study]
 CONSTANT = {"optimizer": {"schedule": "constant"}}
 
 
-class Silent:
+class Silent(Observer):
     """Counts steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def step(self, row: dict[str, Any]) -> None:
-        self.steps.append(row["step"])
-
-    def validated(self, step: int, psnr: float) -> None:
-        pass
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
+    def step(self, row: LogRow) -> None:
+        self.steps.append(row.step)
 
 
 def trained(study: Study, folder: Path, *, resume: bool = False, restated: tuple[KeyPath, ...] = ()) -> list[int]:

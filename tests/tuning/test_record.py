@@ -13,11 +13,11 @@ import torch
 from metarestore.config.experiment import Experiment
 from metarestore.decibels import FLOOR
 from metarestore.errors import UserError
-from metarestore.evaluation.sweep import TrialResult
-from metarestore.learners.workspace import Workspace
-from metarestore.tuning import sweep
+from metarestore.evaluation.tuning import TrialResult
+from metarestore.tuning import run as sweep
 from metarestore.tuning.record import Record, open_record
-from metarestore.tuning.sweep import require_searchable, run_tuning
+from metarestore.tuning.run import require_searchable, run_tuning
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 ANIL = {"kind": "anil", "adapts": ["tail.*"]}
@@ -59,7 +59,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr(sweep, "_cluster", refuse)
+    monkeypatch.setattr(sweep, "connected", refuse)
 
 
 def start(experiment: Experiment, out: Path, *, resume: bool = False) -> None:

@@ -15,12 +15,12 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import importance
-from metarestore.evaluation.sweep import TrialResult, TuningResult
+from metarestore.evaluation.tuning import TrialResult, TuningResult
 from metarestore.learners.adaptation import adapt
-from metarestore.learners.workspace import Workspace
-from metarestore.reports.tuning_report import publish_tuning, trial_table
+from metarestore.reports.tuning.report import publish_tuning, trial_table
 from metarestore.tuning import metric
 from metarestore.tuning.metric import HeldOutShotsJob, metric_jobs
+from metarestore.workspace.workspace import Workspace
 
 SEARCH: dict[str, Any] = {
     "learner.inner_lr": {"log_uniform": [1e-4, 1e-1], "when": {"learner.kind": ["maml", "fomaml"]}},

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Watcher, run_unit
-from metarestore.config.experiment import LocalEngine, RayEngine
+from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
 
 
-def execute(units: Sequence[Unit], engine: LocalEngine | RayEngine, watcher: Watcher) -> None:
+def execute(units: Sequence[Unit], engine: LocalEngineSpec | RayEngineSpec, watcher: Watcher) -> None:
     """Runs units on an experiment's engine; the results of a unit do not depend on the engine.
 
     Raises:
@@ -18,7 +18,7 @@ def execute(units: Sequence[Unit], engine: LocalEngine | RayEngine, watcher: Wat
     """
     if not units:
         return
-    if isinstance(engine, LocalEngine):
+    if isinstance(engine, LocalEngineSpec):
         for unit in units:
             watcher.started(unit)
             watcher.ended(unit, run_unit(unit))

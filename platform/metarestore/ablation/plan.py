@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
-from metarestore.config.estimators import DescriptorEstimator, estimate_behind
-from metarestore.config.experiment import Adaptation, Evaluation, Experiment, LocalEngine, RayEngine
+from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
+from metarestore.config.experiment import AdaptationSpec, EvaluationSpec, Experiment, LocalEngineSpec, RayEngineSpec
 from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.study import Study
 from metarestore.project import Project, resolve
-from metarestore.tasks.spec import DistributionSpec, Scale
+from metarestore.workspace.study import Study
 
 NO_TARGET = "(any target)"
 """Placeholder for the target in a training that does not depend on it."""
@@ -65,30 +63,6 @@ class Unit:
         return self.out / "trained" / self.key
 
 
-class ReadOnce(Project):
-    """A project that caches its files, for resolving many experiments at once."""
-
-    @cached_property
-    def _tasks(self) -> dict[tuple[str, Scale | None], DistributionSpec]:
-        return {}
-
-    @cached_property
-    def _names(self) -> dict[str, dict[str, Path]]:
-        return {}
-
-    def names(self, kind: str) -> dict[str, Path]:
-        """Returns the files of `kind`, cached on the first call."""
-        if kind not in self._names:
-            self._names[kind] = super().names(kind)
-        return self._names[kind]
-
-    def task(self, name: str, key: str = "", scale: Scale | None = None) -> DistributionSpec:
-        """Returns a task file, cached on the first call."""
-        if (name, scale) not in self._tasks:
-            self._tasks[name, scale] = super().task(name, key, scale)
-        return self._tasks[name, scale]
-
-
 def cell_folder(out: Path, cell: Cell) -> Path:
     """Returns the folder of a cell."""
     return out / "cells" / cell.name
@@ -105,9 +79,9 @@ def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]
         raise UserError("grid: is missing, so there is nothing to ablate; add one, e.g. grid: {seed: [0, 1, 2]}")
     if not experiment.arms:
         raise UserError("arms: is missing, so there is nothing to compare; add at least one arm")
-    if isinstance(experiment.engine, RayEngine) and experiment.engine.gpus_per_worker:
+    if isinstance(experiment.engine, RayEngineSpec) and experiment.engine.gpus_per_worker:
         raise UserError("engine.gpus_per_worker: the cells of an ablation run on one CPU thread each; remove this key")
-    grid, project, studies = Grid(experiment), ReadOnce(root), []
+    grid, project, studies = Grid(experiment), Project(root), []
     problems: dict[str, str] = {}
     for cell in grid.cells():
         try:
@@ -198,7 +172,7 @@ def training_study(study: Study) -> Study:
         if experiment.training.shot_tasks:
             adaptation = neutral(adaptation, Affects.TRAINING)
         else:
-            graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), Adaptation()
+            graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), AdaptationSpec()
             # A placeholder: the same distribution, of the same scale, in all cells.
             target = next(iter(study.auxiliary.values()))
     trained = experiment.model_copy(
@@ -206,8 +180,8 @@ def training_study(study: Study) -> Study:
             "graph": graph,
             "adaptation": adaptation,
             # Test crops are cut but not used here: the smallest allowed size fits every photograph.
-            "evaluation": Evaluation(crop=-(-32 // study.scale) * study.scale, crops=1),
-            "engine": LocalEngine(kind="local"),
+            "evaluation": EvaluationSpec(crop=-(-32 // study.scale) * study.scale, crops=1),
+            "engine": LocalEngineSpec(kind="local"),
             "training": training,
         }
     )
@@ -226,11 +200,11 @@ def _open(study: Study, opened: set[str]) -> None:
     """Opens a study's data and builds its network, unless an equivalent study was opened before."""
     data = study.experiment.model_dump(mode="json", exclude=unaffecting(Experiment, _OPENED))
     estimator = study.experiment.graph.estimator
-    if isinstance(estimate_behind(estimator), DescriptorEstimator):  # it refers to a network
+    if isinstance(estimate_behind(estimator), DescriptorEstimatorSpec):  # it refers to a network
         data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:
-        from metarestore.learners.workspace import Workspace
+        from metarestore.workspace.workspace import Workspace
 
         Workspace(study).open_all()
         opened.add(key)

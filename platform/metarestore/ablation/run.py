@@ -16,22 +16,20 @@ from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
-from metarestore.evaluation.grid import AblationResult, CellResult
-from metarestore.files import write_atomically
+from metarestore.evaluation.ablation import AblationResult, CellResult
+from metarestore.files import occupied, write_atomically
 from metarestore.journal import Journal
-from metarestore.learners.workspace import Workspace
-from metarestore.reports.grid_progress import AblationDisplay
-from metarestore.reports.grid_report import publish_ablation
+from metarestore.reports.ablation.progress import AblationDisplay
+from metarestore.reports.ablation.report import publish_ablation
 from metarestore.revision import revision
-from metarestore.tasks.fitted_on import fitted_on_test_pairs
+from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store, ended
 from metarestore.tracking_records import NOTE
 from metarestore.training.identity import portable
 from metarestore.training.interrupt import Interrupted
+from metarestore.workspace.workspace import Workspace
 
 RECORD = "grid.json"
-_LONGEST_TAG = 5000
-"""Longest value of a tag that MLflow takes, in characters."""
 
 
 def run_ablation(
@@ -68,8 +66,6 @@ def run_ablation(
     """
     reference = reference_arm(experiment, against)
     plans = plan_cells(experiment, root)
-    for line in fitted_on_test_pairs((plan.study.auxiliary, plan.study.target) for plan in plans):
-        display.warning(line)
     _claim(out, root, resume=resume)
     finished = _finished(plans, out)
     configuration = portable(experiment.model_dump(mode="json", by_alias=True), root)
@@ -83,7 +79,7 @@ def run_ablation(
         driver = _Driver(out, display, store, parent)
         driver.restore_finished(plans, finished)
         units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
-        notes = _shot_notes(plans)
+        notes = (*pair_warnings((plan.study.auxiliary, plan.study.target) for plan in plans), *_shot_notes(plans))
         for note in notes:
             display.warning(note)
         display.start(len(plans), len(finished), len(units))
@@ -188,7 +184,7 @@ class _Driver:
         for key, label in plan.cell.labels.items():
             run.tag(f"grid.{key}", label)
         if isinstance(outcome, Failed):
-            run.tag("error", outcome.error[:_LONGEST_TAG])
+            run.tag("error", outcome.error)
             run.end("FAILED")
             return
         run.metrics(_metrics(outcome), 0)
@@ -237,7 +233,7 @@ def _claim(out: Path, root: Path, *, resume: bool) -> None:
     if resume and not record.is_file():
         raise UserError(f"--resume: {out} contains no ablation to continue; remove --resume to start one")
     if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
-        raise UserError(f"{out}: already contains a run; continue it with --resume, or choose another --out")
+        raise occupied(out)
     if not resume:
         commit = revision(root, Path.cwd())
         data = {"metarestore": __version__, "git": commit.to_json() if commit else None}

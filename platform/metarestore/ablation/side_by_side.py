@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -12,8 +11,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Failed, Outcome, Watcher, run_unit
-from metarestore.config.experiment import RayEngine
-from metarestore.engines.cluster import connect, worker_count
+from metarestore.config.experiment import RayEngineSpec
+from metarestore.engines.cluster import connected, worker_count
 from metarestore.training.interrupt import graceful_stop
 
 _TICK = 0.5
@@ -22,18 +21,18 @@ _PATIENCE = 60.0
 """Seconds that units have to save their state after a stop request."""
 
 
-def run_side_by_side(units: Sequence[Unit], engine: RayEngine, watcher: Watcher) -> None:
+def run_side_by_side(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
     """Runs units on a Ray cluster; a unit whose process dies restarts from its last checkpoint.
 
     Raises:
         KeyboardInterrupt: The user asked to stop; the state of started units is saved.
         UserError: The cluster does not respond or has no free resources.
     """
-    with _cluster(engine):
+    with connected(engine):
         _run(units, engine, watcher)
 
 
-def _run(units: Sequence[Unit], engine: RayEngine, watcher: Watcher) -> None:
+def _run(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
     capacity = worker_count(engine)
     task: Any = ray.remote(run_unit).options(num_cpus=engine.cpus_per_worker, max_retries=engine.max_restarts)
     waiting = deque(units)
@@ -67,16 +66,3 @@ def _outcomes(reference: ray.ObjectRef[list[Outcome]], unit: Unit) -> list[Outco
         lines = [line for line in str(cause).splitlines() if line.strip()]
         text = f"{type(cause).__name__}: {lines[-1].strip() if lines else 'its process died'}"
         return [Failed(plan.cell.name, text) for plan in unit.cells]
-
-
-@contextmanager
-def _cluster(engine: RayEngine) -> Iterator[None]:
-    """Connects to the engine's cluster, or starts a local one that is shut down on exit."""
-    if ray.is_initialized():
-        yield
-        return
-    connect(engine)
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarestore.ablation.plan import CellPlan, Unit, cell_folder
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
+from metarestore.evaluation.ablation import CellResult, Figures
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.grid import CellResult, Figures
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.models.checkpoint import save_model
+from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, Trained, train
 
 RESULT = "result.json"
@@ -48,22 +49,6 @@ class Watcher(Protocol):
         ...
 
 
-class _Silent:
-    """An observer that ignores all events: the metrics of a training are in its checkpoint."""
-
-    def step(self, row: dict[str, Any]) -> None:
-        """Called after each step."""
-
-    def validated(self, step: int, psnr: float) -> None:
-        """Called after each validation."""
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Called with new relations."""
-
-    def saved(self, step: int) -> None:
-        """Called after each checkpoint."""
-
-
 def run_unit(unit: Unit) -> list[Outcome]:
     """Trains (or resumes from the last checkpoint), then adapts and evaluates every cell and writes its results.
 
@@ -74,7 +59,7 @@ def run_unit(unit: Unit) -> list[Outcome]:
     """
     session = LocalEngine().session(unit.study)
     try:
-        trained = train(session.workspace, RunFolder(unit.folder, unit.study, resume=True), session, _Silent())
+        trained = train(session.workspace, RunFolder(unit.folder, unit.study, resume=True), session, Observer())
     except UserError as error:
         return [Failed(plan.cell.name, str(error)) for plan in unit.cells]
     outcomes = [_measured(plan, trained, unit) for plan in unit.cells]
@@ -108,7 +93,7 @@ def _measured(plan: CellPlan, trained: Trained, unit: Unit) -> Outcome:
 def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     session = LocalEngine().session(plan.study)
     adaptation = plan.study.experiment.adaptation
-    methods = (AdaptationOptimizer(steps=0), adaptation, *adaptation.alternatives)
+    methods = (AdaptationOptimizerSpec(steps=0), adaptation, *adaptation.alternatives)
     before, main, *others = [_adapted(session, method, trained) for method in methods]
     if len(main.curve.undefined) == main.curve.psnr_y.shape[1]:
         raise UserError("the adaptation diverged, so all restored pixels are NaN; lower adaptation.lr")
@@ -120,7 +105,7 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     return result
 
 
-def _adapted(session: LocalSession, method: AdaptationOptimizer, trained: Trained) -> Adapted:
+def _adapted(session: LocalSession, method: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
     return AdaptationJob(method).run(session.workspace, trained.flat)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.affects import Affects, keys, without_result
-from metarestore.config.document import Document, display_path
+from metarestore.config.document import Document
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.grid import ARM, SEED, Axis, Cell, Grid, excluded_labels, label_of, safe, same
 from metarestore.config.keypath import KeyPath, format_path
@@ -39,13 +39,8 @@ def check_grid(document: Document, experiment: Experiment) -> None:
     problems = list(_structure(grid, document))
     # What is wrong in one cell is wrong in many: one line for each place.
     problems = problems or list({one.at: one for one in reversed(list(_cells(grid)))}.values())
-    lines = []
-    for problem in problems:
-        line, column = document.locate(problem.at, key=problem.on_key)
-        text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
-        lines.append((line, column, text))
-    if lines:
-        raise UserError([text for _, _, text in sorted(set(lines))])
+    if problems:
+        raise UserError([line for _, line in sorted({document.message(problem) for problem in problems})])
 
 
 def _structure(grid: Grid, document: Document) -> Iterator[Problem]:

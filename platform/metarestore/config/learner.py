@@ -15,7 +15,7 @@ LossName = Literal["l1", "charbonnier", "mse"]
 StepWeight = Annotated[float, Field(ge=0)]
 
 
-class MultiStep(Strict):
+class MultiStepSpec(Strict):
     """The query loss is taken after every inner step, not after the last one alone (Antoniou et al., MAML++, 2019)."""
 
     weights: Literal["annealed", "uniform"] | tuple[StepWeight, ...] = "annealed"
@@ -81,7 +81,7 @@ class _InnerLoop(BaseLearnerSpec):
 class _MultiStepLoop(_InnerLoop):
     """What every learner has whose outer loss is that of the query set."""
 
-    multi_step: MultiStep | None = None
+    multi_step: MultiStepSpec | None = None
 
     @model_validator(mode="after")
     def _one_weight_per_step(self) -> Self:
@@ -94,7 +94,7 @@ class _MultiStepLoop(_InnerLoop):
         return self
 
 
-class Contrast(Strict):
+class ContrastSpec(Strict):
     """Embeddings D′ of one task's images are drawn together, those of other tasks apart (Khosla et al., 2020).
 
     The tasks of a shard are compared with each other. In the `warmup_steps` all tasks of a step degrade the same clean
@@ -107,7 +107,7 @@ class Contrast(Strict):
     """What the cosine of two embeddings is divided by."""
 
 
-class FeatureLoss(Strict):
+class FeatureLossSpec(Strict):
     """A loss between named features of a network that learns and of its teacher (`model` has the names)."""
 
     layers: tuple[str, ...] | dict[str, str] = Field(("expanding",), min_length=1)
@@ -127,7 +127,7 @@ class FeatureLoss(Strict):
         return tuple((layer, layer) for layer in self.layers)
 
 
-class Distillation(FeatureLoss):
+class DistillationSpec(FeatureLossSpec):
     """A frozen teacher, of which named features are learned; it may be given the HR images."""
 
     teacher: NetworkPath
@@ -135,11 +135,11 @@ class Distillation(FeatureLoss):
     the name of a shipped network."""
     initialise: bool = True
     """Whether the student starts as the teacher, or as the decoder of a teacher that has one."""
-    also: tuple[FeatureLoss, ...] = ()
+    also: tuple[FeatureLossSpec, ...] = ()
     """Further losses, added to the first one."""
 
     @property
-    def losses(self) -> tuple[FeatureLoss, ...]:
+    def losses(self) -> tuple[FeatureLossSpec, ...]:
         """The losses whose weight is not 0."""
         return tuple(loss for loss in (self, *self.also) if loss.weight)
 
@@ -147,7 +147,7 @@ class Distillation(FeatureLoss):
 class _Pooled(BaseLearnerSpec):
     """What every learner has that takes support and query together."""
 
-    contrast: Contrast | None = None
+    contrast: ContrastSpec | None = None
     """For KDSR: makes its estimator tell tasks apart, for descriptors; left out, it learns from restoring alone."""
     warmup_steps: int = Field(0, ge=0)
     """Outer steps at first in which KDSR's estimator learns alone, from the contrast and what a teacher says."""
@@ -178,7 +178,7 @@ class _Pooled(BaseLearnerSpec):
 class _FromImages(_Pooled):
     """What every learner has that learns from images, and from a teacher's features if it is given one."""
 
-    distillation: Distillation | None = Field(None, exclude_if=lambda value: value is None)
+    distillation: DistillationSpec | None = Field(None, exclude_if=lambda value: value is None)
     """Learns named features of a teacher, beside the images."""
     imitation: float | None = Field(None, ge=0, exclude_if=lambda value: value is None)
     """For a PISR teacher: weight of the mean absolute difference between its encoding and LR, which is logged. As
@@ -214,13 +214,13 @@ class _FromImages(_Pooled):
         return None if problem and model.privileged and self.backend == "vectorised" else problem
 
 
-class Pretrain(_FromImages):
+class PretrainSpec(_FromImages):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
     kind: Annotated[Literal["pretrain"], Affects.BUILDING]
 
 
-class Finetune(_FromImages):
+class FinetuneSpec(_FromImages):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
     needs_init: ClassVar[bool] = True
@@ -228,7 +228,7 @@ class Finetune(_FromImages):
     kind: Annotated[Literal["finetune"], Affects.BUILDING]
 
 
-class Distill(_Pooled):
+class DistillSpec(_Pooled):
     """Student stage of KDSR (Xia et al., 2023): the loss of pre-training, and the divergence from a teacher.
 
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
@@ -265,7 +265,7 @@ class Distill(_Pooled):
         return super().mismatch(model)
 
 
-class MAML(_MultiStepLoop):
+class MAMLSpec(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
 
     first_order: ClassVar[bool] = False
@@ -273,7 +273,7 @@ class MAML(_MultiStepLoop):
     kind: Annotated[Literal["maml"], Affects.BUILDING]
 
 
-class FOMAML(_MultiStepLoop):
+class FOMAMLSpec(_MultiStepLoop):
     """First-order MAML: the inner gradients are constants of the outer one."""
 
     first_order: ClassVar[bool] = True
@@ -281,7 +281,7 @@ class FOMAML(_MultiStepLoop):
     kind: Annotated[Literal["fomaml"], Affects.BUILDING]
 
 
-class MetaSGD(_MultiStepLoop):
+class MetaSGDSpec(_MultiStepLoop):
     """Meta-SGD (Li et al., 2017): learns a rate for every parameter of the inner loop too; they start at `inner_lr`."""
 
     kind: Annotated[Literal["meta_sgd"], Affects.BUILDING]
@@ -289,7 +289,7 @@ class MetaSGD(_MultiStepLoop):
     """Whether the inner gradients are constants of the outer one."""
 
 
-class ANIL(_MultiStepLoop):
+class ANILSpec(_MultiStepLoop):
     """ANIL (Raghu et al., 2020): MAML where only named parts of the network adapt; everything is learned."""
 
     kind: Annotated[Literal["anil"], Affects.BUILDING]
@@ -299,7 +299,7 @@ class ANIL(_MultiStepLoop):
     """Whether the inner gradients are constants of the outer one."""
 
 
-class Reptile(_InnerLoop):
+class ReptileSpec(_InnerLoop):
     """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
 
     first_order: ClassVar[bool] = True
@@ -308,5 +308,7 @@ class Reptile(_InnerLoop):
     inner_steps: int = Field(5, ge=1)
 
 
-AnyLearnerSpec = Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune | Distill
+AnyLearnerSpec = (
+    PretrainSpec | MAMLSpec | FOMAMLSpec | MetaSGDSpec | ANILSpec | ReptileSpec | FinetuneSpec | DistillSpec
+)
 LearnerSpec = Annotated[AnyLearnerSpec, Field(discriminator="kind")]

@@ -33,7 +33,7 @@ class BaseModelSpec(Strict):
         return False
 
 
-class FSRCNNModel(BaseModelSpec):
+class FSRCNNSpec(BaseModelSpec):
     """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
 
     kind: Literal["fsrcnn"] = "fsrcnn"
@@ -50,7 +50,7 @@ class FSRCNNModel(BaseModelSpec):
     """Whether each channel of a PReLU has a slope of its own, or all channels of a layer share one, as published."""
 
 
-class KDSRModel(BaseModelSpec):
+class KDSRSpec(BaseModelSpec):
     """KDSR (Xia et al., 2023): a network whose kernels follow an estimate of the degradation, on RGB."""
 
     kind: Literal["kdsr"]
@@ -106,7 +106,7 @@ class ECBSRSpec(BaseModelSpec):
     one with branches (`training.init`), and then computes the same."""
 
 
-AnyDecoderSpec = FSRCNNModel | CompactSpec | ECBSRSpec
+AnyDecoderSpec = FSRCNNSpec | CompactSpec | ECBSRSpec
 
 
 class PISRTeacherSpec(BaseModelSpec):
@@ -116,7 +116,7 @@ class PISRTeacherSpec(BaseModelSpec):
     """
 
     kind: Literal["pisr_teacher"]
-    decoder: Annotated[AnyDecoderSpec, Field(discriminator="kind")] = FSRCNNModel()
+    decoder: Annotated[AnyDecoderSpec, Field(discriminator="kind")] = FSRCNNSpec()
     """The network that restores the encoded image: that of the students."""
     d: int = Field(56, ge=1)
     """Channels of the encoder's first two layers."""
@@ -144,5 +144,5 @@ def _with_kind(data: Any) -> Any:
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
-AnyModelSpec = FSRCNNModel | KDSRModel | CompactSpec | ECBSRSpec | PISRTeacherSpec
+AnyModelSpec = FSRCNNSpec | KDSRSpec | CompactSpec | ECBSRSpec | PISRTeacherSpec
 ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]

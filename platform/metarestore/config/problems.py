@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metarestore.config.keypath import KeyPath, Part
+from metarestore.config.keypath import KeyPath, Part, format_path
 from metarestore.config.shape import Shape, child, has
 from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import Wording, mismatch, shown, word_error
@@ -33,6 +33,14 @@ class Problem:
     text: str
     at: KeyPath
     on_key: bool = False
+
+    def __str__(self) -> str:
+        path = format_path(self.path)
+        return f"{path}: {self.text}" if path else self.text
+
+    def within(self, outer: KeyPath) -> Problem:
+        """Returns the same problem of data that lie at `outer` in other data."""
+        return replace(self, path=(*outer, *self.path), at=(*outer, *self.at))
 
 
 @dataclass(frozen=True)

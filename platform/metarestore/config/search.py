@@ -34,7 +34,7 @@ _LARGEST = 2**53
 _FORMS = ("uniform", "log_uniform", "int", "choice")
 
 
-class Parameter(Strict):
+class ParameterSpec(Strict):
     """One parameter of a search: a range or a choice, and when it exists at all."""
 
     uniform: Ends | None = None
@@ -66,15 +66,15 @@ class Parameter(Strict):
         return found
 
 
-SearchParameter = Parameter | Ends
+SearchParameter = ParameterSpec | Ends
 
 
-def as_parameter(written: SearchParameter) -> Parameter:
+def as_parameter(written: SearchParameter) -> ParameterSpec:
     """Returns the parameter that a file's `[low, high]`, or its longer form, stands for."""
-    return written if isinstance(written, Parameter) else Parameter(uniform=written)
+    return written if isinstance(written, ParameterSpec) else ParameterSpec(uniform=written)
 
 
-class Tuning(Strict):
+class TuningSpec(Strict):
     """How `metarestore tune` goes about the search; training does not read it."""
 
     metric: Literal["held_out_shots", "validation"] = "held_out_shots"

@@ -9,12 +9,12 @@ from itertools import islice
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.config.affects import Affects, keys, without_result
-from metarestore.config.document import Document, display_path
-from metarestore.config.estimators import TransferEstimator, estimate_behind
+from metarestore.config.document import Document
+from metarestore.config.estimators import TransferEstimatorSpec, estimate_behind
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
-from metarestore.config.search import Parameter, as_parameter
+from metarestore.config.search import ParameterSpec, as_parameter
 from metarestore.config.search_space import (
     Draw,
     Space,
@@ -81,13 +81,9 @@ def check_search(document: Document, experiment: Experiment) -> None:
     # are is said without them.
     tried.sort(key=lambda finding: finding.elsewhere)
     found = [*structure, *settings, *(finding.problem for finding in tried)]
-    lines = []
-    for problem in {one.at: one for one in reversed(found)}.values():
-        line, column = document.locate(problem.at, key=problem.on_key)
-        text = f"{display_path(document.path)}:{line}:{column}: {format_path(problem.path)}: {problem.text}"
-        lines.append((line, column, text))
-    if lines:
-        raise UserError([text for _, _, text in sorted(lines)])
+    if found:
+        problems = {one.at: one for one in reversed(found)}.values()
+        raise UserError([line for _, line in sorted(document.message(problem) for problem in problems)])
 
 
 def candidates(space: Space) -> Iterator[tuple[str, Draw]]:
@@ -132,7 +128,7 @@ def _structure(experiment: Experiment, space: Space) -> Iterator[Problem]:
             yield from _conditions(key, parameters)
 
 
-def _conditions(key: str, parameters: Mapping[str, Parameter]) -> Iterator[Problem]:
+def _conditions(key: str, parameters: Mapping[str, ParameterSpec]) -> Iterator[Problem]:
     for name, wanted in parameters[key].when.items():
         at: KeyPath = ("search", key, "when", name)
         decider = decided_by(name, parameters)
@@ -165,7 +161,7 @@ def _fixed(experiment: Experiment) -> dict[str, str]:
 def _transfers(experiment: Experiment) -> bool:
     """Tells whether the relations may be estimated by adapting, as the experiment's `adaptation` says."""
     searched = any(lies_in(key, "graph.estimator") for key in experiment.search)
-    return searched or isinstance(estimate_behind(experiment.graph.estimator), TransferEstimator)
+    return searched or isinstance(estimate_behind(experiment.graph.estimator), TransferEstimatorSpec)
 
 
 def _candidates(experiment: Experiment, space: Space) -> Iterator[_Finding]:

@@ -15,12 +15,12 @@ import numpy as np
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.config.keypath import KeyPath, split_path
 from metarestore.config.overrides import Override, apply_overrides
-from metarestore.config.search import Parameter, SearchParameter, as_parameter
+from metarestore.config.search import ParameterSpec, SearchParameter, as_parameter
 from metarestore.config.shape import child
 from metarestore.seeds import generator
 
 Draw = dict[str, float]
-Pick = Callable[[str, Parameter], float]
+Pick = Callable[[str, ParameterSpec], float]
 
 
 class Space:
@@ -42,7 +42,7 @@ class Space:
                 draw[key] = pick(key, parameter)
         return draw
 
-    def exists(self, parameter: Parameter, draw: Draw) -> bool:
+    def exists(self, parameter: ParameterSpec, draw: Draw) -> bool:
         """Tells whether a parameter exists beside what is drawn already."""
         return all(self._holds(key, wanted, draw) for key, wanted in parameter.when.items())
 
@@ -97,7 +97,7 @@ def draws(experiment: Experiment) -> list[Draw] | None:
     return [space.random(generator(tuning.seed, "trial", index)) for index in range(tuning.trials)]
 
 
-def ordered(parameters: Mapping[str, Parameter]) -> list[str]:
+def ordered(parameters: Mapping[str, ParameterSpec]) -> list[str]:
     """Returns the keys so that each comes after those that its `when` names; keys of a circle are left out."""
     placed: list[str] = []
     waiting = list(parameters)
@@ -107,12 +107,12 @@ def ordered(parameters: Mapping[str, Parameter]) -> list[str]:
     return placed
 
 
-def deciders(parameter: Parameter, parameters: Mapping[str, Parameter]) -> set[str]:
+def deciders(parameter: ParameterSpec, parameters: Mapping[str, ParameterSpec]) -> set[str]:
     """Returns the parameters that decide whether one exists."""
     return {found for key in parameter.when if (found := decided_by(key, parameters)) is not None}
 
 
-def decided_by(key: str, parameters: Mapping[str, Parameter]) -> str | None:
+def decided_by(key: str, parameters: Mapping[str, ParameterSpec]) -> str | None:
     """Returns the choice that sets `key`: of this name, or of a mapping around it."""
     around = [name for name in parameters if lies_in(key, name)]
     return max(around, key=lambda name: len(path_of(name)), default=None)
@@ -142,14 +142,14 @@ def path_of(key: str) -> KeyPath:
     return () if rest.strip() else path
 
 
-def value_of(parameter: Parameter, number: float) -> Any:
+def value_of(parameter: ParameterSpec, number: float) -> Any:
     """Returns the value that a number of a draw stands for."""
     if parameter.choice is not None:
         return parameter.choice[int(number)]
     return int(number) if parameter.whole is not None else float(number)
 
 
-def random_value(parameter: Parameter, rng: np.random.Generator) -> float:
+def random_value(parameter: ParameterSpec, rng: np.random.Generator) -> float:
     """Draws one number; of a choice, an index."""
     if parameter.choice is not None:
         return int(rng.integers(len(parameter.choice)))
@@ -161,7 +161,7 @@ def random_value(parameter: Parameter, rng: np.random.Generator) -> float:
     return float(rng.uniform(low, high))
 
 
-def grid_values(parameter: Parameter, points: int) -> Sequence[float]:
+def grid_values(parameter: ParameterSpec, points: int) -> Sequence[float]:
     """Lists all choices, or `points` values of a range, evenly spaced as it is drawn."""
     if parameter.choice is not None:
         return range(len(parameter.choice))
@@ -174,7 +174,7 @@ def grid_values(parameter: Parameter, points: int) -> Sequence[float]:
     return [float(low), *space(low, high, points).tolist()[1:-1], float(high)]
 
 
-def trial_values(parameter: Parameter) -> Iterator[float]:
+def trial_values(parameter: ParameterSpec) -> Iterator[float]:
     """Lists the values that must give a valid experiment: all choices, both ends, and a fraction in between."""
     if parameter.choice is not None:
         yield from range(len(parameter.choice))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from metarestore.config.experiment import LocalEngine as LocalSpec
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 
 
-def build_engine(spec: LocalSpec | RaySpec, notify: Callable[[str], None] = lambda line: None) -> Engine:
+def build_engine(spec: LocalEngineSpec | RayEngineSpec, notify: Callable[[str], None] = lambda line: None) -> Engine:
     """Builds an engine; Ray is imported only for a Ray engine, since the import takes seconds.
 
     Args:
         spec: The engine section of an experiment.
         notify: Called with a message for the user when a step waits unusually long.
     """
-    if isinstance(spec, LocalSpec):
+    if isinstance(spec, LocalEngineSpec):
         return LocalEngine()
     from metarestore.engines.ray import RayEngine  # noqa: PLC0415
 

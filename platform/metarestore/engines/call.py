@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, RayTaskError
 
+from metarestore.engines.engine import Receive
 from metarestore.engines.heartbeat import Heartbeat
 from metarestore.engines.pool import START_SECONDS, TICK, Member, Pool
 from metarestore.errors import UserError
@@ -34,13 +35,21 @@ class Call:
         count: Number of jobs.
         kind: Kind of the jobs, the same for all.
         heartbeat: Receives the durations of jobs.
+        receive: Called with each result as soon as it arrives; results are not collected then.
     """
 
     def __init__(
-        self, pool: Pool, send: Callable[[Member, int], ray.ObjectRef[Any]], count: int, kind: str, heartbeat: Heartbeat
+        self,
+        pool: Pool,
+        send: Callable[[Member, int], ray.ObjectRef[Any]],
+        count: int,
+        kind: str,
+        heartbeat: Heartbeat,
+        receive: Receive | None = None,
     ) -> None:
         self._pool, self._send, self._kind, self._heartbeat = pool, send, kind, heartbeat
         self._results: list[Any] = [None] * count
+        self._receive = receive or self._results.__setitem__
         self._waiting = deque(range(count))
         self._running: dict[ray.ObjectRef[Any], _RunningJob] = {}
         self._idle = deque(pool.up)
@@ -78,7 +87,7 @@ class Call:
             return
         job = self._running.pop(reference)
         try:
-            self._results[job.position] = ray.get(reference)
+            result = ray.get(reference)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
@@ -96,6 +105,7 @@ class Call:
             self._pool.remove(job.member)
             return
         self._heartbeat.finished(self._kind, job.position, time.monotonic() - job.since)
+        self._receive(job.position, result)
         self._idle.append(job.member)
 
     def _check_cluster(self) -> None:

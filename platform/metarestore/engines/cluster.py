@@ -10,14 +10,15 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.errors import UserError
 
 _REMEDY = "start one with `ray start --head`, or remove the address"
@@ -26,7 +27,7 @@ _SOCKET_NAME = len("/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_s
 """Bytes that Ray appends to its folder for the longest path of a socket."""
 
 
-def connect(spec: RaySpec) -> None:
+def connect(spec: RayEngineSpec) -> None:
     """Connects to the cluster of a specification, or starts a local one.
 
     Raises:
@@ -53,6 +54,25 @@ def connect(spec: RaySpec) -> None:
             f"engine.address: no Ray cluster responds at '{spec.address}' ({reason}); {_REMEDY}; if it requires a "
             "token, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token from its head node to this machine"
         ) from error
+
+
+@contextmanager
+def connected(spec: RayEngineSpec) -> Iterator[None]:
+    """Connects to the cluster of a specification, or starts a local one, unless the process is connected already.
+
+    A connection that is made here ends with the context.
+
+    Raises:
+        UserError: As for `connect`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    connect(spec)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def socket_room(folder: str) -> int:
@@ -95,7 +115,7 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _local_slots(spec: RaySpec) -> int:
+def _local_slots(spec: RayEngineSpec) -> int:
     """Returns the CPU slots of a local cluster, as many as requested: small clusters may oversubscribe the cores."""
     cores = os.cpu_count() or 1
     requested = 0 if spec.workers == "auto" else math.ceil(spec.workers * spec.cpus_per_worker)
@@ -138,19 +158,19 @@ def usable_resources(nodes: Mapping[str, Mapping[str, float]]) -> Mapping[str, M
     return nodes if group is None else {str(i): bundle for i, bundle in enumerate(group.bundle_specs)}
 
 
-def capacity(spec: RaySpec, resources: Mapping[str, Mapping[str, float]]) -> int:
+def capacity(spec: RayEngineSpec, resources: Mapping[str, Mapping[str, float]]) -> int:
     """Counts the workers that fit on nodes or bundles; a worker cannot span two of them.
 
-    >>> capacity(RaySpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
+    >>> capacity(RayEngineSpec(kind="ray", cpus_per_worker=2), {"a": {"CPU": 3}, "b": {"CPU": 5}})
     3
-    >>> quarters = RaySpec(kind="ray", cpus_per_worker=0.5, gpus_per_worker=0.25)
+    >>> quarters = RayEngineSpec(kind="ray", cpus_per_worker=0.5, gpus_per_worker=0.25)
     >>> capacity(quarters, {"a": {"CPU": 8, "GPU": 1}, "b": {"CPU": 8}})
     4
     """
     return sum(_capacity_of_node(spec, node) for node in resources.values())
 
 
-def _capacity_of_node(spec: RaySpec, resources: Mapping[str, float]) -> int:
+def _capacity_of_node(spec: RayEngineSpec, resources: Mapping[str, float]) -> int:
     # Fractions like 0.1 are not exact in floating point, so 1 / 0.1 may be 9.999.
     workers = math.floor(resources.get("CPU", 0) / spec.cpus_per_worker + 1e-6)
     if spec.gpus_per_worker:
@@ -158,7 +178,7 @@ def _capacity_of_node(spec: RaySpec, resources: Mapping[str, float]) -> int:
     return workers
 
 
-def worker_count(spec: RaySpec) -> int:
+def worker_count(spec: RayEngineSpec) -> int:
     """Returns how many workers to start.
 
     Raises:

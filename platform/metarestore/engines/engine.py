@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job
+
+Receive = Callable[[int, Any], None]
+"""Is given the position of a job and its result, as soon as it is there."""
+
+
+class LoneJob(Protocol):
+    """A unit of work that needs no study, e.g. one photograph to be adapted to; a pure function of itself."""
+
+    def run(self, device: torch.device) -> Any:
+        """Computes the result; running it again gives the same bytes."""
+        ...
 
 
 class Session(Protocol):
@@ -30,6 +42,10 @@ class Engine(Protocol):
 
     def session(self, study: Study) -> Session:
         """Opens the engine for a study."""
+        ...
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs that need no study and hands over each result as soon as it is there, in any order."""
         ...
 
     def describe(self) -> str:

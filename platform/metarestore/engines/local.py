@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.reduction import Reduced, Weigh, reduced
-from metarestore.learners.process import prepare_process
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job, Workspace
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job, Workspace
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class LocalEngine:
         """Opens a workspace for the study."""
         prepare_process()
         return LocalSession(Workspace(study))
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs one after the other."""
+        prepare_process()
+        for position, job in enumerate(jobs):
+            receive(position, job.run(torch.device("cpu")))
 
     def describe(self) -> str:
         """Returns a short description of the compute resources."""

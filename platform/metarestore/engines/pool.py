@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.cluster import alive_nodes, capacity, reserved, usable_resources
 from metarestore.engines.worker import Worker, WorkerLocation
 from metarestore.errors import UserError
@@ -49,7 +49,7 @@ class Pool:
             elsewhere if there are free resources.
     """
 
-    def __init__(self, spec: RaySpec) -> None:
+    def __init__(self, spec: RayEngineSpec) -> None:
         self._spec = spec
         self.up: list[Member] = []
         self.pending: dict[ray.ObjectRef[WorkerLocation], Member] = {}
@@ -135,7 +135,7 @@ class Pool:
             self.pending[actor.location.remote()] = Member(actor, self._started)
 
 
-def _strategy(spec: RaySpec) -> str | None:
+def _strategy(spec: RayEngineSpec) -> str | None:
     """Returns Ray's scheduling strategy; any explicit strategy would ignore resources reserved for this process."""
     if reserved() is not None:
         return None

@@ -13,18 +13,19 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.heartbeat import Heartbeat
 from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
 from metarestore.learners.gradients import TaskMetrics, joined
-from metarestore.learners.process import prepare_process
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Job
 
 _SMALL = 65_536
 """Size of the parameters in bytes below which they are sent with each job."""
@@ -139,7 +140,7 @@ class RayEngine:
         UserError: No cluster responds at the address, or the workers do not fit it.
     """
 
-    def __init__(self, spec: RaySpec, notify: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, spec: RayEngineSpec, notify: Callable[[str], None] = lambda line: None) -> None:
         self.heartbeat = Heartbeat(notify)
         self.pool = Pool(spec)
         self.reduction = spec.reduction
@@ -162,6 +163,20 @@ class RayEngine:
         # The driver then computes exactly as the workers do, and leaves the cores to them.
         prepare_process()
         return RaySession(self, study.key, pickle.dumps(study))
+
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs on whichever actor is free; a job whose actor dies is run again.
+
+        Raises:
+            UserError: No actor is left.
+        """
+        kind = type(jobs[0]).__name__ if jobs else ""
+
+        def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
+            reference: ray.ObjectRef[Any] = worker.actor.run_alone.remote(jobs[position])
+            return reference
+
+        Call(self.pool, send, len(jobs), kind, self.heartbeat, receive).results()
 
     def describe(self) -> str:
         """Returns a short description of the compute resources."""

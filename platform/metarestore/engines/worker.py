@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from metarestore import notices
+from metarestore.engines.engine import LoneJob
 from metarestore.learners.gradients import TaskGradients, TaskMetrics
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Job, Workspace
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Job, Workspace
 
 _CACHED_WORKSPACES = 4
 """Number of workspaces that a worker keeps open, since it may work on several arms of a study in turn."""
@@ -76,6 +77,11 @@ class Worker:
     def run(self, job: Job, shared: Shared) -> Any:
         """Runs one job."""
         return self._result(job, shared)
+
+    @ray.method(max_task_retries=0)
+    def run_alone(self, job: LoneJob) -> Any:
+        """Runs one job that needs no study."""
+        return job.run(torch.device(self._device))
 
     @ray.method(num_returns=2, max_task_retries=0)
     def keep(self, job: Job, shared: Shared) -> tuple[TaskMetrics, TaskGradients]:

@@ -14,8 +14,8 @@ from metarestore.degradations.resample import bicubic_upsample
 from metarestore.evaluation.few_shot import TestSet, restored_crops
 from metarestore.evaluation.metrics import PEAK
 from metarestore.evaluation.results import Example
-from metarestore.learners.workspace import Workspace
 from metarestore.models.colour import rgb_to_y
+from metarestore.workspace.workspace import Workspace
 
 
 def make_examples(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer, Evaluation
+from metarestore.config.experiment import AdaptationOptimizerSpec, EvaluationSpec
 from metarestore.decibels import decibels
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.evaluation.colour import ColourMetrics, colour_metrics
@@ -19,12 +19,12 @@ from metarestore.evaluation.results import ArmResult, Curve
 from metarestore.evaluation.statistics import cluster_means
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.learner import restore
-from metarestore.learners.workspace import Workspace
 from metarestore.models.build import restore_rgb, to_channels
 from metarestore.models.colour import rgb_to_y
 from metarestore.models.network import Restore
 from metarestore.models.self_ensemble import self_ensemble
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ class Adapted:
 class AdaptationJob:
     """Adapts a network to the shots in one way and measures it on the way, as `evaluation.every` says."""
 
-    how: AdaptationOptimizer
+    how: AdaptationOptimizerSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
         """Returns the figures of every photograph before, between and after the steps."""
@@ -158,7 +158,7 @@ def _levels(images: Tensor) -> Floats:
     return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
-def _label(how: AdaptationOptimizer, evaluation: Evaluation) -> str:
+def _label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
     patches = "" if how.patch is None else f", patches of {how.patch}"
     return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
 

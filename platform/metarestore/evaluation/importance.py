@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from metarestore.decibels import FLOOR
-from metarestore.evaluation.sweep import TuningResult, columns
+from metarestore.evaluation.tuning import TuningResult, columns
 
 _LEAST_TRIALS = 6
 """With fewer trials a forest tells nothing."""

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import DescriptorEstimator
+from metarestore.config.estimators import DescriptorEstimatorSpec
 from metarestore.errors import UserError
 from metarestore.graphs.compare import compare
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.kdsr import KDSR
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class DescriptorJob:
         return np.stack(rows)
 
 
-def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimator) -> Relations:
+def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimatorSpec) -> Relations:
     """Relates the target to every auxiliary distribution by their descriptors; trains nothing.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from metarestore.config import estimators as spec
-from metarestore.config.graph import Edge
+from metarestore.config.graph import EdgeSpec
 from metarestore.config.pattern import matching
 from metarestore.errors import UserError
 from metarestore.graphs.descriptor import estimate_descriptor
@@ -18,8 +18,8 @@ from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.response import estimate_response
 from metarestore.graphs.transfer import estimate_transfer
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import generator
+from metarestore.workspace.workspace import Runner, Workspace
 
 
 def estimate(
@@ -53,23 +53,23 @@ def _estimate(
 ) -> Relations:
     graph = workspace.experiment.graph
     match estimator:
-        case spec.InvertedControl():
+        case spec.InvertedControlSpec():
             return inverted(_estimate(estimator.of, workspace, run, flat, step, previous))
-        case spec.BestSingleControl():
+        case spec.BestSingleControlSpec():
             return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
-        case spec.RandomControl() | spec.UniformControl():
+        case spec.RandomControlSpec() | spec.UniformControlSpec():
             return without_forbidden(_control(workspace, estimator.kind), graph.forbidden)
-        case spec.ResponseEstimator():
+        case spec.ResponseEstimatorSpec():
             found = estimate_response(workspace, run, flat, estimator)
-        case spec.DescriptorEstimator():
+        case spec.DescriptorEstimatorSpec():
             found = estimate_descriptor(workspace, run, flat, estimator)
-        case spec.LearnedEstimator():
+        case spec.LearnedEstimatorSpec():
             found = estimate_learned(workspace, run, flat, estimator, step, previous)
-        case spec.TransferEstimator():
+        case spec.TransferEstimatorSpec():
             found = estimate_transfer(workspace, run, flat, estimator)
-        case spec.GradientEstimator():
+        case spec.GradientEstimatorSpec():
             found = estimate_gradient(workspace, run, flat, estimator, previous)
-        case spec.ExpertEstimator():
+        case spec.ExpertEstimatorSpec():
             found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
     found = with_expert_edges(_with_prior(workspace, found, estimator), graph.edges)
     return without_forbidden(found, graph.forbidden)
@@ -108,7 +108,7 @@ def best_single(relations: Relations) -> Relations:
     return dataclasses.replace(relations, allowed=nearest)
 
 
-def with_expert_edges(relations: Relations, edges: tuple[Edge, ...]) -> Relations:
+def with_expert_edges(relations: Relations, edges: tuple[EdgeSpec, ...]) -> Relations:
     """Replaces estimates by what an expert states; a stated relation has no error."""
     values, errors = relations.values.copy(), relations.standard_errors.copy()
     stated = np.zeros(len(values), bool)

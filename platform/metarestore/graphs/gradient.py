@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import GradientEstimator
-from metarestore.config.experiment import AdaptationOptimizer
-from metarestore.config.learner import Pretrain
+from metarestore.config.estimators import GradientEstimatorSpec
+from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.learner import PretrainSpec
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class ShotGradientJob:
     """
 
     distribution: str | None
-    options: GradientEstimator
+    options: GradientEstimatorSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
         """Returns one sketch for each draw and half of the shots, (draws, 2, m); one draw for the target."""
@@ -56,7 +56,7 @@ class ShotGradientJob:
 
 
 def _halves(
-    workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimator
+    workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimatorSpec
 ) -> NDArray[np.float32]:
     """Computes the directions (2, m) on the even and the odd images; a single image stands for both."""
     rows = []
@@ -67,9 +67,9 @@ def _halves(
     return sketched(torch.stack(rows).cpu().numpy(), options.sketch)
 
 
-def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimator) -> Tensor:
+def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimatorSpec) -> Tensor:
     """Returns the gradient (P,) on a task's support set, or the way back from a short adaptation to it."""
-    learner = PretrainLearner(Pretrain(kind="pretrain"), workspace.model)
+    learner = PretrainLearner(PretrainSpec(kind="pretrain"), workspace.model)
     if options.compares == "gradients":
         return mean_loss_gradient(learner, workspace.layout, flat, task)
     adapted = adapt(
@@ -77,7 +77,7 @@ def _direction(workspace: Workspace, flat: Tensor, task: Task, options: Gradient
         flat,
         task.support_lr,
         task.support_hr,
-        AdaptationOptimizer(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
+        AdaptationOptimizerSpec(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
         rule=learner.inner_rule,
     )
     return flat - adapted
@@ -96,7 +96,7 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 
 
 def estimate_gradient(
-    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimator, previous: Relations | None
+    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimatorSpec, previous: Relations | None
 ) -> Relations:
     """Relates the target to every auxiliary distribution by their directions at the parameters `flat`.
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from metarestore.config.estimators import LearnedEstimator
+from metarestore.config.estimators import LearnedEstimatorSpec
 from metarestore.degradations import bicubic_downsample
 from metarestore.graphs.relation_training import TEMPERATURE, Training
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.models.relation_network import Nodes, PairEncoder, RelationNetwork, cosines
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class RelationNetworkJob:
         carried: What the estimate before carried along, or None.
     """
 
-    options: LearnedEstimator
+    options: LearnedEstimatorSpec
     until: int
     carried: NDArray[np.float32] | None
 
@@ -50,7 +50,12 @@ class RelationNetworkJob:
 
 
 def estimate_learned(
-    workspace: Workspace, run: Runner, flat: Tensor, options: LearnedEstimator, step: int, previous: Relations | None
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: LearnedEstimatorSpec,
+    step: int,
+    previous: Relations | None,
 ) -> Relations:
     """Relates the target to every auxiliary distribution by a relation network."""
     carried = None if previous is None else previous.carried
@@ -58,7 +63,7 @@ def estimate_learned(
     return relations
 
 
-def steps_until(workspace: Workspace, options: LearnedEstimator, step: int) -> int:
+def steps_until(workspace: Workspace, options: LearnedEstimatorSpec, step: int) -> int:
     """Returns how many steps the relation network will have taken by the estimate at an outer step.
 
     Joint training spreads them evenly over the estimates of a run, at least one at the first.

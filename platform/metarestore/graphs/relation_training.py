@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarestore.config.estimators import LearnedEstimator
+from metarestore.config.estimators import LearnedEstimatorSpec
 from metarestore.degradations import bicubic_downsample
-from metarestore.degradations.turns import turned
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.learners.contrast import contrastive_losses
-from metarestore.learners.workspace import Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import RelationNetwork, cosines
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import OpenDistribution, draw_patches, to_tensor
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode
+from metarestore.workspace.workspace import Workspace
 
 TEMPERATURE = 0.1
 """What cosines are divided by to become log probabilities."""
@@ -67,7 +67,7 @@ class Training:
     done: int = 0
 
     @classmethod
-    def start(cls, options: LearnedEstimator, seed: int, carried: NDArray[np.float32] | None = None) -> Training:
+    def start(cls, options: LearnedEstimatorSpec, seed: int, carried: NDArray[np.float32] | None = None) -> Training:
         """Makes a network with the initial weights of `seed`, or takes up what `carry` returned."""
         sizes = {key: getattr(options, key) for key in ("dimension", "memory", "message_passing")}
         network = seeded(RelationNetwork, derived_seed(seed, "relation network"), **sizes)
@@ -95,7 +95,7 @@ class Training:
             moments = {"exp_avg": m.view_as(p).clone(), "exp_avg_sq": v.view_as(p).clone()}
             self.optimizer.state[p] = {"step": torch.tensor(float(self.done)), **moments}
 
-    def learn(self, workspace: Workspace, options: LearnedEstimator, until: int) -> list[float]:
+    def learn(self, workspace: Workspace, options: LearnedEstimatorSpec, until: int) -> list[float]:
         """Takes steps until `until` were taken, and returns the loss of each.
 
         The rate falls over all `options.steps`, so that a training in parts is the same as one at a stretch.
@@ -163,7 +163,7 @@ def _degraded(
     """Degrades one patch by several draws of each distribution; the k-th draws of all have the same noise fields."""
     refs, _ = draw_patches(images, "train", geometry, seed, index)
     first, found = refs[0], {}
-    hr = turned(to_tensor(images.patch(first.image, *first.box)), first.turn)[None]
+    hr = flip_rotate(to_tensor(images.patch(first.image, *first.box)), first.turn)[None]
     clean = bicubic_downsample(hr, distributions[0].scale).clamp(0, 1).expand(len(refs), -1, -1, -1)
     for distribution in distributions:
         lr = []

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import ResponseEstimator
+from metarestore.config.estimators import ResponseEstimatorSpec
 from metarestore.graphs.compare import compare
 from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.spectra import compare_spectra, response
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Runner, Workspace
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class ResponseJob:
     """Measures what one auxiliary distribution does to the target's HR shots."""
 
     distribution: str
-    options: ResponseEstimator
+    options: ResponseEstimatorSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
         """Returns the features of each draw on each shot, (draws, K, F)."""
@@ -56,14 +56,14 @@ class ResponseJob:
         return np.stack(rows)
 
 
-def _features(lr: Tensor, hr: Tensor, scale: int, options: ResponseEstimator) -> Floats:
+def _features(lr: Tensor, hr: Tensor, scale: int, options: ResponseEstimatorSpec) -> Floats:
     """Measures draws of LR images (draws, K, 3, h, w) against HR images (K, 3, s·h, s·w): (draws, K, F)."""
     if options.features == "identification":
         return identify(lr, hr, scale)
     return np.stack([response(one, hr, scale) for one in lr])
 
 
-def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimator) -> Relations:
+def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimatorSpec) -> Relations:
     """Relates the target to every auxiliary distribution by what they do to its HR shots; needs no training."""
     names = tuple(workspace.study.auxiliary)
     auxiliary = np.stack(run([ResponseJob(name, options) for name in names], flat))

@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import TransferEstimator
-from metarestore.config.learner import Pretrain
+from metarestore.config.estimators import TransferEstimatorSpec
+from metarestore.config.learner import PretrainSpec
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import rank_correlation
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner, psnr_of_mse, restore
-from metarestore.learners.workspace import Runner, TaskRef, Workspace
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Runner, TaskRef, Workspace
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class TransferJob:
     """
 
     source: str | None
-    options: TransferEstimator
+    options: TransferEstimatorSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
         """Returns the PSNR in dB on the held-out half for each halving and side, (draws, 2)."""
@@ -55,7 +55,7 @@ class TransferJob:
 def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tensor:
     """Pre-trains on one source for a few steps, one task a step, with Adam at the experiment's outer rate."""
     spec = workspace.experiment.learner
-    pretrain = Pretrain(kind="pretrain", loss=spec.loss, charbonnier_eps=spec.charbonnier_eps)
+    pretrain = PretrainSpec(kind="pretrain", loss=spec.loss, charbonnier_eps=spec.charbonnier_eps)
     learner = PretrainLearner(pretrain, workspace.model)
     current = flat.detach().clone().requires_grad_()
     rule = torch.optim.Adam([current], lr=workspace.experiment.training.optimizer.lr)
@@ -74,7 +74,7 @@ def _score(
     shots: Task,
     learn: NDArray[np.int64],
     test: NDArray[np.int64],
-    options: TransferEstimator,
+    options: TransferEstimatorSpec,
 ) -> float:
     """Adapts to the shots `learn` and returns the mean PSNR in dB on the shots `test`."""
     how = workspace.experiment.adaptation
@@ -94,7 +94,7 @@ def _score(
     return float(psnr_of_mse(errors.cpu().numpy()).mean())
 
 
-def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimator) -> Relations:
+def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimatorSpec) -> Relations:
     """Relates the target to each source by the gain, in dB on held-out shots, of having trained on it first.
 
     The relation is tanh(gain / 1 dB), so it lies in −1..1 and keeps the order of the gains; where there are gains above

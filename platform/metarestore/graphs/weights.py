@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from metarestore.config.graph import Weights
+from metarestore.config.graph import WeightsSpec
 from metarestore.graphs.relations import Relations
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,7 @@ def signal_share(values: ArrayLike, standard_errors: ArrayLike) -> float:
     return 0.0 if spread <= noise else 1.0 - noise / spread
 
 
-def relation_weights(relations: Relations, spec: Weights, step: int = 0, steps: int = 1) -> Floats:
+def relation_weights(relations: Relations, spec: WeightsSpec, step: int = 0, steps: int = 1) -> Floats:
     """Turns relations into the gradient weights of an outer step.
 
     Args:
@@ -113,7 +113,7 @@ def _kept(relations: Relations, top: int | None) -> NDArray[np.bool_]:
     return kept
 
 
-def _rule(values: Floats, errors: Floats, spec: Weights, progress: float) -> Floats:
+def _rule(values: Floats, errors: Floats, spec: WeightsSpec, progress: float) -> Floats:
     """Applies the rule to the relations of the K distributions that count; `progress` goes from 0 to 1."""
     share = signal_share(values, errors) if spec.shrink else 1.0
     if spec.rule == "relu":

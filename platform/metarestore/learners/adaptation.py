@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from metarestore.config.experiment import AdaptationOptimizer
-from metarestore.degradations.turns import TURNS, turned
+from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.learners.losses import image_loss, norm_factors
@@ -30,7 +30,7 @@ def adapt(
     flat: Tensor,
     support_lr: Tensor,
     support_hr: Tensor,
-    options: AdaptationOptimizer,
+    options: AdaptationOptimizerSpec,
     *,
     rule: InnerRule,
     seed: int = 0,
@@ -92,7 +92,7 @@ def adapt(
     return current.detach()
 
 
-def cut(lr: Tensor, hr: Tensor, options: AdaptationOptimizer, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def cut(lr: Tensor, hr: Tensor, options: AdaptationOptimizerSpec, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """Cuts the random patches of one step, LR (B, C, p, p) and HR (B, C, s·p, s·p), with random flips and rotations.
 
     Args:
@@ -108,9 +108,14 @@ def cut(lr: Tensor, hr: Tensor, options: AdaptationOptimizer, seed: int, step: i
     small, rng = side // scale, generator(seed, "adaptation", step)
     parts: list[tuple[Tensor, Tensor]] = []
     for _ in range(options.batch):
-        image, top, left, turn = (int(rng.integers(n)) for n in (len(lr), *_positions(lr, small), TURNS))
+        image, top, left, turn = (int(rng.integers(n)) for n in (len(lr), *_positions(lr, small), DIHEDRAL))
         big = hr[image, :, scale * top : scale * top + side, scale * left : scale * left + side]
-        parts.append((turned(lr[image, :, top : top + small, left : left + small], turn), turned(big, turn)))
+        parts.append(
+            (
+                flip_rotate(lr[image, :, top : top + small, left : left + small], turn),
+                flip_rotate(big, turn),
+            )
+        )
     return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
 
 
@@ -119,7 +124,7 @@ def _positions(images: Tensor, side: int) -> tuple[int, int]:
     return images.shape[-2] - side + 1, images.shape[-1] - side + 1
 
 
-def _rate_factor(options: AdaptationOptimizer, step: float) -> float:
+def _rate_factor(options: AdaptationOptimizerSpec, step: float) -> float:
     """Returns the factor of the schedule on the learning rate at a step."""
     return 1.0 if options.schedule == "constant" else (1 + math.cos(math.pi * step / options.steps)) / 2
 

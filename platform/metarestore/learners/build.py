@@ -8,15 +8,15 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from metarestore.config.learner import (
-    ANIL,
-    FOMAML,
-    MAML,
+    ANILSpec,
     BaseLearnerSpec,
-    Distill,
-    Finetune,
-    MetaSGD,
-    Pretrain,
-    Reptile,
+    DistillSpec,
+    FinetuneSpec,
+    FOMAMLSpec,
+    MAMLSpec,
+    MetaSGDSpec,
+    PretrainSpec,
+    ReptileSpec,
 )
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
@@ -27,7 +27,7 @@ from metarestore.learners.learner import Learner, MAMLLearner, Precision, Pretra
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 
 
-def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> Learner:
+def _pretrain(spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> Learner:
     if spec.contrast is not None:
         return EmbeddingLearner(spec, require_encoder(model), precision)
     if spec.distillation is not None:
@@ -35,20 +35,20 @@ def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision)
     return (PretrainLearner if spec.imitation is None else ImitationLearner)(spec, model, precision)
 
 
-def _anil(spec: ANIL, model: nn.Module, precision: Precision) -> Learner:
+def _anil(spec: ANILSpec, model: nn.Module, precision: Precision) -> Learner:
     adapts = matching_parameters(spec.adapts, [name for name, _ in model.named_parameters()])
     return MAMLLearner(spec, model, precision, adapts)
 
 
 LEARNERS: Mapping[type[BaseLearnerSpec], Callable[..., Learner]] = {
-    Pretrain: _pretrain,
-    Finetune: _pretrain,
-    Distill: DistillLearner.build,
-    MAML: MAMLLearner,
-    FOMAML: MAMLLearner,
-    MetaSGD: MetaSGDLearner,
-    ANIL: _anil,
-    Reptile: ReptileLearner,
+    PretrainSpec: _pretrain,
+    FinetuneSpec: _pretrain,
+    DistillSpec: DistillLearner.build,
+    MAMLSpec: MAMLLearner,
+    FOMAMLSpec: MAMLLearner,
+    MetaSGDSpec: MetaSGDLearner,
+    ANILSpec: _anil,
+    ReptileSpec: ReptileLearner,
 }
 """Registry: the function that builds each kind of learner from its specification, the network and the precision."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metarestore.config.estimators import DescriptorEstimator, Estimator, estimate_behind, network_key
+from metarestore.config.estimators import DescriptorEstimatorSpec, Estimator, estimate_behind, network_key
 from metarestore.errors import UserError
 from metarestore.models.checkpoint import load_model
 from metarestore.models.kdsr import KDSR
@@ -20,7 +20,7 @@ def open_describer(estimator: Estimator, scale: int) -> KDSR:
         TypeError: The estimator does not use descriptors.
     """
     options, key = estimate_behind(estimator), network_key(estimator)
-    if not isinstance(options, DescriptorEstimator):
+    if not isinstance(options, DescriptorEstimatorSpec):
         raise TypeError(f"the estimator {options.kind} does not use descriptors")
     try:
         network = load_model(options.network)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from metarestore.config.learner import Distill
+from metarestore.config.learner import DistillSpec
 from metarestore.errors import UserError
 from metarestore.learners.embedding import EmbeddingLearner, Terms, require_encoder
 from metarestore.learners.learner import Precision
@@ -33,11 +33,11 @@ class DistillLearner(EmbeddingLearner):
         teacher: The trained teacher, of the student's size and scale.
     """
 
-    spec: Distill
+    spec: DistillSpec
     teacher: KDSR = field(kw_only=True)
 
     @classmethod
-    def build(cls, spec: Distill, model: nn.Module, precision: Precision) -> DistillLearner:
+    def build(cls, spec: DistillSpec, model: nn.Module, precision: Precision) -> DistillLearner:
         """Builds the learner of a student, with its teacher on the student's device.
 
         Raises:

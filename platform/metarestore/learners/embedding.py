@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarestore.config.learner import Distill, Finetune, Pretrain
+from metarestore.config.learner import DistillSpec, FinetuneSpec, PretrainSpec
 from metarestore.learners.contrast import contrastive_losses
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import Learner, Metrics, Precision, all_patches, each, squared_errors
@@ -41,7 +41,7 @@ class EmbeddingLearner(Learner):
         precision: Arithmetic of the network.
     """
 
-    spec: Pretrain | Finetune | Distill
+    spec: PretrainSpec | FinetuneSpec | DistillSpec
     model: KDSR
     precision: Precision = "float32"
 

@@ -23,15 +23,15 @@ from torch.func import functional_call, vmap
 from torch.utils import _pytree as pytree
 
 from metarestore.config.learner import (
-    ANIL,
-    FOMAML,
-    MAML,
+    ANILSpec,
     BaseLearnerSpec,
-    Finetune,
-    MetaSGD,
-    MultiStep,
-    Pretrain,
-    Reptile,
+    FinetuneSpec,
+    FOMAMLSpec,
+    MAMLSpec,
+    MetaSGDSpec,
+    MultiStepSpec,
+    PretrainSpec,
+    ReptileSpec,
 )
 from metarestore.decibels import decibels
 from metarestore.learners.inner_rule import InnerRule
@@ -214,7 +214,7 @@ class Learner(ABC):
 class PretrainLearner(Learner):
     """Pre-training: L(θ; S∪Q), the mean loss over all patches of a task."""
 
-    spec: Pretrain | Finetune
+    spec: PretrainSpec | FinetuneSpec
     model: nn.Module
     precision: Precision = "float32"
 
@@ -245,7 +245,7 @@ class MAMLLearner(Learner):
     your MAML (ICLR 2019), eq. 4.
     """
 
-    spec: MAML | FOMAML | ANIL | MetaSGD | Reptile
+    spec: MAMLSpec | FOMAMLSpec | ANILSpec | MetaSGDSpec | ReptileSpec
     model: nn.Module
     precision: Precision = "float32"
     adapts: frozenset[str] | None = None
@@ -265,9 +265,9 @@ class MAMLLearner(Learner):
         return replace(self.inner_rule, mask=network.flatten(ones).to(flat))
 
     @property
-    def multi_step(self) -> MultiStep | None:
+    def multi_step(self) -> MultiStepSpec | None:
         """Weights of the query losses after each inner step; None uses only the last."""
-        return None if isinstance(self.spec, Reptile) else self.spec.multi_step
+        return None if isinstance(self.spec, ReptileSpec) else self.spec.multi_step
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
         """Computes the query losses at the adapted parameters, or their weighted sum over the inner steps."""

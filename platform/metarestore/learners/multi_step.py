@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from metarestore.config.learner import MultiStep
+from metarestore.config.learner import MultiStepSpec
 
 
-def step_weights(spec: MultiStep | None, inner_steps: int, step: int) -> tuple[float, ...]:
+def step_weights(spec: MultiStepSpec | None, inner_steps: int, step: int) -> tuple[float, ...]:
     """Returns the weight of the query loss after each inner step; they sum to 1.
 
     Annealing decreases the weights of all steps but the last linearly from 1/k to `floor`/k, and increases that of the

@@ -12,8 +12,8 @@ from metarestore.config.model import (
     BaseModelSpec,
     CompactSpec,
     ECBSRSpec,
-    FSRCNNModel,
-    KDSRModel,
+    FSRCNNSpec,
+    KDSRSpec,
     PISRTeacherSpec,
 )
 from metarestore.degradations.resample import bicubic_upsample
@@ -31,8 +31,8 @@ def _pisr_teacher(scale: int, decoder: AnyDecoderSpec, d: int, s: int) -> Networ
 
 
 NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
-    FSRCNNModel: FSRCNN,
-    KDSRModel: KDSR,
+    FSRCNNSpec: FSRCNN,
+    KDSRSpec: KDSR,
     CompactSpec: Compact,
     ECBSRSpec: ECBSR,
     PISRTeacherSpec: _pisr_teacher,

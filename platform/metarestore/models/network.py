@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -93,6 +93,37 @@ def collected_features(network: Network, names: Iterable[str]) -> Iterator[dict[
             handle = network.get_submodule(layers[name]).register_forward_hook(collect(name))
             hooks.callback(handle.remove)
         yield features
+
+
+class _Enough(Exception):  # noqa: N818
+    """Ends a call whose result nobody waits for."""
+
+
+def features_of(network: Network, names: Collection[str], *images: Tensor) -> dict[str, Tensor]:
+    """Computes named features of images, and nothing of the network behind the last one.
+
+    Args:
+        network: The network.
+        names: Some of its `feature_layers`; where there are none, nothing is computed.
+        images: LR images, and for a teacher HR images.
+
+    Raises:
+        ValueError: The network has no such feature.
+    """
+    if not names:
+        return {}
+
+    def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
+        raise _Enough
+
+    with collected_features(network, names) as found, suppress(_Enough):
+        *_, last = (name for name in network.feature_layers if name in names)
+        handle = network.get_submodule(network.feature_layers[last]).register_forward_hook(stop)
+        try:
+            network(*images)
+        finally:
+            handle.remove()
+    return found
 
 
 _Built = TypeVar("_Built", bound=nn.Module)

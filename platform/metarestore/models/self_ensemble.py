@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metarestore.degradations.turns import TURNS, turned, turned_back
+from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate, undo_flip_rotate
 from metarestore.models.network import Restore
 
 
@@ -23,8 +23,8 @@ def self_ensemble(restore: Restore) -> Restore:
 
     def restored(lr: Tensor) -> Tensor:
         total = restore(lr)
-        for turn in range(1, TURNS):
-            total = total + turned_back(restore(turned(lr, turn)), turn)
-        return total / TURNS
+        for turn in range(1, DIHEDRAL):
+            total = total + undo_flip_rotate(restore(flip_rotate(lr, turn)), turn)
+        return total / DIHEDRAL
 
     return restored

@@ -1,4 +1,4 @@
-"""Warns of task distributions that were fitted to pairs on which a study tests."""
+"""Warns of real pairs that do not belong together, and of distributions that were fitted to pairs tested on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from metarestore.tasks.pair_images import Sides
 from metarestore.tasks.spec import DistributionSpec
 
 Specs = Mapping[str, DistributionSpec]
+
+
+def pair_warnings(studies: Iterable[tuple[Specs, DistributionSpec]]) -> list[str]:
+    """Returns all warnings about the real pairs of studies, each once.
+
+    Args:
+        studies: Distributions that are learned from, by name, and the target of each study.
+
+    Raises:
+        UserError: Pairs cannot be opened.
+    """
+    known = list(studies)
+    specs = [spec for distributions, target in known for spec in (*distributions.values(), target)]
+    implausible = (line for spec in specs for line in spec.implausible_pairs())
+    return list(dict.fromkeys([*implausible, *fitted_on_test_pairs(known)]))
 
 
 def fitted_on_test_pairs(studies: Iterable[tuple[Specs, DistributionSpec]]) -> list[str]:

@@ -145,18 +145,17 @@ def inspect_pairs(folder: PairFolder) -> tuple[PairReport, ...]:
     return _inspected(Sides.open(folder))
 
 
-def require_plausible(folder: PairFolder) -> None:
-    """Makes sure that LR shows what HR shows in all pairs.
+def implausible_pairs(folder: PairFolder) -> tuple[str, ...]:
+    """Names the pairs whose LR does not show what HR shows, and says what to do where they are right after all.
 
     Raises:
-        UserError: They cannot be opened, or some pairs do not belong together; all are named.
+        UserError: They cannot be opened.
     """
     wrong = [report.problem for report in inspect_pairs(folder) if report.problem is not None]
-    if wrong:
-        lines = shortened([f"{folder.lr}: {each}" for each in wrong], f"{folder.lr}: {{more}} more pairs like these")
-        raise UserError(
-            [*lines, f"{folder.lr}: to use the pairs as they are, write check_content: false in the task file"]
-        )
+    if not wrong:
+        return ()
+    lines = shortened([f"{folder.lr}: {each}" for each in wrong], f"{folder.lr}: {{more}} more pairs like these")
+    return (*lines, f"{folder.lr}: if the pairs are meant so, write check_content: false in the task file")
 
 
 @lru_cache(maxsize=8)

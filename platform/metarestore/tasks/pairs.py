@@ -11,15 +11,15 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
-from metarestore.degradations.base import misplaced
-from metarestore.degradations.turns import turned
+from metarestore.degradations.base import error_at
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
 from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined, test_crops
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.pair_files import PairFolder, PairNames, PairSource, split_pairs
-from metarestore.tasks.pair_images import open_sides, require_plausible
+from metarestore.tasks.pair_images import implausible_pairs, open_sides
 from metarestore.tasks.photographs import SUFFIXES, list_photographs
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
@@ -62,7 +62,7 @@ class PairsSpec(DistributionSpec):
     crop: bool = Field(False, exclude_if=lambda value: not value)
     """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
     check_content: bool = Field(True, exclude=True)
-    """Refuse pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
+    """Report pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
 
     @property
     def pairs(self) -> PairSource:
@@ -81,10 +81,9 @@ class PairsSpec(DistributionSpec):
         sides = {"lr": self.lr, "hr": self.hr}
         return written | {side: ImageStore.open(ImageSource.folder(folder)).content for side, folder in sides.items()}
 
-    def require_plausible(self) -> None:
-        """Makes sure that LR shows what HR shows, if `check_content` asks for it."""
-        if self.check_content:
-            require_plausible(self.pairs.folder)
+    def implausible_pairs(self) -> Sequence[str]:
+        """Names the pairs whose LR does not show what HR shows, if `check_content` asks for it."""
+        return implausible_pairs(self.pairs.folder) if self.check_content else ()
 
     @property
     def own_images(self) -> Path:
@@ -106,7 +105,7 @@ class PairsSpec(DistributionSpec):
             PydanticCustomError: They are for another; it is a `ValueError`, and `at` says where.
         """
         if scale != self.scale:
-            raise misplaced(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
+            raise error_at(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
         return self
 
     def rooted(self, root: Path) -> Self:
@@ -203,8 +202,8 @@ class PairTasks(OpenDistribution):
         lr, hr = [], []
         for ref in refs:
             top, left, height, width = (side // self.scale for side in ref.box)
-            lr.append(turned(to_tensor(self._lr.patch(ref.image, top, left, height, width)), ref.turn))
-            hr.append(turned(to_tensor(self.images.patch(ref.image, *ref.box)), ref.turn))
+            lr.append(flip_rotate(to_tensor(self._lr.patch(ref.image, top, left, height, width)), ref.turn))
+            hr.append(flip_rotate(to_tensor(self.images.patch(ref.image, *ref.box)), ref.turn))
         return torch.stack(lr), torch.stack(hr)
 
 

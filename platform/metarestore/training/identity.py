@@ -14,18 +14,18 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from metarestore.config.affects import MEASURED, Affects, unaffecting
-from metarestore.config.estimators import LearnedEstimator, estimate_behind, takes_prior
+from metarestore.config.estimators import LearnedEstimatorSpec, estimate_behind, takes_prior
 from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.network_path import network_paths
 from metarestore.errors import UserError
 from metarestore.graphs.graph import graph_file
-from metarestore.learners.study import Study
 from metarestore.models.checkpoint import network_hash
 from metarestore.models.shipped import shipped
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.spec import DistributionSpec, content_hash
 from metarestore.training.optimizer import learning_rate
+from metarestore.workspace.study import Study
 
 _BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
 """Keys of paths that are recorded by content."""
@@ -77,6 +77,27 @@ def study_record(study: Study) -> dict[str, Any]:
     described["images"] = {split: _photographs(source) for split, source in study.images.items()}
     record: dict[str, Any] = to_jsonable_python(portable(described, study.root))
     return record
+
+
+def sweep_contents(studies: Sequence[Study]) -> dict[str, str]:
+    """Returns the contents of task files, photographs, networks and priors that several studies open, by key.
+
+    Equal for a project and its copy elsewhere.
+    """
+    found: dict[str, set[str]] = {}
+    for study in studies:
+        record = study_record(study)
+        contents = {f"tasks.{name}": task["content"] for name, task in record["tasks"].items()}
+        contents |= record.get("networks", {}) | {f"data.{split}": value for split, value in record["images"].items()}
+        contents |= {"graph.prior": record["prior"]} if "prior" in record else {}
+        for key, value in contents.items():
+            found.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
+
+
+def without_contents(described: Mapping[str, str]) -> dict[str, str]:
+    """Leaves out, of a flattened configuration, the paths of what is compared by its content."""
+    return {key: value for key, value in described.items() if key.rpartition(".")[2] not in _BY_CONTENT}
 
 
 def _task_record(spec: DistributionSpec) -> dict[str, Any]:
@@ -211,7 +232,7 @@ def _depends_on_length(experiment: Experiment, steps: int) -> Iterator[tuple[Key
     if final is not None and final != graph.weights.temperature:
         yield _ANNEALED, "the final temperature is reached at the last step"
     estimator = estimate_behind(graph.estimator)
-    if isinstance(estimator, LearnedEstimator) and estimator.joint:
+    if isinstance(estimator, LearnedEstimatorSpec) and estimator.joint:
         yield _JOINT, "the relation network's training is spread over all steps"
 
 

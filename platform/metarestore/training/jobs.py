@@ -13,9 +13,9 @@ from torch import Tensor
 from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learner import psnr_of_mse, restore
 from metarestore.learners.sketch import sketched
-from metarestore.learners.workspace import Workspace
 from metarestore.seeds import derived_seed
 from metarestore.training.sampler import Shard
+from metarestore.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,19 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
-from metarestore.files import write_atomically
+from metarestore.files import occupied, write_atomically
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import Graph, build_graph, save_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.training.identity import changes_on_resume, portable, study_record, upgraded
-from metarestore.training.loop import Observer, Plan, gradient_weights, run
+from metarestore.training.log import LogRow, Observer
+from metarestore.training.loop import Plan, gradient_weights, run
 from metarestore.training.optimizer import OuterOptimizer
 from metarestore.training.sampler import TaskSampler
 from metarestore.training.state import TrainState, load_state
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 _RECORD = "run.json"
 _FORMAT = 2
@@ -87,7 +88,7 @@ class RunFolder:
         if self._record.is_file():
             before = _read(self._record)
             if not resume:
-                raise UserError(f"{path}: already contains a run; continue it with --resume, or choose another --out")
+                raise occupied(path)
             changes = _changes(path, before, study, described, trained=trained, restated=restated)
             self.notes: dict[str, Any] = before["notes"]
             if changes:
@@ -242,12 +243,7 @@ def _provenance(folder: RunFolder, experiment: Experiment, relations: Relations)
     return {"measure": measured, **origin, **used}
 
 
-def _drawn(names: tuple[str, ...], log: list[dict[str, Any]]) -> dict[str, int]:
+def _drawn(names: tuple[str, ...], log: Sequence[LogRow]) -> dict[str, int]:
     """Returns the number of tasks drawn from each distribution."""
-    rows = np.asarray([row["drawn"] for row in log if "drawn" in row], np.int64).reshape(-1, len(names))
+    rows = np.asarray([row.drawn for row in log if row.drawn], np.int64).reshape(-1, len(names))
     return dict(zip(names, rows.sum(axis=0).tolist(), strict=True))
-
-
-def column(log: list[dict[str, Any]], key: str) -> np.ndarray:
-    """Returns one entry of every logged step as an array; missing values are NaN."""
-    return np.asarray([row[key] for row in log], np.float64)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.learners.workspace import TaskRef
 from metarestore.seeds import generator
+from metarestore.workspace.workspace import TaskRef
 
 Shard = tuple[TaskRef, ...]
 

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.graphs.relations import Relations
+from metarestore.training.log import LogRow
 from metarestore.training.optimizer import OuterOptimizer
 
 _TENSORS, _DATA = "state.safetensors", "state.json"
@@ -29,7 +30,7 @@ class TrainState:
     relations: Relations | None = None
     norms: list[float] = field(default_factory=list)
     """EMA of each distribution's gradient norm, for `balance: ema`."""
-    log: list[dict[str, Any]] = field(default_factory=list)
+    log: list[LogRow] = field(default_factory=list)
     """One row per outer step."""
     validation: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -57,7 +58,7 @@ def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
         "tensors": f"{name}.{_TENSORS}",
         "relations": None if state.relations is None else state.relations.to_json(),
         "norms": state.norms,
-        "log": state.log,
+        "log": [row.to_json() for row in state.log],
         "validation": state.validation,
         "seconds": state.seconds,
         "relating": state.relating,
@@ -113,7 +114,7 @@ def load_state(folder: Path, state: TrainState) -> bool:
         if state.relations is not None and carried is not None:
             state.relations = replace(state.relations, carried=carried.numpy())
         state.norms = data["norms"]
-        state.log = data["log"]
+        state.log = [LogRow.from_json(row) for row in data["log"]]
         state.validation = [(int(step), float(psnr)) for step, psnr in data["validation"]]
         state.seconds = data["seconds"]
         state.relating = data.get("relating", 0.0)

@@ -18,11 +18,11 @@ from metarestore.config.search_space import Space, draws
 from metarestore.console import say
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.results import strict_json
-from metarestore.evaluation.sweep import State, TrialResult
-from metarestore.reports.progress import duration
+from metarestore.evaluation.tuning import State, TrialResult
+from metarestore.reports.study.progress import duration
 from metarestore.tracking import Run, Store
 from metarestore.tuning.record import Record
-from metarestore.tuning.runs import LONGEST_TAG, STATUS, finite
+from metarestore.tuning.runs import STATUS, finite
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
 _METRICS = ("loss", "psnr", "validation_psnr")
@@ -131,7 +131,7 @@ class TuningCallback(tune.Callback):
         run = self._run(key, result)
         run.tag("state", state)
         if error:
-            run.tag("error", error[:LONGEST_TAG])
+            run.tag("error", error)
         run.end(STATUS[state])
         self._ended += 1
         say(f"{progress_line(result, self._total)}{self._time_left()}")

@@ -13,10 +13,10 @@ from metarestore.evaluation.few_shot import evaluation_luma
 from metarestore.evaluation.metrics import batch_psnr
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.learner import restore
-from metarestore.learners.workspace import Job, Workspace
 from metarestore.models.colour import rgb_to_y
 from metarestore.seeds import derived_seed
 from metarestore.training.jobs import ValidationJob
+from metarestore.workspace.workspace import Job, Workspace
 
 _FOLDS = 5
 """Maximum number of cross-validation folds of the shots: each costs an adaptation."""

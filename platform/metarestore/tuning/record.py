@@ -13,9 +13,10 @@ from metarestore.config.affects import MEASURED, Affects, unaffecting
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
-from metarestore.evaluation.sweep import TrialResult
+from metarestore.evaluation.tuning import TrialResult
+from metarestore.files import occupied
 from metarestore.tracking_records import flattened
-from metarestore.training.identity import portable
+from metarestore.training.identity import portable, without_contents
 
 FILE = "sweep.json"
 
@@ -31,6 +32,8 @@ class Record:
         trials: The trials, by Ray Tune's id.
         seconds: Wall time of the sessions before this one.
         git: The commit that the tuning run was started from, if known.
+        contents: Hashes of the photographs, networks and task files that trials open, by key; None before they are
+            known, and in records of earlier versions.
     """
 
     folder: Path
@@ -39,6 +42,19 @@ class Record:
     trials: dict[str, TrialResult] = field(default_factory=dict)
     seconds: float = 0.0
     git: dict[str, Any] | None = None
+    contents: dict[str, str] | None = None
+
+    def require_contents(self, now: Mapping[str, str]) -> None:
+        """Makes sure that trials open what those before opened.
+
+        Raises:
+            UserError: Photographs, a network or a task file were changed.
+        """
+        before = now if self.contents is None else self.contents
+        if before != now:
+            key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
+            raise UserError(f"{self.folder}: {key}: the files are not those that the sweep began with; start a new one")
+        self.contents = dict(now)
 
     def save(self) -> None:
         """Writes the record."""
@@ -46,6 +62,7 @@ class Record:
             "metarestore": __version__,
             "git": self.git,
             "experiment": self.described,
+            "contents": self.contents,
             "mlflow_run": self.parent,
             "seconds": self.seconds,
             "trials": {key: trial.to_json() for key, trial in self.trials.items()},
@@ -63,7 +80,8 @@ class Record:
         try:
             data: dict[str, Any] = json.loads(path.read_text())
             trials = {key: TrialResult.from_json(trial) for key, trial in data["trials"].items()}
-            return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"], data.get("git"))
+            git, contents = data.get("git"), data.get("contents")
+            return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"], git, contents)
         except FileNotFoundError:
             raise UserError(
                 f"--resume: {folder} contains no tuning run to continue; remove --resume to start one"
@@ -108,11 +126,12 @@ def open_record(folder: Path, experiment: Experiment, *, resume: bool, root: Pat
     now = described(experiment, root)
     if not resume:
         if (folder / FILE).exists() or (folder / "run.json").exists():
-            raise UserError(f"{folder}: already contains a run; continue it with --resume, or choose another --out")
+            raise occupied(folder)
         return Record(folder, now)
     record = Record.load(folder)
-    if record.described != now:
-        raise UserError(f"{folder}: was started with another experiment ({_difference(record.described, now)})")
+    before, now = without_contents(record.described), without_contents(now)
+    if before != now:
+        raise UserError(f"{folder}: was started with another experiment ({_difference(before, now)})")
     for key, trial in record.trials.items():
         if trial.state == "running":
             record.trials[key] = replace(trial, state="lost")

@@ -6,16 +6,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from metarestore.evaluation.sweep import State
+from metarestore.evaluation.tuning import State
 from metarestore.journal import Journal
 from metarestore.tracking import Store
 from metarestore.tuning.record import Record
 
 STATUS: dict[State, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 """Status of the MLflow run for each final state of a trial; a trial that a scheduler stops early counts as finished."""
-
-LONGEST_TAG = 5000
-"""Longest value of a tag that MLflow takes, in characters."""
 
 
 def repair_runs(store: Store, record: Record, metric: str) -> None:
@@ -59,6 +56,6 @@ def _repair(store: Store, record: Record, metric: str, folder: Path) -> str | No
     if trial.state in STATUS:
         run.tag("state", trial.state)
     if trial.error:
-        run.tag("error", trial.error[:LONGEST_TAG])
+        run.tag("error", trial.error)
     run.end(STATUS.get(trial.state, "KILLED"))
     return run.id

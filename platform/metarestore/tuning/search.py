@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import Searcher
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.search import Parameter
+from metarestore.config.search import ParameterSpec
 from metarestore.config.search_space import Draw, Space, draws, random_value
 from metarestore.tuning.trial import DRAW, METRIC, STEP
 
@@ -52,7 +52,7 @@ class OptunaSpace:
         return self._space.walk(lambda key, parameter: _suggested(trial, key, parameter))
 
 
-def _suggested(trial: Any, key: str, parameter: Parameter) -> float:
+def _suggested(trial: Any, key: str, parameter: ParameterSpec) -> float:
     if parameter.choice is not None:
         return int(trial.suggest_categorical(key, list(range(len(parameter.choice)))))
     low, high = parameter.ends
@@ -91,7 +91,7 @@ def build_scheduler(experiment: Experiment) -> TrialScheduler:
     )
 
 
-def _mutation(parameter: Parameter) -> Any:
+def _mutation(parameter: ParameterSpec) -> Any:
     """Returns what PBT resamples a value from; it also multiplies values of ranges by 0.8 or 1.2."""
     if parameter.choice is not None:
         return list(range(len(parameter.choice)))
@@ -105,7 +105,7 @@ class Redrawn:
         parameter: The parameter.
     """
 
-    def __init__(self, parameter: Parameter) -> None:
+    def __init__(self, parameter: ParameterSpec) -> None:
         self._parameter = parameter
 
     def __call__(self) -> float:

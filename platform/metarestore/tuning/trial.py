@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from metarestore.config.experiment import Experiment, LocalEngine, RayEngine
+from metarestore.config.experiment import Experiment, LocalEngineSpec, RayEngineSpec
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Session
 from metarestore.errors import UserError
-from metarestore.graphs.relations import Relations
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, initial_state, make_plan, train
 from metarestore.training.state import load_state
 from metarestore.tuning.metric import metric_jobs
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Workspace
 
 METRIC = "metric"
 """Name of the maximised metric in the reports to Ray Tune."""
@@ -56,12 +56,12 @@ class TrialPlan:
         # The trial's metric needs the `tuning` settings; the search space is not needed.
         return drawn.model_copy(update={"training": training, "engine": self._engine(), "tuning": tuning})
 
-    def _engine(self) -> LocalEngine | RayEngine:
+    def _engine(self) -> LocalEngineSpec | RayEngineSpec:
         """Returns the engine inside a trial; its workers use the resources that Ray reserved for the trial."""
         tuning = self.experiment.tuning
         if tuning.workers_per_trial == 1 and not tuning.gpus_per_worker:
-            return LocalEngine(kind="local")
-        return RayEngine(
+            return LocalEngineSpec(kind="local")
+        return RayEngineSpec(
             kind="ray",
             workers=tuning.workers_per_trial,
             cpus_per_worker=tuning.cpus_per_worker,
@@ -92,7 +92,7 @@ def _train(plan: TrialPlan, draw: Mapping[str, float]) -> None:
         train(workspace, folder, session, _Reporter(workspace, session, folder.checkpoints))
 
 
-class _Reporter:
+class _Reporter(Observer):
     """Evaluates at every checkpoint and reports metric and checkpoint; Ray Tune may then end the trial."""
 
     def __init__(self, workspace: Workspace, session: Session, checkpoints: Path) -> None:
@@ -102,16 +102,13 @@ class _Reporter:
         self._jobs = metric_jobs(workspace, make_plan(workspace, session).validate)
         self._last: dict[str, float] = {}
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         """Keeps the metrics of the last step."""
-        self._last = {key: row[key] for key in ("loss", "psnr")}
+        self._last = {"loss": row.loss, "psnr": row.psnr}
 
     def validated(self, step: int, psnr: float) -> None:
         """Keeps the validation PSNR."""
         self._last["validation_psnr"] = psnr
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Called with new relations."""
 
     def saved(self, step: int) -> None:
         """Evaluates and reports."""
