@@ -18,7 +18,7 @@ from mlflow.tracking._tracking_service import utils as service
 from metarestore.ablation.run import _Driver
 from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.tasks.photographs import read_image, write_image
-from metarestore.tuning.callback import SweepCallback
+from metarestore.tuning.callback import TuningCallback
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -36,7 +36,7 @@ grid_exclude: [{arm: b}]
 search: {training.optimizer.lr: {choice: [1e-4, 1e-3]}}
 tuning: {searcher: grid, scheduler: none, report_every: 1, concurrent: 1}
 """
-STOPPED = {"compare": (TrainingDisplay, "start"), "ablate": (_Driver, "ended"), "tune": (SweepCallback, "_end")}
+STOPPED = {"compare": (TrainingDisplay, "start"), "ablate": (_Driver, "ended"), "tune": (TuningCallback, "_end")}
 """What is called for each part; the second call is the first to be stopped at, or the end of the first part."""
 
 

@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.evaluation.tuning import TrialResult
 from metarestore.tuning import run as sweep
 from metarestore.tuning.record import Record, open_record
-from metarestore.tuning.run import require_searchable, run_sweep
+from metarestore.tuning.run import require_searchable, run_tuning
 from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
@@ -63,7 +63,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(experiment: Experiment, out: Path, *, resume: bool = False) -> None:
-    run_sweep(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
+    run_tuning(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
 
 
 @pytest.mark.usefixtures("no_cluster")
@@ -79,7 +79,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(small_experiment:
 @pytest.mark.usefixtures("no_cluster")
 def test_a_wrong_folder_is_not_resumed_and_none_is_made(small_experiment: Build, tmp_path: Path) -> None:
     experiment = small_experiment(search=SEARCH)
-    with pytest.raises(UserError, match="there is no sweep in"):
+    with pytest.raises(UserError, match="contains no tuning run to continue"):
         start(experiment, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
     open_record(tmp_path, small_experiment(search=SEARCH, seed=1), resume=False).save()

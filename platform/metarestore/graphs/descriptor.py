@@ -46,7 +46,7 @@ def descriptors(network: KDSR, lr: Tensor, hr: Tensor) -> Floats:
         raise TypeError("a network without an estimator describes all images alike")
     device = next(network.parameters()).device
     with torch.no_grad():
-        seen = network.seen(lr.to(device), hr.to(device))
+        seen = network.encoder_input(lr.to(device), hr.to(device))
         described = network.estimator.in_strips(seen, max(_STRIP // len(lr), 1)).distilled
     return described.cpu().numpy().astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""From the model section of an experiment to a network, and from images to what a network sees."""
+"""Builds networks from specifications, and converts images to and from a network's channels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
     ECBSRSpec: ECBSR,
     PISRTeacherSpec: _pisr_teacher,
 }
-"""What builds the network of each kind, from the scale and the keys of its specification."""
+"""Registry: the function that builds each kind of network from the scale and the keys of its specification."""
 
 
 def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
@@ -58,14 +58,14 @@ def _built(spec: BaseModelSpec, scale: int) -> Network:
 
 
 def to_channels(rgb: Tensor, channels: Channels) -> Tensor:
-    """Converts RGB (..., 3, H, W) to what a network with `channels` works on."""
+    """Converts RGB (..., 3, H, W) to the channels of a network."""
     return rgb if channels == "rgb" else rgb_to_y(rgb)
 
 
 def restore_rgb(model: Restore, lr: Tensor, *, scale: int, channels: Channels) -> Tensor:
     """Restores RGB images, (N, 3, h, w) in [0, 1] to (N, 3, s·h, s·w) in [0, 1].
 
-    A luma network restores Y; the chroma planes are upscaled bicubically, as the field does.
+    A luma network restores Y; the chroma planes are upscaled bicubically, as is standard.
     """
     with torch.no_grad():
         if channels == "rgb":
