@@ -15,8 +15,9 @@ from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.ablation import CellResult, Figures
-from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
+from metarestore.evaluation.few_shot import Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.results import Curve, write_json
+from metarestore.evaluation.zero_shot import adaptation_job
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
 from metarestore.models.checkpoint import save_model
@@ -106,7 +107,8 @@ def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
 
 
 def _adapted(session: LocalSession, method: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
-    return AdaptationJob(method).run(session.workspace, trained.flat)
+    job = adaptation_job(method, session.workspace.experiment.adaptation)
+    return job.run(session.workspace, trained.flat)
 
 
 def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, curves: list[Curve]) -> CellResult:

@@ -254,6 +254,12 @@ def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
             "1 leaves no shot to hold out; raise it, or write tuning: {metric: validation}",
             ("adaptation", "shots"),
         )
+    if tuning.metric == "held_out_shots" and experiment.adaptation.method == "zero_shot":
+        yield Problem(
+            ("adaptation", "method"),
+            "zero_shot adapts to no shots, by which trials would be compared; write tuning: {metric: validation}",
+            ("adaptation", "method"),
+        )
     # Not from the space, which leaves out what leads in a circle.
     if tuning.scheduler == "pbt" and any(as_parameter(written).when for written in experiment.search.values()):
         yield Problem(("tuning", "scheduler"), "pbt knows no `when`; use asha or none", ("tuning", "scheduler"))

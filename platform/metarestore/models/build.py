@@ -15,6 +15,7 @@ from metarestore.config.model import (
     FSRCNNSpec,
     KDSRSpec,
     PISRTeacherSpec,
+    ZeroShotNetworkSpec,
 )
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
@@ -24,6 +25,7 @@ from metarestore.models.fsrcnn import FSRCNN
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Channels, Network, Restore, seeded
 from metarestore.models.pisr_teacher import PISRTeacher
+from metarestore.models.refiner import ZeroShotNetwork
 
 
 def _pisr_teacher(scale: int, decoder: AnyDecoderSpec, d: int, s: int) -> Network:
@@ -36,6 +38,7 @@ NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
     CompactSpec: Compact,
     ECBSRSpec: ECBSR,
     PISRTeacherSpec: _pisr_teacher,
+    ZeroShotNetworkSpec: ZeroShotNetwork,
 }
 """Registry: the function that builds each kind of network from the scale and the keys of its specification."""
 
