@@ -91,6 +91,11 @@ class Record:
         return self.places / key
 
     @property
+    def ended(self) -> int:
+        """How many trials are over, well or not."""
+        return sum(trial.state not in {"running", "lost"} for trial in self.trials.values())
+
+    @property
     def places(self) -> Path:
         """The folder of all trials' folders."""
         return self.folder / "trials"

@@ -34,7 +34,7 @@ from metarestore.tracking import Run, Store
 from metarestore.tracking_records import NOTE
 from metarestore.training.identity import portable, sweep_contents
 from metarestore.training.interrupt import Interrupted
-from metarestore.tuning.callback import SweepCallback
+from metarestore.tuning.callback import SweepCallback, trial_count
 from metarestore.tuning.record import Record, open_record
 from metarestore.tuning.runs import mend_runs
 from metarestore.tuning.search import build_scheduler, build_searcher, parameter_space
@@ -91,8 +91,9 @@ def run_sweep(
             record = Record.load(out)
             record.seconds += time.perf_counter() - started
             record.save()
-            if any(trial.state == "running" for trial in record.trials.values()):
-                raise Interrupted(max(trial.step for trial in record.trials.values()))
+            # Ray Tune takes Ctrl-C itself: it leaves trials as they are, and those that had not begun out.
+            if record.ended < trial_count(experiment):
+                raise Interrupted(max((trial.step for trial in record.trials.values()), default=0))
             result = replace(sweep_result(experiment, record, name), notes=notes)
             _publish(result, experiment, out, parent, command)
     return result
