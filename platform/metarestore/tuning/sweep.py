@@ -38,6 +38,7 @@ from metarestore.tuning.callback import SweepCallback, trial_count
 from metarestore.tuning.record import Record, open_record
 from metarestore.tuning.runs import mend_runs
 from metarestore.tuning.search import build_scheduler, build_searcher, parameter_space
+from metarestore.tuning.storage import use_storage
 from metarestore.tuning.trial import TrialPlan, run_trial
 
 _RAY = "ray"
@@ -86,6 +87,7 @@ def run_sweep(
         parent = _parent(store, record, name, experiment)
         with _closed(store, parent, out, experiment.tuning.metric):
             SweepCallback.here = (out, root, command)
+            use_storage(str(out))
             tuner = _tuner(experiment, root, out, name, room, resume=resume)
             tuner.fit()
             record = Record.load(out)
