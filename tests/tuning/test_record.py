@@ -54,6 +54,44 @@ def test_the_parent_is_ended_even_if_the_record_cannot_be_read(tmp_path: Path) -
     assert parent.status == "FAILED"
 
 
+MEASURED = TrialResult(1, {}, "finished", ((2, 20.0),))
+UNMEASURED = {
+    "no trial": (),
+    "not begun": (TrialResult(1, {}),),
+    "failed": (TrialResult(1, {}, "failed", ((2, 20.0),), "its process died"), TrialResult(2, {}, "failed")),
+    "diverged": (TrialResult(1, {}, "finished", ((2, FLOOR),)),),
+}
+
+
+@pytest.mark.parametrize("kind", UNMEASURED)
+@pytest.mark.parametrize("beside", [(), (MEASURED,)])
+def test_a_search_in_which_nothing_was_measured_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, beside: tuple[TrialResult, ...]
+) -> None:
+    monkeypatch.setattr(sweep, "mend_runs", lambda *_: None)
+    record = Record(tmp_path, {})
+    record.trials = {str(index): trial for index, trial in enumerate((*UNMEASURED[kind], *beside))}
+    record.save()
+    parent: Any = Noted()
+    store: Any = None
+    with sweep._closed(store, parent, tmp_path, "held_out_shots"):
+        pass
+    assert parent.status == ("FINISHED" if beside else "FAILED")
+
+
+def test_contents_are_compared_by_key(tmp_path: Path) -> None:
+    contents = {"tasks.camera": "a", "data.train": "b"}
+    record = Record(tmp_path, {}, contents=dict(contents))
+    record.require_contents(contents)
+    for key in contents:
+        with pytest.raises(UserError, match=f"{key}: the files are not those"):
+            record.require_contents({**contents, key: "other"})
+    # A search of an earlier version does not know its contents; from here on it does.
+    record.contents = None
+    record.require_contents(contents)
+    assert record.contents == contents
+
+
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:

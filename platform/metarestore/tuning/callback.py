@@ -134,17 +134,11 @@ class TuningCallback(tune.Callback):
             run.tag("error", error)
         run.end(STATUS[state])
         self._ended += 1
-        say(f"{progress_line(result, self._total)}{self._time_left()}")
-
-    @property
-    def _total(self) -> int:
-        listed = draws(self._experiment)
-        return self._experiment.tuning.trials if listed is None else len(listed)
+        say(f"{progress_line(result, trial_count(self._experiment))}{self._time_left()}")
 
     def _time_left(self) -> str:
         """Estimates the time left from the mean duration of the trials that ended in this session."""
-        over = sum(trial.state not in {"running", "lost"} for trial in self.record.trials.values())
-        left = max(self._total - over, 0)
+        left = max(trial_count(self._experiment) - self.record.ended, 0)
         seconds = (time.monotonic() - self._started) / self._ended * left
         return f"; about {duration(seconds)} left in total" if left else ""
 
@@ -162,6 +156,12 @@ class TuningCallback(tune.Callback):
     def _draw(self, trial: Trial) -> dict[str, float]:
         draw: dict[str, float] = trial.config.get(DRAW, trial.config)
         return draw
+
+
+def trial_count(experiment: Experiment) -> int:
+    """Returns how many trials a search has."""
+    listed = draws(experiment)
+    return experiment.tuning.trials if listed is None else len(listed)
 
 
 def progress_line(trial: TrialResult, total: int | None = None) -> str:

@@ -94,6 +94,11 @@ class Record:
         return self.trials_folder / key
 
     @property
+    def ended(self) -> int:
+        """Number of trials that ended, whether they succeeded or not."""
+        return sum(trial.state not in {"running", "lost"} for trial in self.trials.values())
+
+    @property
     def trials_folder(self) -> Path:
         """The folder that contains the trials' folders."""
         return self.folder / "trials"

@@ -33,10 +33,11 @@ from metarestore.tracking import Run, Store
 from metarestore.tracking_records import NOTE
 from metarestore.training.identity import portable, sweep_contents
 from metarestore.training.interrupt import Interrupted
-from metarestore.tuning.callback import TuningCallback
+from metarestore.tuning.callback import TuningCallback, trial_count
 from metarestore.tuning.record import Record, open_record
 from metarestore.tuning.runs import repair_runs
 from metarestore.tuning.search import build_scheduler, build_searcher, parameter_space
+from metarestore.tuning.storage import use_storage
 from metarestore.tuning.trial import TrialPlan, run_trial
 from metarestore.workspace.workspace import Workspace
 
@@ -87,13 +88,15 @@ def run_tuning(
         parent = _parent(store, record, name, experiment)
         with _closed(store, parent, out, experiment.tuning.metric):
             TuningCallback.here = (out, root, command)
+            use_storage(str(out))
             tuner = _tuner(experiment, root, out, name, capacity, resume=resume)
             tuner.fit()
             record = Record.load(out)
             record.seconds += time.perf_counter() - started
             record.save()
-            if any(trial.state == "running" for trial in record.trials.values()):
-                raise Interrupted(max(trial.step for trial in record.trials.values()))
+            # Ray Tune handles Ctrl-C itself: it leaves running trials as they are and skips those that had not begun.
+            if record.ended < trial_count(experiment):
+                raise Interrupted(max((trial.step for trial in record.trials.values()), default=0))
             result = replace(tuning_result(experiment, record, name), notes=notes)
             _publish(result, experiment, out, parent, command)
     return result
