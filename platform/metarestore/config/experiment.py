@@ -107,8 +107,8 @@ class TrainingSpec(Strict):
     def _shots_beside_others(self) -> Self:
         if self.shot_tasks >= self.tasks_per_step:
             raise ValueError(
-                f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; to learn only from "
-                "the shots, write source: target"
+                f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; "
+                "to learn only from the shots, write source: target"
             )
         return self
 
@@ -319,9 +319,7 @@ class Experiment(Strict):
         folded = [name.casefold() for name in self.arms]
         for name, low in zip(self.arms, folded, strict=True):
             if low == "bicubic":
-                raise ValueError(
-                    f"the arm name '{name}' is reserved, because bicubic is always measured; choose another"
-                )
+                raise ValueError(f"the arm name '{name}' is reserved (bicubic is always measured); choose another")
             if folded.count(low) > 1:
                 raise ValueError(f"the arm '{name}' differs from another arm only in case; rename it")
         return self
