@@ -228,7 +228,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "range upside down": (
         lambda p: write_task(p, NIGHT + "  - {op: gaussian_noise, sigma: [20, 5]}\n"),
         ["check"],
-        "tasks/night.yaml:5:33: pipeline[1].sigma: range is upside down: [20, 5]; write [5, 20]",
+        "tasks/night.yaml:5:33: pipeline[1].sigma: low is above high: [20, 5]; write [5, 20]",
     ),
     "value out of range": (
         lambda p: write_task(p, NIGHT + "  - {op: jpeg, quality: [40, 130]}\n"),

@@ -38,7 +38,7 @@ AS: dict[str, Any] = {
     "float64": lambda pixels: pixels.astype(np.float64) / 255,
     "big-endian": lambda pixels: (pixels.astype(np.float64) / 255).astype(">f4"),
     "read-only": lambda pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
-    "upside down": lambda pixels: np.flipud(np.flipud(pixels).copy()),
+    "low is above high": lambda pixels: np.flipud(np.flipud(pixels).copy()),
 }
 
 

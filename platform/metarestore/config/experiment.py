@@ -335,9 +335,7 @@ class Experiment(Strict):
         folded = [name.casefold() for name in self.arms]
         for name, low in zip(self.arms, folded, strict=True):
             if low == "bicubic":
-                raise ValueError(
-                    f"the arm name '{name}' is reserved, because bicubic is always measured; choose another"
-                )
+                raise ValueError(f"the arm name '{name}' is reserved (bicubic is always measured); choose another")
             if folded.count(low) > 1:
                 raise ValueError(f"the arm '{name}' differs from another arm only in case; rename it")
         return self

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metarestore.config.estimators import CONTROLS
-from metarestore.graphs.difference import BEYOND, separation
+from metarestore.graphs.difference import SIGNIFICANT, separation
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks, signal_share
 from metarestore.reports.graph.table import nearest_first
@@ -55,12 +55,12 @@ def _resemblance(relations: Relations) -> str:
     separations = separation(
         relations.values[first], relations.standard_errors[first], relations.values, relations.standard_errors
     )
-    alike = [i for i in order[1:] if abs(separations[i]) <= BEYOND]
+    alike = [i for i in order[1:] if abs(separations[i]) <= SIGNIFICANT]
     unknown = [i for i in order[1:] if not math.isfinite(separations[i]) and not math.isinf(separations[i])]
     sentences = [nearest + "."]
     if alike:
         sentences.append(
-            f"Not significantly different (within {BEYOND:g} standard errors): {_listed(relations, alike)}."
+            f"Not significantly different (within {SIGNIFICANT:g} standard errors): {_listed(relations, alike)}."
         )
     following = next((i for i in order[1:] if i not in alike and i not in unknown), None)
     if following is not None:

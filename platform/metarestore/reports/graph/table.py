@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.graphs.difference import BEYOND, RelationDifference
+from metarestore.graphs.difference import SIGNIFICANT, RelationDifference
 from metarestore.graphs.graph import Graph, provenance_of, relations_of, weights_of
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -68,7 +68,7 @@ def difference_table(difference: RelationDifference) -> Table:
             _number(values[1] - values[0]),
             f"{signed(separation, 1)}" if math.isfinite(separation) else _NOTHING,
             *(f"{weight:.2f}" for weight in difference.weights[:, index]),
-            style="bold" if abs(separation) > BEYOND else "",
+            style="bold" if abs(separation) > SIGNIFICANT else "",
         )
     return table
 
@@ -80,10 +80,11 @@ def difference_words(difference: RelationDifference) -> list[str]:
         f"{_correlation(difference.rank_correlation)}, weights {_correlation(difference.weight_correlation)}."
     ]
     known = int(np.isfinite(difference.separations).sum())
-    if difference.beyond:
-        lines.append(f"Relations that differ by more than {BEYOND:g} standard errors: {', '.join(difference.beyond)}.")
+    if difference.significant:
+        names = ", ".join(difference.significant)
+        lines.append(f"Relations that differ by more than {SIGNIFICANT:g} standard errors: {names}.")
     elif known:
-        lines.append(f"No relation differs by more than {BEYOND:g} standard errors.")
+        lines.append(f"No relation differs by more than {SIGNIFICANT:g} standard errors.")
     if known < len(difference.names):
         lines.append(f"Relations without standard errors, not compared: {len(difference.names) - known}.")
     for name, missing in zip("BA", difference.missing, strict=True):
