@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from metarestore.config.base import Strict
 from metarestore.config.network_path import NetworkPath
+from metarestore.config.registry import Implemented, Registered, Registry
 
 CONTROLS = ("uniform", "random", "inverted", "best_single")
 """Kinds of estimators that estimate nothing of their own: what a real estimate is compared with."""
 
 
-class ResponseEstimator(Strict):
+class EstimatorSpec(Implemented):
+    """What the specifications of all estimators have in common.
+
+    `implementation` is a function of the workspace, what runs jobs, the parameters (P,), the specification, the outer
+    step and the relations of the refresh before; it returns `metarestore.graphs.relations.Relations`.
+    """
+
+
+class ResponseEstimator(EstimatorSpec):
     """Compares degradation responses: what a degradation does to the HR shots, band by band."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.response:estimate_response"
 
     kind: Literal["response"] = "response"
     draws: int = Field(20, ge=2)
@@ -25,12 +35,14 @@ class ResponseEstimator(Strict):
     identification: which distributions the shots may come from, by blur, noise and compression told apart."""
 
 
-class DescriptorEstimator(Strict):
+class DescriptorEstimator(EstimatorSpec):
     """Compares KDSR descriptors of the shots with those of the same HR shots under each distribution.
 
     The network is not trained here; one whose estimator is a teacher's describes LR and HR together, a student's LR
     alone. It must be of the scale of the target.
     """
+
+    implementation: ClassVar[str] = "metarestore.graphs.descriptor:estimate_descriptor"
 
     kind: Literal["descriptor"]
     network: NetworkPath = Path("kdsr_tiny_pairs")
@@ -40,8 +52,10 @@ class DescriptorEstimator(Strict):
     """Tasks drawn from each auxiliary distribution."""
 
 
-class LearnedEstimator(Strict):
+class LearnedEstimator(EstimatorSpec):
     """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.learned:estimate_learned"
 
     kind: Literal["learned"]
     steps: int = Field(100, ge=1)
@@ -61,8 +75,10 @@ class LearnedEstimator(Strict):
     """Rate of its optimizer, Adam; it falls along half a cosine."""
 
 
-class TransferEstimator(Strict):
+class TransferEstimator(EstimatorSpec):
     """Trains briefly on each source, adapts on one half of the shots and scores on the other half."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.transfer:estimate_transfer"
 
     kind: Literal["transfer"]
     steps: int = Field(150, ge=1)
@@ -73,8 +89,10 @@ class TransferEstimator(Strict):
     """Ways in which the shots are halved; each half is scored once."""
 
 
-class GradientEstimator(Strict):
+class GradientEstimator(EstimatorSpec):
     """Compares task gradients by their cosine, on the same clean patches for every distribution."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.gradient:estimate_gradient"
 
     kind: Literal["gradient"]
     draws: int = Field(16, ge=2)
@@ -89,19 +107,21 @@ class GradientEstimator(Strict):
     """Share of the earlier estimates in a running mean over refreshes, along the trajectory."""
 
 
-class ExpertEstimator(Strict):
+class ExpertEstimator(EstimatorSpec):
     """Takes the relations from `edges` alone; a distribution without an edge has relation 0."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.estimate:estimate_expert"
 
     kind: Literal["expert"]
 
 
-class UniformControl(Strict):
+class UniformControl(EstimatorSpec):
     """Relates every distribution equally: the 'no relation' control."""
 
     kind: Literal["uniform"]
 
 
-class RandomControl(Strict):
+class RandomControl(EstimatorSpec):
     """Draws relations at random, once per run: the 'any relation' control."""
 
     kind: Literal["random"]
@@ -110,26 +130,35 @@ class RandomControl(Strict):
 Estimate = (
     ResponseEstimator | DescriptorEstimator | LearnedEstimator | TransferEstimator | GradientEstimator | ExpertEstimator
 )
+"""The estimators of this package that estimate something of their own."""
+
+_GROUP = "metarestore.estimators"
+ESTIMATES: Registry[EstimatorSpec] = Registry(_GROUP, EstimatorSpec, get_args(Estimate))
+"""The specifications of all estimators but the controls, by their kinds."""
+AnyEstimate = Annotated[Estimate, Registered(ESTIMATES)]
 
 
-class InvertedControl(Strict):
+class InvertedControl(EstimatorSpec):
     """Turns the relations of another estimator around: if this does not hurt, the relation does no work."""
 
     kind: Literal["inverted"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: AnyEstimate = ResponseEstimator()
 
 
-class BestSingleControl(Strict):
+class BestSingleControl(EstimatorSpec):
     """Learns from the nearest distribution alone."""
 
     kind: Literal["best_single"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: AnyEstimate = ResponseEstimator()
 
 
-Estimator = Annotated[
-    Estimate | UniformControl | RandomControl | InvertedControl | BestSingleControl,
-    Field(discriminator="kind"),
-]
+AnyEstimator = Estimate | UniformControl | RandomControl | InvertedControl | BestSingleControl
+"""The estimators of this package."""
+
+ESTIMATORS: Registry[EstimatorSpec] = Registry(_GROUP, EstimatorSpec, get_args(AnyEstimator))
+"""The specifications of all estimators, by their kinds."""
+
+Estimator = Annotated[AnyEstimator, Registered(ESTIMATORS)]
 
 
 def estimate_behind(estimator: Estimator) -> Estimator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,12 +20,8 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
-_FIXED = {
-    **dict.fromkeys(MANY, "a cell has none, so it cannot be an axis"),
-    **dict.fromkeys(without_result(Experiment), "changes no result, so it cannot be an axis"),
-}
-_ALIKE = keys(Experiment, Affects.COMPARISON | Affects.SHOTS)
-"""Axes on which an arm may not stand elsewhere than its group: arms of a group are measured alike."""
+_ALIKE = Affects.COMPARISON | Affects.SHOTS
+"""What may not differ between the arms of a group: they are measured alike."""
 
 
 def check_grid(document: Document, experiment: Experiment) -> None:
@@ -54,7 +51,7 @@ def _structure(grid: Grid, document: Document) -> Iterator[Problem]:
         at: KeyPath = ("grid", axis.key)
         if not axis.path:
             yield Problem(at, "is no key path; write e.g. adaptation.shots or pipeline[1].quality", at, on_key=True)
-        for fixed, why in _FIXED.items():
+        for fixed, why in _always_fixed().items():
             if lies_in(axis.key, fixed) or lies_in(fixed, axis.key):
                 yield Problem(at, f"{fixed}: {why}", at, on_key=True)
         twins = [other.key for other in grid.axes if other.path == axis.path and other is not axis]
@@ -122,10 +119,11 @@ def _cells(grid: Grid) -> Iterator[Problem]:
             for problem in problems_of(error, data, Shape(adapter, data)):
                 yield _blamed(grid, cell, problem)
             continue
+        alike_keys = keys(Experiment, _ALIKE)
         for key in grid.pinned(cell):
-            within = [alike for alike in _ALIKE if lies_in(alike, key) and alike != key]
+            within = [alike for alike in alike_keys if lies_in(alike, key) and alike != key]
             patch = grid.experiment.arms[cell.arm]
-            if any(lies_in(key, alike) for alike in _ALIKE) or any(_says(patch, alike) for alike in within):
+            if any(lies_in(key, alike) for alike in alike_keys) or any(_says(patch, alike) for alike in within):
                 at = ("arms", cell.arm)
                 yield Problem(at, f"sets {key}, which the grid sets for all arms alike; leave it out of the arm", at)
 
@@ -168,3 +166,12 @@ def _writes(patch: Any, path: KeyPath) -> bool:
             return False
         patch = patch[part]
     return True
+
+
+@cache
+def _always_fixed() -> dict[str, str]:
+    """Returns the keys that may not be an axis, and why."""
+    return {
+        **dict.fromkeys(MANY, "a cell has none, so it cannot be an axis"),
+        **dict.fromkeys(without_result(Experiment), "changes no result, so it cannot be an axis"),
+    }

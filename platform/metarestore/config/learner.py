@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
 from metarestore.config.model import BaseModelSpec
 from metarestore.config.network_path import NetworkPath
+from metarestore.config.registry import Implemented, Registered, Registry
 
 LossName = Literal["l1", "charbonnier", "mse"]
 StepWeight = Annotated[float, Field(ge=0)]
@@ -27,8 +28,12 @@ class MultiStep(Strict):
     """Annealed: the share of its first weight that a step before the last keeps."""
 
 
-class BaseLearnerSpec(Strict):
-    """What every learner has, and what it can do."""
+class BaseLearnerSpec(Implemented):
+    """What every learner has, and what it can do.
+
+    `implementation` takes the specification, the network and its arithmetic, and returns a
+    `metarestore.learners.learner.Learner`.
+    """
 
     has_inner_loop: ClassVar[bool] = False
     """Whether it adapts to the support set of each task."""
@@ -217,6 +222,8 @@ class _FromImages(_Pooled):
 class Pretrain(_FromImages):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
+    implementation: ClassVar[str] = "metarestore.learners.build:pretrain"
+
     kind: Annotated[Literal["pretrain"], Affects.BUILDING]
 
 
@@ -224,6 +231,7 @@ class Finetune(_FromImages):
     """Goes on from trained weights (`training.init`) with the loss of pre-training, L(θ; S∪Q)."""
 
     needs_init: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.build:pretrain"
 
     kind: Annotated[Literal["finetune"], Affects.BUILDING]
 
@@ -233,6 +241,8 @@ class Distill(_Pooled):
 
     The network must be `kdsr` with `estimator: student`; its restorer starts as the teacher's.
     """
+
+    implementation: ClassVar[str] = "metarestore.learners.distill:DistillLearner.build"
 
     kind: Annotated[Literal["distill"], Affects.BUILDING]
     teacher: Annotated[NetworkPath, Affects.BUILDING]
@@ -269,6 +279,7 @@ class MAML(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
 
     first_order: ClassVar[bool] = False
+    implementation: ClassVar[str] = "metarestore.learners.learner:MAMLLearner"
 
     kind: Annotated[Literal["maml"], Affects.BUILDING]
 
@@ -277,12 +288,15 @@ class FOMAML(_MultiStepLoop):
     """First-order MAML: the inner gradients are constants of the outer one."""
 
     first_order: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.learner:MAMLLearner"
 
     kind: Annotated[Literal["fomaml"], Affects.BUILDING]
 
 
 class MetaSGD(_MultiStepLoop):
     """Meta-SGD (Li et al., 2017): learns a rate for every parameter of the inner loop too; they start at `inner_lr`."""
+
+    implementation: ClassVar[str] = "metarestore.learners.variants:MetaSGDLearner"
 
     kind: Annotated[Literal["meta_sgd"], Affects.BUILDING]
     first_order: bool = False
@@ -291,6 +305,8 @@ class MetaSGD(_MultiStepLoop):
 
 class ANIL(_MultiStepLoop):
     """ANIL (Raghu et al., 2020): MAML where only named parts of the network adapt; everything is learned."""
+
+    implementation: ClassVar[str] = "metarestore.learners.build:anil"
 
     kind: Annotated[Literal["anil"], Affects.BUILDING]
     adapts: Annotated[tuple[str, ...], Affects.BUILDING] = Field(min_length=1)
@@ -303,10 +319,16 @@ class Reptile(_InnerLoop):
     """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
 
     first_order: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.variants:ReptileLearner"
 
     kind: Annotated[Literal["reptile"], Affects.BUILDING]
     inner_steps: int = Field(5, ge=1)
 
 
 AnyLearnerSpec = Pretrain | MAML | FOMAML | MetaSGD | ANIL | Reptile | Finetune | Distill
-LearnerSpec = Annotated[AnyLearnerSpec, Field(discriminator="kind")]
+"""The learners of this package."""
+
+LEARNERS: Registry[BaseLearnerSpec] = Registry("metarestore.learners", BaseLearnerSpec, get_args(AnyLearnerSpec))
+"""The specifications of all learners, by their kinds."""
+
+LearnerSpec = Annotated[AnyLearnerSpec, Registered(LEARNERS)]

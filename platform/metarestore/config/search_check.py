@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,17 +33,6 @@ from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
 _MEASURE = "all trials are measured alike, so it cannot be searched"
-_FIXED = {
-    **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
-    "training.shot_tasks": "trials may be compared by the shots that it learns from, so it cannot be searched",
-    **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
-    **dict.fromkeys(without_result(Experiment), "changes no result, so there is nothing to search"),
-    "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
-    "training.validate_every": "trials are measured as tuning.report_every says",
-    "training.checkpoint_every": "trials are saved as tuning.report_every says",
-    "training.keep": "a trial keeps its last checkpoint alone, so there is nothing to search",
-    "adaptation.alternatives": "trials are compared by the main way to adapt, so there is nothing to search",
-}
 _STEPS = "{} compares trials at equal steps of equally long trainings; search it with scheduler: none"
 _PBT = "pbt changes values in the middle of a training, which this one does not stand; use scheduler: asha or none"
 _PBT_FIXED = ("model", "training.optimizer.kind", "training.optimizer.schedule", "learner.kind", "graph.auxiliary")
@@ -150,7 +140,7 @@ def _conditions(key: str, parameters: Mapping[str, Parameter]) -> Iterator[Probl
 
 def _fixed(experiment: Experiment) -> dict[str, str]:
     tuning = experiment.tuning
-    fixed = dict(_FIXED)
+    fixed = dict(_always_fixed())
     if tuning.metric == "validation":
         fixed["graph.auxiliary"] = "the validation metric is taken on these distributions, so they must not vary"
         unused = "adaptation.steps" if _transfers(experiment) else "adaptation"
@@ -268,3 +258,19 @@ def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
             f"the grid has more than {tuning.trials} points; raise trials or lower grid_points",
             ("tuning", "trials"),
         )
+
+
+@cache
+def _always_fixed() -> dict[str, str]:
+    """Returns the keys that no search may have, and why."""
+    return {
+        **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
+        "training.shot_tasks": "trials may be compared by the shots that it learns from, so it cannot be searched",
+        **dict.fromkeys(MANY, "a trial has none, so it cannot be searched"),
+        **dict.fromkeys(without_result(Experiment), "changes no result, so there is nothing to search"),
+        "engine": "the engine changes no figure; trials compute as tuning.workers_per_trial says",
+        "training.validate_every": "trials are measured as tuning.report_every says",
+        "training.checkpoint_every": "trials are saved as tuning.report_every says",
+        "training.keep": "a trial keeps its last checkpoint alone, so there is nothing to search",
+        "adaptation.alternatives": "trials are compared by the main way to adapt, so there is nothing to search",
+    }

@@ -42,10 +42,12 @@ _MOST_OPERATIONS = 256
 """Largest number of operations of a draw: far beyond any camera, well below what would take minutes."""
 
 
-class Pipeline(RootModel[tuple[AnyStep, ...]]):
+class Pipeline(RootModel[tuple[Step, ...]]):
     """Ordered degradations; in YAML a list."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    root: tuple[AnyStep, ...]
 
     @model_validator(mode="after")
     def _ends(self) -> Self:

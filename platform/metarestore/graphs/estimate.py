@@ -11,13 +11,8 @@ from metarestore.config import estimators as spec
 from metarestore.config.graph import Edge
 from metarestore.config.pattern import matching
 from metarestore.errors import UserError
-from metarestore.graphs.descriptor import estimate_descriptor
-from metarestore.graphs.gradient import estimate_gradient
-from metarestore.graphs.learned import estimate_learned
 from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.response import estimate_response
-from metarestore.graphs.transfer import estimate_transfer
 from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import generator
 
@@ -59,20 +54,22 @@ def _estimate(
             return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.RandomControl() | spec.UniformControl():
             return without_forbidden(_control(workspace, estimator.kind), graph.forbidden)
-        case spec.ResponseEstimator():
-            found = estimate_response(workspace, run, flat, estimator)
-        case spec.DescriptorEstimator():
-            found = estimate_descriptor(workspace, run, flat, estimator)
-        case spec.LearnedEstimator():
-            found = estimate_learned(workspace, run, flat, estimator, step, previous)
-        case spec.TransferEstimator():
-            found = estimate_transfer(workspace, run, flat, estimator)
-        case spec.GradientEstimator():
-            found = estimate_gradient(workspace, run, flat, estimator, previous)
-        case spec.ExpertEstimator():
-            found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
+    found: Relations = estimator.implemented()(workspace, run, flat, estimator, step, previous)
     found = with_expert_edges(_with_prior(workspace, found, estimator), graph.edges)
     return without_forbidden(found, graph.forbidden)
+
+
+def estimate_expert(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: spec.ExpertEstimator,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates no distribution to the target: `edges` state all relations."""
+    del run, flat, step, previous
+    return _stated(workspace, np.zeros(len(workspace.study.auxiliary)), options.kind)
 
 
 def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Estimator) -> Relations:

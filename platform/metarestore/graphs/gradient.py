@@ -96,13 +96,19 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 
 
 def estimate_gradient(
-    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimator, previous: Relations | None
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: GradientEstimator,
+    step: int = 0,
+    previous: Relations | None = None,
 ) -> Relations:
     """Relates the target to every auxiliary distribution by their directions at the parameters `flat`.
 
     With `memory` μ, the directions of the refreshes before count too: their running mean is μ·before + (1 − μ)·now,
     each direction at unit length, so that early gradients, which are longer, do not rule.
     """
+    del step
     names = tuple(workspace.study.auxiliary)
     jobs = [ShotGradientJob(None, options), *(ShotGradientJob(name, options) for name in names)]
     found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]

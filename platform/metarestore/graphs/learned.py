@@ -50,7 +50,12 @@ class RelationNetworkJob:
 
 
 def estimate_learned(
-    workspace: Workspace, run: Runner, flat: Tensor, options: LearnedEstimator, step: int, previous: Relations | None
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: LearnedEstimator,
+    step: int = 0,
+    previous: Relations | None = None,
 ) -> Relations:
     """Relates the target to every auxiliary distribution by a relation network."""
     carried = None if previous is None else previous.carried

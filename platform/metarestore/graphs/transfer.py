@@ -94,7 +94,14 @@ def _score(
     return float(psnr_of_mse(errors.cpu().numpy()).mean())
 
 
-def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimator) -> Relations:
+def estimate_transfer(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: TransferEstimator,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
     """Relates the target to each source by the gain, in dB on held-out shots, of having trained on it first.
 
     The relation is tanh(gain / 1 dB), so it lies in −1..1 and keeps the order of the gains; where there are gains above
@@ -103,6 +110,7 @@ def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: 
     Raises:
         UserError: There is only one shot, which cannot be halved.
     """
+    del step, previous
     if len(workspace.shots.support_lr) < 2:
         raise UserError("graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots")
     names = tuple(workspace.study.auxiliary)

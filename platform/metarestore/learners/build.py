@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from metarestore.config.learner import (
-    ANIL,
-    FOMAML,
-    MAML,
-    BaseLearnerSpec,
-    Distill,
-    Finetune,
-    MetaSGD,
-    Pretrain,
-    Reptile,
-)
+from metarestore.config.learner import ANIL, BaseLearnerSpec, Finetune, Pretrain
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner, describing
 from metarestore.learners.feature_distillation import ImitationLearner, StudentLearner
 from metarestore.learners.learner import Learner, MAMLLearner, Precision, PretrainLearner
-from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 
 
-def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> Learner:
+def pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> Learner:
+    """Builds the learner that takes support and query together, with what its options add."""
     if spec.contrast is not None:
         return EmbeddingLearner(spec, describing(model), precision)
     if spec.distillation is not None:
@@ -35,22 +24,14 @@ def _pretrain(spec: Pretrain | Finetune, model: nn.Module, precision: Precision)
     return (PretrainLearner if spec.imitation is None else ImitationLearner)(spec, model, precision)
 
 
-def _anil(spec: ANIL, model: nn.Module, precision: Precision) -> Learner:
+def anil(spec: ANIL, model: nn.Module, precision: Precision) -> Learner:
+    """Builds the learner of which named parts adapt.
+
+    Raises:
+        UserError: A pattern of `adapts` matches no parameter of the network.
+    """
     adapts = matching_parameters(spec.adapts, [name for name, _ in model.named_parameters()])
     return MAMLLearner(spec, model, precision, adapts)
-
-
-LEARNERS: Mapping[type[BaseLearnerSpec], Callable[..., Learner]] = {
-    Pretrain: _pretrain,
-    Finetune: _pretrain,
-    Distill: DistillLearner.build,
-    MAML: MAMLLearner,
-    FOMAML: MAMLLearner,
-    MetaSGD: MetaSGDLearner,
-    ANIL: _anil,
-    Reptile: ReptileLearner,
-}
-"""What builds the learner of each kind, from its specification, the network and its arithmetic."""
 
 
 def build_learner(spec: BaseLearnerSpec, model: nn.Module, precision: Precision = "float32") -> Learner:
@@ -58,13 +39,10 @@ def build_learner(spec: BaseLearnerSpec, model: nn.Module, precision: Precision 
 
     Raises:
         UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` is no teacher
-            of the network, or `learner.distillation` does not fit it.
-        TypeError: The kind of learner is not registered.
+            of the network, or `learner.distillation` does not fit it, or the code of the learner cannot be imported.
     """
-    build = LEARNERS.get(type(spec))
-    if build is None:
-        raise TypeError(f"{type(spec).__name__} is not the specification of a registered learner")
-    return build(spec, model, precision)
+    learner: Learner = spec.implemented()(spec, model, precision)
+    return learner
 
 
 def matching_parameters(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:

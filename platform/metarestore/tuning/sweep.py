@@ -40,10 +40,8 @@ from metarestore.tuning.trial import TrialPlan, run_trial
 
 _RAY = "ray"
 """Subfolder of Ray Tune's own snapshots and of the trials' checkpoints."""
-_NAMED = keys(Experiment, Affects.OPENING)
-"""What decides which distributions and photographs a trial opens."""
-_BUILT = keys(Experiment, Affects.BUILDING)
-"""What decides whether a trial's network and learner can be built."""
+_OPENED = (Affects.OPENING, Affects.BUILDING)
+"""What decides which distributions and photographs a trial opens, and whether its network and learner can be built."""
 
 
 def run_sweep(
@@ -123,7 +121,7 @@ def require_searchable(experiment: Experiment, root: Path) -> None:
 def _open(experiment: Experiment, root: Path, seen: set[str]) -> None:
     """Looks up and opens what an experiment names, as a trial would, unless an equal one was `seen`."""
     data = experiment.model_dump(mode="json")
-    named, built = (repr([inside(data, "", key) for key in keys]) for keys in (_NAMED, _BUILT))
+    named, built = (repr([inside(data, "", key) for key in keys(Experiment, affecting)]) for affecting in _OPENED)
     known = named in seen
     if known and built in seen:
         return
@@ -136,7 +134,7 @@ def _open(experiment: Experiment, root: Path, seen: set[str]) -> None:
 
 
 def _is_opened(key: str) -> bool:
-    return any(lies_in(key, one) or lies_in(one, key) for one in (*_NAMED, *_BUILT))
+    return any(lies_in(key, one) or lies_in(one, key) for affecting in _OPENED for one in keys(Experiment, affecting))
 
 
 def _make(folder: Path) -> None:
