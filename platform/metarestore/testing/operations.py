@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import cv2
@@ -70,10 +71,10 @@ def subjects_of(*operations: type[Degradation]) -> dict[str, Subject]:
 def _subjects(operations: tuple[type[Degradation], ...]) -> Iterator[tuple[str, Subject]]:
     for operation in operations:
         op = operation.op_name()
-        for number, example in enumerate(operation.examples):
+        for index, example in enumerate(operation.examples):
             # `resize` leaves a size of its own behind, which only `downsample` brings to that of LR.
             after: list[dict[str, object]] = [{"op": "downsample"}] if op == "resize" else []
-            yield f"{op}-{number}", Subject([{"op": op, **example}, *after], 4 if op in {"downsample", "resize"} else 1)
+            yield f"{op}-{index}", Subject([{"op": op, **example}, *after], 4 if op in {"downsample", "resize"} else 1)
 
 
 def sample_images() -> Tensor:
@@ -96,22 +97,27 @@ def threads(count: int) -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
+@cache
+def _validator() -> Any:
+    schema = json_schema(Pipeline, "pipeline")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
 class PipelineContract(Contract):
     """Each example is a pipeline; `subjects_of(MyOperation, ...)` returns those of operations."""
 
     examples: ClassVar[Mapping[str, Subject]]
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def images(self) -> Tensor:
         """The HR images (8, 3, 44, 52)."""
         return sample_images()
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def validator(self) -> Any:
         """The JSON schema of pipelines."""
-        schema = json_schema(Pipeline, "pipeline")
-        jsonschema.Draft202012Validator.check_schema(schema)
-        return jsonschema.Draft202012Validator(schema)
+        return _validator()
 
     def test_fits_its_scale(self, example: Subject) -> None:
         """Every range is there for its scale."""
