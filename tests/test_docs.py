@@ -26,7 +26,7 @@ def test_the_reference_of_operations_is_up_to_date() -> None:
     assert (REPOSITORY / "docs/operations.md").read_text() == operation_reference() + "\n"
 
 
-@pytest.mark.parametrize(("name", "step"), sorted((OPERATIONS | STRUCTURES).items()))
+@pytest.mark.parametrize(("name", "step"), sorted({**OPERATIONS, **STRUCTURES}.items()))
 def test_every_key_says_what_it_means(name: str, step: type) -> None:
     assert step.__doc__
     for key, field in step.model_fields.items():

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from metarestore.config.affects import SEVERAL, Affects, keys
+from metarestore.config.affects import SEVERAL, Affects
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import LearnerSpec
@@ -341,8 +341,8 @@ class Experiment(Strict):
         return self
 
 
-MANY = keys(Experiment, SEVERAL)
-"""Sections that describe several experiments; a single experiment has none of them."""
+MANY = tuple(key for key, field in Experiment.model_fields.items() if (Affects.of(field) or Affects.NOTHING) & SEVERAL)
+"""Sections that speak of several experiments; a single one is told without them."""
 
 
 class ExperimentFile(Experiment):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,12 +20,8 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
-_FIXED = {
-    **dict.fromkeys(MANY, "cells do not have this section, so it cannot be an axis"),
-    **dict.fromkeys(without_result(Experiment), "does not affect any result, so it cannot be an axis"),
-}
-_MEASURED_ALIKE = keys(Experiment, Affects.COMPARISON | Affects.SHOTS)
-"""Keys that an arm must not override if they are axes: the arms of a group must be measured in the same way."""
+_MEASURED_ALIKE = Affects.COMPARISON | Affects.SHOTS
+"""Effects of keys that an arm must not override if they are axes: the arms of a group are measured in the same way."""
 
 
 def check_grid(document: Document, experiment: Experiment) -> None:
@@ -49,7 +46,7 @@ def _structure(grid: Grid, document: Document) -> Iterator[Problem]:
         at: KeyPath = ("grid", axis.key)
         if not axis.path:
             yield Problem(at, "is not a key path; write e.g. adaptation.shots or pipeline[1].quality", at, on_key=True)
-        for fixed, reason in _FIXED.items():
+        for fixed, reason in _always_fixed().items():
             if lies_in(axis.key, fixed) or lies_in(fixed, axis.key):
                 yield Problem(at, f"{fixed}: {reason}", at, on_key=True)
         twins = [other.key for other in grid.axes if other.path == axis.path and other is not axis]
@@ -117,10 +114,11 @@ def _cells(grid: Grid) -> Iterator[Problem]:
             for problem in problems_of(error, data, Shape(adapter, data)):
                 yield _located(grid, cell, problem)
             continue
+        alike_keys = keys(Experiment, _MEASURED_ALIKE)
         for key in grid.pinned(cell):
-            within = [alike for alike in _MEASURED_ALIKE if lies_in(alike, key) and alike != key]
+            within = [alike for alike in alike_keys if lies_in(alike, key) and alike != key]
             patch = grid.experiment.arms[cell.arm]
-            if any(lies_in(key, alike) for alike in _MEASURED_ALIKE) or any(_names(patch, alike) for alike in within):
+            if any(lies_in(key, alike) for alike in alike_keys) or any(_names(patch, alike) for alike in within):
                 at = ("arms", cell.arm)
                 yield Problem(at, f"sets {key}, which the grid sets for all arms; remove it from the arm", at)
 
@@ -163,3 +161,12 @@ def _writes(patch: Any, path: KeyPath) -> bool:
             return False
         patch = patch[part]
     return True
+
+
+@cache
+def _always_fixed() -> dict[str, str]:
+    """Returns the keys that cannot be an axis, and why."""
+    return {
+        **dict.fromkeys(MANY, "cells do not have this section, so it cannot be an axis"),
+        **dict.fromkeys(without_result(Experiment), "does not affect any result, so it cannot be an axis"),
+    }

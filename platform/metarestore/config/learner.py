@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from metarestore.config.affects import Affects
 from metarestore.config.base import Strict
 from metarestore.config.model import BaseModelSpec
 from metarestore.config.network_path import NetworkPath
+from metarestore.config.registry import Implemented, Registered, Registry
 
 LossName = Literal["l1", "charbonnier", "mse"]
 StepWeight = Annotated[float, Field(ge=0)]
@@ -27,8 +28,12 @@ class MultiStepSpec(Strict):
     """For `annealed`: the fraction of its initial weight below which the weight of a step does not fall."""
 
 
-class BaseLearnerSpec(Strict):
-    """Options and capabilities shared by all learners."""
+class BaseLearnerSpec(Implemented):
+    """What every learner has, and what it can do.
+
+    `implementation` takes the specification, the network and its arithmetic, and returns a
+    `metarestore.learners.learner.Learner`.
+    """
 
     has_inner_loop: ClassVar[bool] = False
     """Whether the learner adapts to the support set of each task."""
@@ -219,6 +224,8 @@ class _FromImages(_Pooled):
 class PretrainSpec(_FromImages):
     """Learns from support and query together: the task loss is L(θ; S∪Q)."""
 
+    implementation: ClassVar[str] = "metarestore.learners.build:pretrain"
+
     kind: Annotated[Literal["pretrain"], Affects.BUILDING]
 
 
@@ -226,6 +233,7 @@ class FinetuneSpec(_FromImages):
     """Continues from trained weights (`training.init`) with the pre-training loss, L(θ; S∪Q)."""
 
     needs_init: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.build:pretrain"
 
     kind: Annotated[Literal["finetune"], Affects.BUILDING]
 
@@ -235,6 +243,8 @@ class DistillSpec(_Pooled):
 
     The network must be `kdsr` with `estimator: student`; its restorer is initialised from the teacher.
     """
+
+    implementation: ClassVar[str] = "metarestore.learners.distill:DistillLearner.build"
 
     kind: Annotated[Literal["distill"], Affects.BUILDING]
     teacher: Annotated[NetworkPath, Affects.BUILDING]
@@ -271,6 +281,7 @@ class MAMLSpec(_MultiStepLoop):
     """Learns to adapt: the task loss is L(U^k(θ; S); Q), with second-order gradients."""
 
     first_order: ClassVar[bool] = False
+    implementation: ClassVar[str] = "metarestore.learners.learner:MAMLLearner"
 
     kind: Annotated[Literal["maml"], Affects.BUILDING]
 
@@ -279,12 +290,15 @@ class FOMAMLSpec(_MultiStepLoop):
     """First-order MAML: inner gradients are treated as constants in the outer gradient."""
 
     first_order: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.learner:MAMLLearner"
 
     kind: Annotated[Literal["fomaml"], Affects.BUILDING]
 
 
 class MetaSGDSpec(_MultiStepLoop):
     """Meta-SGD (Li et al., 2017): also learns an inner learning rate for every parameter, initialised to `inner_lr`."""
+
+    implementation: ClassVar[str] = "metarestore.learners.variants:MetaSGDLearner"
 
     kind: Annotated[Literal["meta_sgd"], Affects.BUILDING]
     first_order: bool = False
@@ -293,6 +307,8 @@ class MetaSGDSpec(_MultiStepLoop):
 
 class ANILSpec(_MultiStepLoop):
     """ANIL (Raghu et al., 2020): MAML in which only selected parameters adapt; all parameters are meta-learned."""
+
+    implementation: ClassVar[str] = "metarestore.learners.build:anil"
 
     kind: Annotated[Literal["anil"], Affects.BUILDING]
     adapts: Annotated[tuple[str, ...], Affects.BUILDING] = Field(min_length=1)
@@ -305,6 +321,7 @@ class ReptileSpec(_InnerLoop):
     """Reptile (Nichol et al., 2018): a task's gradient is θ − U^k(θ; S∪Q)."""
 
     first_order: ClassVar[bool] = True
+    implementation: ClassVar[str] = "metarestore.learners.variants:ReptileLearner"
 
     kind: Annotated[Literal["reptile"], Affects.BUILDING]
     inner_steps: int = Field(5, ge=1)
@@ -313,4 +330,9 @@ class ReptileSpec(_InnerLoop):
 AnyLearnerSpec = (
     PretrainSpec | MAMLSpec | FOMAMLSpec | MetaSGDSpec | ANILSpec | ReptileSpec | FinetuneSpec | DistillSpec
 )
-LearnerSpec = Annotated[AnyLearnerSpec, Field(discriminator="kind")]
+"""The learners of this package."""
+
+LEARNERS: Registry[BaseLearnerSpec] = Registry("metarestore.learners", BaseLearnerSpec, get_args(AnyLearnerSpec))
+"""The specifications of all learners, by their kinds."""
+
+LearnerSpec = Annotated[AnyLearnerSpec, Registered(LEARNERS)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from metarestore.config.base import Strict
+from metarestore.config.registry import Implemented, Registered, Registry
 
 
-class BaseModelSpec(Strict):
-    """Capabilities shared by the options of all networks."""
+class BaseModelSpec(Implemented):
+    """What the specifications of all networks have in common.
+
+    `implementation` takes the scale and the keys of the specification, and returns a
+    `metarestore.models.network.Network`.
+    """
 
     @property
     def privileged(self) -> bool:
@@ -36,6 +40,8 @@ class BaseModelSpec(Strict):
 class FSRCNNSpec(BaseModelSpec):
     """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
 
+    implementation: ClassVar[str] = "metarestore.models.fsrcnn:FSRCNN"
+
     kind: Literal["fsrcnn"] = "fsrcnn"
     channels: Literal["y", "rgb"] = "y"
     d: int = Field(56, ge=1)
@@ -53,6 +59,8 @@ class FSRCNNSpec(BaseModelSpec):
 
 class KDSRSpec(BaseModelSpec):
     """KDSR (Xia et al., 2023): a network whose kernels depend on a degradation embedding, on RGB."""
+
+    implementation: ClassVar[str] = "metarestore.models.kdsr:KDSR"
 
     kind: Literal["kdsr"]
     size: Literal["tiny", "s", "m", "l"] = "s"
@@ -88,6 +96,8 @@ class CompactSpec(BaseModelSpec):
     Weights have the published names and shapes, so that tools for the published networks can open them.
     """
 
+    implementation: ClassVar[str] = "metarestore.models.compact:Compact"
+
     kind: Literal["compact"]
     size: Literal["superultracompact", "ultracompact", "compact"] = "superultracompact"
     """Numbers of channels and hidden convolutions: 24 and 8 (53 thousand parameters at scale 4), 64 and 8, or 64 and
@@ -97,6 +107,8 @@ class CompactSpec(BaseModelSpec):
 
 class ECBSRSpec(BaseModelSpec):
     """ECBSR (Zhang et al., 2021): plain 3×3 convolutions, each trained as the sum of several branches."""
+
+    implementation: ClassVar[str] = "metarestore.models.ecbsr:ECBSR"
 
     kind: Literal["ecbsr"]
     m: int = Field(4, ge=0)
@@ -116,6 +128,8 @@ class ZeroShotNetworkSpec(BaseModelSpec):
     At scale 2 it has 279 thousand parameters, 235 without the pre-processing module.
     """
 
+    implementation: ClassVar[str] = "metarestore.models.refiner:ZeroShotNetwork"
+
     kind: Literal["zero_shot"]
     preprocessing: int = Field(32, ge=0)
     """Channels of the pre-processing module; 0 leaves it out."""
@@ -130,6 +144,8 @@ class PISRTeacherSpec(BaseModelSpec):
 
     Students are initialised from the decoder; only they restore photographs.
     """
+
+    implementation: ClassVar[str] = "metarestore.models.build:pisr_teacher"
 
     kind: Literal["pisr_teacher"]
     decoder: Annotated[AnyDecoderSpec, Field(discriminator="kind")] = FSRCNNSpec()
@@ -161,4 +177,9 @@ def _with_kind(data: Any) -> Any:
 
 
 AnyModelSpec = FSRCNNSpec | KDSRSpec | CompactSpec | ECBSRSpec | PISRTeacherSpec | ZeroShotNetworkSpec
-ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+"""The networks of this package."""
+
+NETWORKS: Registry[BaseModelSpec] = Registry("metarestore.networks", BaseModelSpec, get_args(AnyModelSpec))
+"""The specifications of all networks, by their kinds."""
+
+ModelSpec = Annotated[AnyModelSpec, Registered(NETWORKS), BeforeValidator(_with_kind)]

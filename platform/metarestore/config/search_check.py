@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,17 +33,6 @@ from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
 _MEASURE = "all trials must be measured in the same way, so it cannot be searched"
-_FIXED = {
-    **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
-    "training.shot_tasks": "trials may be compared on the shots that are used for training, so it cannot be searched",
-    **dict.fromkeys(MANY, "trials do not have this section, so it cannot be searched"),
-    **dict.fromkeys(without_result(Experiment), "does not affect any result, so there is nothing to search"),
-    "engine": "the engine does not affect results; set tuning.workers_per_trial instead",
-    "training.validate_every": "trials are measured at intervals of tuning.report_every",
-    "training.checkpoint_every": "trials are saved at intervals of tuning.report_every",
-    "training.keep": "a trial keeps only its last checkpoint, so there is nothing to search",
-    "adaptation.alternatives": "trials are compared by the main adaptation, so there is nothing to search",
-}
 _STEPS = "{} compares trials at equal steps of equally long trainings; to search it, write scheduler: none"
 _PBT = "pbt changes values during a training, which is not possible here; use scheduler: asha or none"
 _PBT_FIXED = ("model", "training.optimizer.kind", "training.optimizer.schedule", "learner.kind", "graph.auxiliary")
@@ -146,7 +136,7 @@ def _conditions(key: str, parameters: Mapping[str, ParameterSpec]) -> Iterator[P
 
 def _fixed(experiment: Experiment) -> dict[str, str]:
     tuning = experiment.tuning
-    fixed = dict(_FIXED)
+    fixed = dict(_always_fixed())
     if tuning.metric == "validation":
         fixed["graph.auxiliary"] = "the validation metric is computed on these distributions, so they must not vary"
         unused = "adaptation.steps" if _transfers(experiment) else "adaptation"
@@ -270,3 +260,19 @@ def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
             f"the grid has more than {tuning.trials} points; raise trials or lower grid_points",
             ("tuning", "trials"),
         )
+
+
+@cache
+def _always_fixed() -> dict[str, str]:
+    """Returns the keys that cannot be searched, and why."""
+    return {
+        **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
+        "training.shot_tasks": "trials may be compared on the shots that are used for training, so it cannot be searched",
+        **dict.fromkeys(MANY, "trials do not have this section, so it cannot be searched"),
+        **dict.fromkeys(without_result(Experiment), "does not affect any result, so there is nothing to search"),
+        "engine": "the engine does not affect results; set tuning.workers_per_trial instead",
+        "training.validate_every": "trials are measured at intervals of tuning.report_every",
+        "training.checkpoint_every": "trials are saved at intervals of tuning.report_every",
+        "training.keep": "a trial keeps only its last checkpoint, so there is nothing to search",
+        "adaptation.alternatives": "trials are compared by the main adaptation, so there is nothing to search",
+    }

@@ -80,12 +80,20 @@ class DescriptorJob:
         return np.stack(rows)
 
 
-def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimatorSpec) -> Relations:
-    """Estimates the relation of the target to every auxiliary distribution from descriptors; trains nothing.
+def estimate_descriptor(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: DescriptorEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates the target to every auxiliary distribution by their descriptors; trains nothing.
 
     Raises:
         UserError: The network's descriptors are not finite.
     """
+    del step, previous
     names, (lr, hr) = tuple(workspace.study.auxiliary), workspace.seen_shots
     auxiliary = np.stack(run([DescriptorJob(name, options.draws) for name in names], flat))
     target = descriptors(workspace.describer, lr, hr)

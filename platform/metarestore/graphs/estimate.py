@@ -11,13 +11,8 @@ from metarestore.config import estimators as spec
 from metarestore.config.graph import EdgeSpec
 from metarestore.config.pattern import matching
 from metarestore.errors import UserError
-from metarestore.graphs.descriptor import estimate_descriptor
-from metarestore.graphs.gradient import estimate_gradient
-from metarestore.graphs.learned import estimate_learned
 from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.response import estimate_response
-from metarestore.graphs.transfer import estimate_transfer
 from metarestore.seeds import generator
 from metarestore.workspace.job import Runner
 from metarestore.workspace.workspace import Workspace
@@ -62,20 +57,22 @@ def _estimate(
             return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.RandomControlSpec() | spec.UniformControlSpec():
             return without_forbidden(_control(workspace, estimator.kind), graph.forbidden)
-        case spec.ResponseEstimatorSpec():
-            relations = estimate_response(workspace, run, flat, estimator)
-        case spec.DescriptorEstimatorSpec():
-            relations = estimate_descriptor(workspace, run, flat, estimator)
-        case spec.LearnedEstimatorSpec():
-            relations = estimate_learned(workspace, run, flat, estimator, step, previous)
-        case spec.TransferEstimatorSpec():
-            relations = estimate_transfer(workspace, run, flat, estimator)
-        case spec.GradientEstimatorSpec():
-            relations = estimate_gradient(workspace, run, flat, estimator, previous)
-        case spec.ExpertEstimatorSpec():
-            relations = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
+    relations: Relations = estimator.implemented()(workspace, run, flat, estimator, step, previous)
     relations = with_expert_edges(_with_prior(workspace, relations, estimator), graph.edges)
     return without_forbidden(relations, graph.forbidden)
+
+
+def estimate_expert(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: spec.ExpertEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates no distribution to the target: `edges` state all relations."""
+    del run, flat, step, previous
+    return _stated(workspace, np.zeros(len(workspace.study.auxiliary)), options.kind)
 
 
 def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Estimator) -> Relations:

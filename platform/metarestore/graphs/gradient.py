@@ -97,13 +97,19 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 
 
 def estimate_gradient(
-    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimatorSpec, previous: Relations | None
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: GradientEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
 ) -> Relations:
     """Estimates the relation of the target to every auxiliary distribution from directions at the parameters `flat`.
 
     With `memory` μ, directions are averaged over refreshes: μ·previous + (1 − μ)·current, each normalised to unit
     length, so that early gradients, which are longer, do not dominate.
     """
+    del step
     names = tuple(workspace.study.auxiliary)
     jobs = [ShotGradientJob(None, options), *(ShotGradientJob(name, options) for name in names)]
     sketches = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]

@@ -55,8 +55,8 @@ def estimate_learned(
     run: Runner,
     flat: Tensor,
     options: LearnedEstimatorSpec,
-    step: int,
-    previous: Relations | None,
+    step: int = 0,
+    previous: Relations | None = None,
 ) -> Relations:
     """Estimates the relation of the target to every auxiliary distribution with a relation network."""
     carried = None if previous is None else previous.carried

@@ -64,8 +64,16 @@ def _features(lr: Tensor, hr: Tensor, scale: int, options: ResponseEstimatorSpec
     return np.stack([response(one, hr, scale) for one in lr])
 
 
-def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimatorSpec) -> Relations:
-    """Estimates the relation of the target to every auxiliary distribution from responses; trains nothing."""
+def estimate_response(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: ResponseEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates the target to every auxiliary distribution by what they do to its HR shots; needs no training."""
+    del step, previous
     names = tuple(workspace.study.auxiliary)
     auxiliary = np.stack(run([ResponseJob(name, options) for name in names], flat))
     lr, hr = workspace.seen_shots

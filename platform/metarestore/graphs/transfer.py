@@ -96,8 +96,15 @@ def _score(
     return float(psnr_of_mse(errors.cpu().numpy()).mean())
 
 
-def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimatorSpec) -> Relations:
-    """Estimates the relation of the target to each source as the gain on held-out shots of training on it first.
+def estimate_transfer(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: TransferEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates the target to each source by the gain, in dB on held-out shots, of having trained on it first.
 
     The relation is tanh(gain / 1 dB), so it is in −1..1 and preserves the order of the gains; if gains exceed 1 dB, as
     for a network without a bicubic skip, they are divided by the largest one.
@@ -105,6 +112,7 @@ def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: 
     Raises:
         UserError: There is only one shot, which cannot be split.
     """
+    del step, previous
     if len(workspace.shots.support_lr) < 2:
         raise UserError("graph.estimator: transfer requires at least 2 shots to hold some out; raise adaptation.shots")
     names = tuple(workspace.study.auxiliary)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from metarestore.config.learner import (
-    ANILSpec,
-    BaseLearnerSpec,
-    DistillSpec,
-    FinetuneSpec,
-    FOMAMLSpec,
-    MAMLSpec,
-    MetaSGDSpec,
-    PretrainSpec,
-    ReptileSpec,
-)
+from metarestore.config.learner import ANILSpec, BaseLearnerSpec, FinetuneSpec, PretrainSpec
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
-from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner, require_encoder
 from metarestore.learners.feature_distillation import ImitationLearner, StudentLearner
 from metarestore.learners.learner import Learner, MAMLLearner, Precision, PretrainLearner
-from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
 
 
-def _pretrain(spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> Learner:
+def pretrain(spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> Learner:
+    """Builds the learner that takes support and query together, with what its options add."""
     if spec.contrast is not None:
         return EmbeddingLearner(spec, require_encoder(model), precision)
     if spec.distillation is not None:
@@ -35,36 +24,25 @@ def _pretrain(spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Pr
     return (PretrainLearner if spec.imitation is None else ImitationLearner)(spec, model, precision)
 
 
-def _anil(spec: ANILSpec, model: nn.Module, precision: Precision) -> Learner:
+def anil(spec: ANILSpec, model: nn.Module, precision: Precision) -> Learner:
+    """Builds the learner of which named parts adapt.
+
+    Raises:
+        UserError: A pattern of `adapts` matches no parameter of the network.
+    """
     adapts = matching_parameters(spec.adapts, [name for name, _ in model.named_parameters()])
     return MAMLLearner(spec, model, precision, adapts)
-
-
-LEARNERS: Mapping[type[BaseLearnerSpec], Callable[..., Learner]] = {
-    PretrainSpec: _pretrain,
-    FinetuneSpec: _pretrain,
-    DistillSpec: DistillLearner.build,
-    MAMLSpec: MAMLLearner,
-    FOMAMLSpec: MAMLLearner,
-    MetaSGDSpec: MetaSGDLearner,
-    ANILSpec: _anil,
-    ReptileSpec: ReptileLearner,
-}
-"""Registry: the function that builds each kind of learner from its specification, the network and the precision."""
 
 
 def build_learner(spec: BaseLearnerSpec, model: nn.Module, precision: Precision = "float32") -> Learner:
     """Builds the learner of an experiment.
 
     Raises:
-        UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` or
-            `learner.distillation` does not fit the network.
-        TypeError: The kind of learner is not registered.
+        UserError: A pattern of `learner.adapts` matches no parameter of the network, or `learner.teacher` is no teacher
+            of the network, or `learner.distillation` does not fit it, or the code of the learner cannot be imported.
     """
-    build = LEARNERS.get(type(spec))
-    if build is None:
-        raise TypeError(f"{type(spec).__name__} is not the specification of a registered learner")
-    return build(spec, model, precision)
+    learner: Learner = spec.implemented()(spec, model, precision)
+    return learner
 
 
 def matching_parameters(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str]:

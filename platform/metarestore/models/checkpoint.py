@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from metarestore.config.model import AnyModelSpec, ModelSpec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A single metadata key: safetensors writes several keys in arbitrary order, but equal weights must give equal bytes.
 _KEY = "metarestore"
 
-_SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
+_SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec, config=ConfigDict(defer_build=True))
 
 
 def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:

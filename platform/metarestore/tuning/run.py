@@ -43,10 +43,8 @@ from metarestore.workspace.workspace import Workspace
 
 _RAY = "ray"
 """Subfolder of Ray Tune's snapshots and of the trials' checkpoints."""
-_NAMED = keys(Experiment, Affects.OPENING)
-"""Keys that determine which distributions and photographs a trial opens."""
-_BUILT = keys(Experiment, Affects.BUILDING)
-"""Keys that determine whether a trial's network and learner can be built."""
+_OPENED = (Affects.OPENING, Affects.BUILDING)
+"""Effects of keys that determine what a trial opens, and whether its network and learner can be built."""
 
 
 def run_tuning(
@@ -136,7 +134,7 @@ def require_searchable(experiment: Experiment, root: Path) -> list[Workspace]:
 def _open(experiment: Experiment, root: Path, seen: set[str]) -> list[Workspace]:
     """Opens the data and networks of an experiment, as a trial would, unless an equivalent one is in `seen`."""
     data = experiment.model_dump(mode="json")
-    named, built = (repr([inside(data, "", key) for key in keys]) for keys in (_NAMED, _BUILT))
+    named, built = (repr([inside(data, "", key) for key in keys(Experiment, affecting)]) for affecting in _OPENED)
     known = named in seen
     if known and built in seen:
         return []
@@ -156,7 +154,7 @@ def _notes(opened: Sequence[Workspace]) -> tuple[str, ...]:
 
 
 def _is_opened(key: str) -> bool:
-    return any(lies_in(key, one) or lies_in(one, key) for one in (*_NAMED, *_BUILT))
+    return any(lies_in(key, one) or lies_in(one, key) for affecting in _OPENED for one in keys(Experiment, affecting))
 
 
 def _create(folder: Path) -> None:
