@@ -267,7 +267,7 @@ def _always_fixed() -> dict[str, str]:
     """Returns the keys that cannot be searched, and why."""
     return {
         **dict.fromkeys((*keys(Experiment, Affects.COMPARISON | Affects.SHOTS), "training.source"), _MEASURE),
-        "training.shot_tasks": "trials may be compared on the shots that are used for training, so it cannot be searched",
+        "training.shot_tasks": "trials may be compared on the shots that they train on, so it cannot be searched",
         **dict.fromkeys(MANY, "trials do not have this section, so it cannot be searched"),
         **dict.fromkeys(without_result(Experiment), "does not affect any result, so there is nothing to search"),
         "engine": "the engine does not affect results; set tuning.workers_per_trial instead",
