@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from metarestore.config.experiment import Experiment
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 import metarestore
 from metarestore.degradations import OPERATIONS, Pipeline
 from metarestore.degradations.structure import STRUCTURES
-from metarestore.reports.operation_reference import operation_reference
+from metarestore.reports.tasks.operation_reference import operation_reference
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs/tasks.md").read_text()
@@ -58,8 +58,6 @@ def test_the_new_operation_of_the_page_passes_the_laws(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 30
 
-
-# What a documentation builder does not notice, or not everywhere ------------------------------------------------------
 
 SCISSORS = re.compile(r"^\s*;?-+\s*8\s*<\s*-+.*$", re.MULTILINE)
 INCLUDE = re.compile(r'\s*-+8<-+ "(?P<file>[^"]+)"')

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from metarestore.config.dump import dump_yaml
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
 from metarestore.files import require_new, require_other, require_writable, write_atomically
@@ -28,12 +28,12 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "figure": ("f.png", lambda path: save_png(Figure(), path)),
     "figures of a table": ("a.json", lambda path: write_json(path, {"psnr_y": 1.0})),
     "configuration": ("a.yaml", lambda path: dump_yaml({"seed": 0}, path)),
-    "network": ("a.safetensors", lambda path: save_model(path, FSRCNNModel(), 4, _weights())),
+    "network": ("a.safetensors", lambda path: save_model(path, FSRCNNSpec(), 4, _weights())),
 }
 
 
 def _weights() -> torch.Tensor:
-    return initial_vector(build_model(FSRCNNModel(), 4, seed=0))
+    return initial_vector(build_model(FSRCNNSpec(), 4, seed=0))
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS.values(), ids=WRITERS)

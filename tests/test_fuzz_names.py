@@ -106,7 +106,7 @@ def test_two_hundred_projects_are_made_and_checked(cli: Cli, tmp_path: Path, mon
         lines = out.splitlines()
         assert lines[0] == f"{name}/tasks/night_phone.yaml"
         assert Path(shlex.split(lines[-1])[-1]) == Path(name) / "experiments" / "first.yaml"
-        assert cli("check", "--", name) == (0, "3 files are right\n", ""), name
+        assert cli("check", "--", name) == (0, "all 3 files are valid\n", ""), name
         root = tmp_path / name
         assert make_url(tracking_uri(root)).database == str(root / "mlflow.db")
         if number % 8:
@@ -133,11 +133,9 @@ def test_a_task_of_any_name_is_found(tmp_path: Path) -> None:
         assert list(study.auxiliary) == [second]
 
 
-# From the command line ------------------------------------------------------------------------------------------------
-
 SERVER = """
 import json, os, sys, traceback
-import torch._dynamo, metarestore.study, metarestore.evaluation.folder, metarestore.evaluation.protocol
+import torch._dynamo, metarestore.study.run, metarestore.evaluation.folder, metarestore.evaluation.protocol
 import metarestore.descriptors.file
 from metarestore.cli import main
 
@@ -240,7 +238,7 @@ def test_a_study_of_any_name_from_the_command_line(name: str, shell: Shell, mlfl
     (shell.work / experiment).write_text(text.replace("NAME", quoted))
     # A store that is migrated already saves seconds; the address, which is what a name could break, is the project's.
     (shell.work / root / "mlflow.db").write_bytes(Path(str(make_url(mlflow_store).database)).read_bytes())
-    assert shell("check", "--", name) == (0, "6 files are right\n", "")
+    assert shell("check", "--", name) == (0, "all 6 files are valid\n", "")
 
     for resume in ([], ["--resume"]):
         done = shell("train", "--out", run, *resume, "--", experiment)

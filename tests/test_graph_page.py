@@ -12,11 +12,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from metarestore.config import estimators
-from metarestore.config.graph import GraphSpec, Prior, Weights
+from metarestore.config.graph import GraphSpec, PriorSpec, WeightsSpec
 from metarestore.engines.local import LocalEngine
-from metarestore.learners.workspace import Study, Workspace
-from metarestore.reports.graph_words import HIGH, MODERATE, SIGNAL
+from metarestore.reports.graph.summary import HIGH, MODERATE, SIGNAL
+from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PAGE = (Path(__file__).parents[1] / "docs/graphs.md").read_text()
 KINDS = get_args(get_args(estimators.Estimator)[0])
@@ -31,7 +33,7 @@ def test_the_graph_file_of_the_page_is_right_and_shows_every_key() -> None:
     written = YAML(typ="safe", pure=True).load(text)
     GraphSpec.model_validate(written)
     assert set(written) == set(GraphSpec.model_fields)
-    assert set(written["prior"]) == set(Prior.model_fields)
+    assert set(written["prior"]) == set(PriorSpec.model_fields)
 
 
 @pytest.mark.parametrize("model", KINDS, ids=lambda model: model.__name__)
@@ -43,7 +45,7 @@ def test_every_estimator_stands_with_its_keys(model: type) -> None:
 
 def test_every_key_of_the_weights_has_a_row() -> None:
     section = PAGE.split("\n## Weights\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(Weights.model_fields)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(WeightsSpec.model_fields)
 
 
 def test_bounds_are_those_of_the_words() -> None:
@@ -51,13 +53,6 @@ def test_bounds_are_those_of_the_words() -> None:
     assert f"*reliable* from a reliability of {HIGH:g} on, *moderately* from {MODERATE:g} on" in text
     assert SIGNAL == 0.5
     assert "less than half of their variance" in text
-
-
-class Silent:
-    def step(self, row: object) -> None: ...
-    def validated(self, step: int, psnr: float) -> None: ...
-    def related(self, step: int, relations: object) -> None: ...
-    def saved(self, step: int) -> None: ...
 
 
 def test_every_command_runs(
@@ -71,7 +66,7 @@ def test_every_command_runs(
         study = small_study(seed=seed)
         folder = RunFolder(tmp_path / "runs" / name, study, resume=False)
         with LocalEngine() as engine:
-            train(Workspace(study), folder, engine.session(study), Silent())
+            train(Workspace(study), folder, engine.session(study), Observer())
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert {line.split()[2] for line in commands} == {"show", "explain", "diff", "merge", "export"}
     for line in commands:

@@ -16,9 +16,9 @@ import ray
 from mlflow.tracking._tracking_service import utils as service
 
 from metarestore.ablation.run import _Driver
-from metarestore.reports.progress import TrainingDisplay
+from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.tasks.photographs import read_image, write_image
-from metarestore.tuning.callback import SweepCallback
+from metarestore.tuning.callback import TuningCallback
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -39,8 +39,8 @@ tuning: {searcher: grid, scheduler: none, report_every: 1, concurrent: 1}
 STOPPED: dict[str, tuple[str, type, str]] = {
     "compare": ("compare", TrainingDisplay, "finish"),
     "ablate": ("ablate", _Driver, "ended"),
-    "tune, between two trials": ("tune", SweepCallback, "_end"),
-    "tune, in a trial": ("tune", SweepCallback, "on_trial_result"),
+    "tune, between two trials": ("tune", TuningCallback, "_end"),
+    "tune, in a trial": ("tune", TuningCallback, "on_trial_result"),
 }
 """Command, and what is called for the first time when half of it is done."""
 

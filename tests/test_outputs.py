@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.parameters import initial_vector
@@ -26,7 +26,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def network(path: Path, seed: int = 0) -> None:
-    spec = FSRCNNModel(d=8, s=4, m=1)
+    spec = FSRCNNSpec(d=8, s=4, m=1)
     save_model(path, spec, 2, initial_vector(build_model(spec, 2, seed)))
 
 

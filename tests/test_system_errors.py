@@ -18,7 +18,7 @@ from ray.tune.error import TuneError
 from sqlalchemy.exc import OperationalError
 
 import metarestore.scaffold
-import metarestore.study
+import metarestore.study.run
 from metarestore.errors import system_problem
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -80,7 +80,7 @@ def test_the_traceback_of_a_run_is_in_its_folder(cli: Cli, monkeypatch: pytest.M
         out.mkdir(parents=True)
         raise RuntimeError("the library gave up")
 
-    monkeypatch.setattr(metarestore.study, "run_study", fails)
+    monkeypatch.setattr(metarestore.study.run, "run_study", fails)
     assert cli("init", tmp_path)[0] == 0
     code, _, err = cli("train", tmp_path / "experiments/first.yaml", "--out", tmp_path / "run")
     log = tmp_path / "run" / "error.log"

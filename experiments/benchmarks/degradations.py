@@ -26,11 +26,11 @@ from torch import Tensor
 from metarestore.config.experiment import Experiment
 from metarestore.degradations import DegradationDraw, Pipeline, replay_each
 from metarestore.degradations.kernels import gaussian_kernel
-from metarestore.learners.workspace import Workspace
 from metarestore.project import catalogue, resolve
 from metarestore.tasks.distribution import to_tensor
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.workspace import Workspace
 
 BATCH, SIDE, SCALE = 16, 256, 4
 # kornia resizes a batch by one factor, so the factors are fixed; everything else is drawn for each image.

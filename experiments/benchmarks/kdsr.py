@@ -27,13 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarestore.config.learner import Distill
-from metarestore.config.model import KDSRModel
+from metarestore.config.learner import DistillSpec
+from metarestore.config.model import KDSRSpec
 from metarestore.learners.distill import DistillLearner
-from metarestore.learners.process import prepare_process
 from metarestore.models.build import build_model
 from metarestore.models.kdsr import KDSR
 from metarestore.tasks.task import Task
+from metarestore.workspace.process import prepare_process
 
 SCALE, BATCH, PATCH, CROP = 4, 8, 48, 64
 Weights = Mapping[str, Tensor]
@@ -110,7 +110,7 @@ class Ours:
 
     def __init__(self, student: KDSR, teacher: KDSR) -> None:
         self.student = student
-        self.learner = DistillLearner(Distill(kind="distill", teacher=Path("unused")), student, teacher=teacher)
+        self.learner = DistillLearner(DistillSpec(kind="distill", teacher=Path("unused")), student, teacher=teacher)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Restores LR."""
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     prepare_process()
-    student = build_model(KDSRModel(kind="kdsr", size=options.size), SCALE, 0)
-    teacher = build_model(KDSRModel(kind="kdsr", size=options.size, estimator="teacher"), SCALE, 1)
+    student = build_model(KDSRSpec(kind="kdsr", size=options.size), SCALE, 0)
+    teacher = build_model(KDSRSpec(kind="kdsr", size=options.size, estimator="teacher"), SCALE, 1)
     plain, ours = Plain(student, teacher), Ours(student, teacher)
     rng = torch.Generator().manual_seed(0)
     rows, differences = [], []

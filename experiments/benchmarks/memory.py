@@ -13,18 +13,16 @@ import argparse
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 
-from metarestore.config.experiment import Experiment
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.engines.ray import RayEngine
-from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.workspace import Workspace
 
 EVERY = 20
 EXPERIMENT = {
@@ -47,26 +45,17 @@ def megabytes(process: int | str) -> float:
     return int(found[1]) / 1024 if found else float("nan")
 
 
-class Watcher:
+class Watcher(Observer):
     """Notes the memory of driver and workers every few steps."""
 
     def __init__(self, workers: list[int]) -> None:
         self._workers = workers
         self.rows: list[list[float]] = []
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         """Notes the memory."""
-        if row["step"] % EVERY == 0:
-            self.rows.append([row["step"], megabytes("self"), *(megabytes(pid) for pid in self._workers)])
-
-    def validated(self, step: int, psnr: float) -> None:
-        """Does nothing."""
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Does nothing."""
-
-    def saved(self, step: int) -> None:
-        """Does nothing."""
+        if row.step % EVERY == 0:
+            self.rows.append([row.step, megabytes("self"), *(megabytes(pid) for pid in self._workers)])
 
 
 def draw(rows: np.ndarray, names: list[str], path: Path) -> None:
@@ -88,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     training = {**TRAINING, "steps": options.steps, "checkpoint_every": 100, "validate_every": 100}
     study = resolve(Experiment.model_validate({**EXPERIMENT, "training": training}), Path(__file__).parents[2])
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine, tempfile.TemporaryDirectory() as folder:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine, tempfile.TemporaryDirectory() as folder:
         watcher = Watcher(engine.process_ids())
         run = RunFolder(Path(folder) / "run", study, resume=False)
         train(Workspace(study), run, engine.session(study), watcher)

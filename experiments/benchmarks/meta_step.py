@@ -28,20 +28,20 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarestore.config.experiment import Experiment
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine
 from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learn2learn import reference_gradients
 from metarestore.learners.learner import MAMLLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.fsrcnn import FSRCNN
 from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import Shard, TaskSampler
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 TASKS, SHARD = 8, 4
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")
@@ -150,7 +150,7 @@ def main() -> None:
     head = ["learner", "inner steps", "ours, 2 workers", "with tasks", "ours, 1 thread"]
     head += ["learn2learn (its threads)", "in stock layers", "ratio", "to stock", "kernel", "of peak"]
     rows = [head, ["---"] * len(head)]
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine:
         for learner in ("fomaml", "maml"):
             rows += [measure(study_of(learner, steps), engine, options.rounds, peak) for steps in (1, 5)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from metarestore.config.experiment import Experiment
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import TaskRef, Workspace
 from metarestore.project import resolve
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.workspace import Workspace
 
 
 def measure(tasks: int, microbatch: int) -> str:

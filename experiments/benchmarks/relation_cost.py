@@ -15,16 +15,15 @@ import platform
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from metarestore.config.overrides import parse_override
 from metarestore.engines.local import LocalEngine
 from metarestore.graphs.estimate import estimate
-from metarestore.graphs.relations import Relations
-from metarestore.learners.process import prepare_process
-from metarestore.learners.workspace import Workspace
 from metarestore.project import catalogue, read_experiment, resolve
+from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.workspace import Workspace
 
 ESTIMATORS = (
     "{kind: response}",
@@ -34,22 +33,6 @@ ESTIMATORS = (
     "{kind: transfer}",
 )
 LIMIT = 0.05
-
-
-class Silent:
-    """Watches a training and says nothing."""
-
-    def step(self, row: dict[str, Any]) -> None:
-        """Is told of a step."""
-
-    def validated(self, step: int, psnr: float) -> None:
-        """Is told a validation figure."""
-
-    def related(self, step: int, relations: Relations) -> None:
-        """Is told new relations."""
-
-    def saved(self, step: int) -> None:
-        """Is told of a checkpoint."""
 
 
 def opened(*overrides: str) -> Workspace:
@@ -78,7 +61,7 @@ def seconds_of_step(steps: int) -> float:
         workspace = opened(f"training.steps={count}", "graph.estimator={kind: uniform}")
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder(Path(folder) / "run", workspace.study, resume=False)
-            found.append(train(workspace, run, LocalEngine().session(workspace.study), Silent()).state.seconds)
+            found.append(train(workspace, run, LocalEngine().session(workspace.study), Observer()).state.seconds)
     return (found[1] - found[0]) / steps
 
 

@@ -33,15 +33,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import Experiment
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine, RaySession
-from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
 from metarestore.project import resolve
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")
 SIZES, WORKERS, REDUCTIONS = (12_000, 1_000_000, 6_000_000), (1, 2, 4, 8, 16), ("driver", "tree")
@@ -59,7 +59,7 @@ class EmptyJob:
         """Returns one task's gradient of P numbers."""
         del workspace
         one = np.zeros(1, np.float32)
-        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskFigures(one, one, one))
+        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskMetrics(one, one, one))
 
 
 def study() -> Study:
@@ -86,8 +86,8 @@ def throughput(rounds: int) -> tuple[str, float]:
     here = LocalSession(workspace)
     times: dict[str, list[float]] = {"local": [], "ray, 1": [], "ray, 2": []}
     with (
-        RayEngine(RaySpec(kind="ray", workers=2, cpus_per_worker=0.3)) as two,
-        RayEngine(RaySpec(kind="ray", workers=1, cpus_per_worker=0.3)) as one,
+        RayEngine(RayEngineSpec(kind="ray", workers=2, cpus_per_worker=0.3)) as two,
+        RayEngine(RayEngineSpec(kind="ray", workers=1, cpus_per_worker=0.3)) as one,
     ):
         runs = {"local": here, "ray, 1": one.session(found), "ray, 2": two.session(found)}
         for _ in range(rounds + 2):
@@ -105,7 +105,7 @@ def overheads(rounds: int, reduction: str) -> list[Point]:
     """Measures (workers, parameters, seconds) of steps that compute nothing."""
     points = []
     for count in WORKERS:
-        spec = RaySpec(kind="ray", workers=count, cpus_per_worker=0.1, reduction=reduction)  # type: ignore[arg-type]
+        spec = RayEngineSpec(kind="ray", workers=count, cpus_per_worker=0.1, reduction=reduction)  # type: ignore[arg-type]
         with RayEngine(spec) as engine:
             session = engine.session(study())
             for size in SIZES:

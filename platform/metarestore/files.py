@@ -115,6 +115,11 @@ def require_output(
     require_new(path, option, overwrite=overwrite)
 
 
+def occupied(folder: Path) -> UserError:
+    """Returns the error for a folder that already holds a run."""
+    return UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")
+
+
 def require_other(path: Path, option: str, inputs: dict[str, Path]) -> None:
     """Checks that a command does not write over what it reads.
 

@@ -33,7 +33,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from metarestore.errors import UserError
 from metarestore.journal import Journal, Record
-from metarestore.tracking_records import allowed, flattened, metrics_of
+from metarestore.tracking_records import LONGEST_TAG, allowed, flattened, metrics_of
 from metarestore.tracking_store import (
     UNAVAILABLE,
     GoneError,
@@ -247,8 +247,8 @@ class Run:
         self._journal.note({"kind": "artifact", "path": self._journal.portable(path), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
-        """Sets a tag."""
-        self._journal.note({"kind": "tag", "key": key, "value": value})
+        """Sets a tag; a value that is too long for MLflow is cut off."""
+        self._journal.note({"kind": "tag", "key": key, "value": value[:LONGEST_TAG]})
 
     def end(self, status: str = "FINISHED") -> bool:
         """Ends the run and returns whether everything has arrived."""

@@ -12,6 +12,8 @@ from metarestore.journal import Record
 
 LONGEST_PARAMETER = 6000
 """Longest value of a parameter that MLflow takes, in characters."""
+LONGEST_TAG = 5000
+"""Longest value of a tag that MLflow takes, in characters."""
 NOTE = "mlflow.note.content"
 """Tag that MLflow's pages show as a run's description."""
 NORMS = "zz_norm"

@@ -118,7 +118,7 @@ def test_differentiable_jpeg_has_gradients(apply, photograph, quality):
 
 
 def test_differentiable_jpeg_has_one_subsampling():
-    with pytest.raises(ValidationError, match="has subsampling 420 only, got 444; use codec libjpeg"):
+    with pytest.raises(ValidationError, match="supports only subsampling 420, got 444; use libjpeg"):
         OPERATIONS["jpeg"].model_validate({"op": "jpeg", "quality": 9, "subsampling": 444, "codec": "differentiable"})
 
 

@@ -59,9 +59,6 @@ def drawn_kernel(path: Path, scale: int = 4, **keys: object) -> np.ndarray:
     return KernelFile.kernel(entry(path, **keys).draw(generator("x"), scale))
 
 
-# Formats --------------------------------------------------------------------------------------------------------------
-
-
 def test_one_kernel_is_the_same_from_every_format(tmp_path):
     (kernel,) = pool(1)
     files = [
@@ -146,8 +143,6 @@ def test_a_stack_may_have_axes_of_length_1(shape, tmp_path):
         assert np.allclose(np.stack(read), kernels / kernels.sum((1, 2), keepdims=True), atol=1e-7)
 
 
-# Orientation ----------------------------------------------------------------------------------------------------------
-
 MEANT = [
     ({}, "correlate"),
     ({"orientation": "correlation"}, "correlate"),
@@ -190,9 +185,6 @@ def test_content_is_that_of_the_turned_kernels(tmp_path):
     assert entry(symmetric, source="kair").content() == entry(symmetric).content()
 
 
-# Centres --------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("centre", "scale", "shift"), [("pixel", 4, 0), ("block", 4, 0.5), ("block", 3, 0)])
 @pytest.mark.parametrize("size", [15, 16])
 def test_recentred_kernels_have_their_mass_centre_in_their_middle(size, centre, scale, shift, tmp_path):
@@ -223,9 +215,6 @@ def test_the_middle_of_an_even_kernel_lies_half_a_pixel_on(size, move, tmp_path)
     slope = torch.arange(51.0).expand(1, 3, 51, 51) / 51
     moved = (replay(slope, draws, [0]) - slope)[0, 0, 10:-10, 10:-10] * 51
     assert moved.mean().item() == pytest.approx(move, abs=0.02)
-
-
-# Draws ----------------------------------------------------------------------------------------------------------------
 
 
 def pipeline(path: Path, **keys: object) -> Pipeline:
@@ -318,11 +307,9 @@ def test_relative_paths_start_where_they_are_told_to(tmp_path, monkeypatch):
 
 
 def test_centre_without_recentring_is_refused(tmp_path):
-    with pytest.raises(ValidationError, match="centre does nothing when recentre is false"):
+    with pytest.raises(ValidationError, match="centre has no effect when recentre is false"):
         entry(tmp_path / "k.npy", centre="block", recentre=False)
 
-
-# What can be wrong ----------------------------------------------------------------------------------------------------
 
 HDF5 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512)
 
@@ -338,9 +325,9 @@ def text(path: Path, content: bytes = b"no kernel") -> Path:
 
 
 WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
-    "missing": (lambda at: at / "k.npy", None, "there is no file .*k.npy; put the kernels there"),
+    "missing": (lambda at: at / "k.npy", None, "there is no file .*"),
     "a folder": (lambda at: at, None, "there is no file"),
-    "suffix": (lambda at: text(at / "k.txt"), None, "is no kernel file; give a .mat or .npy or .png file"),
+    "suffix": (lambda at: text(at / "k.txt"), None, "is not a kernel file; supported formats are .mat, .npy, .png"),
     "no mat": (lambda at: text(at / "k.mat"), None, "cannot be read as a .mat file"),
     "no npy": (lambda at: text(at / "k.npy"), None, "cannot be read as a .npy file"),
     "no png": (lambda at: text(at / "k.png"), None, "cannot be read as a .png file"),
@@ -354,17 +341,25 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
         None,
         "has several variables that could be kernels; set key to a or b",
     ),
-    "no variable": (lambda at: save_mat(at / "k.mat", a=pool(1)[0]), "b", "has no variable 'b'; it has a"),
+    "no variable": (lambda at: save_mat(at / "k.mat", a=pool(1)[0]), "b", "has no variable 'b'; its variables: a"),
     "hidden variable": (lambda at: save_mat(at / "k.mat", a=1), "__header__", "has no variable '__header__'"),
-    "no kernel": (lambda at: save_mat(at / "k.mat", scale=2, name="x"), None, "has no kernel in it, but scale, name"),
-    "no variables": (lambda at: save_mat(at / "k.mat"), None, "has no kernel in it, but no variables"),
-    "no cells": (lambda at: save_mat(at / "k.mat", a=cell([])), "a", "has no kernel in it"),
-    "key of npy": (lambda at: save_npy(at / "k.npy", pool(1)), "a", "has no variable 'a'; it has no variables"),
+    "no kernel": (
+        lambda at: save_mat(at / "k.mat", scale=2, name="x"),
+        None,
+        "no kernel; its variables: scale, name",
+    ),
+    "no variables": (lambda at: save_mat(at / "k.mat"), None, "holds no kernel; its variables: none"),
+    "no cells": (lambda at: save_mat(at / "k.mat", a=cell([])), "a", "holds no kernel"),
+    "key of npy": (lambda at: save_npy(at / "k.npy", pool(1)), "a", "has no variable 'a'"),
     "words": (lambda at: save_mat(at / "k.mat", a="some words"), "a", "shape|values; a kernel has real numbers"),
-    "empty stack": (lambda at: save_npy(at / "k.npy", np.ones((0, 3, 3))), None, "has no kernel in it"),
+    "empty stack": (lambda at: save_npy(at / "k.npy", np.ones((0, 3, 3))), None, "holds no kernel"),
     "empty kernel": (lambda at: save_npy(at / "k.npy", np.ones((0, 3))), None, "has the shape 0x3; .* two dimensions"),
     "a number": (lambda at: save_npy(at / "k.npy", np.float64(3)), None, "has the shape a single number"),
-    "a line": (lambda at: save_npy(at / "k.npy", np.ones(9)), None, "has the shape 9; a kernel has two dimensions"),
+    "a line": (
+        lambda at: save_npy(at / "k.npy", np.ones(9)),
+        None,
+        "has the shape 9; .* two dimensions",
+    ),
     "four axes": (lambda at: save_npy(at / "k.npy", np.ones((2, 2, 3, 3))), None, "has the shape 2x2x3x3"),
     "large": (lambda at: save_npy(at / "k.npy", np.ones((130, 5))), None, "is 130x5; .* at most 129x129 pixels"),
     "complex": (lambda at: save_npy(at / "k.npy", np.full((3, 3), 1j)), None, "holds complex128 values"),
@@ -372,11 +367,15 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     "too much": (lambda at: save_npy(at / "k.npy", np.full((3, 3), 1e308)), None, "sums to inf"),
     "nothing": (lambda at: save_npy(at / "k.npy", np.zeros((2, 3, 3))), None, "kernel 0 of .*k.npy sums to 0; "),
     "second": (lambda at: save_npy(at / "k.npy", np.stack([np.eye(3), -np.eye(3)])), None, "kernel 1 of .* sums to -3"),
-    "no centre": (lambda at: save_npy(at / "k.npy", np.array([[-8, 0, 9.0]])), None, "mass centre outside of itself"),
+    "no centre": (
+        lambda at: save_npy(at / "k.npy", np.array([[-8, 0, 9.0]])),
+        None,
+        "mass outside the kernel",
+    ),
     "colour": (
         lambda at: save_png(at / "k.png", np.arange(75, dtype=np.uint8).reshape(5, 5, 3)),
         None,
-        "is not gray; save it as a gray image",
+        "is not grayscale; save it as a grayscale image",
     ),
     "line break": (lambda at: at / "a\nb.npy", None, r"there is no file '.*a\\nb.npy'"),
     "zero byte": (lambda at: at / "a\0.npy", None, "there is no file"),

@@ -129,6 +129,6 @@ def test_key_chooses_a_variable(write):
 def test_without_h5py_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "k.mat").write_bytes(HEADER + bytes(512))
-    with pytest.raises(ValueError, match=r"k\.mat is a MATLAB 7\.3 file; install h5py .* -v7") as caught:
+    with pytest.raises(ValueError, match=r"k\.mat is a MATLAB 7\.3 file; to read it, install h5py .* -v7") as caught:
         load_kernels(tmp_path / "k.mat")
     assert "\n" not in str(caught.value)

@@ -121,7 +121,7 @@ def test_a_downsample_may_stand_inside_structures(written):
         ({"op": "one_of", "choices": [gamma(1)], "weights": [1, 2]}, "2 weights for 1 choices"),
         ({"op": "one_of", "choices": [gamma(1)], "weights": [0]}, "not all 0"),
         ({"op": "one_of", "choices": [gamma(1)], "weights": [1e308] * 2}, "2 weights for 1 choices"),
-        ({"op": "shuffle", "steps": [gamma(1)], "ordered": [1]}, "names entry 1, which is not there"),
+        ({"op": "shuffle", "steps": [gamma(1)], "ordered": [1]}, "lists entry 1, which does not exist"),
         ({"op": "repeat", "times": 17, "steps": [gamma(1)]}, "17 is above 16"),
         (nested_repeats(7), "may have 268435456 operations, but at most 256"),
         ({"op": "repeat", "times": 1.5, "steps": [gamma(1)]}, "not a whole number"),
@@ -154,9 +154,6 @@ def test_torch_backend_passes_gradients_through_the_rounding():
     assert images.grad[:, :, 12:-12, 12:-12].mean() == pytest.approx(1 / 16, rel=0.01)
 
 
-# Protocols ------------------------------------------------------------------------------------------------------------
-
-
 def cases(*written: dict[str, object]) -> list[list[float]]:
     return [exponents(case) for case in Pipeline.model_validate(written).cases(1)]
 
@@ -176,7 +173,7 @@ def test_a_protocol_is_the_grid_of_its_choices():
     ("entry", "message"),
     [
         (gamma([1, 2]), "write a number or {choice"),
-        ({**gamma(1), "probability": 0.5}, "leave probability out"),
+        ({**gamma(1), "probability": 0.5}, "remove probability"),
         ({"op": "shuffle", "steps": [gamma(1)]}, "cannot shuffle"),
         ({"op": "repeat", "times": [1, 2], "steps": [gamma(1)]}, "write one number"),
         ({"op": "repeat", "times": 16, "steps": [choice(1, 2, 3, 4)]}, "at most 1000 cases"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarestore.config.model import KDSRModel
+from metarestore.config.model import KDSRSpec
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.kdsr import KDSR
@@ -21,7 +21,7 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
     """Writes a tiny KDSR at scale 4 and returns its folder."""
 
     def save(name: str = "net", seed: int = 0, **options: str) -> Path:
-        spec = KDSRModel(kind="kdsr", size="tiny", **options)
+        spec = KDSRSpec(kind="kdsr", size="tiny", **options)
         save_model(tmp_path / name / "model.safetensors", spec, 4, initial_vector(build_model(spec, 4, seed)))
         return tmp_path / name
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.descriptors.describe import Description, Item
 from metarestore.descriptors.file import (
     DescribedBy,
@@ -102,7 +102,7 @@ def test_embeddings_of_other_networks_are_refused(
     with pytest.raises(UserError, match=r"made by another network, .*net; .*metarestore describe --model .*other"):
         chosen_embedding(f"{written}:a", other, load_model(other))
     with pytest.raises(UserError, match="give a KDSR"):
-        chosen_embedding(f"{written}:a", network[0], build_model(FSRCNNModel(), 4, 0))
+        chosen_embedding(f"{written}:a", network[0], build_model(FSRCNNSpec(), 4, 0))
 
 
 def changed(written: Path, change: Callable[[Any], object]) -> None:

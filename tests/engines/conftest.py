@@ -13,27 +13,20 @@ from ray.cluster_utils import Cluster
 from metarestore.engines import ray as engine_module
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 
-class Listener:
+class Listener(Observer):
     """Hears everything and does something after each step."""
 
     def __init__(self, act: Callable[[int], None] = lambda step: None) -> None:
         self._act = act
 
-    def step(self, row: dict[str, Any]) -> None:
-        self._act(row["step"])
-
-    def validated(self, step: int, psnr: float) -> None:
-        pass
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
+    def step(self, row: LogRow) -> None:
+        self._act(row.step)
 
 
 @pytest.fixture(scope="module")

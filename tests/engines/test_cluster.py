@@ -11,13 +11,13 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines import cluster
 from metarestore.engines.cluster import alive_nodes, connect, socket_room
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study
+from metarestore.workspace.study import Study
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -44,7 +44,7 @@ def test_three_machines_of_which_one_is_removed_and_one_joins_in_mid_run(
             engine.session(study).map([], torch.zeros(1))
             time.sleep(0.2)
 
-    with RayEngine(RaySpec(kind="ray", placement="spread")) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", placement="spread")) as engine:
         assert len({member.node for member in engine.pool.up}) == 3
         assert weights(study, tmp_path / "ray", engine, change) == expected
         assert "3 Ray workers" in engine.describe()
@@ -67,7 +67,7 @@ def test_a_step_goes_on_with_a_machine_that_joins_when_all_are_gone(
 
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
-    with RayEngine(RaySpec(kind="ray", max_restarts=-1)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", max_restarts=-1)) as engine:
         assert weights(study, tmp_path / "ray", engine, change) == expected
 
 
@@ -90,10 +90,10 @@ def test_machines_that_leave_while_gradients_are_summed_change_nothing(
     def leave_and_be_missed() -> None:
         machines.remove_node(nodes[0])
         while len(engine.pool.up) == 3:
-            engine.pool.reread()
+            engine.pool.refresh()
             time.sleep(0.1)
 
-    with RayEngine(RaySpec(kind="ray", placement="spread", reduction="tree", max_restarts=-1)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", placement="spread", reduction="tree", max_restarts=-1)) as engine:
         attempts = before("split", 1, leave_and_be_missed)
         before("tree_sum", 3, lambda: machines.remove_node(nodes[1]))
         assert weights(study, tmp_path / "ray", engine) == expected
@@ -104,24 +104,24 @@ def test_packed_workers_fill_a_machine_and_none_spans_two(machines: Cluster) -> 
     for _ in range(2):
         machines.add_node(num_cpus=3)
     machines.wait_for_nodes()
-    with RayEngine(RaySpec(kind="ray", cpus_per_worker=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", cpus_per_worker=2)) as engine:
         assert len(engine.workers) == 2
         assert len({member.node for member in engine.pool.up}) == 2
-    with pytest.raises(UserError, match="room for 2"):
-        RayEngine(RaySpec(kind="ray", workers=3, cpus_per_worker=2))
+    with pytest.raises(UserError, match="can run 2"):
+        RayEngine(RayEngineSpec(kind="ray", workers=3, cpus_per_worker=2))
     assert len(alive_nodes()) == 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster_at_an_address(address: str) -> None:
     with pytest.raises(UserError, match=r"engine.address: no Ray cluster answers .*`ray start --head`"):
-        connect(RaySpec(kind="ray", address=address))
+        connect(RayEngineSpec(kind="ray", address=address))
 
 
 @pytest.mark.parametrize("address", ["cluster", "ray://cluster", "ray://:1"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(UserError, match="is not auto, host:port or ray://host:port"):
-        connect(RaySpec(kind="ray", address=address))
+        connect(RayEngineSpec(kind="ray", address=address))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_long_path_of_temporary_files_is_no_obstacle(
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(variable, str(long))
     try:
-        connect(RaySpec(kind="ray", workers=1))
+        connect(RayEngineSpec(kind="ray", workers=1))
         assert alive_nodes()
     finally:
         ray.shutdown()

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.build import build_engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study
+from metarestore.workspace.study import Study
 
 Weights = Callable[..., bytes]
 
@@ -43,7 +43,7 @@ def test_same_bytes_for_local_and_any_number_of_workers(
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
     for count in (1, 2, 3):
-        with RayEngine(RaySpec(kind="ray", workers=count)) as engine:
+        with RayEngine(RayEngineSpec(kind="ray", workers=count)) as engine:
             assert weights(study, tmp_path / f"ray{count}", engine) == expected
 
 
@@ -52,7 +52,7 @@ def test_a_killed_worker_changes_nothing(small_study: Callable[..., Study], weig
     study = small_study()
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine:
         before = engine.process_ids()
         assert weights(study, tmp_path / "ray", engine, kill_first(engine)) == expected
         assert engine.process_ids() != before, "no worker was killed"
@@ -65,7 +65,7 @@ def test_the_others_take_over_from_a_worker_that_does_not_come_back(
     study = small_study()
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
-    with RayEngine(RaySpec(kind="ray", workers=2, max_restarts=0)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2, max_restarts=0)) as engine:
         assert weights(study, tmp_path / "ray", engine, kill_first(engine)) == expected
         assert len(engine.workers) == 1
 
@@ -75,19 +75,19 @@ def test_a_users_mistake_in_a_worker_is_a_users_error(
     small_study: Callable[..., Study], weights: Weights, tmp_path: Path
 ) -> None:
     study = small_study(training={"patch": 256})
-    with RayEngine(RaySpec(kind="ray", workers=1)) as engine, pytest.raises(UserError, match="smaller than"):
+    with RayEngine(RayEngineSpec(kind="ray", workers=1)) as engine, pytest.raises(UserError, match="smaller than"):
         weights(study, tmp_path / "ray", engine)
 
 
 @pytest.mark.usefixtures("cluster")
 def test_more_workers_than_the_cluster_has_room_for() -> None:
-    with pytest.raises(UserError, match=r"engine.workers: 64 workers .* room for 3"):
-        build_engine(RaySpec(kind="ray", workers=64))
+    with pytest.raises(UserError, match=r"engine.workers: 64 workers .* can run 3"):
+        build_engine(RayEngineSpec(kind="ray", workers=64))
 
 
 @pytest.mark.usefixtures("cluster")
 def test_fractional_workers() -> None:
-    with RayEngine(RaySpec(kind="ray", workers=4, cpus_per_worker=0.5)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=4, cpus_per_worker=0.5)) as engine:
         assert len(set(engine.process_ids())) == 4
 
 
@@ -108,7 +108,7 @@ def worker_processes() -> list[int]:
 def test_twenty_killed_workers_change_nothing(
     small_study: Callable[..., Study], weights: Weights, tmp_path: Path, learner: str
 ) -> None:
-    """Random workers are killed at random moments; experiments/kill_test.py kills more of them."""
+    """Random workers are killed at random moments; experiments/studies/kill_test.py kills more of them."""
     study = small_study(learner={"kind": learner}, training={"steps": 60, "tasks_per_step": 6})
     with LocalEngine() as local:
         expected = weights(study, tmp_path / "local", local)
@@ -130,7 +130,7 @@ def test_twenty_killed_workers_change_nothing(
         if step == 59:
             killer.join(timeout=100)
 
-    with RayEngine(RaySpec(kind="ray", workers=3, max_restarts=-1)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=3, max_restarts=-1)) as engine:
         try:
             assert weights(study, tmp_path / "ray", engine, act) == expected
         finally:

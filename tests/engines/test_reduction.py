@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
+from metarestore.config.experiment import RayEngineSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
-from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.learners.workspace import Study, Workspace
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Studies = Callable[..., Study]
 Weights = Callable[..., bytes]
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 def found(*gradients: float) -> TaskGradients:
     """Returns gradients of one parameter, whose losses are the gradients again."""
     values = np.asarray(gradients, np.float32)
-    return TaskGradients(values[:, None], TaskFigures(values, values, np.abs(values)))
+    return TaskGradients(values[:, None], TaskMetrics(values, values, np.abs(values)))
 
 
 @pytest.mark.parametrize("count", range(1, 18))
@@ -64,13 +65,13 @@ def test_factors_see_the_figures_of_all_tasks_and_reach_their_own() -> None:
     shards = [found(1, 2), found(3), found(4, 5, 6)]
     whole = reduced(shards, lambda figures: 10 * figures.losses / figures.losses.sum())
     np.testing.assert_allclose(whole.gradient, [10 * (1 + 4 + 9 + 16 + 25 + 36) / 21], rtol=1e-6)
-    np.testing.assert_array_equal(whole.figures.losses, [1, 2, 3, 4, 5, 6])
-    pieces = split(np.arange(6, dtype=np.float32), [shard.figures for shard in shards])
+    np.testing.assert_array_equal(whole.metrics.losses, [1, 2, 3, 4, 5, 6])
+    pieces = split(np.arange(6, dtype=np.float32), [shard.metrics for shard in shards])
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4, 5]]
 
 
-def tree(workers: int, **changes: Any) -> RaySpec:
-    return RaySpec(kind="ray", workers=workers, reduction="tree", **changes)
+def tree(workers: int, **changes: Any) -> RayEngineSpec:
+    return RayEngineSpec(kind="ray", workers=workers, reduction="tree", **changes)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_same_bytes_here_and_among_workers(study: Studies, weights: Weights, tmp
     with LocalEngine() as local:
         expected = {name: weights(study, tmp_path / name, local) for name, study in studies.items()}
     assert len(set(expected.values())) == 3
-    for spec in (tree(1), tree(2), tree(3), RaySpec(kind="ray", workers=2)):
+    for spec in (tree(1), tree(2), tree(3), RayEngineSpec(kind="ray", workers=2)):
         with RayEngine(spec) as engine:
             for name, study_ in studies.items():
                 folder = tmp_path / f"{name}-{spec.reduction}-{spec.workers}"

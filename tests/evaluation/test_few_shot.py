@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import (
@@ -23,11 +23,12 @@ from metarestore.evaluation.few_shot import (
 )
 from metarestore.evaluation.metrics import luma, psnr, psnr_y, ssim
 from metarestore.evaluation.statistics import cluster_means
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import restore_rgb
 from metarestore.models.colour import rgb_to_y
 from metarestore.models.self_ensemble import self_ensemble
 from metarestore.project import Project
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 
 def eight_bit(images: torch.Tensor) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_curve_starts_at_the_network_and_ends_at_the_adapted_one(
 ) -> None:
     workspace = Workspace(small_study(model={"kind": "fsrcnn", "d": 8, "s": 4, "m": 1, "channels": channels}))
     start = workspace.initial()
-    how = AdaptationOptimizer(optimizer="adam", steps=3, lr=1e-3)
+    how = AdaptationOptimizerSpec(optimizer="adam", steps=3, lr=1e-3)
     found = AdaptationJob(how).run(workspace, start)
     assert found.curve.psnr_y.shape == (4, 5)
     for step, flat in ((0, start), (3, found.flat)):
@@ -100,7 +101,7 @@ def test_what_estimators_see_is_the_aligned_middle_of_the_shots(small_study: Cal
 
 
 def test_measuring_less_often_changes_no_figure(small_study: Callable[..., Study]) -> None:
-    how = AdaptationOptimizer(steps=5, lr=1e-3)
+    how = AdaptationOptimizerSpec(steps=5, lr=1e-3)
     often, seldom = (
         AdaptationJob(how).run(w, w.initial()).curve
         for w in (Workspace(small_study()), Workspace(small_study(evaluation={"every": 3})))
@@ -111,7 +112,7 @@ def test_measuring_less_often_changes_no_figure(small_study: Callable[..., Study
 
 
 def test_a_self_ensemble_is_measured_and_adapts_alike(small_study: Callable[..., Study]) -> None:
-    how, found = AdaptationOptimizer(steps=2, lr=1e-3), {}
+    how, found = AdaptationOptimizerSpec(steps=2, lr=1e-3), {}
     for ensemble in (False, True):
         workspace = Workspace(small_study(evaluation={"self_ensemble": ensemble}))
         found[ensemble] = AdaptationJob(how).run(workspace, workspace.initial())
@@ -129,7 +130,7 @@ def test_a_self_ensemble_is_measured_and_adapts_alike(small_study: Callable[...,
 
 
 def test_adaptation_never_sees_the_test_crops(workspace: Workspace) -> None:
-    how = AdaptationOptimizer(steps=2)
+    how = AdaptationOptimizerSpec(steps=2)
     before = AdaptationJob(how).run(workspace, workspace.initial()).flat
     task = workspace.target_task
     workspace.target_task = task._replace(query_lr=task.query_lr.flip(0), query_hr=1 - task.query_hr)

@@ -10,7 +10,7 @@ from metarestore.degradations import replay
 from metarestore.errors import UserError
 from metarestore.fitting import CameraFit, fit_camera, fit_pair, synthesise, write_task
 from metarestore.project import read_task
-from metarestore.reports.fit_figure import fit_figure, kernel_picture
+from metarestore.reports.tasks.fit import fit_figure, kernel_picture
 
 NAMES = ("astronaut", "chelsea", "coffee")
 NEAREST = {"op": "downsample", "method": "nearest"}

@@ -13,28 +13,29 @@ import pytest
 import torch
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.config.model import FSRCNNSpec, KDSRSpec
 from metarestore.errors import UserError
 from metarestore.graphs.descriptor import DescriptorJob, descriptors
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.relations import Relations
 from metarestore.learners.describer import open_describer
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
 from metarestore.models.parameters import initial_vector
 from metarestore.project import Project, resolve
 from metarestore.tasks.synthetic import SyntheticSpec
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-TEACHER = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")
-STUDENT = KDSRModel(kind="kdsr", size="tiny", estimator="student")
-BARE = KDSRModel(kind="kdsr", size="tiny", estimator="none")
-FSRCNN = FSRCNNModel(d=8, s=4, m=1)
+TEACHER = KDSRSpec(kind="kdsr", size="tiny", estimator="teacher")
+STUDENT = KDSRSpec(kind="kdsr", size="tiny", estimator="student")
+BARE = KDSRSpec(kind="kdsr", size="tiny", estimator="none")
+FSRCNN = FSRCNNSpec(d=8, s=4, m=1)
 
 
-def saved(folder: Path, spec: KDSRModel | FSRCNNModel, scale: int = 4, seed: int = 0) -> Path:
+def saved(folder: Path, spec: KDSRSpec | FSRCNNSpec, scale: int = 4, seed: int = 0) -> Path:
     """Saves an untrained network as the result of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     flat = initial_vector(build_model(spec, scale, seed=seed))
@@ -51,7 +52,7 @@ def related(workspace: Workspace) -> Relations:
     return estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
 
 
-def network_of(spec: KDSRModel) -> KDSR:
+def network_of(spec: KDSRSpec) -> KDSR:
     network = build_model(spec, 4, seed=0).eval()
     assert isinstance(network, KDSR)
     return network
@@ -59,7 +60,7 @@ def network_of(spec: KDSRModel) -> KDSR:
 
 @pytest.mark.parametrize("spec", [TEACHER, STUDENT])
 @pytest.mark.parametrize("side", [8, 16, 40])
-def test_pairs_of_any_size_are_described_as_the_network_does(spec: KDSRModel, side: int) -> None:
+def test_pairs_of_any_size_are_described_as_the_network_does(spec: KDSRSpec, side: int) -> None:
     network, rng = network_of(spec), torch.Generator().manual_seed(0)
     lr, hr = torch.rand(3, 3, side, side, generator=rng), torch.rand(3, 3, 4 * side, 4 * side, generator=rng)
     with torch.no_grad():
@@ -137,13 +138,13 @@ def test_a_missing_network_is_one_line(small_experiment: Callable[..., Experimen
 @pytest.mark.parametrize(
     ("spec", "scale", "text"),
     [
-        (FSRCNN, 4, "has no estimator of the degradation; name a KDSR"),
-        (BARE, 4, "has no estimator of the degradation; name a KDSR"),
-        (TEACHER, 2, "is for scale 2, the target for scale 4"),
+        (FSRCNN, 4, "has no degradation encoder; give a KDSR"),
+        (BARE, 4, "has no degradation encoder; give a KDSR"),
+        (TEACHER, 2, "has scale 2, but the target has scale 4"),
     ],
 )
 def test_a_network_that_cannot_describe_is_found_before_training(
-    small_study: Callable[..., Study], tmp_path: Path, spec: KDSRModel | FSRCNNModel, scale: int, text: str
+    small_study: Callable[..., Study], tmp_path: Path, spec: KDSRSpec | FSRCNNSpec, scale: int, text: str
 ) -> None:
     workspace = Workspace(small_study(graph=by(saved(tmp_path / "net", spec, scale))))
     with pytest.raises(UserError, match=rf"^graph.estimator.network: .*{text}") as caught:

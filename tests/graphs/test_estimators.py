@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.graph import Weights
+from metarestore.config.graph import WeightsSpec
 from metarestore.graphs.estimate import best_single, estimate, inverted
 from metarestore.graphs.gradient import _remembered, cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
 from metarestore.graphs.weights import relation_weights
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import Project
 from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Task
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
@@ -103,7 +104,7 @@ def test_transfer_scores_on_shots_that_it_did_not_learn_from(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every halving splits the shots in two, and each half is learned from once and scored once."""
-    from metarestore.config.estimators import TransferEstimator
+    from metarestore.config.estimators import TransferEstimatorSpec
     from metarestore.graphs import transfer
 
     halves: list[tuple[set[int], set[int]]] = []
@@ -113,7 +114,7 @@ def test_transfer_scores_on_shots_that_it_did_not_learn_from(
         return 0.0
 
     monkeypatch.setattr(transfer, "_score", score)
-    options = TransferEstimator(kind="transfer", steps=1, draws=3)
+    options = TransferEstimatorSpec(kind="transfer", steps=1, draws=3)
     assert transfer.TransferJob(None, options).run(workspace, workspace.initial()).shape == (3, 2)
     assert len(halves) == 6
     for learn, test in halves:
@@ -258,13 +259,13 @@ def test_directions_are_remembered_at_unit_length() -> None:
 
 def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) -> None:
     """Draws that all agree, and halves with the cosines 1 and 0: an error of half their difference alone."""
-    from metarestore.config.estimators import GradientEstimator
+    from metarestore.config.estimators import GradientEstimatorSpec
     from metarestore.graphs.gradient import estimate_gradient
 
     one, other = np.asarray([1.0, 0.0]), np.asarray([0.0, 1.0])
     target = np.stack([one, one])[None]
     found = [target, np.stack([[one, other]] * 3), np.stack([[one, one]] * 3), np.stack([[other, other]] * 3)]
-    options = GradientEstimator(kind="gradient", draws=3)
+    options = GradientEstimatorSpec(kind="gradient", draws=3)
     relations = estimate_gradient(workspace, lambda jobs, flat: found, torch.zeros(1), options, None)
     np.testing.assert_allclose(relations.standard_errors, [0.5, 0, 0], atol=1e-12)
     np.testing.assert_allclose(relations.values, [np.sqrt(0.5), 1, 0], atol=1e-12)
@@ -273,7 +274,7 @@ def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) ->
 def test_transfer_adapts_what_the_learner_adapts(
     small_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metarestore.config.estimators import TransferEstimator
+    from metarestore.config.estimators import TransferEstimatorSpec
     from metarestore.graphs import transfer
 
     rules = []
@@ -286,7 +287,7 @@ def test_transfer_adapts_what_the_learner_adapts(
     monkeypatch.setattr(transfer, "adapt", noted)
     for learner in ({"kind": "anil", "adapts": ["tail.*"]}, {"kind": "meta_sgd", "inner_lr": 0.02}):
         workspace = Workspace(small_study(learner=learner))
-        job = transfer.TransferJob(None, TransferEstimator(kind="transfer", draws=1, adaptation_steps=1))
+        job = transfer.TransferJob(None, TransferEstimatorSpec(kind="transfer", draws=1, adaptation_steps=1))
         job.run(workspace, workspace.network(workspace.initial()))
     assert 0 < float(rules[0].mask.sum()) < len(rules[0].mask)
     assert (rules[-1].rates == 0.02).all()
@@ -297,7 +298,7 @@ def test_halving_the_shots_more_often_does_not_make_noise_reliable(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, draws: int
 ) -> None:
     """Gains that are noise of the shots alone: reliability 0, and errors as large as the values scatter."""
-    from metarestore.config.estimators import TransferEstimator
+    from metarestore.config.estimators import TransferEstimatorSpec
     from metarestore.graphs.transfer import estimate_transfer
 
     names, shots = tuple("abcdefghij"), 10
@@ -309,7 +310,7 @@ def test_halving_the_shots_more_often_does_not_make_noise_reliable(
         halves = [rng.permutation(shots).reshape(2, -1) for _ in range(draws)]
         scores = [np.asarray([[gain[h].mean() for h in halving] for halving in halves]) for gain in of_shots]
         monkeypatch.setattr(Workspace, "shots", Task(*(torch.zeros(shots, 3, 8, 8),) * 4))
-        options = TransferEstimator(kind="transfer", draws=draws)
+        options = TransferEstimatorSpec(kind="transfer", draws=draws)
         run = lambda jobs, flat, s=scores: [np.zeros((draws, 2)), *s]  # noqa: E731
         found.append(estimate_transfer(Workspace(study), run, torch.zeros(1), options))
     assert abs(np.mean([relations.reliability for relations in found])) < 0.12
@@ -322,7 +323,7 @@ def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..
     relations = related(small_study, "response", forbidden=["blur_*"])
     assert relations.auxiliary == ("bicubic", "blur_iso_wide", "noise_gaussian")
     np.testing.assert_array_equal(relations.allowed, [True, False, True])
-    assert relation_weights(relations, Weights())[1] == 0
+    assert relation_weights(relations, WeightsSpec())[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarestore.degradations.resample import bicubic_downsample
 from metarestore.graphs.identification import FEATURES, fit_filter, gains, identify
-from metarestore.learners.process import prepare_process
+from metarestore.workspace.process import prepare_process
 
 GAIN, DIRECTION, REST, BRIGHTNESS = slice(0, 6), slice(6, 12), slice(15, 19), 23
 

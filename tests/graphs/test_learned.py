@@ -13,23 +13,24 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from metarestore.config.estimators import LearnedEstimator
+from metarestore.config.estimators import LearnedEstimatorSpec
 from metarestore.config.graph import GraphSpec
 from metarestore.graphs.estimate import estimate
 from metarestore.graphs.learned import _standard_errors, combined, steps_until
 from metarestore.graphs.relation_training import Training, episode, episode_loss, patch_side
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.network import seeded
 from metarestore.models.relation_network import JoinedGraph, MessagePassing, RelationNetwork, cosines
 from metarestore.tasks.pairs import PairsSpec
 from metarestore.tasks.photographs import write_image
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 SmallStudy = Callable[..., Study]
 
 
-def options(**changes: Any) -> LearnedEstimator:
-    return LearnedEstimator.model_validate({"kind": "learned", "steps": 8, "draws": 3, "dimension": 8} | changes)
+def options(**changes: Any) -> LearnedEstimatorSpec:
+    return LearnedEstimatorSpec.model_validate({"kind": "learned", "steps": 8, "draws": 3, "dimension": 8} | changes)
 
 
 def asked(workspace: Workspace, step: int = 0, previous: Relations | None = None) -> Relations:

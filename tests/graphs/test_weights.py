@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from metarestore.config.graph import Weights
+from metarestore.config.graph import WeightsSpec
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import (
     balancing,
@@ -72,17 +72,14 @@ def test_balancing_by_own_norms_makes_all_norms_their_mean() -> None:
     np.testing.assert_allclose(balancing(norms) * norms, norms.mean())
 
 
-# From relations to the weights of a step ------------------------------------------------------------------------------
-
-
 specs = st.builds(
-    Weights,
+    WeightsSpec,
     rule=st.just("softmax"),
     temperature=temperatures,
     top=st.none() | st.integers(1, 12),
     shrink=st.booleans(),
     warmup_steps=st.sampled_from([0, 10]),
-) | st.builds(Weights, rule=st.just("relu"), top=st.none() | st.integers(1, 12), shrink=st.booleans())
+) | st.builds(WeightsSpec, rule=st.just("relu"), top=st.none() | st.integers(1, 12), shrink=st.booleans())
 
 
 def related(values: np.ndarray, errors: float = 0.05, allowed: np.ndarray | None = None) -> Relations:
@@ -91,7 +88,7 @@ def related(values: np.ndarray, errors: float = 0.05, allowed: np.ndarray | None
 
 
 @given(relations, specs, st.integers(0, 20), st.data())
-def test_laws_of_all_weights(values: np.ndarray, spec: Weights, step: int, data: st.DataObject) -> None:
+def test_laws_of_all_weights(values: np.ndarray, spec: WeightsSpec, step: int, data: st.DataObject) -> None:
     """Mean 1, never negative, nothing for what is not allowed, and no less for what is nearer."""
     allowed = np.asarray(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     allowed[0] = True
@@ -108,28 +105,28 @@ def test_laws_of_all_weights(values: np.ndarray, spec: Weights, step: int, data:
 def test_effective_chooses_the_temperature(values: np.ndarray, effective: float) -> None:
     if np.diff(np.sort(values)).min() < 0.05:
         return
-    weights = relation_weights(related(values), Weights(effective=effective))
+    weights = relation_weights(related(values), WeightsSpec(effective=effective))
     assert effective_tasks(weights) == pytest.approx(min(effective, len(values)), rel=2e-2)
 
 
 def test_relu_weights() -> None:
     np.testing.assert_allclose(
-        relation_weights(related(np.asarray([0.6, -0.3, 0.2])), Weights(rule="relu")), [2.25, 0, 0.75]
+        relation_weights(related(np.asarray([0.6, -0.3, 0.2])), WeightsSpec(rule="relu")), [2.25, 0, 0.75]
     )
-    np.testing.assert_array_equal(relation_weights(related(np.asarray([-0.6, -0.3])), Weights(rule="relu")), [1, 1])
+    np.testing.assert_array_equal(relation_weights(related(np.asarray([-0.6, -0.3])), WeightsSpec(rule="relu")), [1, 1])
 
 
 def test_top_leaves_only_the_nearest() -> None:
     values = np.asarray([0.1, 0.9, 0.5, 0.7])
-    weights = relation_weights(related(values), Weights(top=2))
+    weights = relation_weights(related(values), WeightsSpec(top=2))
     assert (weights > 0).tolist() == [False, True, False, True]
-    np.testing.assert_array_equal(relation_weights(related(values), Weights(top=1)), [0, 4, 0, 0])
-    only = relation_weights(related(values, allowed=values < 0.6), Weights(top=1))
+    np.testing.assert_array_equal(relation_weights(related(values), WeightsSpec(top=1)), [0, 4, 0, 0])
+    only = relation_weights(related(values, allowed=values < 0.6), WeightsSpec(top=1))
     np.testing.assert_array_equal(only, [0, 0, 4, 0])
 
 
 def test_warmup_goes_from_uniform_to_the_relations() -> None:
-    relations, spec = related(np.asarray([0.1, 0.9, 0.5])), Weights(warmup_steps=10)
+    relations, spec = related(np.asarray([0.1, 0.9, 0.5])), WeightsSpec(warmup_steps=10)
     last = relation_weights(relations, spec, 10, 20)
     np.testing.assert_array_equal(relation_weights(relations, spec, 0, 20), np.ones(3))
     np.testing.assert_allclose(relation_weights(relations, spec, 5, 20), (1 + last) / 2)
@@ -140,7 +137,7 @@ def test_warmup_goes_from_uniform_to_the_relations() -> None:
 
 def test_the_temperature_goes_geometrically_to_its_end() -> None:
     values = np.asarray([0.1, 0.9, 0.5])
-    spec = Weights(temperature=0.25, final_temperature=4.0)
+    spec = WeightsSpec(temperature=0.25, final_temperature=4.0)
     for step, temperature in ((0, 0.25), (5, 1.0), (10, 4.0)):
         np.testing.assert_allclose(
             relation_weights(related(values), spec, step, 11), softmax_weights(values, temperature)
@@ -149,7 +146,7 @@ def test_the_temperature_goes_geometrically_to_its_end() -> None:
 
 def test_after_the_last_step_its_weights_stand() -> None:
     relations = related(np.asarray([0.1, 0.9, 0.5]))
-    for spec in (Weights(final_temperature=4.0), Weights(warmup_steps=4)):
+    for spec in (WeightsSpec(final_temperature=4.0), WeightsSpec(warmup_steps=4)):
         np.testing.assert_array_equal(relation_weights(relations, spec, 4, 4), relation_weights(relations, spec, 3, 4))
 
 
@@ -160,7 +157,7 @@ def test_shrinking_tells_spread_from_error() -> None:
     assert signal_share(values, np.full(3, np.nan)) == 1
     # Sum of squares 0.32 about the mean, of errors 3 · 0.2² = 0.12.
     assert signal_share(values, np.full(3, 0.2)) == pytest.approx(1 - 0.12 / 0.32)
-    spec = Weights(shrink=True)
+    spec = WeightsSpec(shrink=True)
     np.testing.assert_array_equal(relation_weights(related(values, 0.4), spec), np.ones(3))
     np.testing.assert_allclose(relation_weights(related(values, 0.0), spec), softmax_weights(values, 0.5))
     np.testing.assert_allclose(relation_weights(related(values, 0.2), spec), softmax_weights(values, 0.5 / 0.625))
@@ -181,10 +178,10 @@ def test_inner_rates_are_never_exceeded() -> None:
 )
 def test_keys_that_do_not_go_together(text: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        Weights.model_validate(text)
+        WeightsSpec.model_validate(text)
 
 
 @pytest.mark.parametrize("text", [{"rule": "relu"}, {"effective": 3.0}, {"final_temperature": 2.0}])
 def test_a_resolved_configuration_is_read_back(text: dict[str, object]) -> None:
-    spec = Weights.model_validate(text)
-    assert Weights.model_validate(spec.model_dump()) == spec
+    spec = WeightsSpec.model_validate(text)
+    assert WeightsSpec.model_validate(spec.model_dump()) == spec

@@ -10,21 +10,21 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.config.experiment import Adaptation, AdaptationOptimizer
-from metarestore.config.learner import ANIL, LearnerSpec
+from metarestore.config.experiment import AdaptationOptimizerSpec, AdaptationSpec
+from metarestore.config.learner import ANILSpec, LearnerSpec
 from metarestore.learners.adaptation import adapt, cut
 from metarestore.learners.build import build_learner
 from metarestore.learners.gradients import repeated
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.learners.workspace import Workspace
 from metarestore.tasks.task import Task
+from metarestore.workspace.workspace import Workspace
 
 
 def test_sgd_on_a_quadratic_shrinks_the_error_by_a_known_factor(scalar: nn.Module) -> None:
     image = torch.ones(1, 1, 1, 1)
     rule = InnerRule("mse", 1e-3)
     adapted = adapt(
-        scalar, torch.tensor([3.0]), image, image, AdaptationOptimizer(optimizer="sgd", steps=4, lr=0.1), rule=rule
+        scalar, torch.tensor([3.0]), image, image, AdaptationOptimizerSpec(optimizer="sgd", steps=4, lr=0.1), rule=rule
     )
     assert float(adapted[0]) - 1 == pytest.approx(2.0 * 0.8**4, rel=1e-5)
 
@@ -50,7 +50,7 @@ def test_sgd_adaptation_is_the_inner_loop_of_the_learner(workspace: Workspace, k
     layout = workspace.layout
     flat = learner.initial(workspace.initial())
     flat = flat + 0.003 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(2))
-    how, rule = AdaptationOptimizer(optimizer="sgd", steps=3, lr=0.02), learner.adapting(layout, flat)
+    how, rule = AdaptationOptimizerSpec(optimizer="sgd", steps=3, lr=0.02), learner.adapting(layout, flat)
     adapted = adapt(model, flat[: layout.size], task.support_lr, task.support_hr, how, rule=rule)
     with torch.no_grad():
         restored = functional_call(workspace.model, layout.unflatten(adapted), (task.query_lr,))
@@ -65,10 +65,10 @@ def test_sgd_adaptation_is_the_inner_loop_of_the_learner(workspace: Workspace, k
 
 def test_only_named_parts_adapt_to_the_shots_by_any_optimizer(workspace: Workspace) -> None:
     shots, flat = workspace.for_model(workspace.shots), workspace.initial()
-    learner = build_learner(ANIL(kind="anil", adapts=("tail.bias",)), workspace.model)
+    learner = build_learner(ANILSpec(kind="anil", adapts=("tail.bias",)), workspace.model)
     rule = learner.adapting(workspace.layout, flat)
     for optimizer in ("adam", "sgd"):
-        how = AdaptationOptimizer(optimizer=optimizer, steps=2, lr=1e-3)  # type: ignore[arg-type]
+        how = AdaptationOptimizerSpec(optimizer=optimizer, steps=2, lr=1e-3)  # type: ignore[arg-type]
         adapted = adapt(workspace.model, flat, shots.support_lr, shots.support_hr, how, rule=rule)
         before, after = workspace.layout.unflatten(flat), workspace.layout.unflatten(adapted)
         assert [name for name in before if not torch.equal(before[name], after[name])] == ["tail.bias"]
@@ -86,7 +86,7 @@ def test_adaptation_lowers_the_support_loss_and_keeps_its_start(workspace: Works
         shots.support_lr,
         shots.support_hr,
         # A step of Adam's is as long as the rate, whatever the gradient.
-        AdaptationOptimizer(optimizer=optimizer, steps=5, lr=1e-4 if optimizer == "adam" else 1e-3),  # type: ignore[arg-type]
+        AdaptationOptimizerSpec(optimizer=optimizer, steps=5, lr=1e-4 if optimizer == "adam" else 1e-3),  # type: ignore[arg-type]
         rule=L1,
         observe=lambda step, flat: seen.append((step, flat.clone())),
     )
@@ -108,7 +108,7 @@ def test_patches_are_aligned_cuts_of_the_shots() -> None:
     rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
     lr = torch.stack([torch.stack([rows, columns]) + 100 * k for k in range(3)])
     hr = lr.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
-    how = AdaptationOptimizer(patch=32, batch=40)
+    how = AdaptationOptimizerSpec(patch=32, batch=40)
     small, big = cut(lr, hr, how, 7, 0)
     assert small.shape == (40, 2, 8, 8)
     assert torch.equal(big, small.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2))
@@ -123,15 +123,15 @@ def test_patches_are_aligned_cuts_of_the_shots() -> None:
 def test_the_rate_falls_as_a_cosine(scalar: nn.Module) -> None:
     """On a slope of constant sign, Adam's first step is as long as the rate; two steps of a cosine are 1 and 1/2."""
     image = torch.ones(1, 1, 1, 1)
-    ways = [AdaptationOptimizer(steps=2, lr=0.1, schedule=schedule) for schedule in ("constant", "cosine")]  # type: ignore[arg-type]
+    ways = [AdaptationOptimizerSpec(steps=2, lr=0.1, schedule=schedule) for schedule in ("constant", "cosine")]  # type: ignore[arg-type]
     moved = [float(adapt(scalar, torch.tensor([9.0]), image, image, how, rule=L1)[0]) - 9 for how in ways]
     assert moved == pytest.approx([-0.2, -0.15], rel=1e-3)
 
 
 def test_what_a_patch_needs() -> None:
     with pytest.raises(ValidationError, match=r"patch must not be above shot_size \(192\), got 256"):
-        Adaptation(patch=256)
+        AdaptationSpec(patch=256)
     with pytest.raises(ValidationError, match="patch must not be above"):
-        Adaptation(alternatives=(AdaptationOptimizer(patch=200),))
+        AdaptationSpec(alternatives=(AdaptationOptimizerSpec(patch=200),))
     with pytest.raises(ValidationError, match="batch counts patches"):
-        Adaptation(batch=4)
+        AdaptationSpec(batch=4)

@@ -14,8 +14,8 @@ import torch
 from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import MAML, AnyLearnerSpec, Contrast, Distill, Pretrain
-from metarestore.config.model import KDSRModel
+from metarestore.config.learner import AnyLearnerSpec, ContrastSpec, DistillSpec, MAMLSpec, PretrainSpec
+from metarestore.config.model import KDSRSpec
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.learners.build import build_learner
@@ -24,7 +24,6 @@ from metarestore.learners.distill import DistillLearner
 from metarestore.learners.embedding import EmbeddingLearner
 from metarestore.learners.gradients import TaskGradients, vectorised_gradients
 from metarestore.learners.learner import Learner, PretrainLearner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.kdsr import KDSR
@@ -33,13 +32,15 @@ from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
-CONTRAST = Contrast(weight=0.3, temperature=0.5)
+CONTRAST = ContrastSpec(weight=0.3, temperature=0.5)
 
 
 def tiny(estimator: str = "student", seed: int = 0, embedding: str = "image") -> KDSR:
-    spec = KDSRModel(kind="kdsr", size="tiny", estimator=estimator, embedding=embedding)
+    spec = KDSRSpec(kind="kdsr", size="tiny", estimator=estimator, embedding=embedding)
     return build_model(spec, 2, seed).double()
 
 
@@ -51,12 +52,12 @@ def tasks(count: int, patches: int = 2, side: int = 6) -> Task:
 
 def contrasting(network: KDSR, **options: Any) -> EmbeddingLearner:
     """Pre-training with a contrast."""
-    return EmbeddingLearner(Pretrain(kind="pretrain", **{"contrast": CONTRAST, **options}), network)
+    return EmbeddingLearner(PretrainSpec(kind="pretrain", **{"contrast": CONTRAST, **options}), network)
 
 
 def distilling(network: KDSR, teacher: KDSR, **options: Any) -> DistillLearner:
     """The learner of a student, with a contrast; the path of its teacher is not used."""
-    spec = Distill(kind="distill", teacher=Path("unused"), contrast=CONTRAST, **options)
+    spec = DistillSpec(kind="distill", teacher=Path("unused"), contrast=CONTRAST, **options)
     return DistillLearner(spec, network, teacher=teacher)
 
 
@@ -68,10 +69,10 @@ def gradients(learner: Learner, given: Task) -> TaskGradients:
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
 def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str) -> None:
     network, given = tiny(estimator, embedding=embedding), tasks(3)
-    found = gradients(contrasting(network, loss="charbonnier", charbonnier_eps=0.1), given).figures
+    found = gradients(contrasting(network, loss="charbonnier", charbonnier_eps=0.1), given).metrics
     plain = gradients(
-        PretrainLearner(Pretrain(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1), network), given
-    ).figures
+        PretrainLearner(PretrainSpec(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1), network), given
+    ).metrics
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
@@ -96,8 +97,8 @@ def test_the_gradients_of_tasks_add_up_to_that_of_the_sum_of_losses(distils: boo
 
 def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     network, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    both = gradients(distilling(network, teacher, weight=2.0), given).figures
-    plain = gradients(PretrainLearner(Pretrain(kind="pretrain"), network), given).figures
+    both = gradients(distilling(network, teacher, weight=2.0), given).metrics
+    plain = gradients(PretrainLearner(PretrainSpec(kind="pretrain"), network), given).metrics
     expected = plain.losses + 2.0 * both.terms["kl"] + CONTRAST.weight * both.terms["contrast"]
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
@@ -107,7 +108,7 @@ def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
     network, given = tiny().float(), Task(*(tensor.float() for tensor in tasks(2)))
     learner = distilling(network, tiny("teacher", 1).float()) if distils else contrasting(network)
     exact, rounded = (
-        gradients(replace(learner, precision=precision), given).figures for precision in ("float32", "bfloat16")
+        gradients(replace(learner, precision=precision), given).metrics for precision in ("float32", "bfloat16")
     )
     for name, values in (*exact.terms.items(), ("mse", exact.mse), ("losses", exact.losses)):
         away = np.abs((rounded.terms.get(name, getattr(rounded, name, None)) - values) / values).max()
@@ -115,7 +116,7 @@ def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
 
 
 def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_path: Path) -> None:
-    spec = KDSRModel(kind="kdsr", size="tiny", estimator="teacher")
+    spec = KDSRSpec(kind="kdsr", size="tiny", estimator="teacher")
     save_model(tmp_path / "t/model.safetensors", spec, 4, initial_vector(build_model(spec, 4, 0)))
     given = {"contrast": {"weight": 0.5, "temperature": 0.4}, "warmup_steps": 3}
     image = {"loss": "charbonnier", "charbonnier_eps": 0.1}
@@ -129,7 +130,7 @@ def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_
         study = small_study(model=STUDENT, learner={"kind": kind, **given, **image, **own}, training=training)
         learner = Workspace(study).learner
         assert isinstance(learner, EmbeddingLearner)
-        assert learner.spec.contrast == Contrast(weight=0.5, temperature=0.4)
+        assert learner.spec.contrast == ContrastSpec(weight=0.5, temperature=0.4)
         assert (learner.spec.loss, learner.spec.charbonnier_eps, learner.spec.warmup_steps) == ("charbonnier", 0.1, 3)
         assert learner.precision == "bfloat16"
         if isinstance(learner, DistillLearner):
@@ -138,7 +139,7 @@ def test_a_section_says_all_of_a_learner(small_study: Callable[..., Study], tmp_
 
 def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
     network, given = tiny(), tasks(2)
-    learner = contrasting(network, contrast=Contrast(weight=0.5), warmup_steps=3)
+    learner = contrasting(network, contrast=ContrastSpec(weight=0.5), warmup_steps=3)
     layout, flat = Layout.of(network), initial_vector(network)
     for step, warming in ((2, True), (3, False)):
         found = vectorised_gradients(learner, layout, flat, given, step)
@@ -146,7 +147,7 @@ def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
         moving = {name for name, slope in slopes.items() if slope.any()}
         assert all(name.startswith("estimator.") for name in moving) == warming
         assert "estimator.mix.0.weight" in moving
-        assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
+        assert np.allclose(found.metrics.losses, 0.5 * found.metrics.terms["contrast"]) == warming
 
 
 @pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "distill", "teacher": "t", "weight": 0}])
@@ -161,9 +162,6 @@ def test_tasks_share_their_patches_in_the_warm_up_of_a_contrast(
 ) -> None:
     learner = {"kind": "distill", "teacher": "t", "contrast": contrast, "warmup_steps": 5}
     assert small_experiment(model=STUDENT, learner=learner).shared_until == expected
-
-
-# Clean patches -------------------------------------------------------------------------------------------------------
 
 
 def test_the_tasks_of_a_step_share_their_patches() -> None:
@@ -237,9 +235,6 @@ def test_a_contrast_does_not_warm_up_with_real_pairs(
             resolve(study, tmp_path)
 
 
-# One embedding for a task --------------------------------------------------------------------------------------------
-
-
 def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:
     network, lr = tiny(embedding="task"), tasks(1, patches=3).support_lr[0]
     expected = network(lr, embedding=network.describe(lr).mean(dim=0, keepdim=True))
@@ -251,7 +246,7 @@ def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:
 
 @pytest.mark.parametrize(
     "learner",
-    [Pretrain(kind="pretrain"), Pretrain(kind="pretrain", contrast=CONTRAST), MAML(kind="maml")],
+    [PretrainSpec(kind="pretrain"), PretrainSpec(kind="pretrain", contrast=CONTRAST), MAMLSpec(kind="maml")],
     ids=["pretrain", "contrast", "maml"],
 )
 def test_every_task_has_a_mean_of_its_own(learner: AnyLearnerSpec) -> None:
@@ -261,5 +256,5 @@ def test_every_task_has_a_mean_of_its_own(learner: AnyLearnerSpec) -> None:
     expected = torch.stack([built.model(images) for images in lr])
     torch.testing.assert_close(built.restore(params, lr), expected)
     other = Task(*(torch.cat([tensor[:1], tensor.flip(0)[:1] * 0.5]) for tensor in given))
-    mse = [gradients(built, case).figures.mse[0] for case in (given, other)]
+    mse = [gradients(built, case).metrics.mse[0] for case in (given, other)]
     np.testing.assert_allclose(mse[0], mse[1], rtol=1e-6)  # whatever the other task is

@@ -14,11 +14,11 @@ from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.evaluation.few_shot import AdaptationJob
 from metarestore.evaluation.folder import bicubic_lr
-from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.tasks.images import write_image
 from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tuning.metric import metric_jobs
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 Cli = Callable[..., tuple[int, str, str]]

@@ -11,16 +11,17 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngine as RaySpec
-from metarestore.config.model import FSRCNNModel, PISRTeacherSpec
+from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.model import FSRCNNSpec, PISRTeacherSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.parameters import initial_vector
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 @pytest.fixture(scope="module")
 def workers() -> Iterator[RayEngine]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    with RayEngine(RaySpec(kind="ray", workers=2)) as engine:
+    with RayEngine(RayEngineSpec(kind="ray", workers=2)) as engine:
         yield engine
     ray.shutdown()
 
@@ -41,7 +42,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "reptile": {"kind": "reptile"},
     "pisr": {"kind": "pretrain", "distillation": {"teacher": "", "weight": 0.1}},
 }
-TEACHER = PISRTeacherSpec(kind="pisr_teacher", decoder=FSRCNNModel(d=8, s=4, m=1), d=6, s=5)
+TEACHER = PISRTeacherSpec(kind="pisr_teacher", decoder=FSRCNNSpec(d=8, s=4, m=1), d=6, s=5)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -57,6 +58,6 @@ def test_workers_compute_the_same_bytes(
 
     def trained(engine: Engine, place: Path) -> tuple[bytes, list[Any]]:
         found = train(Workspace(study), RunFolder(place, study, resume=False), engine.session(study), Mock())
-        return found.flat.numpy().tobytes(), [row["agreement"] for row in found.state.log]
+        return found.flat.numpy().tobytes(), [row.agreement for row in found.state.log]
 
     assert trained(workers, tmp_path / "ray") == trained(LocalEngine(), tmp_path / "local")

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 from ruamel.yaml import YAML
 
-from metarestore.config.experiment import AdaptationOptimizer, Experiment, OptimizerSpec
-from metarestore.config.learner import Distillation, LearnerSpec, MultiStep
+from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment, OptimizerSpec
+from metarestore.config.learner import DistillationSpec, LearnerSpec, MultiStepSpec
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, KDSR_PAGE, PISR_PAGE = ((DOCS / name).read_text() for name in ("learners.md", "kdsr.md", "pisr.md"))
@@ -19,7 +19,7 @@ KINDS = get_args(get_args(LearnerSpec)[0])
 
 
 @pytest.mark.parametrize(
-    "spec", [*KINDS, MultiStep, OptimizerSpec, AdaptationOptimizer], ids=lambda spec: spec.__name__
+    "spec", [*KINDS, MultiStepSpec, OptimizerSpec, AdaptationOptimizerSpec], ids=lambda spec: spec.__name__
 )
 def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
     words = set(re.findall(r"\w+", PAGE))
@@ -29,7 +29,7 @@ def test_every_kind_and_key_is_on_the_page(spec: Any) -> None:
 
 
 def test_every_key_of_a_distillation_is_on_its_page() -> None:
-    defaults = {name: field.default for name, field in Distillation.model_fields.items() if not field.is_required()}
+    defaults = {name: field.default for name, field in DistillationSpec.model_fields.items() if not field.is_required()}
     assert set(defaults) <= set(re.findall(r"^\| `(\w+)` \|", PISR_PAGE, re.MULTILINE))
     assert f"| `weight` | {defaults['weight']:.0e} |".replace("e-0", "e-") in PISR_PAGE
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metarestore.config.experiment import Experiment
-from metarestore.config.learner import FeatureLoss, Pretrain
+from metarestore.config.learner import FeatureLossSpec, PretrainSpec
 from metarestore.config.model import ModelSpec
 from metarestore.engines.local import LocalSession
 from metarestore.errors import UserError
@@ -35,14 +35,16 @@ from metarestore.learners.feature_losses import (
 )
 from metarestore.learners.gradients import split_gradients, vectorised_gradients
 from metarestore.learners.learner import Learner
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.network import Network, collected_features
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PUBLISHED = {"kind": "fsrcnn", "residual": "none", "prelu": "per_layer"}
 SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}
@@ -77,7 +79,7 @@ def tasks(number: int = 2, planes: int = 1, side: int = 6, scale: int = 2) -> Ta
 
 def student_of(path: Path, model: dict[str, Any] = SMALL, **distillation: Any) -> Any:
     """A student in double precision, with its teacher and heads."""
-    spec = Pretrain.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
+    spec = PretrainSpec.model_validate({"kind": "pretrain", "distillation": {"teacher": path, **distillation}})
     learner = build_learner(spec, built(model))
     assert isinstance(learner, StudentLearner)
     for module in (learner.model, learner.teacher, learner.heads):
@@ -97,9 +99,6 @@ def every(given: Task, task: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-# Networks ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_published_numbers_of_parameters(scale: int) -> None:
     teacher = built({"kind": "pisr_teacher", "decoder": PUBLISHED}, scale)
@@ -113,9 +112,6 @@ def test_published_numbers_of_parameters(scale: int) -> None:
     assert (features["encoding"].shape, features["expanding"].shape) == (lr.shape, (1, 56, 7, 5))
     with pytest.raises(ValueError, match="must be given the HR images"):
         teacher(lr)
-
-
-# Losses --------------------------------------------------------------------------------------------------------------
 
 
 def test_densities_by_hand() -> None:
@@ -147,7 +143,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_squared_differences_have_a_head_where_channels_differ() -> None:
-    loss, rng = FeatureLoss(loss="l2"), torch.Generator().manual_seed(0)
+    loss, rng = FeatureLossSpec(loss="l2"), torch.Generator().manual_seed(0)
     student, teacher = torch.rand(2, 3, 4, 4, generator=rng), torch.rand(2, 5, 4, 4, generator=rng)
     assert head_of(loss, 3, 3) is None
     assert float(feature_loss(loss, student, student + 2, None)) == pytest.approx(4)
@@ -155,20 +151,17 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
     assert head is not None
     expected = F.mse_loss(F.conv2d(student, head.weight, head.bias), teacher)
     torch.testing.assert_close(feature_loss(loss, student, teacher, head), expected)
-    assert head_of(FeatureLoss(loss="attention"), 3, 5) is None
+    assert head_of(FeatureLossSpec(loss="attention"), 3, 5) is None
     with pytest.raises(TypeError, match="vid_laplace needs a head"):
-        feature_loss(FeatureLoss(), student, student, None)
-
-
-# Learners ------------------------------------------------------------------------------------------------------------
+        feature_loss(FeatureLossSpec(), student, student, None)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1e-4, 3.0])
 def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
     model, given = built(TEACHER).double(), tasks()
-    learner = build_learner(Pretrain(kind="pretrain", imitation=weight), model)
+    learner = build_learner(PretrainSpec(kind="pretrain", imitation=weight), model)
     assert isinstance(learner, ImitationLearner)
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     lr, hr = every(given)
     with torch.no_grad():
         encoded = model.encoder(hr)
@@ -181,7 +174,7 @@ def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
 def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> None:
     learner, given = student_of(saved(tmp_path, TEACHER), loss=loss, weight=0.3), tasks()
     flat = learner.initial(initial_vector(learner.model))
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     layout = Layout.of(learner.model)
     learner.model.load_state_dict(layout.unflatten(flat[: layout.size]))
     lr, hr = every(given, 1)
@@ -189,7 +182,7 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
         wanted = learner.teacher.decoder.body(learner.teacher.encoder(hr))
         said, image = learner.model.body(lr), float((learner.model(lr) - hr).abs().mean())
         head = dict(learner.heads).get(f"{loss}_expanding")
-        expected = float(feature_loss(FeatureLoss(loss=loss), said, wanted, head))  # type: ignore[arg-type]
+        expected = float(feature_loss(FeatureLossSpec(loss=loss), said, wanted, head))  # type: ignore[arg-type]
     assert found.terms[f"{loss}_expanding"][1] == pytest.approx(expected, rel=1e-6)
     assert found.losses[1] == pytest.approx(image + 0.3 * expected, rel=1e-6)
     assert (head is not None) == loss.startswith("vid")
@@ -198,8 +191,8 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
 def test_losses_are_added_and_layers_are_averaged(tmp_path: Path) -> None:
     also = [{"loss": "l2", "layers": {"shrinking": "mapping", "features": "features"}, "weight": 2.0}]
     learner = student_of(saved(tmp_path, TEACHER), weight=0.5, also=also)
-    found = gradients(learner, tasks()).figures
-    plain = gradients(student_of(tmp_path, weight=0), tasks()).figures
+    found = gradients(learner, tasks()).metrics
+    plain = gradients(student_of(tmp_path, weight=0), tasks()).metrics
     assert set(found.terms) == {"vid_laplace_expanding", "l2_shrinking", "l2_features"}
     expected = plain.losses + 0.5 * found.terms["vid_laplace_expanding"]
     expected = expected + (found.terms["l2_shrinking"] + found.terms["l2_features"])
@@ -213,7 +206,7 @@ def test_many_tasks_at_once_learn_as_one_by_one(tmp_path: Path, loss: str) -> No
     for task in range(3):
         alone = gradients(learner, Task(*(tensor[task : task + 1] for tensor in given)))
         np.testing.assert_allclose(alone.gradients[0], together.gradients[task], rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(alone.figures.losses[0], together.figures.losses[task], rtol=1e-6)
+        np.testing.assert_allclose(alone.metrics.losses[0], together.metrics.losses[task], rtol=1e-6)
     layout, flat = learner.layout(Layout.of(learner.model)), learner.initial(initial_vector(learner.model))
     split = split_gradients(learner, layout, flat, given, 0, 2)
     np.testing.assert_allclose(split.gradients, together.gradients, rtol=1e-4, atol=1e-8)
@@ -269,7 +262,7 @@ def test_any_network_teaches_any_other(
     given = tasks(planes=3 if learner.model.channels == "rgb" else 1)
     found = gradients(learner, given)
     assert np.isfinite(found.gradients).all()
-    assert {f"{loss}_{layer}" for layer in layers} == set(found.figures.terms)
+    assert {f"{loss}_{layer}" for layer in layers} == set(found.metrics.terms)
 
 
 def test_feature_channels() -> None:
@@ -282,21 +275,15 @@ def test_feature_channels() -> None:
     }
 
 
-# Studies -------------------------------------------------------------------------------------------------------------
-
-
-class Stopping:
+class Stopping(Observer):
     """An observer that asks to stop after a step, as a user does."""
 
     def __init__(self, step: int | None = None) -> None:
         self._stop = step
 
-    def step(self, row: dict[str, Any]) -> None:
-        if row["step"] == self._stop:
+    def step(self, row: LogRow) -> None:
+        if row.step == self._stop:
             os.kill(os.getpid(), signal.SIGINT)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: None
 
 
 def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -309,11 +296,11 @@ def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: 
         )
 
     teacher = small_study(model=TEACHER, learner={"kind": "pretrain", "imitation": 0.1}, adaptation=STILL)
-    assert all(row["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
+    assert all(row.terms["imitation"] > 0 for row in trained(teacher, "teacher").state.log)
     learner = {"kind": "pretrain", "distillation": {"teacher": tmp_path / "teacher", "weight": 1e-3}}
     study = small_study(model=SMALL, learner=learner)
     found = trained(study, "whole")
-    assert all("vid_laplace_expanding" in row for row in found.state.log)
+    assert all("vid_laplace_expanding" in row.terms for row in found.state.log)
     with pytest.raises(Interrupted, match="after step 2"):
         trained(study, "parts", stop=2)
     trained(study, "parts", resume=True)

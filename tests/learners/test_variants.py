@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from metarestore.config.learner import FOMAML, MAML, AnyLearnerSpec, BaseLearnerSpec, LearnerSpec, MultiStep
+from metarestore.config.learner import AnyLearnerSpec, BaseLearnerSpec, FOMAMLSpec, LearnerSpec, MAMLSpec, MultiStepSpec
 from metarestore.errors import UserError
 from metarestore.learners.build import LEARNERS, build_learner, matching_parameters
 from metarestore.learners.gradients import joined, split_gradients, vectorised_gradients
@@ -21,9 +21,11 @@ from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
-from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 RATE = 0.1
 SHRINKS = 1 - 2 * RATE
@@ -49,34 +51,31 @@ def slope(built: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, fl
     """The gradient and the loss of one task at the learned values."""
     layout = built.layout(Layout.of(built.model))
     found = vectorised_gradients(built, layout, torch.tensor(values, dtype=torch.float64), pixel(), step)
-    return found.gradients[0], float(found.figures.losses[0])
-
-
-# Multi-step loss -----------------------------------------------------------------------------------------------------
+    return found.gradients[0], float(found.metrics.losses[0])
 
 
 def test_weights_of_mzsr() -> None:
     """w₁..₄ = max(1/5 − 6e-5·g, 0.006), w₅ = min(1/5 + 2.4e-4·g, 0.976) at outer step g (the released code)."""
-    spec = MultiStep(steps=10000 / 3)
+    spec = MultiStepSpec(steps=10000 / 3)
     for g in (0, 1, 1000, 3000, 3300, 50000):
         first, last = max(0.2 - 6e-5 * g, 0.006), min(0.2 + 2.4e-4 * g, 0.976)
         np.testing.assert_allclose(step_weights(spec, 5, g), [first] * 4 + [last], rtol=1e-12)
 
 
 def test_weights_sum_to_one_and_end_where_they_should() -> None:
-    for spec in (None, MultiStep(), MultiStep(weights="uniform"), MultiStep(weights=(1.0, 2.0, 5.0))):
+    for spec in (None, MultiStepSpec(), MultiStepSpec(weights="uniform"), MultiStepSpec(weights=(1.0, 2.0, 5.0))):
         for step in (0, 10, 10**6):
             assert sum(step_weights(spec, 3, step)) == pytest.approx(1)
     assert step_weights(None, 3, 7) == (0, 0, 1)
-    assert step_weights(MultiStep(weights="uniform"), 2, 10**6) == (0.5, 0.5)
-    assert step_weights(MultiStep(weights=(1.0, 3.0)), 2, 5) == (0.25, 0.75)
-    assert step_weights(MultiStep(floor=0.0, steps=4), 2, 4) == pytest.approx((0, 1))
-    assert step_weights(MultiStep(), 1, 100) == pytest.approx((1.0,))
+    assert step_weights(MultiStepSpec(weights="uniform"), 2, 10**6) == (0.5, 0.5)
+    assert step_weights(MultiStepSpec(weights=(1.0, 3.0)), 2, 5) == (0.25, 0.75)
+    assert step_weights(MultiStepSpec(floor=0.0, steps=4), 2, 4) == pytest.approx((0, 1))
+    assert step_weights(MultiStepSpec(), 1, 100) == pytest.approx((1.0,))
 
 
 def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
     """Σ vₖ (w − 1)² s²ᵏ with s = 1 − 2a has the slope 2(w − 1) Σ vₖ s²ᵏ; in first order sᵏ stands for s²ᵏ."""
-    w, spec = 3.0, MultiStep(weights="annealed", steps=10)
+    w, spec = 3.0, MultiStepSpec(weights="annealed", steps=10)
     for kind, power in (("maml", 2), ("fomaml", 1)):
         built = learner(scalar, kind, inner_steps=3, inner_lr=RATE, loss="mse", multi_step=spec)
         for step in (0, 5, 100):
@@ -91,10 +90,7 @@ def test_multi_step_slope_of_a_quadratic(scalar: nn.Module) -> None:
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0, 0]])
 def test_a_wrong_list_of_weights_is_refused(weights: list[float]) -> None:
     with pytest.raises(ValidationError, match="2 numbers"):
-        MAML.model_validate({"kind": "maml", "inner_steps": 2, "multi_step": {"weights": weights}})
-
-
-# Learners on polynomials ---------------------------------------------------------------------------------------------
+        MAMLSpec.model_validate({"kind": "maml", "inner_steps": 2, "multi_step": {"weights": weights}})
 
 
 def test_meta_sgd_learns_its_rate(scalar: nn.Module) -> None:
@@ -158,9 +154,6 @@ def test_inner_and_outer_loss_are_told_apart(scalar: nn.Module) -> None:
     assert found[0] == pytest.approx(2 * (2 - RATE))
 
 
-# From an experiment to a learner -------------------------------------------------------------------------------------
-
-
 def test_patterns_of_parameters() -> None:
     names = ["body.0.weight", "body.0.bias", "body.1.weight", "tail.weight"]
     assert matching_parameters(["tail.*", "body.1.weight"], names) == {"tail.weight", "body.1.weight"}
@@ -208,12 +201,9 @@ def test_an_unknown_kind_is_an_error(scalar: nn.Module) -> None:
 
 
 def test_defaults_are_those_of_before(scalar: nn.Module) -> None:
-    spec = FOMAML(kind="fomaml")
+    spec = FOMAMLSpec(kind="fomaml")
     assert build_learner(spec, scalar).inner_rule.loss_name == "l1"
     assert (spec.multi_step, spec.inner_clip, spec.inner_loss) == (None, None, None)
-
-
-# Splitting a shard, and bfloat16 -------------------------------------------------------------------------------------
 
 
 def shard(workspace: Workspace, count: int) -> Task:
@@ -228,13 +218,13 @@ def test_a_split_shard_gives_the_tasks_in_order(workspace: Workspace, microbatch
     parts = split_gradients(learner, layout, flat, tasks, 0, microbatch)
     for ours, theirs in zip(parts.gradients, whole.gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
-    np.testing.assert_allclose(parts.figures.losses, whole.figures.losses, rtol=1e-5)
+    np.testing.assert_allclose(parts.metrics.losses, whole.metrics.losses, rtol=1e-5)
     again = split_gradients(learner, layout, flat, tasks, 0, microbatch)
     np.testing.assert_array_equal(again.gradients, parts.gradients)
 
 
 def test_joining_keeps_sketches(workspace: Workspace) -> None:
-    found = workspace.gradients(workspace.initial(), shard(workspace, 2)).sketch(16).figures
+    found = workspace.gradients(workspace.initial(), shard(workspace, 2)).sketch(16).metrics
     both = joined([found, found])
     assert both.sketches is not None
     assert both.sketches.shape == (4, 16)
@@ -267,7 +257,10 @@ def test_an_operation_without_bfloat16_is_named() -> None:
     tasks = Task(*(tensor.float() for tensor in pixel()))
     model = Exact()
     vectorised_gradients(learner(model, "maml"), Layout.of(model), torch.ones(1), tasks)
-    with pytest.raises(UserError, match=r"training.precision: bfloat16 does not work here \(fused_operation.*float32"):
+    with pytest.raises(
+        UserError,
+        match=r"training.precision: bfloat16 is not supported by this learner and network \(fused_operation.*float32",
+    ):
         vectorised_gradients(
             replace(learner(model, "maml"), precision="bfloat16"), Layout.of(model), torch.ones(1), tasks
         )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from metarestore.config.model import FSRCNNModel
+from metarestore.config.model import FSRCNNSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.errors import UserError
 from metarestore.models.build import build_model, restore_rgb, to_channels
@@ -50,7 +50,7 @@ def test_subpixel_form_has_the_same_gradients() -> None:
 
 def test_published_parameter_count() -> None:
     """FSRCNN(56, 12, 4): 12,464 weights (Dong et al., 2016, table 1), plus biases and PReLU slopes."""
-    model = build_model(FSRCNNModel(), scale=4, seed=0)
+    model = build_model(FSRCNNSpec(), scale=4, seed=0)
     kernels = sum(p.numel() for p in model.parameters() if p.dim() == 4)
     assert kernels == 12_464
 
@@ -58,7 +58,7 @@ def test_published_parameter_count() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("channels", ["y", "rgb"])
 def test_a_residual_network_starts_near_bicubic(scale: int, channels: str) -> None:
-    model = build_model(FSRCNNModel(channels=channels), scale=scale, seed=0)  # type: ignore[arg-type]
+    model = build_model(FSRCNNSpec(channels=channels), scale=scale, seed=0)  # type: ignore[arg-type]
     planes = 1 if channels == "y" else 3
     lr = torch.rand(2, planes, 12, 10, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -70,15 +70,15 @@ def test_a_residual_network_starts_near_bicubic(scale: int, channels: str) -> No
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    a = initial_vector(build_model(FSRCNNModel(), 4, seed=7))
+    a = initial_vector(build_model(FSRCNNSpec(), 4, seed=7))
     assert torch.equal(torch.get_rng_state(), state), "global random state was changed"
     torch.manual_seed(2)
-    assert torch.equal(a, initial_vector(build_model(FSRCNNModel(), 4, seed=7)))
-    assert not torch.equal(a, initial_vector(build_model(FSRCNNModel(), 4, seed=8)))
+    assert torch.equal(a, initial_vector(build_model(FSRCNNSpec(), 4, seed=7)))
+    assert not torch.equal(a, initial_vector(build_model(FSRCNNSpec(), 4, seed=8)))
 
 
 def test_layout_round_trip() -> None:
-    model = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    model = build_model(FSRCNNSpec(d=8, s=4, m=1), 2, seed=0)
     layout = Layout.of(model)
     flat = torch.arange(layout.size, dtype=torch.float32)
     assert torch.equal(layout.flatten(layout.unflatten(flat)), flat)
@@ -109,7 +109,7 @@ def test_channels() -> None:
 
 
 def test_equal_weights_give_equal_files_and_load_back(tmp_path: Path) -> None:
-    spec = FSRCNNModel(d=8, s=4, m=1, channels="rgb")
+    spec = FSRCNNSpec(d=8, s=4, m=1, channels="rgb")
     flat = initial_vector(build_model(spec, 3, seed=5))
     for name in ("a", "b"):
         save_model(tmp_path / name / "model.safetensors", spec, 3, flat)
@@ -131,7 +131,7 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
 
 
 def test_a_network_of_another_shape_is_named(tmp_path: Path) -> None:
-    model = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    model = build_model(FSRCNNSpec(d=8, s=4, m=1), 2, seed=0)
     metadata = {"metarestore": '{"model": {"kind": "fsrcnn", "d": 9, "s": 4, "m": 1}, "scale": 2}'}
     for name, description in (("a", metadata), ("b", {"metarestore": "{"}), ("c", {"metarestore": "{}"})):
         save_file(dict(model.state_dict()), tmp_path / f"{name}.safetensors", description)
@@ -140,7 +140,7 @@ def test_a_network_of_another_shape_is_named(tmp_path: Path) -> None:
 
 
 def test_a_gray_photograph_stays_gray() -> None:
-    network = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    network = build_model(FSRCNNSpec(d=8, s=4, m=1), 2, seed=0)
     gray = np.repeat(np.random.default_rng(0).integers(0, 256, (9, 13, 1), np.uint8), 3, axis=2)
     restored = image_restorer(network)(gray)
     assert restored.shape == (18, 26, 3)
@@ -148,7 +148,7 @@ def test_a_gray_photograph_stays_gray() -> None:
 
 
 def test_restoring_keeps_the_chroma_of_bicubic() -> None:
-    network = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    network = build_model(FSRCNNSpec(d=8, s=4, m=1), 2, seed=0)
     lr = 0.25 + 0.5 * torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     restored = restore_rgb(network, lr, scale=2, channels="y")
     expected = rgb_to_ycbcr(bicubic_upsample(lr, 2))[:, 1:]
@@ -158,7 +158,7 @@ def test_restoring_keeps_the_chroma_of_bicubic() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_strips_do_not_show(scale: int) -> None:
-    network = build_model(FSRCNNModel(d=8, s=4, m=2), scale, seed=0)
+    network = build_model(FSRCNNSpec(d=8, s=4, m=2), scale, seed=0)
     with torch.no_grad():
         network.tail.weight.mul_(100)  # so that a strip's missing surroundings would show
     pixels = np.random.default_rng(0).integers(0, 256, (61, 20, 3), np.uint8)

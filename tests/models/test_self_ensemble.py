@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarestore.config.model import FSRCNNModel, KDSRModel
+from metarestore.config.model import FSRCNNSpec, KDSRSpec
 from metarestore.degradations import bicubic_upsample
-from metarestore.degradations.turns import TURNS, turned, turned_back
+from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate, undo_flip_rotate
 from metarestore.models.build import build_model
 from metarestore.models.network import Network
 from metarestore.models.restore import image_restorer
@@ -23,20 +23,20 @@ def lr() -> Tensor:
 
 @pytest.fixture
 def network() -> Network:
-    model = build_model(FSRCNNModel(d=8, s=4, m=1), 2, seed=0)
+    model = build_model(FSRCNNSpec(d=8, s=4, m=1), 2, seed=0)
     with torch.no_grad():
         model.get_parameter("tail.weight").mul_(100)  # so that the orientation shows
     return model.requires_grad_(False)
 
 
-@pytest.mark.parametrize("turn", range(TURNS))
+@pytest.mark.parametrize("turn", range(DIHEDRAL))
 def test_turning_back_undoes_a_turn(lr: Tensor, turn: int) -> None:
-    assert torch.equal(turned_back(turned(lr, turn), turn), lr)
+    assert torch.equal(undo_flip_rotate(flip_rotate(lr, turn), turn), lr)
 
 
 def test_the_turns_differ() -> None:
     image = torch.arange(6.0).reshape(2, 3)
-    assert len({str(turned(image, turn).tolist()) for turn in range(TURNS)}) == TURNS
+    assert len({str(flip_rotate(image, turn).tolist()) for turn in range(DIHEDRAL)}) == DIHEDRAL
 
 
 def test_what_has_no_sides_is_left_as_it_is(lr: Tensor) -> None:
@@ -55,15 +55,15 @@ def test_a_shift_becomes_the_mean_of_its_orientations() -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("turn", range(1, TURNS))
+@pytest.mark.parametrize("turn", range(1, DIHEDRAL))
 def test_the_result_turns_with_the_image(network: Network, lr: Tensor, turn: int) -> None:
     together = self_ensemble(network)
-    torch.testing.assert_close(together(turned(lr, turn)), turned(together(lr), turn), atol=1e-5, rtol=0)
-    assert not torch.allclose(network(turned(lr, turn)), turned(network(lr), turn), atol=1e-3)
+    torch.testing.assert_close(together(flip_rotate(lr, turn)), flip_rotate(together(lr), turn), atol=1e-5, rtol=0)
+    assert not torch.allclose(network(flip_rotate(lr, turn)), flip_rotate(network(lr), turn), atol=1e-3)
 
 
-@pytest.mark.parametrize("spec", [FSRCNNModel(d=8, s=4, m=1), KDSRModel(kind="kdsr", size="tiny")])
-def test_photographs_are_restored_in_strips_as_in_one_piece(spec: FSRCNNModel | KDSRModel) -> None:
+@pytest.mark.parametrize("spec", [FSRCNNSpec(d=8, s=4, m=1), KDSRSpec(kind="kdsr", size="tiny")])
+def test_photographs_are_restored_in_strips_as_in_one_piece(spec: FSRCNNSpec | KDSRSpec) -> None:
     model = build_model(spec, 2, seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (61, 20, 3), np.uint8)
     whole = image_restorer(model, ensemble=True)(pixels)

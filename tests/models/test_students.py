@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarestore.config.model import CompactSpec, ECBSRSpec, FSRCNNModel
+from metarestore.config.model import CompactSpec, ECBSRSpec, FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
@@ -26,9 +26,9 @@ def count(model: nn.Module) -> int:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_published_fsrcnn(scale: int) -> None:
     """One slope for each PReLU and no skip: 12,644 parameters at every scale."""
-    published = build_model(FSRCNNModel(residual="none", prelu="per_layer"), scale, seed=0)
+    published = build_model(FSRCNNSpec(residual="none", prelu="per_layer"), scale, seed=0)
     assert count(published) == 12_644
-    assert count(build_model(FSRCNNModel(), scale, seed=0)) == 12_809
+    assert count(build_model(FSRCNNSpec(), scale, seed=0)) == 12_809
     slopes = [layer.weight.numel() for layer in published.modules() if isinstance(layer, nn.PReLU)]
     assert slopes == [1] * 7
     with torch.no_grad():
@@ -37,12 +37,12 @@ def test_the_published_fsrcnn(scale: int) -> None:
 
 
 def test_weights_keep_the_form_of_their_prelu(tmp_path: Path) -> None:
-    spec = FSRCNNModel(d=8, s=4, m=1, prelu="per_layer")
+    spec = FSRCNNSpec(d=8, s=4, m=1, prelu="per_layer")
     flat = initial_vector(build_model(spec, 2, seed=0))
     save_model(tmp_path / "model.safetensors", spec, 2, flat)
     assert torch.equal(initial_vector(load_model(tmp_path)), flat)
-    other = FSRCNNModel(d=8, s=4, m=1)
-    with pytest.raises(UserError, match=r"another network \(prelu per_layer where per_channel is wanted\)"):
+    other = FSRCNNSpec(d=8, s=4, m=1)
+    with pytest.raises(UserError, match=r"another network \(prelu is per_layer, expected per_channel\)"):
         load_vector(tmp_path, other, 2, "training.init", build_model(other, 2, seed=0))
 
 

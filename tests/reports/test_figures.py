@@ -13,10 +13,10 @@ from matplotlib.text import Text
 
 from metarestore.errors import UserError
 from metarestore.evaluation.results import Curve, StudyResult
-from metarestore.reports.contact_sheet import Section, SheetRow, contact_sheet, save_png
-from metarestore.reports.figures import arms_by_relations, before_after, study_figures
-from metarestore.reports.relation_figures import relation_bars, relation_heatmap
+from metarestore.reports.graph.relations import relation_bars, relation_heatmap
+from metarestore.reports.study.figures import arms_by_relations, before_after, study_figures
 from metarestore.reports.style import arm_styles, smoothed, spread
+from metarestore.reports.tasks.contact_sheet import Section, SheetRow, contact_sheet, save_png
 
 TARGET = "phone_camera"
 FIGURES = (

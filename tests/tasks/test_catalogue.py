@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
 
 from metarestore.config.ranges import Range, parse
+from metarestore.degradations import replay
 from metarestore.degradations.base import Drawn, Step
+from metarestore.degradations.kernel_file import load_kernels
 from metarestore.project import catalogue, read_task
 from metarestore.tasks.spec import content_hash
 from metarestore.tasks.synthetic import PipelineSpec
@@ -107,3 +111,25 @@ def test_bsrgan(scale: int) -> None:
     for name, share in shares.items():
         assert abs(found[name] / 2000 - share) <= 4 * (share * (1 - share) / 2000) ** 0.5, name
     assert max(sizes) <= 2 * scale + 1e-6
+
+
+@pytest.mark.parametrize(("scale", "side"), [(2, 11), (4, 31)])
+def test_div2krk_has_forty_kernels_that_lie_centred(scale: int, side: int) -> None:
+    kernels = load_kernels(catalogue() / f"tasks/kernels/div2krk_x{scale}.npy")
+    assert {kernel.shape for kernel in kernels} == {(side, side)}
+    spec = task(f"div2krk_x{scale}", scale)
+    assert len(spec.cases) == 40
+    ramp = torch.arange(24 * scale, dtype=torch.float32).expand(1, 3, 24 * scale, -1) / 100
+    for blur, down in spec.cases:
+        assert down.params["method"] == "nearest"
+        middle = replay(ramp, (blur, down), [0])[0, 0, 12, 12]
+        assert float(middle) * 100 == pytest.approx(12 * scale + (scale - 1) / 2, abs=0.25)  # 8-bit steps of 0.39
+
+
+def test_div2krk_at_x4_is_x2_twice() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).random((1, 3, 96, 96), np.float32))
+    once, twice = task("div2krk_x2", 2).cases, task("div2krk_x4", 4).cases
+    for small, large in list(zip(once, twice, strict=True))[:6]:
+        by_two = replay(replay(image, small, [0]), small, [0])
+        inner = (..., slice(8, -8), slice(8, -8))
+        torch.testing.assert_close(replay(image, large, [0])[inner], by_two[inner], atol=2.5 / 255, rtol=0)

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from metarestore.config.document import read_document, validate
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.degradations.resample import bicubic_downsample
-from metarestore.degradations.turns import turned
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Workspace
 from metarestore.project import TASK_FILE
 from metarestore.tasks.few_shot import FewShotGeometry, grid_boxes
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
@@ -21,6 +20,7 @@ from metarestore.tasks.pairs import PairsSpec, PairsTarget, PairTasks, open_pair
 from metarestore.tasks.spec import content_hash
 from metarestore.tasks.synthetic import SyntheticSpec, SyntheticTarget, SyntheticTasks
 from metarestore.tasks.task import Episode, Task, stack
+from metarestore.workspace.workspace import Workspace
 
 NOISY = "kind: synthetic\nscale: 4\npipeline:\n  - {op: downsample}\n  - {op: gaussian_noise, sigma: [5, 25]}\n"
 EPISODE = Episode(support=2, query=3, patch=32)
@@ -119,12 +119,14 @@ def test_build_support_is_the_support_of_build(tmp_path: Path, images: ImageStor
 def test_turns_commute_with_downsampling(turn: int) -> None:
     """Centre-aligned resampling: turning before or after makes no difference."""
     hr = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(bicubic_downsample(turned(hr, turn), 4), turned(bicubic_downsample(hr, 4), turn))
+    torch.testing.assert_close(
+        bicubic_downsample(flip_rotate(hr, turn), 4), flip_rotate(bicubic_downsample(hr, 4), turn)
+    )
 
 
 def test_the_eight_turns_differ() -> None:
     image = torch.arange(9.0).reshape(1, 3, 3)
-    assert len({tuple(turned(image, turn).flatten().tolist()) for turn in range(8)}) == 8
+    assert len({tuple(flip_rotate(image, turn).flatten().tolist()) for turn in range(8)}) == 8
 
 
 def test_stack() -> None:
@@ -153,9 +155,6 @@ def test_grid_boxes_lie_inside_and_do_not_overlap(size: tuple[int, int], count: 
 def test_a_box_larger_than_the_image() -> None:
     with pytest.raises(ValueError, match="40x50 is smaller than a crop of 64"):
         grid_boxes(40, 50, 64, 1)
-
-
-# Real pairs ----------------------------------------------------------------------------------------------------------
 
 
 def write_pairs(folder: Path, count: int = 4, scale: int = 4) -> PairsSpec:
@@ -211,9 +210,6 @@ def test_folders_that_do_not_belong_together(tmp_path: Path, break_it: object, m
         open_pairs("camera", spec, EPISODE)
 
 
-# Few shots -----------------------------------------------------------------------------------------------------------
-
-
 def test_shots_and_test_crops_of_a_synthetic_camera(workspace: Workspace) -> None:
     draw = workspace.target_draw
     assert len(draw.shots) == 4
@@ -253,5 +249,5 @@ def test_patches_of_the_shots_are_patches_of_the_shots(workspace: Workspace) -> 
     shots = workspace.shots
     ref = tasks.draw(0, 0).support[0]
     top, left, height, width = ref.box
-    expected = turned(shots.support_hr[int(ref.image), :, top : top + height, left : left + width], ref.turn)
+    expected = flip_rotate(shots.support_hr[int(ref.image), :, top : top + height, left : left + width], ref.turn)
     assert torch.equal(task.support_hr[0], expected)

@@ -35,6 +35,11 @@ KINDS = {
         "support_pool: 3",
         "support_pool: 2",
     ),
+    "single_image": (
+        "kind: single_image\nscale: 4\nimage: camera/hr/a.png\nkernel: {task: blur_iso_wide}\nnoise: 1\n",
+        "noise: 1",
+        "noise: 2",
+    ),
 }
 """A task file of each kind, and a change to it that changes what it draws."""
 

@@ -128,9 +128,6 @@ def test_pairs_have_one_scale(tmp_path: Path) -> None:
         read_task(tmp_path / "tasks/pairs.yaml", 2)
 
 
-# Protocols ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("scale", "sigmas"),
     [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from metarestore.learners.workspace import Study
+from metarestore.workspace.study import Study
 
 # In the group of the Ray tests only to be run one after the other with them: both fill the cores.
 pytestmark = pytest.mark.xdist_group("ray")
@@ -24,7 +24,7 @@ import pickle, sys
 from pathlib import Path
 from unittest.mock import Mock
 from metarestore.engines.local import LocalEngine
-from metarestore.learners.workspace import Workspace
+from metarestore.workspace.workspace import Workspace
 from metarestore.training.run import RunFolder, train
 study, folder = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 with LocalEngine() as engine:

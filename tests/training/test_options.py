@@ -14,42 +14,38 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from metarestore.config.experiment import AdaptationOptimizer, Experiment
+from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.models.checkpoint import save_model
 from metarestore.project import resolve
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.jobs import SketchJob, ValidationJob
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
 from metarestore.training.sampler import TaskSampler
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 StudyMaker = Callable[..., Study]
 
 
-class Silent:
+class Silent(Observer):
     """Keeps the rows; can ask to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[LogRow] = []
         self.figures: list[float] = []
         self._stop_after = stop_after
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         self.rows.append(row)
-        if row["step"] == self._stop_after:
+        if row.step == self._stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
     def validated(self, step: int, psnr: float) -> None:
         self.figures.append(psnr)
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
 
 
 def trained(study: Study, folder: Path, observer: Silent | None = None, *, resume: bool = False) -> Trained:
@@ -107,9 +103,6 @@ def test_each_option_acts(small_study: StudyMaker, tmp_path: Path, name: str) ->
     assert not torch.equal(before, after[: len(before)])
 
 
-# Meta-SGD ------------------------------------------------------------------------------------------------------------
-
-
 def test_learned_rates_travel_are_saved_and_are_used_by_sgd(small_study: StudyMaker, tmp_path: Path) -> None:
     study = small_study(learner={"kind": "meta_sgd", "inner_lr": 0.02})
     found = trained(study, tmp_path)
@@ -120,7 +113,7 @@ def test_learned_rates_travel_are_saved_and_are_used_by_sgd(small_study: StudyMa
     assert torch.equal(workspace.layout.flatten(rates), found.flat[size:])
     assert not torch.equal(found.flat[size:], torch.full((size,), 0.02))
     assert torch.equal(workspace.layout.flatten(load_file(tmp_path / "model.safetensors")), found.flat[:size])
-    sgd, adam = AdaptationOptimizer(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizer(steps=2)
+    sgd, adam = AdaptationOptimizerSpec(optimizer="sgd", steps=2, lr=1e-3), AdaptationOptimizerSpec(steps=2)
     still = torch.cat([found.flat[:size], torch.zeros(size)])
     assert torch.equal(AdaptationJob(sgd).run(workspace, still).flat, found.flat[:size])
     assert not torch.equal(AdaptationJob(sgd).run(workspace, found.flat).flat, found.flat[:size])
@@ -139,9 +132,6 @@ def test_relations_see_the_network_alone(small_study: StudyMaker, tmp_path: Path
     np.testing.assert_array_equal(maml.relations.values, meta.relations.values)
 
 
-# Running mean --------------------------------------------------------------------------------------------------------
-
-
 def test_the_running_mean_is_validated_and_saved(small_study: StudyMaker, tmp_path: Path) -> None:
     observer = Silent()
     study = small_study(training={"ema": 0.5, "validate_every": 4})
@@ -152,9 +142,6 @@ def test_the_running_mean_is_validated_and_saved(small_study: StudyMaker, tmp_pa
     assert torch.equal(workspace.layout.flatten(load_file(tmp_path / "model.safetensors")), found.flat)
     figures = [ValidationJob(name).run(workspace, found.flat) for name in study.auxiliary]
     assert observer.figures == [pytest.approx(float(np.mean(figures)))]
-
-
-# Starting from trained weights ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("learner", [{"kind": "finetune"}, {"kind": "maml"}, {"kind": "meta_sgd"}])
@@ -195,14 +182,11 @@ def test_a_relative_path_starts_at_the_project(
 def test_another_network_is_refused(small_study: StudyMaker, tmp_path: Path) -> None:
     study = small_study(model={"kind": "fsrcnn", "d": 12, "s": 4, "m": 1})
     save_model(tmp_path / "model.safetensors", study.experiment.model, 4, Workspace(study).initial())
-    with pytest.raises(UserError, match=r"training.init: .* holds another network \(d 12 where 8 is wanted\)"):
+    with pytest.raises(UserError, match=r"training.init: .* contains another network \(d is 12, expected 8\)"):
         Workspace(small_study(training={"init": tmp_path})).open_all()
     (tmp_path / "model.safetensors").write_bytes(b"{}")
     with pytest.raises(UserError, match=r"training.init: .*not a safetensors file"):
         Workspace(small_study(training={"init": tmp_path})).open_all()
-
-
-# Sketches, and combinations that cannot be ---------------------------------------------------------------------------
 
 
 def test_sketches_are_logged_and_change_nothing(small_study: StudyMaker, tmp_path: Path) -> None:
@@ -210,8 +194,8 @@ def test_sketches_are_logged_and_change_nothing(small_study: StudyMaker, tmp_pat
     plain = trained(small_study(), tmp_path / "plain")
     found = trained(small_study(training={"sketch": 64}), tmp_path / "sketch", observer)
     assert torch.equal(plain.flat, found.flat)
-    assert all(-1 <= row["agreement"] <= 1 for row in observer.rows)
-    assert "agreement" not in plain.state.log[0]
+    assert all(-1 <= row.agreement <= 1 for row in observer.rows)
+    assert plain.state.log[0].agreement is None
 
 
 def test_a_sketch_job_returns_bytes_instead_of_gradients(small_study: StudyMaker) -> None:

@@ -15,35 +15,29 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.keypath import KeyPath
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
-from metarestore.learners.workspace import Study, Workspace
 from metarestore.project import resolve
 from metarestore.tasks.images import write_image
-from metarestore.tasks.spec import PairsSpec, content_hash
+from metarestore.tasks.pairs import PairsSpec
+from metarestore.tasks.spec import content_hash
 from metarestore.training.identity import portable, study_record
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 StudyMaker = Callable[..., Study]
 CONSTANT = {"optimizer": {"schedule": "constant"}}
 
 
-class Silent:
+class Silent(Observer):
     """Counts steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def step(self, row: dict[str, Any]) -> None:
-        self.steps.append(row["step"])
-
-    def validated(self, step: int, psnr: float) -> None:
-        pass
-
-    def related(self, step: int, relations: object) -> None:
-        pass
-
-    def saved(self, step: int) -> None:
-        pass
+    def step(self, row: LogRow) -> None:
+        self.steps.append(row.step)
 
 
 def trained(study: Study, folder: Path, *, resume: bool = False, restated: tuple[KeyPath, ...] = ()) -> list[int]:
@@ -56,9 +50,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, restated: tuple
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
-
-
-# Projects that are moved or copied -----------------------------------------------------------------------------------
 
 
 def make_project(root: Path) -> None:
@@ -194,8 +185,6 @@ def test_a_shipped_network_is_written_by_its_name(tmp_path: Path) -> None:
     assert portable({"init": path.resolve()}, tmp_path) == {"init": name}
 
 
-# Longer runs ---------------------------------------------------------------------------------------------------------
-
 LENGTHS: dict[str, dict[str, Any]] = {
     "constant": {},
     "warmup": {"training": {"optimizer": {"schedule": "constant", "warmup_steps": 3}}},
@@ -280,7 +269,7 @@ def test_a_new_schedule_holds_for_the_steps_that_are_left(
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be made longer, not shorter"),
+        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be extended but not shortened"),
         ({"optimizer": {"schedule": "constant", "lr": 1e-5}}, r"training.optimizer.lr was"),
         ({"steps": 8, "patch": 48, **CONSTANT}, r"training.patch was 32, is 48"),
         ({"steps": 8, "tasks_per_step": 2, **CONSTANT}, r"training.tasks_per_step was 4, is 2"),

@@ -21,29 +21,32 @@ from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.graphs.graph import load_graph
 from metarestore.graphs.relations import Relations
-from metarestore.learners.workspace import Study, TaskRef, Workspace
 from metarestore.models.checkpoint import load_model
 from metarestore.models.parameters import initial_vector
 from metarestore.training.interrupt import Interrupted, graceful_stop
+from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
 from metarestore.training.sampler import TaskSampler, positions
 from metarestore.training.state import OuterOptimizer, TrainState, load_state, save_state
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 NAMES = ("a", "b", "c")
 
 
-class Silent:
+class Silent(Observer):
     """Hears everything and says nothing; can ask to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[LogRow] = []
         self.relations: list[tuple[int, Relations]] = []
         self.validations: list[tuple[int, float]] = []
         self._stop_after = stop_after
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: LogRow) -> None:
         self.rows.append(row)
-        if row["step"] == self._stop_after:
+        if row.step == self._stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
     def validated(self, step: int, psnr: float) -> None:
@@ -52,9 +55,6 @@ class Silent:
     def related(self, step: int, relations: Relations) -> None:
         self.relations.append((step, relations))
 
-    def saved(self, step: int) -> None:
-        pass
-
 
 def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silent | None = None) -> bytes:
     workspace = Workspace(study)
@@ -62,9 +62,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silen
         run = RunFolder(folder, study, resume=resume)
         train(workspace, run, engine.session(study), observer or Silent())
     return (folder / "model.safetensors").read_bytes()
-
-
-# Sampling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tasks", "size"), [(4, 2), (5, 2), (3, 8)])
@@ -103,9 +100,6 @@ def test_weighted_sampling_follows_its_probabilities() -> None:
         # Systematic draws deviate by less than one per step, and far less on average.
         assert drawn.count(name) == pytest.approx(count, abs=40)
     assert not any(ref.distribution == "a" for shard in sampler.shards(0, np.asarray([0.0, 1.0, 1.0])) for ref in shard)
-
-
-# Optimizer and checkpoints -------------------------------------------------------------------------------------------
 
 
 def test_cosine_schedule() -> None:
@@ -204,9 +198,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
     assert state.step == 1
 
 
-# Whole trainings -----------------------------------------------------------------------------------------------------
-
-
 CONTRASTED = {"kind": "pretrain", "contrast": {}, "warmup_steps": 3}
 
 
@@ -248,7 +239,7 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
     observer = Silent()
     assert trained(study, tmp_path, resume=True, observer=observer) == weights
     assert observer.rows == []
-    with pytest.raises(UserError, match=r"holds a run already.*--resume"):
+    with pytest.raises(UserError, match=r"already contains a run.*--resume"):
         trained(study, tmp_path)
     with pytest.raises(UserError, match=r"\(training.steps was 4, is 3\); a run can be made longer"):
         trained(small_study(training={"steps": 3}), tmp_path, resume=True)
@@ -257,13 +248,13 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
 def test_the_log_of_a_run(small_study: Callable[..., Study], tmp_path: Path) -> None:
     observer = Silent()
     trained(small_study(training={"validate_every": 2}), tmp_path, observer=observer)
-    assert [row["step"] for row in observer.rows] == [1, 2, 3, 4]
+    assert [row.step for row in observer.rows] == [1, 2, 3, 4]
     assert [step for step, _ in observer.validations] == [2, 4]
     for row in observer.rows:
-        assert np.mean(row["weights"]) == pytest.approx(1)
-        assert sum(row["shares"]) == pytest.approx(1)
-        assert 1 <= row["effective_tasks"] <= 3
-        assert math.isfinite(row["loss"])
+        assert np.mean(row.weights) == pytest.approx(1)
+        assert sum(row.shares) == pytest.approx(1)
+        assert 1 <= row.effective_tasks <= 3
+        assert math.isfinite(row.loss)
     assert [step for step, _ in observer.relations] == [0]
 
 
@@ -273,7 +264,7 @@ def test_the_log_tells_the_terms_of_a_loss(small_study: Callable[..., Study], tm
     model = {"kind": "kdsr", "size": "tiny"}
     trained(small_study(model=model, learner=learner, training={"steps": 3}), tmp_path, observer=observer)
     assert len(observer.rows) == 3
-    assert all(math.isfinite(row["contrast"]) for row in observer.rows)
+    assert all(math.isfinite(row.terms["contrast"]) for row in observer.rows)
 
 
 def test_the_network_of_the_best_validation_figure_is_kept(small_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -322,7 +313,7 @@ def test_what_weighs_nothing_is_not_drawn(small_study: Callable[..., Study], tmp
     observer = Silent()
     trained(small_study(graph={"weights": {"top": 2}}), tmp_path, observer=observer)
     for row in observer.rows:
-        assert [norm is not None for norm in row["norms"]] == [weight > 0 for weight in row["weights"]]
+        assert [norm is not None for norm in row.norms] == [weight > 0 for weight in row.weights]
     assert sum(weight > 0 for weight in observer.rows[0]["weights"]) == 2
 
 
@@ -356,9 +347,9 @@ def test_the_shots_weigh_1(small_study: Callable[..., Study], tmp_path: Path) ->
     )
     trained(study, tmp_path, observer=observer)
     row = observer.rows[0]
-    assert row["weights"] == [0, 3, 0, 1]
-    assert row["drawn"] == [0, 1, 0, 1]
-    assert row["effective_tasks"] == pytest.approx(1.0)
+    assert row.weights == [0, 3, 0, 1]
+    assert row.drawn == [0, 1, 0, 1]
+    assert row.effective_tasks == pytest.approx(1.0)
     workspace = Workspace(study)
     sampler = TaskSampler(tuple(study.auxiliary), study.experiment.seed, 2, 2, target="phone_camera", shot_tasks=1)
     refs = [TaskRef("blur_iso_wide", study.experiment.seed, 0), sampler.shards(0)[0][1]]
@@ -405,13 +396,13 @@ def test_one_task_a_step_still_feels_its_weight(small_study: Callable[..., Study
     )
     trained(study, tmp_path, observer=observer)
     row = observer.rows[0]
-    assert row["weights"] == [0, 3, 0]
-    assert [norm is not None for norm in row["norms"]] == [False, True, False]
+    assert row.weights == [0, 3, 0]
+    assert [norm is not None for norm in row.norms] == [False, True, False]
     workspace = Workspace(study)
     model = load_model(tmp_path / "model.safetensors")
     moved = initial_vector(model) - workspace.initial()
     # The weight 3 is the mean of 3, 0, 0 for the whole of what is learned from: the step is the gradient's own.
-    assert float(moved.norm()) == pytest.approx(1e-2 * row["norms"][1], rel=1e-3)
+    assert float(moved.norm()) == pytest.approx(1e-2 * row.norms[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("acts_on", ["inner", "both"])
@@ -546,5 +537,5 @@ def test_the_log_tells_every_estimate(small_study: Callable[..., Study], tmp_pat
     observer = Silent()
     trained(small_study(graph={"refresh": 2}), tmp_path, observer=observer)
     log = observer.rows
-    assert [row["step"] for row in log if "related" in row] == [1, 3]
-    assert len(log[0]["related"]["values"]) == len(log[0]["related"]["standard_errors"]) == 3
+    assert [row.step for row in log if row.related] == [1, 3]
+    assert len(log[0].related.values) == len(log[0].related.standard_errors) == 3

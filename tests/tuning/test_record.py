@@ -13,11 +13,11 @@ import torch
 from metarestore.config.experiment import Experiment
 from metarestore.decibels import FLOOR
 from metarestore.errors import UserError
-from metarestore.evaluation.sweep import TrialResult
-from metarestore.learners.workspace import Workspace
-from metarestore.tuning import sweep
+from metarestore.evaluation.tuning import TrialResult
+from metarestore.tuning import run as sweep
 from metarestore.tuning.record import Record, open_record
-from metarestore.tuning.sweep import require_searchable, run_sweep
+from metarestore.tuning.run import require_searchable, run_tuning
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 ANIL = {"kind": "anil", "adapts": ["tail.*"]}
@@ -97,11 +97,11 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr(sweep, "_cluster", refuse)
+    monkeypatch.setattr(sweep, "connected", refuse)
 
 
 def start(experiment: Experiment, out: Path, *, resume: bool = False) -> None:
-    run_sweep(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
+    run_tuning(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
 
 
 @pytest.mark.usefixtures("no_cluster")
@@ -117,7 +117,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(small_experiment:
 @pytest.mark.usefixtures("no_cluster")
 def test_a_wrong_folder_is_not_resumed_and_none_is_made(small_experiment: Build, tmp_path: Path) -> None:
     experiment = small_experiment(search=SEARCH)
-    with pytest.raises(UserError, match="there is no sweep in"):
+    with pytest.raises(UserError, match="contains no tuning run to continue"):
         start(experiment, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
     open_record(tmp_path, small_experiment(search=SEARCH, seed=1), resume=False).save()
@@ -160,7 +160,7 @@ def test_some_shots_are_kept_to_compare_trials_by(
     small_experiment: Build, tmp_path: Path, training: dict[str, Any]
 ) -> None:
     search = {"adaptation.lr": [1e-4, 1e-3]}
-    with pytest.raises(UserError, match="learns from all shots, so none is left to compare trials by"):
+    with pytest.raises(UserError, match="so none is held out to compare trials"):
         require_searchable(small_experiment(search=search, training=training), tmp_path)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.degradations import bicubic_downsample, bicubic_upsample
+from metarestore.degradations import Pipeline, bicubic_downsample, bicubic_upsample, replay
 from metarestore.degradations.kernels import mass_centre, motion_kernel
 from metarestore.fitting.kernel import synthesise
 from metarestore.tasks.embedded import embedded_path
@@ -244,3 +244,19 @@ def test_patches_say_more_about_a_blur_that_is_no_gaussian_or_leave_it_better_th
     image = torch.from_numpy(np.round(lr).clip(0, 255) / 255).permute(2, 0, 1).float()
     default = relative_error(bicubic_kernel(2), motion)
     assert all(relative_error(estimate_kernel(image, 2, m).kernel, motion) < default for m in ("spectra", "patches"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_saved_kernel_degrades_in_a_task_as_it_was_estimated(scale, tmp_path):
+    kernel = gaussian_of(CASES["long"] * scale**2 / 4, scale)
+    np.save(tmp_path / "kernel.npy", kernel)
+    pipeline = Pipeline.model_validate(
+        [
+            {"op": "kernel_file", "path": str(tmp_path / "kernel.npy"), "centre": "block"},
+            {"op": "downsample", "method": "nearest"},
+        ]
+    )
+    hr = photograph("coffee", 24 * scale) / 255
+    image = torch.from_numpy(hr).permute(2, 0, 1)[None].float()
+    lr = replay(image, pipeline.draw((0,), scale), [0])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(lr, synthesise(hr, kernel.astype(np.float64), scale).clip(0, 1), atol=3e-3)

@@ -1,8 +1,8 @@
-"""What a key of an experiment affects: declared at the field itself, and asked for by whoever has to know.
+"""Declares what each key of an experiment affects, as metadata of its field.
 
     steps: Annotated[int, Affects.TRAINING] = Field(2000, ge=0)
 
-What a field declares holds for all that is inside it, which may declare more.
+A declaration applies to everything inside the field; nested fields may declare more.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Affects(Flag):
-    """What changes with the value of a key. In doubt a key affects the training."""
+    """What changes with the value of a key. When in doubt, declare TRAINING."""
 
     NOTHING = 0
-    """No result: where and with how many workers it is computed, what is kept."""
+    """No result, e.g. where and with how many workers it is computed, or what is kept."""
     TRAINING = auto()
-    """What is trained, and so all results."""
+    """The training, and therefore all results."""
     RELATIONS = auto()
-    """The estimated relations, and what is trained only through them."""
+    """The estimated relations, and the training only through them."""
     MEASUREMENT = auto()
-    """What is measured with the trained network; what affects the training does so, too."""
+    """The measurements of the trained network, but not the training."""
     COMPARISON = auto()
-    """Whether results can be compared: only where this is the same are all measured alike."""
+    """Whether results are comparable: they are measured in the same way only if these keys are equal."""
     SHOTS = auto()
-    """Which shots there are to adapt to and to compare by."""
+    """Which shots are available for adaptation and comparison."""
     OPENING = auto()
-    """Which task files and photographs are opened, and whether sizes fit them."""
+    """Which task files and photographs are opened, and whether sizes are valid for them."""
     BUILDING = auto()
-    """Whether network and learner can be built."""
+    """Whether the network and the learner can be built."""
     COMPARE = auto()
     """What `metarestore compare` runs."""
     TUNE = auto()
@@ -46,20 +46,20 @@ class Affects(Flag):
 
     @classmethod
     def of(cls, field: FieldInfo) -> Affects | None:
-        """Returns what a field declares, or None if it declares nothing."""
+        """Returns the declaration of a field, or None if there is none."""
         return next((entry for entry in field.metadata if isinstance(entry, cls)), None)
 
 
 TRAINED = Affects.TRAINING | Affects.RELATIONS
-"""What a trained network depends on."""
+"""Everything that a trained network depends on."""
 MEASURED = TRAINED | Affects.MEASUREMENT
-"""What the result of a single experiment depends on."""
+"""Everything that the result of a single experiment depends on."""
 SEVERAL = Affects.COMPARE | Affects.TUNE | Affects.ABLATE
-"""What speaks of several experiments; a single one has none of it."""
+"""Sections that describe several experiments (arms, search, grid); a single experiment has none of them."""
 
 
 def sections(field: FieldInfo) -> tuple[type[BaseModel], ...]:
-    """Returns the models that a field's value may be; none for a plain value, a list or a mapping."""
+    """Returns the models that a field accepts; empty for a plain value, a list or a mapping."""
     return tuple(_models(field.annotation))
 
 
@@ -80,7 +80,7 @@ def _fields(models: tuple[type[BaseModel], ...]) -> Iterator[tuple[str, FieldInf
 
 @cache
 def keys(model: type[BaseModel], affecting: Affects) -> tuple[str, ...]:
-    """Lists the keys that affect any of this, the outermost of each, e.g. `("data", "training.steps")`."""
+    """Returns the outermost keys that affect any of `affecting`, e.g. `("data", "training.steps")`."""
     return tuple(dict.fromkeys(_keys((model,), affecting, "")))
 
 
@@ -93,31 +93,31 @@ def _keys(models: tuple[type[BaseModel], ...], affecting: Affects, above: str) -
 
 
 Excluded = dict[str, Any]
-"""What pydantic's `model_dump` leaves out: for each key True, or the same of its section."""
+"""The `exclude` argument of pydantic's `model_dump`: True for a key, or a nested mapping for a section."""
 
 
 @cache
 def unaffecting(model: type[BaseModel], of: Affects) -> Excluded:
-    """Returns the keys that affect none of this, as what `model_dump` takes as `exclude`."""
+    """Returns the keys that affect none of `of`, as the `exclude` argument of `model_dump`."""
     return _unaffecting((model,), of)
 
 
 def _unaffecting(models: tuple[type[BaseModel], ...], of: Affects) -> Excluded:
-    found: Excluded = {}
+    excluded: Excluded = {}
     for name, field in _fields(models):
         if (Affects.of(field) or Affects.NOTHING) & of:
             continue
         inner = sections(field)
         if not any(_keys(inner, of, "")):
-            found[name] = True
+            excluded[name] = True
         elif rest := _unaffecting(inner, of):
-            found[name] = rest
-    return found
+            excluded[name] = rest
+    return excluded
 
 
 @cache
 def without_result(model: type[BaseModel]) -> tuple[str, ...]:
-    """Lists the keys that affect no result of any command, the outermost of each."""
+    """Returns the outermost keys that affect no result of any command."""
     return tuple(_paths(unaffecting(model, MEASURED | SEVERAL), ""))
 
 
@@ -130,7 +130,7 @@ def _paths(excluded: Excluded, above: str) -> Iterator[str]:
 
 
 def neutral(value: Model, of: Affects) -> Model:
-    """Returns a model with every key at its default that affects none of this."""
+    """Returns a copy of a model in which every key that affects none of `of` is reset to its default."""
     changes: dict[str, Any] = {}
     for name, rest in unaffecting(type(value), of).items():
         field, now = type(value).model_fields[name], getattr(value, name)

@@ -1,4 +1,4 @@
-"""Bounds: which numbers a range may be written with."""
+"""Bounds of the numbers in a range."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Bounds:
     """Limits the extremes of a range: `Annotated[Range, Bounds(ge=1, le=100, integer=True)]`.
 
     Args:
-        ge: Least value allowed.
-        gt: Value that must be exceeded.
-        le: Greatest value allowed.
-        lt: Value that must not be reached.
-        integer: Whether only whole numbers may be written, and are drawn.
+        ge: Inclusive lower bound.
+        gt: Exclusive lower bound.
+        le: Inclusive upper bound.
+        lt: Exclusive upper bound.
+        integer: Whether the range accepts and draws integers only.
     """
 
     ge: float | None = None
@@ -33,7 +33,7 @@ class Bounds:
     integer: bool = False
 
     def check(self, value: Range) -> Range:
-        """Returns `value`, drawing whole numbers if asked to; raises what pydantic reports if it is out of bounds."""
+        """Returns `value`, as an integer range if `integer`; raises a validation error if it is out of bounds."""
         if isinstance(value, PerScale):
             return replace(value, ranges=tuple((scale, self.check(inner)) for scale, inner in value.ranges))
         for number in _written(value):
@@ -54,7 +54,7 @@ class Bounds:
             raise problem(f"{text} is too large; it must be below {shown(self.lt)}")
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Adds the check to the field's own."""
+        """Runs the check after the field's own validation."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -65,5 +65,5 @@ class Bounds:
 
 
 def _written(value: Range) -> Sequence[float]:
-    """Returns the numbers to hold against the bounds."""
+    """Returns the numbers that must be within the bounds."""
     return value.values if isinstance(value, Choice) else (value.low, value.high)

@@ -1,4 +1,4 @@
-"""YAML files -> checked models; every problem of a file is reported at once, with its line and column."""
+"""Reads YAML files and validates them; all problems of a file are reported together, with line and column."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from metarestore.config.keypath import KeyPath, Part, format_path
+from metarestore.config.keypath import KeyPath, Part
 from metarestore.config.overrides import Override, apply_overrides
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.shape import Shape
-from metarestore.config.yaml_text import Place, Position, YamlError, parse_yaml, position_of
+from metarestore.config.yaml_text import EntryPosition, Position, YamlError, parse_yaml, position_of
 from metarestore.errors import UserError
 
 T = TypeVar("T")
@@ -28,68 +28,74 @@ def project_root(file: Path) -> Path:
 
 
 def followed(path: Path) -> Path:
-    """Returns an absolute path without symbolic links; links that form a loop stay, for whoever opens the path."""
+    """Resolves symbolic links to an absolute path; a loop of links is left in place, so that opening it fails."""
     return Path(os.path.realpath(path))
 
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file as plain data (dict, list, str, int, float, bool, None; keys are text) that knows where it stands.
+    """A YAML file as plain data (dict, list, str, int, float, bool, None; keys are text), with positions in the file.
 
-    `dataclasses.replace(document, data=merge(document.data, patch))` is a patched file: what the patch added is located
-    at the nearest mapping or list around it.
+    `dataclasses.replace(document, data=merge(document.data, patch))` is a patched file: values added by the patch are
+    located at the nearest enclosing mapping or list.
 
     Args:
         path: The file.
         data: Its content.
-        places: The place of every value, by its path.
+        positions: The position of every value, by its key path.
     """
 
     path: Path
     data: dict[str, Any]
-    places: dict[KeyPath, Place] = field(repr=False)
+    positions: dict[KeyPath, EntryPosition] = field(repr=False)
 
     def locate(self, loc: Sequence[Part], *, key: bool = False) -> Position:
-        """Returns line and column, from 1, of the deepest part of `loc` that is in the document.
+        """Returns the line and column, from 1, of the deepest part of `loc` that is in the document.
 
         Args:
-            loc: Keys and indices; what is not in the document, such as pydantic's labels of union members, is skipped.
-            key: Point to the key of the entry instead of its value.
+            loc: Keys and indices; parts that are not in the document, such as pydantic's labels of union members, are
+                skipped.
+            key: Whether to return the position of the entry's key instead of its value.
         """
         path: KeyPath = ()
         for part in loc:
-            if (*path, part) in self.places:
+            if (*path, part) in self.positions:
                 path = (*path, part)
-        place = self.places[path]
+        place = self.positions[path]
         return place.key if key else place.value
+
+    def message(self, problem: Problem) -> tuple[Position, str]:
+        """Returns where a problem is, and the line that reports it: `file:line:column: path: problem`."""
+        line, column = position = self.locate(problem.at, key=problem.on_key)
+        return position, f"{display_path(self.path)}:{line}:{column}: {problem}"
 
 
 def read_document(path: str | Path) -> Document:
     """Reads a YAML 1.2 file whose top level is a mapping.
 
     Raises:
-        UserError: The file cannot be read, or `file:line:column: ...` for each thing that is wrong with it.
+        UserError: The file cannot be read, or `file:line:column: ...` for each problem in it.
     """
     path = Path(path)
-    data, places = _parsed(path, _text(path))
+    data, positions = _parsed(path, _text(path))
     if not isinstance(data, dict):
         given = "is empty" if data is None else f"must hold a mapping (key: value), not {_KINDS[type(data)]}"
-        line, column = places[()].value if places else (1, 1)
+        line, column = positions[()].value if positions else (1, 1)
         raise UserError(f"{display_path(path)}:{line}:{column}: the file {given}; write at least one key: value")
-    return Document(path, data, places)
+    return Document(path, data, positions)
 
 
 def validate(document: Document, model: type[T] | TypeAdapter[T], overrides: Sequence[Override] = ()) -> T:
-    """Checks a document, changed by overrides, against a model.
+    """Validates a document, after applying overrides, against a model.
 
     Args:
-        document: The file's content.
+        document: Content of the file.
         model: A pydantic model, any other type, or its adapter.
-        overrides: Values of the command line; they take the place of what the file says.
+        overrides: Values from the command line, which replace those of the file.
 
     Raises:
         UserError: Every problem, one line each: `file:line:column: path: problem` in the order of the file, then those
-            that come from overrides: `--set text: path: problem`.
+            caused by overrides: `--set text: path: problem`.
     """
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
     data = apply_overrides(document.data, overrides)
@@ -102,21 +108,21 @@ def validate(document: Document, model: type[T] | TypeAdapter[T], overrides: Seq
 
 
 def display_path(path: str | Path) -> str:
-    """Returns a path as messages show it: relative if it is inside the current directory, else absolute."""
+    """Returns a path for messages: relative if it is inside the current folder, else absolute."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
 
 
-_KINDS = {list: "a list", str: "text", int: "a number", float: "a number", bool: "a truth value"}
+_KINDS = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false"}
 
 
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{display_path(path)}: no such file; check the name") from None
+        raise UserError(f"{display_path(path)}: no such file; check the path") from None
     except IsADirectoryError:
-        raise UserError(f"{display_path(path)}: is a folder; name a YAML file in it") from None
+        raise UserError(f"{display_path(path)}: is a folder; give a YAML file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{display_path(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
@@ -129,7 +135,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _parsed(path: Path, text: str) -> tuple[Any, dict[KeyPath, Place]]:
+def _parsed(path: Path, text: str) -> tuple[Any, dict[KeyPath, EntryPosition]]:
     try:
         return parse_yaml(text)
     except YamlError as error:
@@ -153,24 +159,21 @@ def _lines(
     in_file: Sequence[Problem],
     overrides: Sequence[Override],
 ) -> list[str]:
-    """Returns one line per problem: those of the file by position, then those of the overrides in their order."""
-    name = display_path(document.path)
-    wrote = [override.target(data) for override in overrides]
+    """Returns one line per problem: those in the file by position, then those of overrides in order."""
+    targets = [override.target(data) for override in overrides]
     lines: list[tuple[tuple[int, int, int], str]] = []
     for problem in problems:
-        path = format_path(problem.path)
-        message = f"{path}: {problem.text}" if path else problem.text
-        culprit = _culprit(problem, in_file, wrote)
+        culprit = _culprit(problem, in_file, targets)
         if culprit is None:
-            line, column = document.locate(problem.at, key=problem.on_key)
-            lines.append(((0, line, column), f"{name}:{line}:{column}: {message}"))
+            (line, column), message = document.message(problem)
+            lines.append(((0, line, column), message))
         else:
-            lines.append(((1, culprit, 0), f"--set {overrides[culprit].text}: {message}"))
+            lines.append(((1, culprit, 0), f"--set {overrides[culprit].text}: {problem}"))
     return [line for _, line in sorted(lines, key=lambda entry: entry[0])]
 
 
-def _culprit(problem: Problem, in_file: Sequence[Problem], wrote: Sequence[KeyPath]) -> int | None:
-    """Returns the index of the override that caused a problem (the nearest, then the last), or None for the file."""
+def _culprit(problem: Problem, in_file: Sequence[Problem], targets: Sequence[KeyPath]) -> int | None:
+    """Returns the index of the override that caused a problem (the closest, then the last), or None for the file."""
     new = problem not in in_file
 
     def caused(path: KeyPath) -> bool:
@@ -178,8 +181,8 @@ def _culprit(problem: Problem, in_file: Sequence[Problem], wrote: Sequence[KeyPa
         around = path[: len(problem.path)] == problem.path or path[: len(problem.at)] == problem.at
         return within or (new and around)
 
-    def nearness(index: int) -> tuple[int, int]:
-        agreeing = takewhile(lambda parts: parts[0] == parts[1], zip(wrote[index], problem.at, strict=False))
+    def closeness(index: int) -> tuple[int, int]:
+        agreeing = takewhile(lambda parts: parts[0] == parts[1], zip(targets[index], problem.at, strict=False))
         return sum(1 for _ in agreeing), index
 
-    return max((index for index, path in enumerate(wrote) if caused(path)), key=nearness, default=None)
+    return max((index for index, path in enumerate(targets) if caused(path)), key=closeness, default=None)

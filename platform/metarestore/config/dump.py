@@ -1,4 +1,4 @@
-"""Plain data or a model -> YAML 1.2 text that reads back as the same data."""
+"""Writes models and plain data as YAML 1.2 text that reads back as the same data."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from metarestore.config.yaml_text import resolve
 from metarestore.files import write_atomically
 
 _WIDTH = 120
-_UNMISTAKABLE = re.compile(r"(\.{0,2}/)?\w[\w./ *-]*(?<! )")
+_UNAMBIGUOUS = re.compile(r"(\.{0,2}/)?\w[\w./ *-]*(?<! )")
 
 
 class _Representer(SafeRepresenter):
-    """Writes lists of scalars in brackets, everything else in blocks, and never an alias."""
+    """Writes lists of scalars in flow style and everything else in block style, without aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
     def represent_text(self, text: str) -> ScalarNode:
-        # Quoted wherever there is any doubt: the emitter itself writes "?0" in a list as if it were a key.
-        if _UNMISTAKABLE.fullmatch(text) and isinstance(resolve(text), str):
+        # Quoted in case of doubt: the emitter would write "?0" in a list as if it were a key.
+        if _UNAMBIGUOUS.fullmatch(text) and isinstance(resolve(text), str):
             return self.represent_scalar("tag:yaml.org,2002:str", text)
         return self.represent_scalar("tag:yaml.org,2002:str", text, style='"')
 
@@ -51,8 +51,8 @@ def to_yaml(content: BaseModel | Mapping[str, Any], header: str = "") -> str:
     """Returns YAML 1.2 text; the order of keys is kept.
 
     Args:
-        content: A model, or data that JSON can express, too (infinities and NaN included).
-        header: Lines to put above as comments.
+        content: A model, or JSON-compatible data (infinities and NaN are allowed).
+        header: Lines that are written as comments at the top.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
@@ -65,12 +65,12 @@ def to_yaml(content: BaseModel | Mapping[str, Any], header: str = "") -> str:
 
 
 def dump_yaml(content: BaseModel | Mapping[str, Any], path: str | Path, header: str = "") -> None:
-    """Writes a file that `read_document` reads back as the same data.
+    """Writes a YAML file that `read_document` reads back as the same data.
 
     Args:
-        content: A model, or data that JSON can express, too.
+        content: A model, or JSON-compatible data.
         path: The file; missing folders are created.
-        header: Lines to put above as comments.
+        header: Lines that are written as comments at the top.
 
     Raises:
         UserError: The file cannot be written.

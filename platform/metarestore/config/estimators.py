@@ -1,4 +1,4 @@
-"""What a graph file may say of its relation estimator: one model per kind."""
+"""Options of the relation estimators: one model per kind."""
 
 from __future__ import annotations
 
@@ -11,149 +11,155 @@ from metarestore.config.base import Strict
 from metarestore.config.network_path import NetworkPath
 
 CONTROLS = ("uniform", "random", "inverted", "best_single")
-"""Kinds of estimators that estimate nothing of their own: what a real estimate is compared with."""
+"""Kinds of controls, which estimate nothing themselves: baselines for real estimators."""
 
 
-class ResponseEstimator(Strict):
-    """Compares degradation responses: what a degradation does to the HR shots, band by band."""
+class ResponseEstimatorSpec(Strict):
+    """Compares degradation responses: the effect of a degradation on the HR shots, per frequency band."""
 
     kind: Literal["response"] = "response"
     draws: int = Field(20, ge=2)
-    """Tasks drawn from each auxiliary distribution."""
+    """Number of tasks drawn from each auxiliary distribution."""
     features: Literal["spectra", "identification"] = "spectra"
-    """spectra: how near the mean spectra are, graded also where no distribution fits, as with real cameras;
-    identification: which distributions the shots may come from, by blur, noise and compression told apart."""
+    """`spectra`: distance between mean spectra, informative even if no distribution matches, as with real cameras;
+    `identification`: which distributions the shots may come from, using separate features of blur, noise and
+    compression."""
 
 
-class DescriptorEstimator(Strict):
+class DescriptorEstimatorSpec(Strict):
     """Compares KDSR descriptors of the shots with those of the same HR shots under each distribution.
 
-    The network is not trained here; one whose estimator is a teacher's describes LR and HR together, a student's LR
-    alone. It must be of the scale of the target.
+    The network is not trained here. A teacher describes LR and HR together, a student LR alone. Its scale must be that
+    of the target.
     """
 
     kind: Literal["descriptor"]
     network: NetworkPath = Path("kdsr_tiny_pairs")
-    """Trained KDSR with an estimator: a run's folder or its weights (a relative path starts at the project's folder),
-    or the name of a shipped network."""
+    """Trained KDSR with a degradation encoder: a run's folder or its weights (relative to the project's folder), or the
+    name of a shipped network."""
     draws: int = Field(20, ge=2)
-    """Tasks drawn from each auxiliary distribution."""
+    """Number of tasks drawn from each auxiliary distribution."""
 
 
-class LearnedEstimator(Strict):
-    """Trains a distortion relation network on the auxiliary distributions and asks it about the shots."""
+class LearnedEstimatorSpec(Strict):
+    """Trains a distortion relation network on the auxiliary distributions and applies it to the shots."""
 
     kind: Literal["learned"]
     steps: int = Field(100, ge=1)
-    """Steps of the relation network's own training."""
+    """Training steps of the relation network."""
     draws: int = Field(12, ge=2)
     """Tasks drawn from each auxiliary distribution for its prototype."""
     dimension: int = Field(64, ge=2)
-    """Length of an embedding."""
+    """Dimension of the embeddings."""
     memory: int = Field(8, ge=0)
-    """Learnable relation vectors of the memory; 0: without memory."""
+    """Number of learnable relation vectors in the memory bank; 0 disables it."""
     message_passing: bool = True
-    """Whether one graph convolution passes messages among distributions and memory."""
+    """Whether a graph convolution passes messages between distributions and memory."""
     joint: bool = False
-    """Train the relation network along with the restoration network, a part of its steps at each refresh, instead of
-    beforehand; needs `refresh`."""
+    """Whether the relation network is trained alongside the restoration network, with a fraction of its steps at each
+    refresh, instead of beforehand; requires `refresh`."""
     lr: float = Field(4e-3, gt=0)
-    """Rate of its optimizer, Adam; it falls along half a cosine."""
+    """Learning rate of Adam; it decays to 0 by a half-cosine schedule."""
 
 
-class TransferEstimator(Strict):
-    """Trains briefly on each source, adapts on one half of the shots and scores on the other half."""
+class TransferEstimatorSpec(Strict):
+    """Trains briefly on each source, adapts to one half of the shots and evaluates on the other half."""
 
     kind: Literal["transfer"]
     steps: int = Field(150, ge=1)
     """Outer steps of the short training on each source."""
     adaptation_steps: int = Field(20, ge=0)
-    """Steps on one half of the shots, taken as `adaptation` says."""
+    """Adaptation steps on one half of the shots, with the optimizer of `adaptation`."""
     draws: int = Field(2, ge=1)
-    """Ways in which the shots are halved; each half is scored once."""
+    """Number of random splits of the shots into halves; each half is evaluated once."""
 
 
-class GradientEstimator(Strict):
-    """Compares task gradients by their cosine, on the same clean patches for every distribution."""
+class GradientEstimatorSpec(Strict):
+    """Compares task gradients by cosine similarity, on the same clean patches for every distribution."""
 
     kind: Literal["gradient"]
     draws: int = Field(16, ge=2)
-    """Tasks drawn from each auxiliary distribution."""
+    """Number of tasks drawn from each auxiliary distribution."""
     compares: Literal["gradients", "adaptations"] = "gradients"
-    """Gradients at the parameters as they are, or the directions in which a few steps on the images move them."""
+    """Gradients at the current parameters, or the parameter updates after a few steps on the images."""
     adaptation_steps: int = Field(5, ge=1)
-    """Adam steps, at the rate of `adaptation.lr`, behind an adaptation's direction."""
+    """Adam steps, with learning rate `adaptation.lr`, from which the direction of an adaptation is computed."""
     sketch: int = Field(1024, ge=16)
-    """Size of the sketch that stands for a gradient."""
+    """Dimension of the sketch of a gradient."""
     memory: float = Field(0.0, ge=0, lt=1)
-    """Share of the earlier estimates in a running mean over refreshes, along the trajectory."""
+    """Decay of the moving average over refreshes: the weight of the earlier estimates."""
 
 
-class ExpertEstimator(Strict):
-    """Takes the relations from `edges` alone; a distribution without an edge has relation 0."""
+class ExpertEstimatorSpec(Strict):
+    """Uses only the relations in `edges`; a distribution without an edge has relation 0."""
 
     kind: Literal["expert"]
 
 
-class UniformControl(Strict):
-    """Relates every distribution equally: the 'no relation' control."""
+class UniformControlSpec(Strict):
+    """Relates all distributions equally: the control without relations."""
 
     kind: Literal["uniform"]
 
 
-class RandomControl(Strict):
-    """Draws relations at random, once per run: the 'any relation' control."""
+class RandomControlSpec(Strict):
+    """Draws random relations once per run: the control with arbitrary relations."""
 
     kind: Literal["random"]
 
 
 Estimate = (
-    ResponseEstimator | DescriptorEstimator | LearnedEstimator | TransferEstimator | GradientEstimator | ExpertEstimator
+    ResponseEstimatorSpec
+    | DescriptorEstimatorSpec
+    | LearnedEstimatorSpec
+    | TransferEstimatorSpec
+    | GradientEstimatorSpec
+    | ExpertEstimatorSpec
 )
 
 
-class InvertedControl(Strict):
-    """Turns the relations of another estimator around: if this does not hurt, the relation does no work."""
+class InvertedControlSpec(Strict):
+    """Negates the relations of another estimator: if this does not hurt, the relations have no effect."""
 
     kind: Literal["inverted"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
 
 
-class BestSingleControl(Strict):
-    """Learns from the nearest distribution alone."""
+class BestSingleControlSpec(Strict):
+    """Learns only from the most related distribution."""
 
     kind: Literal["best_single"]
-    of: Estimate = Field(ResponseEstimator(), discriminator="kind")
+    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
 
 
 Estimator = Annotated[
-    Estimate | UniformControl | RandomControl | InvertedControl | BestSingleControl,
+    Estimate | UniformControlSpec | RandomControlSpec | InvertedControlSpec | BestSingleControlSpec,
     Field(discriminator="kind"),
 ]
 
 
 def estimate_behind(estimator: Estimator) -> Estimator:
-    """Returns the estimator that a control turns around or cuts down; any other is its own."""
-    return estimator.of if isinstance(estimator, InvertedControl | BestSingleControl) else estimator
+    """Returns the estimator that a control modifies, or else the estimator itself."""
+    return estimator.of if isinstance(estimator, InvertedControlSpec | BestSingleControlSpec) else estimator
 
 
 def network_key(estimator: Estimator) -> str:
-    """Returns the key of an experiment under which the network of its `descriptor` estimator is named."""
+    """Returns the key of an experiment that holds the network of its `descriptor` estimator."""
     return f"graph.estimator.{'of.' * (estimator is not estimate_behind(estimator))}network"
 
 
 def measure(estimator: Estimator) -> str:
-    """Returns what an estimator's values mean; values of another measure are not to be compared with them."""
+    """Returns a name for the quantity that an estimator measures; only values of the same quantity are comparable."""
     match estimator:
-        case ResponseEstimator():
+        case ResponseEstimatorSpec():
             return f"response, {estimator.features}"
-        case GradientEstimator():
+        case GradientEstimatorSpec():
             return f"gradient, {estimator.compares}"
-        case DescriptorEstimator():
+        case DescriptorEstimatorSpec():
             return f"descriptor, {estimator.network.stem}"
     return estimator.kind
 
 
 def takes_prior(estimator: Estimator) -> bool:
-    """Returns whether a prior is combined with the relations: not where none are estimated."""
+    """Returns whether a prior is combined with the relations: only if relations are estimated."""
     return estimate_behind(estimator).kind not in {"uniform", "random", "expert"}

@@ -1,4 +1,4 @@
-"""What an experiment file may say."""
+"""The model of an experiment file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from metarestore.config.affects import SEVERAL, Affects, keys
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import LearnerSpec
-from metarestore.config.model import FSRCNNModel, ModelSpec
+from metarestore.config.model import FSRCNNSpec, ModelSpec
 from metarestore.config.network_path import NetworkPath
-from metarestore.config.search import SearchParameter, Tuning
+from metarestore.config.search import SearchParameter, TuningSpec
 
 ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class FolderData(Strict):
-    """Folders of photographs (PNG, JPEG, BMP, TIFF, WebP), of any size."""
+class FolderDataSpec(Strict):
+    """Folders of photographs (PNG, JPEG, BMP, TIFF, WebP) of any size."""
 
     train: Path
-    """Photographs that tasks are drawn from; a relative path starts at the project's folder."""
+    """Photographs from which tasks are drawn; a relative path is resolved against the project's folder."""
     validation: Path | None = None
-    """Photographs for the validation figures during training."""
+    """Photographs for validation during training."""
     test: Path | None = None
-    """Photographs for the test figures; needed when the target is a synthetic distribution."""
+    """Photographs for the test metrics; required if the target is a synthetic distribution."""
 
 
 class OptimizerSpec(Strict):
@@ -35,78 +35,80 @@ class OptimizerSpec(Strict):
     kind: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
-    """The rate over the outer steps; cosine falls to `min_lr`."""
+    """Learning-rate schedule over the outer steps; `cosine` decays to `min_lr`."""
     min_lr: float = Field(0.0, ge=0)
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     warmup_steps: int = Field(0, ge=0)
-    """Outer steps over which the rate rises linearly to `lr`; the schedule begins after them."""
+    """Outer steps of linear warm-up to `lr`; the schedule starts after them."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of `sgd`."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay of `adamw`; learned inner rates do not decay."""
+    """Decoupled weight decay of `adamw`; learned inner learning rates are not decayed."""
     clip: float | None = Field(None, gt=0)
-    """Largest norm of the outer gradient."""
+    """Maximum norm of the outer gradient."""
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> Self:
         if self.momentum and self.kind != "sgd":
-            raise ValueError(f"momentum is for kind: sgd, not for {self.kind}; leave it out")
+            raise ValueError(f"momentum is only valid for kind: sgd, not for {self.kind}; remove it")
         if self.weight_decay and self.kind != "adamw":
-            raise ValueError(f"weight_decay is for kind: adamw, not for {self.kind}; leave it out")
+            raise ValueError(f"weight_decay is only valid for kind: adamw, not for {self.kind}; remove it")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr must not be above lr ({self.lr:g}), got {self.min_lr:g}")
         return self
 
 
 def _parts(count: int, size: int) -> set[int]:
-    """Returns the sizes of the parts of `count` things that are cut off `size` at a time."""
+    """Returns the distinct sizes of chunks when `count` items are split into chunks of `size`."""
     return {size, count % size or size} if count > size else {count}
 
 
-class Training(Strict):
+class TrainingSpec(Strict):
     """The outer loop."""
 
     steps: Annotated[int, Affects.TRAINING] = Field(2000, ge=0)
     tasks_per_step: Annotated[int, Affects.TRAINING] = Field(8, ge=1)
     shard_size: Annotated[int, Affects.TRAINING] = Field(4, ge=1)
-    """Tasks that one worker takes in one call; part of the result's definition, unlike the number of workers."""
+    """Tasks that a worker processes in one call; unlike the number of workers, it affects the result."""
     support: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
-    """Support patches of a task."""
+    """Number of support patches of a task."""
     query: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
-    """Query patches of a task."""
+    """Number of query patches of a task."""
     patch: Annotated[int, Affects.TRAINING | Affects.OPENING] = Field(64, ge=8)
     """Side of an HR patch, in pixels; a multiple of the scale."""
     source: Annotated[Literal["auxiliary", "target"], Affects.TRAINING] = "auxiliary"
-    """Learn from the auxiliary distributions, or from the target's few shots alone (a baseline)."""
+    """Whether to learn from the auxiliary distributions, or only from the target's few shots (a baseline)."""
     shot_tasks: Annotated[int, Affects.TRAINING] = Field(0, ge=0)
-    """How many of the tasks of a step are patches of the target's shots, beside the auxiliary distributions; their
-    weight is 1. Where `source` is target, all are."""
+    """Number of tasks per step that consist of patches of the target's shots, in addition to tasks of the auxiliary
+    distributions; their weight is 1. If `source` is `target`, all tasks do."""
     optimizer: Annotated[OptimizerSpec, Affects.TRAINING] = OptimizerSpec()
     ema: Annotated[float | None, Affects.TRAINING] = Field(None, gt=0, lt=1)
-    """Decay of a running mean of the parameters, e.g. 0.999; validation, adaptation and the saved network use it."""
+    """Decay of the exponential moving average (EMA) of the parameters, e.g. 0.999; validation, adaptation and the saved
+    network use the average."""
     init: Annotated[NetworkPath | None, Affects.TRAINING | Affects.BUILDING] = None
-    """Trained network to start from, for any learner: a run's folder or its weights (a relative path starts at the
-    project's folder), or the name of a shipped network."""
+    """Trained network for initialisation, with any learner: a run's folder or its weights (relative to the project's
+    folder), or the name of a shipped network."""
     precision: Annotated[Literal["float32", "bfloat16"], Affects.TRAINING] = "float32"
-    """Arithmetic of the network in training; bfloat16 is for GPUs, and for what autocast would lower. Parameters stay
-    float32."""
+    """Precision of the network during training; bfloat16 is meant for GPUs and is used for the operations that autocast
+    would lower. Parameters stay float32."""
     microbatch: Annotated[int | None, Affects.TRAINING] = Field(None, ge=1)
-    """Tasks of a shard that are computed at once, for shards that do not fit the memory. Part of the result's
-    definition like `shard_size`: the last bits depend on how many tasks are computed at once."""
+    """Number of tasks of a shard that are computed at once, for shards that do not fit into memory. Like `shard_size`,
+    it affects the result: the last bits depend on the number of tasks that are computed at once."""
     sketch: Annotated[int | None, Affects.TRAINING] = Field(None, ge=1)
-    """Size of the sketch of each task's gradient, e.g. 256: the mean cosine between the tasks of a step is logged."""
+    """Dimension of the sketch of each task's gradient, e.g. 256; if set, the mean cosine similarity between the tasks
+    of a step is logged."""
     validate_every: Annotated[int, Affects.TRAINING] = Field(250, ge=1)
     checkpoint_every: Annotated[int, Affects.TRAINING] = Field(250, ge=1)
-    """Steps between two checkpoints; a run that is killed loses at most so many."""
+    """Steps between checkpoints; a killed run loses at most this many steps."""
     keep: Annotated[int, Affects.NOTHING] = Field(1, ge=1)
-    """Checkpoints that are kept. The network with the best validation figure is kept besides, as best.safetensors."""
+    """Number of checkpoints to keep. The network with the best validation metric is also kept, as best.safetensors."""
 
     @model_validator(mode="after")
     def _shots_beside_others(self) -> Self:
         if self.shot_tasks >= self.tasks_per_step:
             raise ValueError(
-                f"shot_tasks must leave some of the {self.tasks_per_step} tasks_per_step to the auxiliary "
-                f"distributions, got {self.shot_tasks}; to learn from the shots alone write source: target"
+                f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; "
+                "to learn only from the shots, write source: target"
             )
         return self
 
@@ -117,85 +119,104 @@ class Training(Strict):
         return min(part for shard in shards for part in _parts(shard, self.microbatch or shard))
 
 
-class AdaptationOptimizer(Strict):
-    """One way to adapt to the shots."""
+class AdaptationOptimizerSpec(Strict):
+    """Optimizer of the adaptation to the shots."""
 
     optimizer: Annotated[Literal["adam", "sgd"], Affects.RELATIONS | Affects.MEASUREMENT] = "adam"
     steps: Annotated[int, Affects.RELATIONS | Affects.MEASUREMENT] = Field(100, ge=0)
     lr: Annotated[float, Affects.RELATIONS | Affects.MEASUREMENT] = Field(3e-4, gt=0)
     schedule: Annotated[Literal["constant", "cosine"], Affects.RELATIONS | Affects.MEASUREMENT] = "constant"
-    """The rate over the steps; cosine falls to 0."""
+    """Learning-rate schedule over the steps; `cosine` decays to 0."""
     patch: Annotated[int | None, Affects.RELATIONS | Affects.MEASUREMENT | Affects.OPENING] = Field(None, ge=8)
-    """Side of the HR patches, cut at random from the shots, turned and mirrored, that a step learns from; a multiple of
-    the scale. Leave it out to learn from all shots as they are in every step."""
+    """Side of the HR patches on which a step is taken, cropped at random from the shots, flipped and rotated; a
+    multiple of the scale. If omitted, every step uses all shots as they are."""
     batch: Annotated[int, Affects.RELATIONS | Affects.MEASUREMENT] = Field(8, ge=1)
-    """Patches of a step."""
+    """Number of patches per step."""
 
 
-class Adaptation(AdaptationOptimizer):
-    """Few-shot adaptation to the target's support pairs."""
+class AdaptationSpec(AdaptationOptimizerSpec):
+    """Few-shot adaptation to the target's support pairs, or zero-shot to each test crop alone."""
+
+    method: Annotated[Literal["shots", "zero_shot"], Affects.MEASUREMENT] = Field(
+        "shots", exclude_if=lambda value: value == "shots"
+    )
+    """zero_shot: the network learns from each test crop's LR alone, which is degraded once more; no shot is used, and
+    `patch` counts pixels of LR."""
+    kernel: Annotated[Literal["estimated", "bicubic"], Affects.MEASUREMENT] = Field(
+        "estimated", exclude_if=lambda value: value == "estimated"
+    )
+    """What zero_shot degrades by: the blur that is estimated from the crop, or that of bicubic downsampling."""
 
     shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
-    """Real pairs that may be learned from."""
+    """Number of real pairs that may be used for learning."""
     shot_size: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(192, ge=32)
     """Side of a shot, in HR pixels; a multiple of the scale."""
     off_colour_shots: Annotated[Literal["leave_out", "keep"], Affects.TRAINING | Affects.SHOTS] = "leave_out"
-    """Real pairs whose colour or brightness changes from LR to HR unlike that of the other shots (by 7% between the
-    channels, or by 15% in all of them) are named; leave_out: nothing learns from them."""
-    alternatives: Annotated[tuple[AdaptationOptimizer, ...], Affects.MEASUREMENT] = ()
-    """Other ways to adapt, reported beside the main one."""
+    """How to treat real pairs whose change of colour or brightness from LR to HR differs from that of the other shots
+    (by 7% between the channels, or by 15% in all of them). They are always reported; with `leave_out` they are not used
+    for learning."""
+    alternatives: Annotated[tuple[AdaptationOptimizerSpec, ...], Affects.MEASUREMENT] = ()
+    """Other adaptation options, reported in addition to the main one."""
 
     @model_validator(mode="after")
     def _patches_fit_the_shots(self) -> Self:
-        ways: tuple[AdaptationOptimizer, ...] = (self, *self.alternatives)
-        for how in ways:
-            if how.patch is not None and how.patch > self.shot_size:
-                raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {how.patch}")
-            if how.patch is None and how.batch != AdaptationOptimizer.model_fields["batch"].default:
-                raise ValueError("batch counts patches; write patch, too, or leave batch out")
+        optimizers: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
+        for options in optimizers:
+            if options.patch is not None and options.patch > self.shot_size and self.method == "shots":
+                raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {options.patch}")
+            if options.patch is None and options.batch != AdaptationOptimizerSpec.model_fields["batch"].default:
+                raise ValueError("batch requires patch; add patch, or remove batch")
+        return self
+
+    @model_validator(mode="after")
+    def _shots_have_no_kernel(self) -> Self:
+        if self.kernel != "estimated" and self.method != "zero_shot":
+            raise ValueError("kernel is for method: zero_shot; leave it out, or write method, too")
         return self
 
 
-class Evaluation(Strict):
-    """Which figures are taken on the target."""
+class EvaluationSpec(Strict):
+    """Measurements on the target."""
 
     crop: Annotated[int, Affects.MEASUREMENT | Affects.OPENING] = Field(192, ge=32)
     """Side of an HR test crop, in pixels; a multiple of the scale."""
     crops: Annotated[int, Affects.MEASUREMENT | Affects.OPENING] = Field(4, ge=1)
-    """Largest number of crops of one test photograph."""
+    """Maximum number of crops per test photograph."""
     self_ensemble: Annotated[bool, Affects.MEASUREMENT] = False
-    """Restore every crop in the eight orientations of the square and take the mean of the results turned back: better,
-    and eight times the work."""
+    """Whether to restore every crop in all eight flipped and rotated orientations and average the results (geometric
+    self-ensemble): more accurate, at eight times the cost."""
     every: Annotated[int, Affects.MEASUREMENT] = Field(1, ge=1)
-    """Adaptation steps between two measurements; the network is always measured before the first and after the last."""
+    """Adaptation steps between measurements; the network is always measured before the first and after the last
+    step."""
 
 
-class LocalEngine(Strict):
-    """Computes in this process, on one thread."""
+class LocalEngineSpec(Strict):
+    """Runs in this process, on one thread."""
 
     kind: Annotated[Literal["local"], Affects.NOTHING]
 
 
-class RayEngine(Strict):
-    """Computes on Ray actors, one thread each."""
+class RayEngineSpec(Strict):
+    """Runs on Ray actors, with one thread each."""
 
     kind: Annotated[Literal["ray"], Affects.NOTHING]
     workers: Annotated[int | Literal["auto"], Affects.NOTHING] = "auto"
-    """Number of actors; auto: one per core of the cluster, or per share of a GPU, and more when machines join."""
+    """Number of actors; `auto` is one per core of the cluster, or per fraction of a GPU, and more when machines
+    join."""
     address: Annotated[str | None, Affects.NOTHING] = None
-    """A running cluster: `auto` on one of its machines, `host:6379`, or `ray://host:10001` from elsewhere; leave it out
-    to start a local one."""
+    """Address of a running cluster: `auto` on one of its machines, `host:6379`, or `ray://host:10001` from elsewhere.
+    If omitted, a local one is started."""
     cpus_per_worker: Annotated[float, Affects.NOTHING] = Field(1.0, gt=0)
-    """CPUs that a worker reserves; 0.5 places two workers on each core."""
+    """CPUs that a worker reserves; 0.5 puts two workers on each core."""
     gpus_per_worker: Annotated[float, Affects.NOTHING] = Field(0.0, ge=0)
-    """GPUs that a worker reserves; a fraction also limits the worker to that share of the GPU's memory."""
+    """GPUs that a worker reserves; a fraction also limits the worker to that fraction of the GPU's memory."""
     placement: Annotated[Literal["pack", "spread"], Affects.NOTHING] = "pack"
-    """Fill machines one after the other, or spread workers over all machines."""
+    """Whether to fill machines one after the other, or to spread workers over all machines."""
     reduction: Annotated[Literal["driver", "tree"], Affects.NOTHING] = "driver"
-    """Where gradients are summed: the driver fetches one per task, or workers sum them among themselves and the driver
-    fetches one per step, for large networks on many machines. Both give the same bytes."""
+    """Where gradients are summed: the driver fetches one gradient per task, or workers sum them in a tree and the
+    driver fetches one per step, for large networks on many machines. The results are identical."""
     max_restarts: Annotated[int, Affects.NOTHING] = Field(3, ge=-1)
-    """How often a lost worker is started again; -1: always."""
+    """How often a lost worker is restarted; -1: always."""
 
     @model_validator(mode="after")
     def _some_worker(self) -> Self:
@@ -204,47 +225,47 @@ class RayEngine(Strict):
         return self
 
 
-EngineSpec = Annotated[LocalEngine | RayEngine, Field(discriminator="kind")]
+EngineSpec = Annotated[LocalEngineSpec | RayEngineSpec, Field(discriminator="kind")]
 
 
 class Experiment(Strict):
-    """One study: what is learned, from what, and how it is measured."""
+    """One experiment: what is learned, from which data, and how it is measured."""
 
     seed: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(0, ge=0)
     scale: Annotated[Literal[2, 3, 4] | None, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = None
-    """Upscaling factor of all synthetic distributions, in place of the one in each task file."""
-    data: Annotated[Literal["embedded"] | FolderData, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = (
+    """Upscaling factor of all synthetic distributions, replacing the one in each task file."""
+    data: Annotated[Literal["embedded"] | FolderDataSpec, Affects.TRAINING | Affects.COMPARISON | Affects.OPENING] = (
         "embedded"
     )
     graph: GraphSpec
-    model: Annotated[ModelSpec, Affects.TRAINING | Affects.BUILDING] = FSRCNNModel()
+    model: Annotated[ModelSpec, Affects.TRAINING | Affects.BUILDING] = FSRCNNSpec()
     learner: Annotated[LearnerSpec, Affects.TRAINING]
-    training: Training = Training()
-    adaptation: Adaptation = Adaptation()
-    evaluation: Annotated[Evaluation, Affects.COMPARISON] = Evaluation()
-    engine: EngineSpec = RayEngine(kind="ray")
+    training: TrainingSpec = TrainingSpec()
+    adaptation: AdaptationSpec = AdaptationSpec()
+    evaluation: Annotated[EvaluationSpec, Affects.COMPARISON] = EvaluationSpec()
+    engine: EngineSpec = RayEngineSpec(kind="ray")
     arms: Annotated[dict[ArmName, dict[str, Any]], Affects.COMPARE | Affects.ABLATE] = Field({})
-    """Named variants for `metarestore compare`: each is a patch of this file. A mapping whose `kind` differs from the
-    file's replaces it; every other mapping is merged key by key."""
+    """Named variants (arms) for `metarestore compare`: each is a patch of this file. A mapping with a different `kind`
+    replaces that of the file; every other mapping is merged key by key."""
     search: Annotated[dict[str, SearchParameter], Affects.TUNE] = Field({})
-    """The space of `metarestore tune`: key paths of this file, as `--set` takes them, with ranges or choices."""
-    tuning: Annotated[Tuning, Affects.TUNE] = Tuning()
-    """How `metarestore tune` searches."""
+    """The search space of `metarestore tune`: key paths of this file, as in `--set`, with ranges or choices."""
+    tuning: Annotated[TuningSpec, Affects.TUNE] = TuningSpec()
+    """Options of `metarestore tune`."""
     grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Affects.ABLATE] = Field({})
-    """Axes of `metarestore ablate`: key paths of this file, as `--set` takes them, with lists of values. Every arm is
-    run with every combination. A mapping is called by its `kind`, or by a `label` in it, which is no part of the value.
+    """Axes of `metarestore ablate`: key paths of this file, as in `--set`, with lists of values. Every arm is run with
+    every combination. A mapping is named by its `kind`, or by a key `label`, which is not part of the value.
     """
     grid_exclude: Annotated[tuple[Annotated[dict[str, Any], Field(min_length=1)], ...], Affects.ABLATE] = ()
-    """Combinations that are left out of the grid: values, or lists of some, of `arm` and of axes; all must fit."""
+    """Combinations to exclude from the grid: values (or lists of values) of `arm` and of axes, which must all match."""
 
     @model_validator(mode="after")
     def _learner_and_training_fit(self) -> Self:
         if self.learner.needs_init and self.training.init is None:
             raise ValueError(
-                f"learner.kind: {self.learner.kind} needs training.init: a run's folder or its model.safetensors"
+                f"learner.kind: {self.learner.kind} requires training.init: a run's folder or its model.safetensors"
             )
         if self.training.precision != "float32" and self.learner.backend != "vectorised":
-            raise ValueError("training.precision: bfloat16 needs learner.backend: vectorised")
+            raise ValueError("training.precision: bfloat16 requires learner.backend: vectorised")
         return self
 
     @model_validator(mode="after")
@@ -253,7 +274,7 @@ class Experiment(Strict):
         if from_shots and self.training.patch > self.adaptation.shot_size:
             raise ValueError(
                 f"training.patch: patches are cut from the shots, whose adaptation.shot_size is "
-                f"{self.adaptation.shot_size}; write no more, got {self.training.patch}"
+                f"{self.adaptation.shot_size}; lower it, got {self.training.patch}"
             )
         return self
 
@@ -262,23 +283,21 @@ class Experiment(Strict):
         if problem := self.learner.mismatch(self.model):
             raise ValueError(problem)
         if self.learner.has_own_init and self.training.init is not None:
-            raise ValueError(
-                f"training.init: learner.kind: {self.learner.kind} starts from its teacher; leave init out"
-            )
+            raise ValueError(f"training.init: learner.kind: {self.learner.kind} starts from its teacher; remove init")
         return self
 
     @model_validator(mode="after")
-    def _a_contrast_has_two_sides(self) -> Self:
+    def _contrast_compares_tasks(self) -> Self:
         if not self.learner.compares_tasks:
             return self
         if self.training.source == "target":
             raise ValueError("learner.contrast compares distributions; training.source: target has only one")
         if self.training.shot_tasks:
-            raise ValueError("learner.contrast compares synthetic tasks on the same patches; leave shot_tasks out")
+            raise ValueError("learner.contrast compares synthetic tasks on the same patches; remove shot_tasks")
         if self.training.fewest_together < 2:
             raise ValueError(
                 "learner.contrast compares tasks that are computed together; training.tasks_per_step, shard_size and "
-                "microbatch must be at least 2, and leave no task alone when they divide each other"
+                "microbatch must be at least 2 and must not leave a group of a single task"
             )
         return self
 
@@ -287,8 +306,8 @@ class Experiment(Strict):
         acts_on = self.graph.weights.acts_on if isinstance(self.graph, GraphSpec) else "gradients"
         if acts_on in ("inner", "both") and not self.learner.has_inner_loop:
             raise ValueError(
-                f"graph.weights.acts_on: {acts_on} scales inner rates, which learner.kind: {self.learner.kind} lacks; "
-                "write gradients or sampling"
+                f"graph.weights.acts_on: {acts_on} scales inner learning rates, but learner.kind: "
+                f"{self.learner.kind} has no inner loop; write gradients or sampling"
             )
         return self
 
@@ -298,13 +317,13 @@ class Experiment(Strict):
         return self.learner.shared_until
 
     @model_validator(mode="after")
-    def _a_teacher_only_learns(self) -> Self:
-        """Refuses what would have to restore without HR images."""
+    def _teacher_is_only_trained(self) -> Self:
+        """Rejects settings that would require a teacher to restore images without HR."""
         if not self.model.privileged:
             return self
         wrong = f"{self.model.teacher_key} restores from the HR images themselves"
         if self.evaluation.self_ensemble:
-            raise ValueError(f"{wrong}, which are not turned with LR; leave evaluation.self_ensemble out")
+            raise ValueError(f"{wrong}, which are not flipped and rotated with LR; remove evaluation.self_ensemble")
         if self.adaptation.steps or self.adaptation.alternatives:
             raise ValueError(f"{wrong} and cannot adapt; write adaptation: {{steps: 0}}, without alternatives")
         if isinstance(self.graph, GraphSpec) and self.graph.estimator.kind == "transfer":
@@ -312,22 +331,22 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
-    def _arms_have_names_of_their_own(self) -> Self:
+    def _arm_names_are_unique(self) -> Self:
         folded = [name.casefold() for name in self.arms]
         for name, low in zip(self.arms, folded, strict=True):
             if low == "bicubic":
-                raise ValueError(f"the arm '{name}' cannot have this name: bicubic is always measured; choose another")
+                raise ValueError(f"the arm name '{name}' is reserved (bicubic is always measured); choose another")
             if folded.count(low) > 1:
-                raise ValueError(f"the arm '{name}' differs from another only in upper and lower case; rename it")
+                raise ValueError(f"the arm '{name}' differs from another arm only in case; rename it")
         return self
 
 
 MANY = keys(Experiment, SEVERAL)
-"""Sections that speak of several experiments; a single one is told without them."""
+"""Sections that describe several experiments; a single experiment has none of them."""
 
 
 class ExperimentFile(Experiment):
-    """An experiment as written: its graph may be the name of a graph file."""
+    """An experiment as written in its file: its graph may be the name of a graph file."""
 
     graph: str | GraphSpec  # type: ignore[assignment]
     """Name of a file in `graphs/`, or the graph itself."""

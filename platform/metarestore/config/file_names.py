@@ -1,4 +1,4 @@
-"""Which files are YAML files, and what the paths in them stand for."""
+"""Names of YAML files, and resolution of the paths in them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from metarestore.config.document import display_path
 from metarestore.errors import UserError
 
 YAML_ENDINGS = (".yaml", ".yml")
-"""What the name of a YAML file ends in, be it in small or in capital letters."""
+"""Extensions of YAML files, in any case."""
 
 
 def is_yaml(path: str | Path) -> bool:
-    """Returns whether a file's name ends as those of YAML files do."""
+    """Returns whether a file has the extension of a YAML file."""
     return Path(path).suffix.lower() in YAML_ENDINGS
 
 
 def yaml_files(folder: Path) -> dict[str, Path]:
-    """Returns the visible YAML files of a folder by name, which is the file's without its ending; sorted.
+    """Returns the visible YAML files of a folder, sorted, by name without extension.
 
     Raises:
-        UserError: Two files differ in nothing but their endings, and so have one name.
+        UserError: Two files have the same name without extension.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.*")):
-        if is_yaml(path) and not path.name.startswith(".") and found.setdefault(path.stem, path) != path:
+        if is_yaml(path) and not path.name.startswith(".") and files.setdefault(path.stem, path) != path:
             raise UserError(
-                f"{display_path(path)}: has the same name as {display_path(found[path.stem])}, '{path.stem}'; rename "
+                f"{display_path(path)}: has the same name as {display_path(files[path.stem])}, '{path.stem}'; rename "
                 "or remove one of them"
             )
-    return found
+    return files
 
 
 def full_path(root: Path, path: Path) -> Path:
-    """Returns a path of a YAML file in full: `~` is the user's home folder, and relative paths start at `root`."""
+    """Expands a path from a YAML file: `~` is the user's home folder; relative paths are resolved against `root`."""
     return root / os.path.expanduser(path)

@@ -1,6 +1,6 @@
-"""Degradations: operations drawn from ranges, and the pipelines they form.
+"""Degradations: operations whose parameters are drawn from ranges, and the pipelines that they form.
 
-A new operation is one registered class in one file of this package.
+To add an operation, write one registered class in one file of this package.
 """
 
 from metarestore.degradations.base import OPERATIONS, Backend, Context, Degradation, DegradationDraw, Params, register

@@ -1,4 +1,4 @@
-"""What a degradation is: a checked YAML entry that draws its parameters, and a pure function that applies them."""
+"""The base class of degradations: a YAML entry that draws parameters, and a pure function that applies them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Image = npt.NDArray[np.float32]
 """One RGB image (H, W, 3), in [0, 1]: the layout of OpenCV."""
 
 Backend = Literal["opencv", "torch"]
-"""opencv: image by image on the CPU, the same bits whatever the batch; torch: on any device, differentiable."""
+"""`opencv` works image by image on the CPU, with bits that do not depend on the batch; `torch` works on any device and
+is differentiable."""
 
 SeedPath = Sequence[int | str]
 """Name of a stream of random numbers, e.g. `(content, seed, "degradation", index)`."""
@@ -37,12 +38,12 @@ SeedPath = Sequence[int | str]
 
 @dataclass(frozen=True)
 class Context:
-    """What an operation may know besides the pixels and its parameters.
+    """Inputs of an operation besides the pixels and its parameters.
 
     Attributes:
-        seeds: One seed per image: noise fields differ, the degradation is the same.
-        size: Height and width of the LR images that the pipeline ends at.
-        backend: How to compute.
+        seeds: One seed per image: noise fields differ between images, the degradation does not.
+        size: Height and width of the LR images that the pipeline produces.
+        backend: Which implementation computes the result.
     """
 
     seeds: Sequence[int]
@@ -56,7 +57,8 @@ class DegradationDraw:
 
     Attributes:
         op: Name of the operation.
-        position: Its place in the pipeline, one number per level of nesting; it also names its random numbers.
+        position: Its position in the pipeline, one index per level of nesting; it also names the stream of random
+            numbers.
         params: Its drawn parameters.
     """
 
@@ -73,24 +75,24 @@ class DegradationDraw:
         """Returns the draw that `to_json` wrote.
 
         Raises:
-            ValueError: The operation is not known, or a parameter cannot be one of its.
+            ValueError: The operation is not known, or a parameter is not valid for it.
         """
         if data["op"] not in OPERATIONS:
-            raise ValueError(f"unknown operation {data['op']!r}; known are {', '.join(sorted(OPERATIONS))}")
+            raise ValueError(f"unknown operation {data['op']!r}; known operations: {', '.join(sorted(OPERATIONS))}")
         OPERATIONS[data["op"]].check_params(data["params"])
         return cls(data["op"], tuple(data["position"]), dict(data["params"]))
 
 
-def misplaced(message: str, *at: str | int) -> PydanticCustomError:
-    """Returns an error about the value `at` this key path from the model that reports it; it is a `ValueError`."""
+def error_at(message: str, *at: str | int) -> PydanticCustomError:
+    """Returns a validation error (a `ValueError`) for the value at key path `at`, relative to the raising model."""
     return PydanticCustomError("misplaced", "{problem}", {"problem": message, "at": at})
 
 
-MOST_CASES = 1000
+MAX_CASES = 1000
 """Largest number of cases of a protocol."""
 
 Drawn = tuple[DegradationDraw, ...]
-"""The degradation of one task: operations in the order in which they act."""
+"""The degradation of one task: operations in the order in which they are applied."""
 
 
 def _require_op(schema: dict[str, Any]) -> None:
@@ -106,7 +108,7 @@ class Step(Strict, ABC):
     """The operation or structure."""
 
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """How often a task has this entry at all, in [0, 1]."""
+    """Probability that a task includes this entry, in [0, 1]."""
 
     @property
     def inner(self) -> tuple[Step, ...]:
@@ -114,93 +116,94 @@ class Step(Strict, ABC):
         return ()
 
     def draws(self, path: SeedPath, position: tuple[int, ...], scale: int) -> Iterator[DegradationDraw]:
-        """Draws the operations of one task that this entry stands for, in the order in which they act.
+        """Draws the operations that this entry contributes to one task, in the order in which they are applied.
 
-        Each position has random numbers of its own: changing one entry does not change what the others draw.
+        Each position has its own stream of random numbers: changing one entry does not change what the others draw.
 
         Args:
-            path: Name of the task's random numbers.
-            position: Place of this entry.
+            path: Name of the task's stream of random numbers.
+            position: Position of this entry.
             scale: The task's factor between HR and LR.
         """
         rng = generator(*path, "operation", *position)
         if rng.random() < self.probability:
-            yield from self.acting(rng, path, position, scale)
+            yield from self.draws_if_present(rng, path, position, scale)
 
     @abstractmethod
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
-        """Draws as `draws` does, for a task that has this entry; `rng` is this position's own."""
+        """Draws the operations for a task that includes this entry; `rng` is the stream of this position."""
 
     @abstractmethod
-    def most(self) -> int:
-        """Returns how many operations a draw of this entry has at most."""
+    def max_operations(self) -> int:
+        """Returns the largest number of operations that a draw of this entry can have."""
 
-    def check_listed(self, scale: int) -> None:
-        """Makes sure that a protocol can list all draws of this entry; what is inside it is checked by itself.
+    def check_enumerable(self, scale: int) -> None:
+        """Checks that all draws of this entry can be enumerated for a protocol; nested entries are checked separately.
 
         Raises:
-            PydanticCustomError: Something is left to chance; it is a `ValueError`, and `at` says where.
+            PydanticCustomError: Something is random; a `ValueError` whose `at` is the key path.
         """
         if self.probability != 1:
-            raise misplaced("a protocol lists all its cases: leave probability out, or use one_of", "probability")
+            raise error_at("a protocol enumerates all its cases: remove probability, or use one_of", "probability")
 
-    def listed(self, position: tuple[int, ...], scale: int) -> list[Drawn]:
-        """Returns every draw that this entry can make, for a protocol that measures all of them.
+    def all_cases(self, position: tuple[int, ...], scale: int) -> list[Drawn]:
+        """Returns every draw that this entry can produce, for a protocol that measures all of them.
 
         Args:
-            position: Place of this entry.
+            position: Position of this entry.
             scale: The factor between HR and LR.
         """
-        # One more than allowed is enough to refuse; all combinations of a few long choices would take for ever.
-        return list(itertools.islice(self.cases(position, scale), MOST_CASES + 1))
+        # One more than allowed is enough for the check; the product of a few long choices could be astronomically
+        # large.
+        return list(itertools.islice(self.cases(position, scale), MAX_CASES + 1))
 
     @abstractmethod
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
-        """Yields what `listed` returns, without an end if need be."""
+        """Yields every draw lazily; there may be more than `MAX_CASES`."""
 
     def check_scale(self, scale: int) -> None:
-        """Makes sure that every range is there for tasks of this scale.
+        """Checks that every range is defined for tasks of this scale.
 
         Raises:
-            PydanticCustomError: One is not; it is a `ValueError`, and `at` says which.
+            PydanticCustomError: A range is not defined; a `ValueError` whose `at` is the key path.
         """
         for name, value in self:
             if isinstance(value, Range):
                 try:
                     value.at(scale)
                 except PydanticCustomError as error:
-                    raise misplaced(error.message(), name) from error
+                    raise error_at(error.message(), name) from error
 
     def rooted(self, root: Path) -> Self:
-        """Returns the entry with the relative paths in it starting at `root`, the project's folder."""
+        """Returns the entry with relative paths resolved against `root`, the project's folder."""
         return self
 
     @abstractmethod
     def downsamples(self) -> tuple[int, int]:
-        """Returns how often, at least and at most, this entry shrinks the image to the LR size."""
+        """Returns the smallest and largest number of times that this entry shrinks the image to the LR size."""
 
     def content(self) -> dict[str, Any]:
-        """Returns what decides the draws, as JSON data.
+        """Returns everything that determines the draws, as JSON data (it enters the content hash).
 
-        Keys at their defaults are left out, so that a key which an operation gains leaves old draws as they were.
+        Keys at their defaults are omitted, so that adding a key to an operation does not change existing draws.
 
         Raises:
-            ValueError: A file that the entry names cannot be read.
+            ValueError: A file that the entry refers to cannot be read.
         """
         return {"op": self.op, **self.model_dump(mode="json", exclude_defaults=True, exclude={"op"})}
 
 
 class Degradation(Step):
-    """One operation of a pipeline: its YAML keys are fields, of which those of type `Range` are drawn once per task.
+    """One operation of a pipeline. Its YAML keys are fields; fields of type `Range` are drawn once per task.
 
-    A new operation is one registered class in one file of this package; tests, documentation, schemas and previews
-    find it there.
+    To add an operation, write one registered class in one file of this package; tests, documentation, schemas and
+    previews pick it up from there.
     """
 
     stochastic: ClassVar[bool] = False
-    """Whether `apply` draws a field of its own for each image."""
+    """Whether `apply` draws a separate noise field for each image."""
 
     examples: ClassVar[tuple[Mapping[str, object], ...]]
     """Typical entries without `op`, as in YAML: the contract tests and the gallery apply them."""
@@ -209,25 +212,25 @@ class Degradation(Step):
         """Draws the parameters of one task.
 
         Args:
-            rng: Source of the ranges' values, taken in the order of the fields.
+            rng: Random numbers; ranges are drawn in the order of the fields.
             scale: The task's factor between HR and LR.
         """
         fields = ((name, value) for name, value in self if name not in {"op", "probability"})
         return {name: value.at(scale).draw(rng) if isinstance(value, Range) else value for name, value in fields}
 
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
         """Draws the operation itself."""
         yield DegradationDraw(self.op, position, self.draw(rng, scale))
 
-    def check_listed(self, scale: int) -> None:
-        """Makes sure that every parameter is a number or a choice."""
-        super().check_listed(scale)
+    def check_enumerable(self, scale: int) -> None:
+        """Checks that every parameter is a number or a choice."""
+        super().check_enumerable(scale)
         for name, value in self:
             drawn = value.at(scale) if isinstance(value, Range) else None
             if drawn and not isinstance(drawn, Choice) and drawn.low != drawn.high:
-                raise misplaced("a protocol lists all its cases: write a number or {choice: [...]}", name)
+                raise error_at("a protocol enumerates all its cases: write a number or {choice: [...]}", name)
 
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields every combination of the values of `choice`; all other parameters are fixed."""
@@ -240,27 +243,27 @@ class Degradation(Step):
             }
             yield (DegradationDraw(self.op, position, self.model_copy(update=fixed).draw(generator("fixed"), scale)),)
 
-    def most(self) -> int:
-        """Returns 1: an operation acts once."""
+    def max_operations(self) -> int:
+        """Returns 1."""
         return 1
 
     def downsamples(self) -> tuple[int, int]:
-        """Returns that the operation does not shrink to the LR size; only `downsample` does."""
+        """Returns (0, 0): only `downsample` shrinks the image to the LR size."""
         return 0, 0
 
     @classmethod
     def check_params(cls, params: Params) -> None:
-        """Makes sure that parameters, which may come from an edited file, are such as the operation could draw.
+        """Checks that parameters, which may come from an edited file, are values that the operation could draw.
 
         Raises:
-            ValueError: One is not.
+            ValueError: A parameter is missing or invalid.
         """
         known = {name: value for name, value in params.items() if name in cls.model_fields and value is not None}
         missing = [name for name, field in cls.model_fields.items() if field.is_required() and name not in known]
         if missing:
             raise ValueError(f"{cls.op_name()}: {', '.join(missing)} is missing")
         try:
-            # A word or number that was drawn from a list is a right value of the field as well.
+            # A value that was drawn from a list is itself a valid value of the field.
             cls.model_validate({"op": cls.op_name(), **known})
         except ValidationError as error:
             [first, *_] = error.errors()
@@ -276,24 +279,24 @@ class Degradation(Step):
     def apply(images: Tensor, params: Params, context: Context) -> Tensor:
         """Degrades `images` (N, 3, H, W), float32 in [0, 1].
 
-        With the backend `opencv`, image i of the result depends on image i and seed i alone, bit for bit. The result
-        may leave [0, 1]; `replay` clamps.
+        With the backend `opencv`, image i of the result depends only on image i and seed i, bit for bit. The result may
+        leave [0, 1]; `replay` clamps it.
 
         Args:
             images: RGB images (N, 3, H, W).
-            params: What `draw` returned, or its copy out of JSON.
+            params: Parameters returned by `draw`, or read back from JSON.
             context: Seeds, LR size and backend.
         """
 
 
 OPERATIONS: dict[str, type[Degradation]] = {}
-"""Every operation, by the name it has in YAML."""
+"""Every operation, by its name in YAML."""
 
 Operation = TypeVar("Operation", bound=Degradation)
 
 
 def register(operation: type[Operation]) -> type[Operation]:
-    """Makes a class known under the default of its field `op`; used as a decorator."""
+    """Registers a class under the default of its field `op`; used as a decorator."""
     name = operation.model_fields["op"].default
     if name in OPERATIONS:
         raise ValueError(f"operation {name!r} is registered twice")
@@ -302,10 +305,10 @@ def register(operation: type[Operation]) -> type[Operation]:
 
 
 def number(params: Params, name: str) -> float:
-    """Returns a parameter that is a number.
+    """Returns a numeric parameter.
 
     Raises:
-        TypeError: It is a text or a list.
+        TypeError: The parameter is a string or a list.
     """
     value = params[name]
     if isinstance(value, str | list):
@@ -316,13 +319,13 @@ def number(params: Params, name: str) -> float:
 def per_image(images: Tensor, change: Callable[[Image, int], Image]) -> Tensor:
     """Applies `change(image, index)` to each of `images` (N, 3, H, W), on the CPU.
 
-    One image at a time is what makes results independent of the batch: vectorised kernels treat the last few elements
-    of an array by other instructions, and convolutions choose their algorithm by the batch. It is also the fastest on
-    the small images of tasks (OpenCV's separable filter needs 0.2 ms for ten patches of 64x64, conv2d 2 ms).
+    Processing one image at a time makes results independent of the batch: vectorised kernels use other instructions for
+    the last few elements of an array, and convolutions choose their algorithm by batch size. It is also the fastest
+    option for the small images of tasks (OpenCV's separable filter takes 0.2 ms for ten patches of 64x64, conv2d 2 ms).
 
     Returns:
-        The results (N, 3, H', W') on the images' device, in channels-last memory, which the next call reads without a
-        copy.
+        The results (N, 3, H', W') on the images' device, in channels-last memory format, which the next call reads
+        without a copy.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""Blurs: every pixel becomes a weighted mean of its surroundings, by a kernel that is drawn once per task.
+"""Blurs: each pixel becomes a weighted mean of its neighbourhood, with a kernel that is drawn once per task.
 
-The kernel's weights say how much of what lies right of and below a pixel enters it: out[p] = Σ_d k[d] · in[p + d].
+Kernels are applied by correlation, out[p] = Σ_d k[d] · in[p + d].
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 
 class KernelBlur(Degradation):
-    """An operation that filters by a kernel; a subclass says which."""
+    """An operation that filters by a kernel, which the subclass defines."""
 
     centre: Literal["pixel", "block"] = "pixel"
-    """Where the kernel's centre lies. block: at even scales half a pixel further right and down, so that LR lies
-    centred on HR if `downsample` with method nearest follows."""
+    """Position of the kernel's centre. `block`: at even scales half a pixel further right and down, so that LR is
+    aligned with HR when `downsample` with method `nearest` follows."""
 
     def shift(self, scale: int) -> float:
-        """Returns how far right and down the kernel's centre lies from a pixel's, in pixels."""
+        """Returns the offset of the kernel's centre to the right and down, in pixels."""
         return 0.5 if self.centre == "block" and scale % 2 == 0 else 0.0
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws the parameters; `shift` takes the place of `centre`, and keys that are not there are left out."""
+        """Draws the parameters; `centre` is replaced by `shift`, and keys that are None are omitted."""
         drawn = {name: value for name, value in super().draw(rng, scale).items() if value is not None}
         del drawn["centre"]
         return {**drawn, "shift": self.shift(scale)}
@@ -53,9 +53,9 @@ class KernelBlur(Degradation):
     @staticmethod
     @abstractmethod
     def kernel(params: Params) -> Kernel:
-        """Returns the kernel of drawn parameters: (h, w), or (K,) for the product of a line with itself.
+        """Returns the kernel for drawn parameters: (h, w), or (K,) for the outer product of a vector with itself.
 
-        The output pixel sits at the kernel's pixel (h − 1) // 2, (w − 1) // 2.
+        The output pixel corresponds to the kernel's pixel (h − 1) // 2, (w − 1) // 2.
         """
 
     @classmethod
@@ -74,7 +74,7 @@ def _frozen(value: Parameter) -> _Frozen:
     return tuple(value) if isinstance(value, list) else value
 
 
-# One task applies its kernel to its images one after the other.
+# A task applies the same kernel to each of its images in turn.
 @lru_cache(maxsize=32)
 def _ready(operation: type[KernelBlur], params: tuple[tuple[str, _Frozen], ...]) -> Filter:
     return prepare(
@@ -93,27 +93,29 @@ Beta = Annotated[Range, Bounds(ge=0.25, le=16)]
 
 
 class _Elliptic(KernelBlur):
-    """A kernel whose lines of equal weight are ellipses."""
+    """A kernel whose level sets are ellipses."""
 
     sigma: Annotated[Range, Bounds(ge=0, le=32)]
-    """Width along the short axis, in pixels of the image it acts on (HR pixels before `downsample`); of a Gaussian,
-    the standard deviation."""
+    """Width along the short axis, in pixels of the image it is applied to (HR pixels before `downsample`); the standard
+    deviation for a Gaussian."""
     ratio: Annotated[Range, Bounds(ge=1, le=16)] = Uniform((1.0, 1.0))
-    """Long axis over short axis: 1 is round."""
+    """Ratio of the long axis to the short axis: 1 is round."""
     angle: Annotated[Range, Bounds(ge=0, le=180)] = Uniform((0.0, 0.0))
     """Direction of the long axis in degrees, counter-clockwise from the horizontal."""
     across: Annotated[Range, Bounds(ge=0, le=32)] | None = None
-    """Width across the direction of `angle`, in pixels, drawn by itself instead of `ratio`; `sigma` is then the width
-    along that direction, be it the longer or the shorter one."""
+    """Width perpendicular to `angle`, in pixels, drawn independently and used instead of `ratio`; `sigma` is then the
+    width along `angle`, which may be the longer or the shorter axis."""
 
     @model_validator(mode="after")
-    def _one_way_to_elongate(self) -> Self:
+    def _ratio_or_across(self) -> Self:
         if self.across is not None and self.ratio != Uniform((1.0, 1.0)):
-            raise PydanticCustomError("kernel", "across and ratio both say how long the kernel is; remove one of them")
+            raise PydanticCustomError(
+                "kernel", "across and ratio both set the elongation of the kernel; remove one of them"
+            )
         return self
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws the parameters, with `ratio` or with `across`."""
+        """Draws the parameters, with either `ratio` or `across`."""
         drawn = super().draw(rng, scale)
         if self.across is not None:
             del drawn["ratio"]
@@ -121,18 +123,18 @@ class _Elliptic(KernelBlur):
 
 
 def _ellipse(params: Params) -> tuple[float, float, float]:
-    """Returns the width across `angle`, the width along it over that, and `angle`."""
+    """Returns the width perpendicular to `angle`, the ratio of the width along it to that width, and `angle`."""
     sigma, angle = number(params, "sigma"), number(params, "angle")
     if "across" not in params:
         return sigma, number(params, "ratio"), angle
-    # A width of 0 stands for one that cannot be seen.
+    # A width of 0 is replaced by one that is too small to matter.
     along, across = max(sigma, 1e-3), max(number(params, "across"), 1e-3)
     return across, along / across, angle
 
 
 @register
 class GaussianBlur(_Elliptic):
-    """Blurs with a Gaussian, round or elongated.
+    """Blurs with an isotropic or anisotropic Gaussian.
 
     Source: the anisotropic Gaussian kernels of Zhang et al., Learning a Single Convolutional Super-Resolution Network
     for Multiple Degradations (2018), section 3.2.
@@ -147,12 +149,12 @@ class GaussianBlur(_Elliptic):
 
     op: Literal["gaussian_blur"] = "gaussian_blur"
     size: Size | None = None
-    """Pixels along an edge of the kernel, odd, after which it is cut; by default after 5 standard deviations, or 256
-    pixels from the centre."""
+    """Side of the kernel in pixels, odd; it is truncated there. By default it is truncated at 5 standard deviations,
+    but at most 256 pixels, from the centre."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
-        """Returns the Gaussian; a round one as a line."""
+        """Returns the Gaussian; an isotropic one as a vector."""
         sigma, ratio, angle = _ellipse(params)
         shift, size = number(params, "shift"), int(number(params, "size")) if "size" in params else None
         if ratio == 1:
@@ -176,9 +178,9 @@ class GeneralisedBlur(_Elliptic):
 
     op: Literal["generalised_blur"] = "generalised_blur"
     beta: Beta
-    """Shape: 1 is a Gaussian, less has a sharper peak and longer tails, more comes to a disc."""
+    """Shape: 1 is a Gaussian; smaller values have a sharper peak and longer tails, larger values approach a disc."""
     size: Size = 21
-    """Pixels along an edge of the kernel, odd: it is cut there."""
+    """Side of the kernel in pixels, odd; it is truncated there."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
@@ -189,7 +191,7 @@ class GeneralisedBlur(_Elliptic):
 
 @register
 class PlateauBlur(_Elliptic):
-    """Blurs with a plateau: 1 / (1 + d^(2·beta)) at d widths from the centre.
+    """Blurs with a plateau-shaped kernel: 1 / (1 + d^(2·beta)) at d widths from the centre.
 
     Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
     section 3.1.
@@ -203,20 +205,20 @@ class PlateauBlur(_Elliptic):
 
     op: Literal["plateau_blur"] = "plateau_blur"
     beta: Beta
-    """Steepness of the slope around the plateau; below 2, the tails are long."""
+    """Steepness of the edge of the plateau; below 2, the tails are long."""
     size: Size = 21
-    """Pixels along an edge of the kernel, odd: it is cut there."""
+    """Side of the kernel in pixels, odd; it is truncated there."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
-        """Returns the plateau."""
+        """Returns the plateau-shaped kernel."""
         beta, size = number(params, "beta"), int(number(params, "size"))
         return plateau_kernel(*_ellipse(params), beta, size, number(params, "shift"))
 
 
 @register
 class MotionBlur(KernelBlur):
-    """Blurs along the path of a camera that moves while the shutter is open: an arc, at constant speed.
+    """Blurs along the path of a camera that moves while the shutter is open: a circular arc at constant speed.
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 5.6: blur as an integral over the exposure.
     """
@@ -229,11 +231,12 @@ class MotionBlur(KernelBlur):
 
     op: Literal["motion_blur"] = "motion_blur"
     length: Annotated[Range, Bounds(ge=0, le=128)]
-    """Length of the path, in pixels of the image it acts on (HR pixels before `downsample`)."""
+    """Length of the path, in pixels of the image it is applied to (HR pixels before `downsample`)."""
     angle: Annotated[Range, Bounds(ge=0, le=180)] = Uniform((0.0, 0.0))
-    """Direction half-way along the path in degrees, counter-clockwise from the horizontal."""
+    """Direction at the middle of the path in degrees, counter-clockwise from the horizontal."""
     curvature: Annotated[Range, Bounds(ge=-2, le=2)] = Uniform((0.0, 0.0))
-    """How far the path turns from end to end, in half circles, counter-clockwise: 0 is straight, 1 half a circle."""
+    """Change of direction from one end of the path to the other, in half circles, counter-clockwise: 0 is straight, 1
+    is half a circle."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
@@ -243,19 +246,19 @@ class MotionBlur(KernelBlur):
 
 @register
 class DefocusBlur(KernelBlur):
-    """Blurs with a disc, as a lens out of focus does in geometrical optics.
+    """Blurs with a disc, the point spread of an out-of-focus lens in geometrical optics.
 
     Source: Goodman, Introduction to Fourier Optics (2005), section 6.4: the point spread of a large focusing error is
-    the image of the round aperture.
+    the shape of the round aperture.
     """
 
     examples: ClassVar = ({"radius": [0.5, 3]}, {"radius": [1, 6], "edge": [0, 3]}, {"radius": 0})
 
     op: Literal["defocus_blur"] = "defocus_blur"
     radius: Annotated[Range, Bounds(ge=0, le=32)]
-    """Radius of the disc, in pixels of the image it acts on (HR pixels before `downsample`)."""
+    """Radius of the disc, in pixels of the image it is applied to (HR pixels before `downsample`)."""
     edge: Annotated[Range, Bounds(ge=0, le=16)] = Uniform((1.0, 1.0))
-    """Width over which the edge of the disc falls from full to nothing, in pixels."""
+    """Width over which the edge of the disc falls from full weight to 0, in pixels."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
@@ -265,7 +268,7 @@ class DefocusBlur(KernelBlur):
 
 @register
 class SincBlur(KernelBlur):
-    """Removes all frequencies above a cutoff, which leaves ringing and overshoot along edges.
+    """Removes all frequencies above a cutoff, which causes ringing and overshoot along edges.
 
     Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
     section 3.3.
@@ -275,11 +278,11 @@ class SincBlur(KernelBlur):
 
     op: Literal["sinc_blur"] = "sinc_blur"
     cutoff: Annotated[Range, Bounds(gt=0, le=math.pi)]
-    """Greatest frequency that passes, in radians per pixel."""
+    """Highest frequency that passes, in radians per pixel."""
     size: Size = 21
-    """Pixels along an edge of the kernel, odd: it is cut there."""
+    """Side of the kernel in pixels, odd; it is truncated there."""
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
-        """Returns the low pass."""
+        """Returns the low-pass filter."""
         return sinc_kernel(number(params, "cutoff"), int(number(params, "size")), number(params, "shift"))

@@ -1,4 +1,4 @@
-"""What a camera's software adds after the sensor: sharpening."""
+"""Processing that camera software adds after the sensor: sharpening."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @register
 class UnsharpMask(Degradation):
-    """Sharpens as cameras do: adds back what a Gaussian blur takes away, which leaves halos at edges.
+    """Sharpens as cameras do: adds the difference to a Gaussian-blurred copy, which leaves halos at edges.
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.6 (unsharp masking, highboost filtering).
     """
@@ -32,11 +32,12 @@ class UnsharpMask(Degradation):
 
     op: Literal["unsharp_mask"] = "unsharp_mask"
     amount: Annotated[Range, Bounds(ge=0, le=10)]
-    """How much of the difference is added: 0 does nothing."""
+    """Factor of the difference that is added: 0 has no effect."""
     radius: Annotated[Range, Bounds(ge=0, le=32)]
-    """Standard deviation of the Gaussian, in pixels of the image it acts on."""
+    """Standard deviation of the Gaussian, in pixels of the image it is applied to."""
     threshold: Annotated[Range, Bounds(ge=0, le=255)] = Uniform((0.0, 0.0))
-    """What is taken off every difference (down to 0), in grey levels of 0..255, so that noise is not sharpened."""
+    """Amount by which every difference is reduced towards 0 (soft threshold), in grey levels of 0..255, so that noise
+    is not sharpened."""
 
     @staticmethod
     def apply(images: Tensor, params: Params, context: Context) -> Tensor:

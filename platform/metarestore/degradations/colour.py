@@ -1,4 +1,4 @@
-"""Colour and tone: the encoding of light, gains, and curves, the same at every pixel."""
+"""Colour and tone: encoding of light, gains and tone curves, the same at every pixel."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def to_linear(image: Pixels) -> Pixels:
 
 
 def to_srgb(light: Pixels) -> Pixels:
-    """Encodes linear light as sRGB values in [0, 1]; what lies outside [0, 1] is clipped, as the sensor does.
+    """Encodes linear light as sRGB values in [0, 1]; values outside [0, 1] are clipped, as in a sensor.
 
     Source: IEC 61966-2-1.
     """
     light = clipped(light, 0, 1)
-    # The power has an infinite slope at 0, which would make the gradient of the other branch NaN.
+    # The power has an infinite derivative at 0, which would make the gradient of the other branch NaN.
     curve = 1.055 * clipped(light, 0.0031308) ** (1 / 2.4) - 0.055
     return where_above(light, 0.0031308, curve, light * 12.92)
 
 
 @register
 class ToLinear(Pointwise):
-    """Decodes sRGB to linear light, so that the operations up to the next `to_srgb` act on light.
+    """Decodes sRGB to linear light, so that the operations up to the next `to_srgb` work in linear light.
 
-    Blur, resampling and noise in between then mix photons instead of code values. `sensor_noise`, `colour_shift`,
-    `vignette` and `isp` decode and encode by themselves: they belong outside the pair.
+    Blur, resampling and noise in between then mix light instead of encoded values. `sensor_noise`, `colour_shift`,
+    `vignette` and `isp` decode and encode by themselves: do not put them between `to_linear` and `to_srgb`.
 
     Source: IEC 61966-2-1.
     """
@@ -58,7 +58,7 @@ class ToLinear(Pointwise):
 
 @register
 class ToSrgb(Pointwise):
-    """Encodes linear light as sRGB: ends what `to_linear` began.
+    """Encodes linear light as sRGB: the counterpart of `to_linear`.
 
     Source: IEC 61966-2-1.
     """
@@ -75,7 +75,7 @@ class ToSrgb(Pointwise):
 
 @register
 class ColourShift(Pointwise):
-    """Misses the white balance and the exposure: multiplies the channels by gains, in linear light.
+    """Simulates errors of white balance and exposure: multiplies the channels by gains, in linear light.
 
     Source: the diagonal model of von Kries, e.g. Finlayson et al., Color by Correlation (2001), section 2.
     """
@@ -88,15 +88,15 @@ class ColourShift(Pointwise):
 
     op: Literal["colour_shift"] = "colour_shift"
     red: Gain = _ONE
-    """Gain of red against green, in linear light: above 1 is a warm cast."""
+    """Gain of red relative to green, in linear light: above 1 is a warm cast."""
     blue: Gain = _ONE
-    """Gain of blue against green, in linear light: above 1 is a cold cast."""
+    """Gain of blue relative to green, in linear light: above 1 is a cool cast."""
     brightness: Gain = _ONE
-    """Gain of all three channels, in linear light: the exposure; 2 is one stop more."""
+    """Gain of all three channels (exposure), in linear light; 2 is one stop more."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Multiplies the light of an sRGB image."""
+        """Multiplies the linear light of an sRGB image by the gains."""
         brightness = number(params, "brightness")
         gains = [number(params, "red") * brightness, brightness, number(params, "blue") * brightness]
         return to_srgb(to_linear(image) * constant(gains, image))
@@ -104,11 +104,11 @@ class ColourShift(Pointwise):
 
 @register
 class Levels(Pointwise):
-    """Maps the encoded values of each channel by a line: gain times value plus offset.
+    """Applies an affine map to the encoded values of each channel: gain times value plus offset.
 
-    It is the colour difference of two cameras that a fit by least squares finds, channel by channel.
+    This is the colour difference between two cameras that a least-squares fit of each channel estimates.
 
-    Source: Reinhard et al., Color Transfer between Images (2001), which scales and shifts each channel, there in
+    Source: Reinhard et al., Color Transfer between Images (2001), which scales and shifts each channel, but in
     another colour space.
     """
 
@@ -132,15 +132,15 @@ class Levels(Pointwise):
     gain_blue: Gain = _ONE
     """Factor of the blue values."""
     offset_red: Offset = _ZERO
-    """What is added to red, in grey levels of 0..255."""
+    """Added to red, in grey levels of 0..255."""
     offset_green: Offset = _ZERO
-    """What is added to green, in grey levels of 0..255."""
+    """Added to green, in grey levels of 0..255."""
     offset_blue: Offset = _ZERO
-    """What is added to blue, in grey levels of 0..255."""
+    """Added to blue, in grey levels of 0..255."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Maps each channel by its line."""
+        """Applies the affine map of each channel."""
         gains = constant([number(params, f"gain_{name}") for name in ("red", "green", "blue")], image)
         offsets = constant([number(params, f"offset_{name}") / 255 for name in ("red", "green", "blue")], image)
         return image * gains + offsets
@@ -148,7 +148,7 @@ class Levels(Pointwise):
 
 @register
 class Gamma(Pointwise):
-    """Applies a power law to the encoded values, the simplest tone curve: black and white stay.
+    """Applies a power law to the encoded values, the simplest tone curve: black and white are unchanged.
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.2 (power-law transformations).
     """
@@ -157,7 +157,7 @@ class Gamma(Pointwise):
 
     op: Literal["gamma"] = "gamma"
     exponent: Annotated[Range, Bounds(gt=0, le=8)]
-    """The power: above 1 darkens the mid-tones."""
+    """Exponent: above 1 darkens the mid-tones."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:

@@ -1,4 +1,4 @@
-"""Compression, by the real encoders or by a differentiable model of one."""
+"""Compression, with real encoders or a differentiable model of JPEG."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SAMPLING = {
 
 
 def _through_file(image: Image, extension: str, settings: Sequence[int]) -> Image:
-    """Rounds one image (H, W, 3) to 8 bit, encodes it as a file of this extension in memory, and decodes that."""
+    """Rounds one image (H, W, 3) to 8 bits, encodes it in memory in the format of `extension`, and decodes it."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    # OpenCV encodes BGR: without the swap, red and blue would get each other's share of the luma.
+    # OpenCV expects BGR: without the swap, the luma weights of red and blue would be exchanged.
     _, code = cv2.imencode(extension, cv2.cvtColor(levels, cv2.COLOR_RGB2BGR), settings)
     decoded = cv2.cvtColor(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
     return np.asarray(decoded / np.float32(255), dtype=np.float32)
@@ -38,10 +38,10 @@ def _through_file(image: Image, extension: str, settings: Sequence[int]) -> Imag
 def differentiable_jpeg(images: Tensor, quality: int) -> Tensor:
     """Models JPEG with 4:2:0 chroma on `images` (N, 3, H, W), with gradients.
 
-    Its rounding is a cubic that touches the true one, so errors are a little smaller than those of a real codec.
-    Sizes that are no multiple of 16 are filled up with their last row and column.
+    Rounding is approximated by a cubic, so errors are slightly smaller than those of a real codec. Sizes that are not a
+    multiple of 16 are padded by repeating the last row and column.
 
-    Source: Reich et al., Differentiable JPEG: The Devil is in the Details (2024), as kornia implements it.
+    Source: Reich et al., Differentiable JPEG: The Devil is in the Details (2024), as implemented by kornia.
     """
     import torch
     from kornia.enhance import jpeg_codec_differentiable
@@ -59,7 +59,7 @@ def _differentiable_image(image: Image, quality: int) -> Image:
 
 @register
 class Jpeg(Degradation):
-    """Encodes as baseline JPEG and decodes again.
+    """Encodes as baseline JPEG and decodes.
 
     Source: ITU-T T.81 (1992); the quality scale is that of the Independent JPEG Group.
     """
@@ -73,19 +73,18 @@ class Jpeg(Degradation):
 
     op: Literal["jpeg"] = "jpeg"
     quality: Quality
-    """Quality of libjpeg, 1..100."""
+    """libjpeg quality, 1..100."""
     subsampling: Literal[420, 422, 444] = 420
     """Chroma subsampling: 420 halves both axes, 422 the horizontal one, 444 none."""
     codec: Literal["auto", "libjpeg", "differentiable"] = "auto"
-    """libjpeg rounds to 8 bit and makes a real file in memory, on the CPU; differentiable models it with gradients
-    on any device, at subsampling 420 only; auto is libjpeg, except for the torch backend at subsampling 420."""
+    """`libjpeg` rounds to 8 bits and encodes a real file in memory, on the CPU. `differentiable` models JPEG with
+    gradients on any device, at subsampling 420 only. `auto` is `libjpeg`, except with the torch backend at subsampling
+    420."""
 
     @model_validator(mode="after")
     def _subsampling_of_codec(self) -> Self:
         if self.codec == "differentiable" and self.subsampling != 420:
-            text = (
-                "codec differentiable has subsampling 420 only, got {given}; use codec libjpeg, or remove subsampling"
-            )
+            text = "codec differentiable supports only subsampling 420, got {given}; use libjpeg or remove subsampling"
             raise PydanticCustomError("jpeg", text, {"given": self.subsampling})
         return self
 
@@ -107,7 +106,7 @@ class Jpeg(Degradation):
 
 @register
 class Webp(Degradation):
-    """Rounds to 8 bit, encodes as lossy WebP and decodes again (libwebp, through OpenCV, on the CPU).
+    """Rounds to 8 bits, encodes as lossy WebP and decodes (libwebp through OpenCV, on the CPU).
 
     Source: Bankoski et al., VP8 Data Format and Decoding Guide, RFC 6386 (2011).
     """
@@ -116,7 +115,7 @@ class Webp(Degradation):
 
     op: Literal["webp"] = "webp"
     quality: Quality
-    """Quality of libwebp, 1..100; 100 is lossy too. Chroma is always halved on both axes."""
+    """libwebp quality, 1..100; 100 is lossy too. Chroma is always subsampled by 2 on both axes."""
 
     @staticmethod
     def apply(images: Tensor, params: Params, context: Context) -> Tensor:

@@ -1,8 +1,8 @@
-"""Filtering by a kernel over a symmetric border (the edge pixel is repeated): out[p] = Σ_d k[d] · in[p + d].
+"""Correlation with a kernel and symmetric padding (the edge pixel is repeated): out[p] = Σ_d k[d] · in[p + d].
 
-A kernel is thus the weights by which a pixel's surroundings enter it, as in the literature of super-resolution, SciPy's
-`correlate` and OpenCV's `filter2D`; the image of a bright point is the kernel turned by 180 degrees. d = 0 is the
-kernel's pixel (K − 1) // 2 on each axis, so a kernel of even size lies half a pixel further right and down.
+This is the convention of the super-resolution literature, SciPy's `correlate` and OpenCV's `filter2D`; the image of a
+bright point is the kernel rotated by 180 degrees. d = 0 is the kernel's pixel (K − 1) // 2 on each axis, so the centre
+of a kernel of even size is half a pixel further right and down.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from metarestore.degradations.resample import pad_symmetric
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Weights that together cannot change a pixel in [0, 1] by more than this are left out.
+# The smallest weights are dropped as long as together they cannot change a pixel in [0, 1] by more than this.
 _NEGLIGIBLE = 5e-7
-# Measured on one thread at 64x64 to 512x512: so many taps take OpenCV as long as SciPy's FFT takes for any kernel.
-_MOST_TAPS = 150
-# From 130 weights on, zeros included, filter2D takes a Fourier transform of its own, which is slower than SciPy's.
+# Measured on one thread at 64x64 to 512x512: with this many taps, OpenCV takes as long as SciPy's FFT for any kernel.
+_MAX_TAPS = 150
+# From 130 weights on, zeros included, filter2D uses its own Fourier transform, which is slower than SciPy's.
 _TILE_AREA = 129
 _TILE_HEIGHT = 11
 
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """A kernel, made ready for being applied to many images.
+    """A kernel that is prepared to be applied to many images.
 
     Attributes:
         kernel: Weights (h, w) without empty margins.
-        anchor: Row and column of d = 0 in `kernel`; inside it.
-        lines: Weights (h,) and (w,) of which the kernel is the product, if it is one.
+        anchor: Row and column of d = 0 within `kernel`.
+        lines: Vectors (h,) and (w,) whose outer product is the kernel; None if it is not separable.
     """
 
     kernel: Kernel
@@ -47,16 +47,16 @@ class Filter:
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
-        """How far the kernel reaches up, down, left and right of d = 0."""
+        """Extent of the kernel above, below, left and right of d = 0, in pixels."""
         (height, width), (row, column) = self.kernel.shape, self.anchor
         return row, height - 1 - row, column, width - 1 - column
 
 
 def prepare(kernel: Kernel) -> Filter:
-    """Makes a kernel (h, w) ready: leaves out what cannot be seen, and finds out whether it is separable.
+    """Prepares a kernel for filtering: drops negligible weights, and checks whether it is separable.
 
     Args:
-        kernel: Weights (h, w), or (K,) for the product of a line with itself.
+        kernel: Weights (h, w), or (K,) for the outer product of a vector with itself.
     """
     if kernel.ndim == 1:
         middle = (len(kernel) - 1) // 2
@@ -72,7 +72,7 @@ def prepare(kernel: Kernel) -> Filter:
 
 
 def filter_image(image: Image, ready: Filter) -> Image:
-    """Filters one image (H, W, 3); the bits depend on nothing else."""
+    """Filters one image (H, W, 3); the result depends on nothing else, bit for bit."""
     border, anchor = cv2.BORDER_REFLECT, (ready.anchor[1], ready.anchor[0])
     if ready.lines:
         column, row = ready.lines
@@ -80,7 +80,7 @@ def filter_image(image: Image, ready: Filter) -> Image:
     if ready.kernel.size <= _TILE_AREA:
         return _image(cv2.filter2D(image, -1, ready.kernel, anchor=anchor, borderType=border))
     padded = _image(cv2.copyMakeBorder(image, *ready.margins, borderType=border))
-    by_taps = np.count_nonzero(ready.kernel) <= _MOST_TAPS
+    by_taps = np.count_nonzero(ready.kernel) <= _MAX_TAPS
     return (_by_taps if by_taps else _by_spectrum)(padded, (image.shape[0], image.shape[1]), ready)
 
 
@@ -99,7 +99,7 @@ def filter_batch(images: Tensor, ready: Filter) -> Tensor:
 
 
 def _without_negligible(kernel: Kernel) -> Kernel:
-    """Sets the smallest weights to 0, as many as together weigh nothing, and lets the rest sum to what it did."""
+    """Sets the smallest weights to 0 while their sum is negligible, and rescales the rest to keep the sum."""
     smallest = np.sort(np.abs(kernel), axis=None).astype(np.float64)
     dropped = int(np.searchsorted(np.cumsum(smallest), _NEGLIGIBLE))
     kept = np.where(np.abs(kernel) < smallest[dropped], 0, kernel)
@@ -107,7 +107,7 @@ def _without_negligible(kernel: Kernel) -> Kernel:
 
 
 def _factors(kernel: Kernel) -> tuple[Kernel, Kernel] | None:
-    """Returns a column and a row whose product the kernel is, if there are any: then they are its marginal sums."""
+    """Returns a column and a row whose outer product is the kernel (its marginal sums), or None if there are none."""
     exact = kernel.astype(np.float64)
     column, row = exact.sum(axis=1), exact.sum(axis=0)
     product = np.outer(column, row) / exact.sum()
@@ -117,7 +117,7 @@ def _factors(kernel: Kernel) -> tuple[Kernel, Kernel] | None:
 
 
 def _by_taps(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
-    """Adds up what the parts of the kernel give that are not empty; OpenCV skips the zeros in each."""
+    """Sums the results of the non-empty tiles of the kernel; OpenCV skips the zeros in each."""
     kernel = ready.kernel
     high = min(len(kernel), _TILE_HEIGHT)
     wide = _TILE_AREA // high
@@ -126,14 +126,14 @@ def _by_taps(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
         for left in range(0, kernel.shape[1], wide):
             part = kernel[top : top + high, left : left + wide]
             if part.any():
-                seen = padded[top : top + size[0] + part.shape[0] - 1, left : left + size[1] + part.shape[1] - 1]
-                filtered = cv2.filter2D(seen, -1, part, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+                window = padded[top : top + size[0] + part.shape[0] - 1, left : left + size[1] + part.shape[1] - 1]
+                filtered = cv2.filter2D(window, -1, part, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
                 results.append(_image(filtered[: size[0], : size[1]]))
     return reduce(np.add, results)
 
 
 def _by_spectrum(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
-    """Multiplies spectra."""
+    """Filters in the frequency domain."""
     from scipy import fft
 
     whole = (fft.next_fast_len(padded.shape[0], real=True), fft.next_fast_len(padded.shape[1], real=True))
@@ -144,7 +144,7 @@ def _by_spectrum(padded: Image, size: tuple[int, int], ready: Filter) -> Image:
 
 @lru_cache(maxsize=4)
 def _spectrum(ready: Filter, size: tuple[int, int]) -> npt.NDArray[np.complex64]:
-    """Returns the conjugate spectrum of a kernel, since correlation is convolution with the kernel turned."""
+    """Returns the conjugate spectrum of a kernel: correlation is convolution with the rotated kernel."""
     from scipy import fft
 
     return np.conj(fft.rfft2(ready.kernel.astype(np.float64), s=size)).astype(np.complex64)
@@ -155,7 +155,8 @@ def _image(array: npt.ArrayLike) -> Image:
 
 
 def _depthwise(images: Tensor, kernel: Kernel) -> Tensor:
-    # Depthwise and contiguous, PyTorch computes in full float32 on GPUs; cuDNN would round the inputs to 10 bits.
+    # PyTorch computes contiguous depthwise convolutions in full float32 on GPUs; cuDNN would round the inputs to 10
+    # bits.
     channels = images.shape[1]
     import torch
     from torch.nn import functional as F

@@ -1,9 +1,9 @@
 """Resampling to any size as one sparse matrix per axis.
 
-Output pixel n of `out` pixels lies at (n + 1/2)·size/out − 1/2 of `size` input pixels, so the two images keep the same
-centre. Shrinking stretches the kernel by size/out against aliasing, as MATLAB's imresize does, over a symmetric border
-(mirrored, the edge pixel comes twice). Refusing that gives what OpenCV and PyTorch compute: the kernel keeps
-its width, and the edge pixel is repeated for ever.
+Output pixel n of `out` pixels is at position (n + 1/2)·size/out − 1/2 among `size` input pixels, so the two images have
+the same centre. With antialiasing, shrinking stretches the kernel by size/out, as MATLAB's imresize does, and the
+border is symmetric (mirrored, with the edge pixel repeated once). Without antialiasing, the result is that of OpenCV
+and PyTorch: the kernel keeps its width, and the edge pixel is replicated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def _cubic(a: float) -> Callable[[Floats], Floats]:
-    """Returns Keys' cubic convolution kernel: −0.5 is MATLAB's, −0.75 that of OpenCV and PyTorch."""
+    """Returns Keys' cubic convolution kernel: a = −0.5 in MATLAB, −0.75 in OpenCV and PyTorch."""
 
     def kernel(x: Floats) -> Floats:
         x = np.abs(x)
@@ -54,19 +54,19 @@ _KERNELS: dict[tuple[str, bool], tuple[Callable[[Floats], Floats], float]] = {
     ("lanczos", True): (_lanczos, 3.0),
     ("lanczos", False): (_lanczos, 3.0),
 }
-"""Kernel and half its width, by method and antialiasing."""
+"""Kernel and its half-width, by method and antialiasing."""
 
 
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
-"""What OpenCV's resize computes as this module does, without antialiasing."""
+"""Methods for which OpenCV's resize gives the result of this module without antialiasing."""
 
 
 def nearest_index(size: int, out: int) -> npt.NDArray[np.int64]:
-    """Returns which of `size` pixels each of `out` pixels takes: the nearest, the first of two that are equally near.
+    """Returns the index of the nearest of `size` input pixels for each of `out` output pixels; ties go to the first.
 
-    At an even factor s this is pixel s·n + s/2 − 1, half a pixel before the centre of the block.
+    For an even factor s this is pixel s·n + s/2 − 1, half a pixel before the centre of the block.
     """
-    # In whole numbers, because (n + 1/2)·size/out must not be rounded where it decides.
+    # In integer arithmetic, because rounding (n + 1/2)·size/out could change the result at ties.
     doubled = (2 * np.arange(out, dtype=np.int64) + 1) * size
     return (doubled + 2 * out - 1) // (2 * out) - 1
 
@@ -76,10 +76,10 @@ def weights(size: int, out: int, method: Method, antialias: bool) -> csr_array[n
     """Returns the matrix (out, size) that resamples one axis; its rows sum to 1.
 
     Args:
-        size: Pixels of the input.
-        out: Pixels of the output.
-        method: Kernel; area weighs each pixel by how much of it the output pixel covers.
-        antialias: Whether shrinking stretches the kernel; area always covers everything.
+        size: Number of input pixels.
+        out: Number of output pixels.
+        method: Interpolation method; `area` weights each pixel by the fraction of it that the output pixel covers.
+        antialias: Whether shrinking stretches the kernel; `area` always averages all covered pixels.
 
     Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 4 and 15, for the bicubic
     kernel; Duchon, Lanczos Filtering in One and Two Dimensions (1979), for the Lanczos kernel, here with three lobes.
@@ -125,17 +125,17 @@ def _area(size: int, out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
 def resample_image(image: Image, size: tuple[int, int], method: Method, antialias: bool) -> Image:
     """Resamples one image (H, W, 3) to `size` (height, width).
 
-    OpenCV is used where it computes the same. A sparse product adds up the taps of each row in a fixed order, so the
-    result does not depend on threads.
+    OpenCV is used where it gives the same result. The sparse product sums the taps of each row in a fixed order, so the
+    result does not depend on the number of threads.
     """
     if not antialias and method in _OPENCV:
         return np.asarray(cv2.resize(image, size[::-1], interpolation=_OPENCV[method]), dtype=np.float32)
     rows, columns = (weights(old, new, method, antialias) for old, new in zip(image.shape[:2], size, strict=True))
     height, width = size
-    # Shrinking the rows first leaves less to transpose.
+    # Resampling the rows first leaves less to transpose.
     tall = (rows @ image.reshape(len(image), -1)).reshape(height, -1, 3)
-    turned = cv2.transpose(tall)
-    wide = (columns @ turned.reshape(len(turned), -1)).reshape(width, height, 3)
+    transposed = cv2.transpose(tall)
+    wide = (columns @ transposed.reshape(len(transposed), -1)).reshape(width, height, 3)
     return np.asarray(cv2.transpose(wide), dtype=np.float32)
 
 

@@ -1,9 +1,9 @@
-"""A small camera: from an sRGB image back to the sensor's mosaic, and from its noisy mosaic to an image again."""
+"""A small camera pipeline: inverts an sRGB image to the sensor's mosaic, adds noise, and renders an image again."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -26,16 +26,13 @@ from metarestore.degradations.pointwise import (
     stacked,
 )
 
-if TYPE_CHECKING:
-    pass
-
 _ZERO = Uniform((0.0, 0.0))
 
-# From here on, a channel's value counts as saturated, in linear light.
+# Channel value, in linear light, above which it counts as saturated.
 _HIGHLIGHT = 0.9
 
-# What estimates green at a red or blue pixel; red or blue at a green one, from its row and from its column; and red at
-# a blue pixel or the reverse: Malvar, He and Cutler (2004), figure 2.
+# Filters that estimate green at a red or blue pixel; red or blue at a green pixel, from its row or from its column; and
+# red at a blue pixel or vice versa: Malvar, He and Cutler (2004), figure 2.
 _CROSS = [[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]
 _ACROSS = [[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]
 _ALONG = [list(column) for column in zip(*_ACROSS, strict=True)]
@@ -44,27 +41,27 @@ _KERNELS = np.array([_CROSS, _ACROSS, _ALONG, _DIAGONAL], dtype=np.float32) / 8
 
 
 def tone_curve(values: Pixels, strength: float) -> Pixels:
-    """Raises the contrast of encoded values in [0, 1]: mixes the identity with smoothstep, 3 v² − 2 v³."""
+    """Increases the contrast of encoded values in [0, 1]: blends the identity with smoothstep, 3 v² − 2 v³."""
     return (1 - strength) * values + strength * (3 - 2 * values) * values * values
 
 
 def inverse_tone_curve(values: Pixels, strength: float) -> Pixels:
-    """Undoes `tone_curve`, by the trigonometric root of its cubic."""
+    """Inverts `tone_curve`, using the trigonometric root of its cubic."""
     if strength < 1e-6:
         return values
     # With u = v − 1/2 the curve is (1 + t/2) u − 2t u³; u = a sin φ makes that (t a³ / 2) sin 3φ.
     amplitude = math.sqrt((2 + strength) / (3 * strength))
-    # Next to black and white of a full smoothstep the slope is infinite, and gradients would be NaN.
+    # At black and white, the inverse of a full smoothstep has an infinite derivative, and gradients would be NaN.
     sines = clipped((values - 0.5) * (2 / (strength * amplitude**3)), -1 + 1e-6, 1 - 1e-6)
     return amplitude * sine(arcsine(sines) * (1 / 3)) + 0.5
 
 
 def without_gains(light: Pixels, gains: Pixels) -> Pixels:
-    """Undoes white-balance gains of 1 or more, except near white, which stays: there the sensor was full.
+    """Inverts white-balance gains of 1 or more, except near white, where the sensor was saturated.
 
     Args:
         light: Linear light (..., H, W, 3) in [0, 1].
-        gains: One per channel (3,).
+        gains: One gain per channel (3,).
 
     Source: Brooks et al., Unprocessing Images for Learned Raw Denoising (2019), section 3, on white balance.
     """
@@ -74,18 +71,18 @@ def without_gains(light: Pixels, gains: Pixels) -> Pixels:
 
 
 def bayer(height: int, width: int) -> Image:
-    """Returns which channel (H, W, 3) each pixel of an RGGB mosaic measures: 1 there, 0 in the other two."""
+    """Returns the one-hot mask (H, W, 3) of the channel that each pixel of an RGGB mosaic measures."""
     y, x = np.indices((height, width)) % 2
     return np.stack([(1 - y) * (1 - x), (y + x) % 2, y * x], axis=-1).astype(np.float32)
 
 
 def _filtered(mosaic: Pixels) -> list[Pixels]:
-    """Correlates a mosaic (..., H, W) with each of the kernels; the border repeats its pattern of colours."""
+    """Correlates a mosaic (..., H, W) with each of the kernels; the padding continues the pattern of colours."""
     if is_tensor(mosaic):
         import torch
         from torch.nn import functional as F
 
-        # As a depthwise convolution, because PyTorch computes others on GPUs with inputs rounded to 10 bits.
+        # Depthwise, because PyTorch may round the inputs of other convolutions to 10 bits on GPUs.
         weights = torch.from_numpy(_KERNELS).to(mosaic.device)[:, None]
         padded = F.pad(mosaic[:, None], (2, 2, 2, 2), mode="reflect")
         return list(F.conv2d(padded.repeat(1, len(weights), 1, 1), weights, groups=len(weights)).unbind(1))
@@ -94,35 +91,35 @@ def _filtered(mosaic: Pixels) -> list[Pixels]:
 
 
 def demosaic(mosaic: Pixels) -> Pixels:
-    """Fills in the two channels that each pixel of an RGGB mosaic (..., H, W) lacks, by linear 5x5 filters.
+    """Interpolates the two missing channels of each pixel of an RGGB mosaic (..., H, W), with linear 5x5 filters.
 
     Returns:
-        (..., H, W, 3). H and W are 3 or more.
+        Images (..., H, W, 3); H and W must be at least 3.
 
     Source: Malvar, He and Cutler, High-Quality Linear Interpolation for Demosaicing of Bayer-Patterned Color Images
     (2004), figure 2.
     """
-    places = bayer(mosaic.shape[-2], mosaic.shape[-1])
-    red, green, blue = (constant(places[..., channel], mosaic) for channel in range(3))
-    rows = constant(places[..., :1].max(axis=1, keepdims=True)[..., 0], mosaic)  # 1 in rows with red pixels
+    mask = bayer(mosaic.shape[-2], mosaic.shape[-1])
+    red, green, blue = (constant(mask[..., channel], mosaic) for channel in range(3))
+    rows = constant(mask[..., :1].max(axis=1, keepdims=True)[..., 0], mosaic)  # 1 in rows with red pixels
     cross, across, along, diagonal = _filtered(mosaic)
-    turn = rows * (across - along)  # a green pixel has red beside it in one row, above and below it in the next
+    swap = rows * (across - along)  # a green pixel has red beside it in one row, above and below it in the next
     return stacked(
         [
-            red * mosaic + green * (along + turn) + blue * diagonal,
+            red * mosaic + green * (along + swap) + blue * diagonal,
             green * mosaic + (red + blue) * cross,
-            blue * mosaic + green * (across - turn) + red * diagonal,
+            blue * mosaic + green * (across - swap) + red * diagonal,
         ]
     )
 
 
 def mixed(light: Pixels, crosstalk: float) -> Pixels:
-    """Gives every channel the share `crosstalk` of the mean of all three, as overlapping colour filters do."""
+    """Blends every channel with the mean of all three by the fraction `crosstalk`, as overlapping colour filters do."""
     return light + crosstalk * (_mean(light) - light)
 
 
 def unmixed(light: Pixels, crosstalk: float) -> Pixels:
-    """Undoes `mixed`: the colour-correction matrix (I − k/3 · 1 1ᵀ) / (1 − k)."""
+    """Inverts `mixed`: the colour-correction matrix (I − k/3 · 1 1ᵀ) / (1 − k)."""
     return light + crosstalk / (1 - crosstalk) * (light - _mean(light))
 
 
@@ -132,10 +129,10 @@ def _mean(light: Pixels) -> Pixels:
 
 @register
 class Isp(Pointwise):
-    """Undoes a camera's processing, exposes the mosaic of a sensor with noise, and processes it again.
+    """Inverts a camera's processing, adds sensor noise to the mosaic, and processes it again.
 
-    Noise so becomes what cameras make of it: blotches of colour from demosaicing, stronger in red and blue by the
-    white balance, and in the shadows by the curves. Colours are found as they were, but near white, where the
+    The noise then looks as in real cameras: demosaicing turns it into colour blotches, white balance amplifies it in
+    red and blue, and the tone curves amplify it in the shadows. Colours are preserved, except near white, where the
     sensor saturates.
 
     Source: Brooks et al., Unprocessing Images for Learned Raw Denoising (2019), section 3.
@@ -150,9 +147,9 @@ class Isp(Pointwise):
 
     op: Literal["isp"] = "isp"
     shot: Annotated[Range, Bounds(ge=0, le=1)]
-    """Variance of the sensor per unit of light; Brooks et al. take 1e-4 .. 1.2e-2."""
+    """Variance of the sensor per unit of light; Brooks et al. use 1e-4 .. 1.2e-2."""
     read: Annotated[Range, Bounds(ge=0, le=1)]
-    """Standard deviation of the sensor in the dark, as a fraction of white."""
+    """Standard deviation of the read noise, as a fraction of white."""
     red_gain: Annotated[Range, Bounds(ge=1, le=8)] = Uniform((1.9, 2.4))
     """White-balance gain of red, in linear light."""
     blue_gain: Annotated[Range, Bounds(ge=1, le=8)] = Uniform((1.5, 1.9))
@@ -160,19 +157,19 @@ class Isp(Pointwise):
     tone: Annotated[Range, Bounds(ge=0, le=1)] = Uniform((1.0, 1.0))
     """Strength of the tone curve on the encoded values: 0 is none, 1 is smoothstep."""
     crosstalk: Annotated[Range, Bounds(ge=0, le=0.8)] = _ZERO
-    """Share of each colour filter's light that has no colour, which the colour-correction matrix undoes at the cost of
-    noise; cameras have about 0.5."""
+    """Fraction of each colour filter's light that is shared by all channels; the colour-correction matrix removes it at
+    the cost of noise. Cameras have about 0.5."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Goes back to the mosaic and forward again."""
+        """Converts to the mosaic, adds noise, and converts back."""
         tone, crosstalk = number(params, "tone"), number(params, "crosstalk")
         gains = constant([number(params, "red_gain"), 1.0, number(params, "blue_gain")], image)
-        places = constant(bayer(image.shape[-3], image.shape[-2]), image)
+        mask = constant(bayer(image.shape[-3], image.shape[-2]), image)
 
         light = mixed(to_linear(inverse_tone_curve(image, tone)), crosstalk)
-        mosaic = channel_sum(without_gains(light, gains), places)
+        mosaic = channel_sum(without_gains(light, gains), mask)
         exposed = clipped(expose(mosaic, params, fields), None, 1)
-        # Malvar's filters assume balanced channels, so the gains come before them, as in Brooks et al.
-        balanced = clipped(exposed * channel_sum(gains, places), None, 1)
+        # Malvar's filters assume balanced channels, so the gains are applied first, as in Brooks et al.
+        balanced = clipped(exposed * channel_sum(gains, mask), None, 1)
         return tone_curve(to_srgb(unmixed(demosaic(balanced[..., 0]), crosstalk)), tone)

@@ -1,4 +1,4 @@
-"""Blur by measured kernels: one is drawn from a file, and its values travel with the draw."""
+"""Blur with measured kernels: one is drawn from a file, and its values are stored in the draw."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from metarestore.degradations.blur import KernelBlur
 from metarestore.degradations.kernels import Kernel, mass_centre, recentred
 
 LARGEST_KERNEL = 129
-"""Pixels along an edge that a kernel of a file may have."""
+"""Largest side of a kernel from a file, in pixels."""
 
-_TURNING = ("orientation", "source")
-"""Keys that decide how kernels are turned: the turned kernels stand for them."""
+_ORIENTING = ("orientation", "source")
+"""Keys that determine the orientation of the kernels; the oriented kernels replace them in the content."""
 
 _ORIENTATIONS: Mapping[str, Literal["correlation", "convolution"]] = MappingProxyType(
     {"kernelgan": "correlation", "kair": "convolution", "usrnet": "convolution", "levin": "convolution"}
 )
 
 KNOWN_FILES: Mapping[str, str] = MappingProxyType({"levin": "levin", "kernels_12": "kair", "kernels_bicubic": "kair"})
-"""How the names of well-known files begin whose kernels are meant for convolution, and their source."""
+"""Prefixes of the names of well-known files with kernels for convolution, and their source."""
 
 _Array = npt.NDArray[Any]
 
-# What readers were seen to raise on files with changed bytes: SciPy's lets through whatever goes wrong in it.
+# Errors observed from readers of corrupted files: SciPy's reader lets internal errors through.
 _UNREADABLE = (
     ArithmeticError,
     AttributeError,
@@ -59,13 +59,13 @@ _UNREADABLE = (
 
 @register
 class KernelFile(KernelBlur):
-    """Blurs by a kernel out of a file, drawn from all that are in it, e.g. kernels measured on real cameras.
+    """Blurs with a kernel that is drawn from a file, e.g. of kernels measured on real cameras.
 
-    A file is `.mat` (a matrix, a stack of matrices, or a cell array of them; MATLAB 7.3 needs the library h5py),
+    The file is a `.mat` (a matrix, a stack of matrices, or a cell array of them; MATLAB 7.3 needs the library h5py),
     `.npy` (K, K) or (N, K, K), or a gray `.png`; axes of length 1 are dropped. Kernels are normalised to sum to 1. The
-    drawn kernel's values are part of the draw, so that replaying it needs no file.
+    values of the drawn kernel are part of the draw, so that replaying it does not need the file.
 
-    Source: Zhou and Süsstrunk, Kernel Modeling Super-Resolution on Real Low-Resolution Images (2019): degrading by a
+    Source: Zhou and Süsstrunk, Kernel Modeling Super-Resolution on Real Low-Resolution Images (2019): degrading with a
     pool of estimated kernels.
     """
 
@@ -73,51 +73,52 @@ class KernelFile(KernelBlur):
 
     op: Literal["kernel_file"] = "kernel_file"
     path: Path
-    """The file; a relative path starts at the project's folder."""
+    """The file; a relative path is resolved against the project's folder."""
     key: str | None = None
-    """Variable of a `.mat` file that holds the kernels; needed if several could."""
+    """Variable of a `.mat` file that holds the kernels; required if several variables could."""
     orientation: Literal["correlation", "convolution"] | None = None
-    """How the kernels are meant. correlation: a pixel's weights are those of its surroundings as they lie, as SciPy's
-    `correlate` and PyTorch's `conv2d` take them. convolution: a kernel is the image of a bright point, as SciPy's
-    `convolve` and MATLAB's `conv2` take it, which is the same turned by 180 degrees. By default that of `source`."""
+    """Convention of the kernels. `correlation`: weights are applied to the neighbourhood as they are, as in SciPy's
+    `correlate` and PyTorch's `conv2d`. `convolution`: a kernel is the image of a bright point, as in SciPy's `convolve`
+    and MATLAB's `conv2`, i.e. rotated by 180 degrees. Defaults to that of `source`."""
     source: Literal["kernelgan", "kair", "usrnet", "levin"] | None = None
-    """Where the kernels come from, which decides their orientation unless that is given: correlation for kernelgan
-    and if left out, convolution for kair, usrnet and levin (Levin et al. 2009)."""
+    """Origin of the kernels, which determines `orientation` unless that is given: correlation for kernelgan and by
+    default, convolution for kair, usrnet and levin (Levin et al. 2009)."""
     recentre: bool = True
-    """Whether each kernel is moved, to fractions of a pixel, so that its mass centre is where `centre` says. Without, a
-    kernel's middle is taken for its centre: of an even size, half a pixel right of and below the output pixel."""
+    """Whether each kernel is shifted, with sub-pixel accuracy, so that its centre of mass is at the position given by
+    `centre`. Otherwise the middle of the kernel is its centre: for an even size, half a pixel right of and below the
+    output pixel."""
 
     @model_validator(mode="after")
     def _centre_needs_recentring(self) -> Self:
         if self.centre == "block" and not self.recentre:
-            raise PydanticCustomError("kernel", "centre does nothing when recentre is false; remove one of them")
+            raise PydanticCustomError("kernel", "centre has no effect when recentre is false; remove one of them")
         return self
 
     def rooted(self, root: Path) -> Self:
-        """Returns the entry with its path starting at `root`."""
+        """Returns the entry with its path resolved against `root`."""
         return self.model_copy(update={"path": full_path(root, self.path)})
 
     def content(self) -> dict[str, Any]:
-        """Returns what decides the draws: the kernels themselves stand for the file, wherever it lies.
+        """Returns everything that determines the draws: the kernels themselves instead of the path to their file.
 
         Raises:
             ValueError: The file cannot be read.
         """
-        settings = self.model_dump(mode="json", exclude_defaults=True, exclude={"op", "path", "key", *_TURNING})
+        settings = self.model_dump(mode="json", exclude_defaults=True, exclude={"op", "path", "key", *_ORIENTING})
         return {"op": self.op, **settings, "kernels": _digest(self.kernels())}
 
     def kernels(self) -> tuple[Kernel, ...]:
-        """Returns the kernels of the file as weights of a pixel's surroundings, i.e. for correlation.
+        """Returns the kernels of the file, oriented for correlation.
 
         Raises:
             ValueError: The file cannot be read.
         """
         kernels = load_kernels(self.path, self.key)
-        meant = self.orientation or (_ORIENTATIONS[self.source] if self.source else "correlation")
-        return kernels if meant == "correlation" else tuple(np.rot90(kernel, 2) for kernel in kernels)
+        orientation = self.orientation or (_ORIENTATIONS[self.source] if self.source else "correlation")
+        return kernels if orientation == "correlation" else tuple(np.rot90(kernel, 2) for kernel in kernels)
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws one of the kernels, all equally often.
+        """Draws one of the kernels, all with equal probability.
 
         Raises:
             ValueError: The file cannot be read.
@@ -143,16 +144,16 @@ class KernelFile(KernelBlur):
 
     @classmethod
     def check_params(cls, params: Params) -> None:
-        """Makes sure that parameters hold a kernel.
+        """Checks that parameters hold a kernel.
 
         Raises:
-            ValueError: They do not.
+            ValueError: They do not hold a kernel.
         """
         rows, values = params.get("rows"), params.get("kernel")
         if not isinstance(rows, int) or rows < 1 or not isinstance(values, list) or not values or len(values) % rows:
-            raise ValueError("kernel_file.kernel: is not a list of numbers in whole rows")
+            raise ValueError("kernel_file.kernel: must be a list of numbers that fills `rows` rows")
         if not all(isinstance(value, float | int) and np.isfinite(value) for value in values):
-            raise ValueError("kernel_file.kernel: is not a list of finite numbers")
+            raise ValueError("kernel_file.kernel: must be a list of finite numbers")
 
     @staticmethod
     def kernel(params: Params) -> Kernel:
@@ -169,39 +170,39 @@ def load_kernels(path: Path, key: str | None = None) -> tuple[Kernel, ...]:
         key: Variable of a `.mat` file.
 
     Raises:
-        ValueError: With one line that says what is wrong with the file, and what to do.
+        ValueError: The file cannot be read; the message is one line with the problem and its solution.
     """
     try:
         status = path.stat()
     except (OSError, ValueError):
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"there is no file {_name(path)}; put the kernels there")
+        raise ValueError(f"there is no file {_name(path)}; check the path")
     if path.suffix.lower() not in _OPEN:
-        raise ValueError(f"{_name(path)} is no kernel file; give a {' or '.join(_OPEN)} file")
+        raise ValueError(f"{_name(path)} is not a kernel file; supported formats are {', '.join(_OPEN)}")
     return _load(path.absolute(), key, status.st_mtime_ns, status.st_size)
 
 
-# Time and size stand for the content: a file that is written anew is read anew.
+# The modification time and the size are part of the cache key: a changed file is read again.
 @lru_cache(maxsize=16)
 def _load(path: Path, key: str | None, modified: int, size: int) -> tuple[Kernel, ...]:
     kernels = _matrices(_variable(_opened(path), path, key), path)
     if not kernels:
-        raise ValueError(f"{_name(path)} has no kernel in it; put one there")
+        raise ValueError(f"{_name(path)} holds no kernel")
     names = [f"kernel {index} of {_name(path)}" for index in range(len(kernels))] if kernels[1:] else [_name(path)]
     return tuple(_checked(kernel, name) for kernel, name in zip(kernels, names, strict=True))
 
 
 def _opened(path: Path) -> dict[str, _Array]:
-    """Returns the arrays of a file by their names; formats without names have one array, named "" here."""
+    """Returns the arrays of a file by name; the single array of a format without names is called ""."""
     suffix = path.suffix.lower()
     try:
         return _OPEN[suffix](path)
     except ImportError as error:
-        text = "is a MATLAB 7.3 file; install h5py to read it (pip install h5py), or save it with the option -v7"
+        text = "is a MATLAB 7.3 file; to read it, install h5py (pip install h5py), or save it with the option -v7"
         raise ValueError(f"{_name(path)} {text}") from error
     except _UNREADABLE as error:
-        raise ValueError(f"{_name(path)} cannot be read as a {suffix} file; write it again") from error
+        raise ValueError(f"{_name(path)} cannot be read as a {suffix} file; save it again") from error
 
 
 def _open_mat(path: Path) -> dict[str, _Array]:
@@ -217,7 +218,7 @@ def _open_mat(path: Path) -> dict[str, _Array]:
 
 
 def _open_hdf5(path: Path) -> dict[str, _Array]:
-    """Reads a MATLAB 7.3 file, which is HDF5 with the axes reversed; what `#refs#` holds belongs to cell arrays."""
+    """Reads a MATLAB 7.3 file: HDF5 with the axes reversed; the group `#refs#` holds the entries of cell arrays."""
     h5py = importlib.import_module("h5py")
     with h5py.File(path) as file:
         return {name: _hdf5_value(file, entry) for name, entry in file.items() if isinstance(entry, h5py.Dataset)}
@@ -239,7 +240,7 @@ def _hdf5_value(file: Any, entry: Any) -> _Array:
 
 
 def _open_npy(path: Path) -> dict[str, _Array]:
-    # Mapped, a header that lies about the size costs no memory.
+    # With memory mapping, a header with a wrong size does not allocate memory.
     return {"": np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}
 
 
@@ -255,35 +256,37 @@ _OPEN: dict[str, Callable[[Path], dict[str, _Array]]] = {".mat": _open_mat, ".np
 
 
 def _variable(variables: dict[str, _Array], path: Path, key: str | None) -> _Array:
-    """Returns the variable that holds the kernels: the one that `key` names, or the only one that could."""
-    listing = ", ".join(name for name in variables if name) or "no variables"
+    """Returns the variable that holds the kernels: the one named by `key`, or else the only candidate."""
+    listing = ", ".join(name for name in variables if name) or "none"
     if key is not None:
         if key not in variables or not key:
-            raise ValueError(f"{_name(path)} has no variable {key!r}; it has {listing}")
+            raise ValueError(f"{_name(path)} has no variable {key!r}; its variables: {listing}")
         return variables[key]
-    square = [name for name, value in variables.items() if _made_of(value, lambda high, wide: 1 < high == wide)]
-    fitting = square or [name for name, value in variables.items() if _made_of(value, lambda *sides: min(sides) > 1)]
-    if len(fitting) > 1:
+    square = [name for name, value in variables.items() if _is_stack(value, lambda high, wide: 1 < high == wide)]
+    candidates = square or [
+        name for name, value in variables.items() if _is_stack(value, lambda *sides: min(sides) > 1)
+    ]
+    if len(candidates) > 1:
         raise ValueError(
-            f"{_name(path)} has several variables that could be kernels; set key to {' or '.join(fitting)}"
+            f"{_name(path)} has several variables that could be kernels; set key to {' or '.join(candidates)}"
         )
-    if fitting or "" in variables:
-        return variables[fitting[0] if fitting else ""]
-    raise ValueError(f"{_name(path)} has no kernel in it, but {listing}; put one there")
+    if candidates or "" in variables:
+        return variables[candidates[0] if candidates else ""]
+    raise ValueError(f"{_name(path)} holds no kernel; its variables: {listing}")
 
 
-def _made_of(value: _Array, holds: Callable[[int, int], bool]) -> bool:
-    """Tells whether an array is made of matrices of numbers whose heights and widths are as asked for."""
+def _is_stack(value: _Array, predicate: Callable[[int, int], bool]) -> bool:
+    """Returns whether an array consists of numeric matrices whose heights and widths satisfy `predicate`."""
     matrices = _split(value)
     numbers = (matrix.ndim == 2 and matrix.dtype.kind in "iufc" for matrix in matrices)
-    return bool(matrices) and all(numbers) and all(holds(*matrix.shape) for matrix in matrices)
+    return bool(matrices) and all(numbers) and all(predicate(*matrix.shape) for matrix in matrices)
 
 
 def _matrices(value: _Array, path: Path) -> list[_Array]:
     """Returns the kernels of an array."""
     suffix, value = path.suffix.lower(), _squeezed(value)
     if suffix == ".png" and value.ndim != 2:
-        raise ValueError(f"{_name(path)} is not gray; save it as a gray image")
+        raise ValueError(f"{_name(path)} is not grayscale; save it as a grayscale image")
     return list(value) if suffix == ".npy" and value.ndim == 3 else _split(value)
 
 
@@ -299,31 +302,33 @@ def _split(value: _Array) -> list[_Array]:
 
 
 def _squeezed(value: _Array) -> _Array:
-    """Returns an array without axes of length 1, of which it keeps as many as a matrix needs."""
+    """Removes axes of length 1 as long as more than two axes remain."""
     while value.ndim > 2 and 1 in value.shape:
         value = value.squeeze(value.shape.index(1))
     return value
 
 
 def _checked(kernel: _Array, name: str) -> Kernel:
-    """Returns a kernel that sums to 1."""
+    """Checks a kernel and normalises it to sum to 1."""
     if kernel.ndim != 2 or not kernel.size:
-        raise ValueError(f"{name} has the shape {_shape(kernel)}; a kernel has two dimensions")
+        raise ValueError(f"{name} has the shape {_shape(kernel)}; a kernel must have two dimensions")
     if max(kernel.shape) > LARGEST_KERNEL:
-        raise ValueError(f"{name} is {_shape(kernel)}; a kernel has at most {LARGEST_KERNEL}x{LARGEST_KERNEL} pixels")
+        raise ValueError(
+            f"{name} is {_shape(kernel)}; a kernel may have at most {LARGEST_KERNEL}x{LARGEST_KERNEL} pixels"
+        )
     if kernel.dtype.kind not in "iuf":
-        raise ValueError(f"{name} holds {kernel.dtype.name} values; a kernel has real numbers")
+        raise ValueError(f"{name} holds {kernel.dtype.name} values; a kernel must hold real numbers")
     weights = kernel.astype(np.float64)
     if not np.isfinite(weights).all():
-        raise ValueError(f"{name} has a value that is not finite")
+        raise ValueError(f"{name} holds a value that is not finite")
     with np.errstate(over="ignore"):
         total = weights.sum()
     if not 0 < total < np.inf:
-        raise ValueError(f"{name} sums to {total:.3g}; the sum of a kernel is above 0")
+        raise ValueError(f"{name} sums to {total:.3g}; the sum of a kernel must be above 0")
     normalised = np.asarray(weights / total, dtype=np.float32)
     centre = mass_centre(normalised)
     if not all(0 <= at <= length - 1 + 1e-6 for at, length in zip(centre, kernel.shape, strict=True)):
-        raise ValueError(f"{name} has its mass centre outside of itself: it has too many negative values")
+        raise ValueError(f"{name} has its centre of mass outside the kernel: it has too many negative values")
     normalised.flags.writeable = False
     return normalised
 
@@ -337,7 +342,7 @@ def _digest(kernels: Sequence[Kernel]) -> str:
 
 
 def _name(path: Path) -> str:
-    """Returns a path in one line, whatever is in it."""
+    """Returns a path on one line, with unprintable characters escaped."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 

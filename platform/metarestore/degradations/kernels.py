@@ -1,7 +1,7 @@
 """Shapes of blur kernels: weights (K, K) that sum to 1, around a centre that may lie between pixels.
 
-The output pixel sits at the kernel's pixel (K − 1) // 2, down and across; the centre lies `shift` pixels, from 0 up to
-below 1, right of and below it. Kernels with a shift have an even K, so that half a pixel is in their very middle.
+The output pixel corresponds to the kernel's pixel (K − 1) // 2 on both axes; the centre lies `shift` pixels, in [0, 1),
+right of and below it. Kernels with a shift have an even K, so that a shift of half a pixel is exactly in their middle.
 Angles are in degrees, counter-clockwise from the horizontal.
 """
 
@@ -13,31 +13,31 @@ import numpy as np
 import numpy.typing as npt
 
 Kernel = npt.NDArray[np.float32]
-"""Weights that sum to 1: (K, K), or (K,) for the product of a line with itself."""
+"""Weights that sum to 1: (K, K), or (K,) for the outer product of a vector with itself."""
 
 _Floats = npt.NDArray[np.float64]
 
-# Beyond 5 standard deviations lies less than 1e-6 of a Gaussian: below what float32 images can show.
+# Less than 1e-6 of a Gaussian lies beyond 5 standard deviations: below the resolution of float32 images.
 _TRUNCATE = 5.0
 # A Gaussian this narrow is a single pixel: sigma 0 means no blur.
 _SMALLEST_SIGMA = 1e-3
-# Wider kernels would see nothing but mirror images of the photograph, and cost seconds.
+# Wider kernels would mostly cover mirrored copies of the photograph, and take seconds.
 _LARGEST_RADIUS = 256
-# From a sharp edge, a cubic spline has rung down to 1e-7 after so many pixels.
+# At this distance from a sharp edge, in pixels, the ringing of a cubic spline has decayed to 1e-7.
 _SPLINE_MARGIN = 12
-# What is cut off the rim of a recentred kernel: its mass centre moves by less than 1e-3 pixels.
+# Weight that may be cut from the border of a recentred kernel: its centre of mass moves by less than 1e-3 pixels.
 _EMPTY_RIM = 1e-5
 # Points per pixel of a path: its weights are then accurate to 1e-4.
 _PATH_DENSITY = 64
 
 
 def gaussian_line(sigma: float, shift: float = 0.0, size: int | None = None) -> Kernel:
-    """Returns a Gaussian (K,): the round Gaussian kernel is its product with itself.
+    """Returns a one-dimensional Gaussian (K,), whose outer product with itself is the isotropic Gaussian kernel.
 
     Args:
         sigma: Standard deviation, in pixels.
-        shift: Place of the centre.
-        size: Pixels, odd, after which it is cut; by default after 5 standard deviations.
+        shift: Offset of the centre, in pixels.
+        size: Number of pixels, odd, to which it is truncated; by default it is truncated at 5 standard deviations.
     """
     sigma = max(sigma, _SMALLEST_SIGMA)
     offsets = _offsets(size // 2 if size else math.ceil(_TRUNCATE * sigma), shift)
@@ -45,17 +45,17 @@ def gaussian_line(sigma: float, shift: float = 0.0, size: int | None = None) -> 
 
 
 def gaussian_kernel(sigma: float, ratio: float, angle: float, shift: float = 0.0, size: int | None = None) -> Kernel:
-    """Returns an elongated Gaussian.
+    """Returns an anisotropic Gaussian.
 
     Args:
-        sigma: Standard deviation across the direction of `angle`, in pixels.
-        ratio: Standard deviation along that direction over `sigma`.
-        angle: The direction.
-        shift: Place of the centre.
-        size: Pixels along an edge, odd, after which it is cut; by default after 5 standard deviations.
+        sigma: Standard deviation perpendicular to `angle`, in pixels.
+        ratio: Standard deviation along `angle` divided by `sigma`.
+        angle: Direction of the long axis.
+        shift: Offset of the centre, in pixels.
+        size: Side in pixels, odd, to which it is truncated; by default it is truncated at 5 standard deviations.
     """
-    reach = math.ceil(_TRUNCATE * max(sigma, _SMALLEST_SIGMA) * max(ratio, 1.0))
-    radius = size // 2 if size else min(reach, _LARGEST_RADIUS)
+    extent = math.ceil(_TRUNCATE * max(sigma, _SMALLEST_SIGMA) * max(ratio, 1.0))
+    radius = size // 2 if size else min(extent, _LARGEST_RADIUS)
     return _bell(_ellipse(radius, sigma, ratio, angle, shift))
 
 
@@ -63,46 +63,46 @@ def generalised_kernel(sigma: float, ratio: float, angle: float, beta: float, si
     """Returns a generalised Gaussian: exp(−d^(2·beta) / 2), where d is the distance in units of the two sigmas.
 
     Args:
-        sigma: Scale across the direction of `angle`, in pixels; the standard deviation if `beta` is 1.
-        ratio: Scale along that direction over `sigma`.
-        angle: The direction.
-        beta: Shape: 1 is a Gaussian, less has a peak and long tails, more comes to a disc.
-        size: Pixels along an edge, odd; the shape is cut there.
-        shift: Place of the centre.
+        sigma: Scale perpendicular to `angle`, in pixels; the standard deviation if `beta` is 1.
+        ratio: Scale along `angle` divided by `sigma`.
+        angle: Direction of the long axis.
+        beta: Shape: 1 is a Gaussian; smaller values have a sharp peak and long tails, larger values approach a disc.
+        size: Side in pixels, odd, to which it is truncated.
+        shift: Offset of the centre, in pixels.
     """
     return _bell(_ellipse(size // 2, sigma, ratio, angle, shift) ** beta)
 
 
 def plateau_kernel(sigma: float, ratio: float, angle: float, beta: float, size: int, shift: float = 0.0) -> Kernel:
-    """Returns a plateau: 1 / (1 + d^(2·beta)), where d is the distance in units of the two sigmas.
+    """Returns a plateau-shaped kernel: 1 / (1 + d^(2·beta)), where d is the distance in units of the two sigmas.
 
     Args:
-        sigma: Distance from the centre, across the direction of `angle`, at which the weight is half, in pixels.
-        ratio: The same distance along that direction, over `sigma`.
-        angle: The direction.
-        beta: Steepness of the slope around the plateau.
-        size: Pixels along an edge, odd; the shape is cut there.
-        shift: Place of the centre.
+        sigma: Distance from the centre, perpendicular to `angle`, at which the weight is halved, in pixels.
+        ratio: The same distance along `angle`, divided by `sigma`.
+        angle: Direction of the long axis.
+        beta: Steepness of the edge of the plateau.
+        size: Side in pixels, odd, to which it is truncated.
+        shift: Offset of the centre, in pixels.
     """
     return _normalised(1 / (1 + _ellipse(size // 2, sigma, ratio, angle, shift) ** beta))
 
 
 def motion_kernel(length: float, angle: float, curvature: float, shift: float = 0.0) -> Kernel:
-    """Returns an arc that is traversed at constant speed, its mass centre at the kernel's centre.
+    """Returns a circular arc that is traversed at constant speed, with its centre of mass at the kernel's centre.
 
-    Each point of the arc is shared by the four pixels around it as in bilinear interpolation, which keeps the mass
-    centre exact. A pixel's weight is thus how long the camera's path was near it.
+    Each point of the arc is distributed over its four neighbouring pixels as in bilinear interpolation, which preserves
+    the centre of mass. A pixel's weight is thus the time that the camera's path spends near it.
 
     Args:
         length: Length of the arc, in pixels.
-        angle: Direction half-way along it.
-        curvature: Half circles by which the direction turns from one end to the other, counter-clockwise.
-        shift: Place of the centre.
+        angle: Direction at the middle of the arc.
+        curvature: Change of direction from one end to the other, in half circles, counter-clockwise.
+        shift: Offset of the centre, in pixels.
     """
     count = max(1, math.ceil(_PATH_DENSITY * length))
     time = (np.arange(count) + 0.5) / count - 0.5
     turn = math.pi * curvature * time / 2
-    # The way from the middle of an arc is its chord: np.sinc(t / π) is sin(t) / t.
+    # The displacement from the middle of an arc is its chord: np.sinc(t / π) is sin(t) / t.
     chord, heading = length * time * np.sinc(turn / math.pi), math.radians(angle) + turn
     y, x = -chord * np.sin(heading), chord * np.cos(heading)  # rows count downwards
     return _splatted(y - y.mean(), x - x.mean(), shift)
@@ -111,15 +111,15 @@ def motion_kernel(length: float, angle: float, curvature: float, shift: float = 
 def disc_kernel(radius: float, edge: float = 1.0, shift: float = 0.0) -> Kernel:
     """Returns a disc with a soft edge.
 
-    Below a radius of 2 or an edge of 1, the pixel grid is coarse: the size is then accurate to about a tenth.
+    For a radius below 2 or an edge below 1, the size is accurate to about 10% only, because the pixel grid is coarse.
 
     Args:
-        radius: Distance from the centre at which the weight is half, in pixels.
-        edge: Width over which the weight falls linearly from full to 0, in pixels.
-        shift: Place of the centre.
+        radius: Distance from the centre at which the weight is halved, in pixels.
+        edge: Width over which the weight falls linearly from its maximum to 0, in pixels.
+        shift: Offset of the centre, in pixels.
     """
     edge = max(edge, _SMALLEST_SIGMA)
-    # The nearest pixel must not be left out, however small the disc.
+    # Even the smallest disc must cover the nearest pixel.
     nearest = math.hypot(min(shift, 1 - shift), min(shift, 1 - shift))
     radius = max(radius, nearest - edge / 2 + _SMALLEST_SIGMA)
     y, x = _grid(math.ceil(radius + edge / 2), shift)
@@ -127,12 +127,12 @@ def disc_kernel(radius: float, edge: float = 1.0, shift: float = 0.0) -> Kernel:
 
 
 def sinc_kernel(cutoff: float, size: int, shift: float = 0.0) -> Kernel:
-    """Returns the ideal low pass of two dimensions, cut to a square: it leaves ringing along edges.
+    """Returns the ideal two-dimensional low-pass filter, truncated to a square; it causes ringing along edges.
 
     Args:
-        cutoff: Greatest frequency that passes, in radians per pixel, above 0 and up to π.
-        size: Pixels along an edge, odd.
-        shift: Place of the centre.
+        cutoff: Highest frequency that passes, in radians per pixel, in (0, π].
+        size: Side in pixels, odd.
+        shift: Offset of the centre, in pixels.
     """
     from scipy.special import j1
 
@@ -143,36 +143,36 @@ def sinc_kernel(cutoff: float, size: int, shift: float = 0.0) -> Kernel:
 
 
 def mass_centre(kernel: Kernel) -> tuple[float, float]:
-    """Returns the row and the column of a kernel's centre of mass, from its first pixel."""
+    """Returns the row and the column of a kernel's centre of mass, relative to its first pixel."""
     exact = kernel.astype(np.float64) / kernel.sum(dtype=np.float64)
     row, column = (exact.sum(axis=1 - axis) @ np.arange(exact.shape[axis]) for axis in (0, 1))
     return float(row), float(column)
 
 
 def recentred(kernel: Kernel, shift: float = 0.0) -> Kernel:
-    """Returns a kernel (h, w), whose mass centre may be anywhere, as one whose mass centre is its centre.
+    """Shifts a kernel (h, w), so that its centre of mass is at the kernel's centre.
 
-    A cubic spline goes through the weights, on a ground of zeros. It keeps the variance, but rings around sharp edges.
+    The zero-padded weights are interpolated by a cubic spline, which preserves the variance, but rings at sharp edges.
 
     Args:
         kernel: Weights with a sum above 0.
-        shift: Place of the centre.
+        shift: Offset of the centre, in pixels.
     """
     from scipy import ndimage
 
     centre = mass_centre(kernel)
-    reach = max(max(at, length - 1 - at) for at, length in zip(centre, kernel.shape, strict=True))
-    radius = math.ceil(reach) + _SPLINE_MARGIN
-    ground = np.zeros((2 * radius + 1 + (shift > 0),) * 2)
-    places = [radius + shift - at for at in centre]
-    top, left = (round(place) for place in places)
-    ground[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
-    moved = ndimage.shift(ground, (places[0] - top, places[1] - left), order=3, mode="constant")
+    extent = max(max(at, length - 1 - at) for at, length in zip(centre, kernel.shape, strict=True))
+    radius = math.ceil(extent) + _SPLINE_MARGIN
+    canvas = np.zeros((2 * radius + 1 + (shift > 0),) * 2)
+    offsets = [radius + shift - at for at in centre]
+    top, left = (round(offset) for offset in offsets)
+    canvas[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
+    moved = ndimage.shift(canvas, (offsets[0] - top, offsets[1] - left), order=3, mode="constant")
     return _normalised(_without_rim(moved / moved.sum()))
 
 
 def _without_rim(weights: _Floats) -> _Floats:
-    """Takes away the outermost rings of a square, as long as next to nothing is in them."""
+    """Removes the outermost rings of a square while their weight is negligible."""
     total, ring = np.abs(weights).sum(), 0
     while total - np.abs(weights[ring + 1 : -ring - 1, ring + 1 : -ring - 1]).sum() < _EMPTY_RIM:
         ring += 1
@@ -180,13 +180,13 @@ def _without_rim(weights: _Floats) -> _Floats:
 
 
 def _offsets(radius: int, shift: float) -> _Floats:
-    """Returns the way from the centre to each pixel of a line (K,)."""
+    """Returns the offset of each pixel of a row from the centre (K,)."""
     radius = max(1, radius)
     return np.arange(-radius, radius + 1 + (shift > 0), dtype=np.float64) - shift
 
 
 def _grid(radius: int, shift: float) -> tuple[_Floats, _Floats]:
-    """Returns the way down (K, 1) and right (1, K) from the centre to each pixel of a kernel."""
+    """Returns the vertical (K, 1) and horizontal (1, K) offsets of each pixel of a kernel from the centre."""
     offsets = _offsets(radius, shift)
     return offsets[:, None], offsets[None, :]
 
@@ -201,12 +201,12 @@ def _ellipse(radius: int, sigma: float, ratio: float, angle: float, shift: float
 
 
 def _bell(squared: _Floats) -> Kernel:
-    """Returns exp(−squared / 2), normalised; if all of it would vanish in rounding, what vanishes last."""
+    """Returns exp(−squared / 2), normalised; the subtraction keeps the largest weight from underflowing."""
     return _normalised(np.exp(-0.5 * (squared - squared.min())))
 
 
 def _splatted(y: _Floats, x: _Floats, shift: float) -> Kernel:
-    """Returns the kernel of equally weighted points around the centre, each shared by the four pixels near it."""
+    """Returns the kernel of equally weighted points, each distributed bilinearly over its four neighbouring pixels."""
     radius = math.floor(max(np.abs(y).max(), np.abs(x).max())) + 1
     width = 2 * radius + 1 + (shift > 0)
     y, x = y + shift + radius, x + shift + radius

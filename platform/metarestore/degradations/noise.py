@@ -1,4 +1,4 @@
-"""Noise: fields that are drawn anew for each image, of a law that depends on the pixel's value alone."""
+"""Noise: fields that are drawn for each image, with a distribution that depends only on the pixel's value."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from metarestore.degradations.pointwise import Fields, Pixels, Pointwise, channe
 Correlation = Annotated[Range, Bounds(ge=0, le=1)]
 
 _NONE = Uniform((0.0, 0.0))
-# The luma of ITU-R BT.601, with which the field converts colours to gray.
+# Luma weights of ITU-R BT.601.
 _LUMA = [0.299, 0.587, 0.114]
 
 
 def normal_field(image: Pixels, correlation: float, fields: Fields[Pixels]) -> Pixels:
-    """Draws normal values of variance 1 whose channels correlate: covariance (1 − ρ) I + ρ 1 1ᵀ.
+    """Draws normal values of variance 1 with correlated channels: covariance (1 − ρ) I + ρ 1 1ᵀ.
 
     Returns:
-        (..., H, W, 3); (..., H, W, 1) if the channels are equal.
+        Noise (..., H, W, 3), or (..., H, W, 1) if all channels are equal.
     """
     if correlation == 0:
         return fields.normal(image)
@@ -34,12 +34,12 @@ def normal_field(image: Pixels, correlation: float, fields: Fields[Pixels]) -> P
 
 @register
 class GaussianNoise(Pointwise):
-    """Adds white Gaussian noise, of the same strength everywhere.
+    """Adds white Gaussian noise of uniform strength.
 
     Channels i and j have the covariance sigma² · ((1 − correlation) · [i = j] + correlation).
 
     Source: Zhang et al., Designing a Practical Degradation Model for Deep Blind Image Super-Resolution (2021),
-    section 3.3, whose general noise has a covariance of the channels, here with one parameter.
+    section 3.3, whose noise model has a general covariance of the channels, here reduced to one parameter.
     """
 
     stochastic: ClassVar[bool] = True
@@ -53,20 +53,20 @@ class GaussianNoise(Pointwise):
     sigma: Annotated[Range, Bounds(ge=0, le=255)]
     """Standard deviation, in grey levels of 0..255."""
     correlation: Correlation = _NONE
-    """Correlation of the channels' fields: 0 is colour noise, 1 gray noise."""
+    """Correlation between the channels: 0 is colour noise, 1 is gray noise."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Adds the field."""
+        """Adds the noise field."""
         return image + number(params, "sigma") / 255 * normal_field(image, number(params, "correlation"), fields)
 
 
 @register
 class PoissonNoise(Pointwise):
-    """Counts photons: the mean is kept, the variance is value / peak.
+    """Simulates photon counting (shot noise): the mean is preserved, the variance is value / peak.
 
-    With a correlation ρ, the error is √(1 − ρ) times the channel's own plus √ρ times that of counting the luma. The
-    error of a pixel depends on nothing but its values, so a patch is degraded as the whole image would be.
+    With a correlation ρ, the error is √(1 − ρ) times the count error of the channel plus √ρ times that of the luma. The
+    error of a pixel depends only on its values, so a patch is degraded in the same way as the whole image.
 
     Source: Hasinoff, Photon, Poisson Noise, in Computer Vision: A Reference Guide (2014); Wang et al., Real-ESRGAN
     (2021), section 3.1, for `strength` and gray noise.
@@ -81,15 +81,15 @@ class PoissonNoise(Pointwise):
 
     op: Literal["poisson_noise"] = "poisson_noise"
     peak: Annotated[Range, Bounds(gt=0, le=1e6)]
-    """Photons that white stands for: fewer are noisier."""
+    """Number of photons at white: fewer photons mean more noise."""
     strength: Annotated[Range, Bounds(ge=0, le=16)] = Uniform((1.0, 1.0))
-    """Factor of the error of counting: 1 is a true count."""
+    """Factor of the count error: 1 is true Poisson noise."""
     correlation: Correlation = _NONE
-    """Share of the variance that the channels have in common: 0 is colour noise, 1 gray noise."""
+    """Fraction of the variance that the channels share: 0 is colour noise, 1 is gray noise."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Adds the error of counting."""
+        """Adds the count error."""
         peak, correlation = number(params, "peak"), number(params, "correlation")
         scale = number(params, "strength") / peak
         noisy = image
@@ -113,13 +113,13 @@ class SpeckleNoise(Pointwise):
 
     op: Literal["speckle_noise"] = "speckle_noise"
     sigma: Annotated[Range, Bounds(ge=0, le=255)]
-    """Standard deviation at white, in grey levels of 0..255; at a value v it is v times that."""
+    """Standard deviation at white, in grey levels of 0..255; it is proportional to the value."""
     correlation: Correlation = _NONE
-    """Correlation of the channels' fields: 0 is colour noise, 1 gray noise."""
+    """Correlation between the channels: 0 is colour noise, 1 is gray noise."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Adds the field times the image."""
+        """Adds the image times the noise field."""
         field = normal_field(image, number(params, "correlation"), fields)
         return image + image * (number(params, "sigma") / 255 * field)
 
@@ -129,7 +129,7 @@ class SensorNoise(Pointwise):
     """Adds the noise of an image sensor in linear light: variance = shot · light + read².
 
     Source: Foi et al., Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image Raw-Data (2008),
-    eq. 3, in its Gaussian approximation; applied to unprocessed light as in Brooks et al., Unprocessing Images for
+    eq. 3, in its Gaussian approximation; applied to linear light as in Brooks et al., Unprocessing Images for
     Learned Raw Denoising (2019), section 3.1.
     """
 
@@ -142,17 +142,17 @@ class SensorNoise(Pointwise):
 
     op: Literal["sensor_noise"] = "sensor_noise"
     shot: Annotated[Range, Bounds(ge=0, le=1)]
-    """Variance per unit of light, i.e. 1 / (photoelectrons at white); phones lie in 1e-4 .. 1e-2."""
+    """Variance per unit of light, i.e. 1 / (photoelectrons at white); 1e-4 .. 1e-2 for phones."""
     read: Annotated[Range, Bounds(ge=0, le=1)]
-    """Standard deviation in the dark, as a fraction of white."""
+    """Standard deviation of the read noise, as a fraction of white."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Adds the field to the light of an sRGB image."""
+        """Adds the noise field to the linear light of an sRGB image."""
         return to_srgb(expose(to_linear(image), params, fields))
 
 
 def expose(light: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-    """Adds the noise of `shot` and `read` to linear light (..., H, W, C)."""
+    """Adds shot and read noise to linear light (..., H, W, C)."""
     variance = number(params, "shot") * clipped(light, 0) + number(params, "read") ** 2
     return light + root(variance) * fields.normal(light, light.shape[-1])

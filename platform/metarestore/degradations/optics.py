@@ -1,4 +1,4 @@
-"""What a lens does beside blurring: it darkens the corners, and images red and blue at other sizes than green."""
+"""Lens effects besides blur: vignetting, and lateral chromatic aberration."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _HALF = Uniform((0.5, 0.5))
 
 
 def radius_map(height: int, width: int, centre_y: float, centre_x: float) -> Floats:
-    """Returns each pixel's distance (H, W) from a centre, over that of the farthest pixel.
+    """Returns the distance (H, W) of each pixel from a centre, divided by the largest distance.
 
     Args:
-        height: Rows.
-        width: Columns.
-        centre_y: Place of the centre between the first (0) and the last row (1); it may lie outside.
-        centre_x: The same for columns.
+        height: Number of rows.
+        width: Number of columns.
+        centre_y: Position of the centre between the first (0) and the last row (1); it may lie outside.
+        centre_x: Position of the centre between the first (0) and the last column (1); it may lie outside.
     """
     y = np.arange(height) - centre_y * (height - 1)
     x = np.arange(width) - centre_x * (width - 1)
@@ -45,8 +45,8 @@ def radius_map(height: int, width: int, centre_y: float, centre_x: float) -> Flo
 class Vignette(Pointwise):
     """Darkens towards the corners as cos⁴ of the angle to the optical axis, in linear light.
 
-    A task's images are patches: its centre says where in the frame they lie, and the strength is what their darkest
-    pixel loses against the optical axis.
+    The images of a task are patches: the centre gives the position of the optical axis relative to the patch, and the
+    strength is the loss of the darkest pixel relative to the optical axis.
 
     Source: Goldman, Vignette and Exposure Calibration and Compensation (2010) (the cosine-fourth law).
     """
@@ -59,15 +59,15 @@ class Vignette(Pointwise):
 
     op: Literal["vignette"] = "vignette"
     strength: Annotated[Range, Bounds(ge=0, lt=1)]
-    """Share of the light that the farthest corner from the centre loses, in 0..1."""
+    """Fraction of the light lost at the corner farthest from the centre, in [0, 1)."""
     centre_y: Centre = _HALF
-    """Optical axis: 0 is the image's first row, 1 its last; it may lie outside."""
+    """Vertical position of the optical axis: 0 is the first row of the image, 1 the last; it may lie outside."""
     centre_x: Centre = _HALF
-    """Optical axis: 0 is the image's first column, 1 its last; it may lie outside."""
+    """Horizontal position of the optical axis: 0 is the first column of the image, 1 the last; it may lie outside."""
 
     @staticmethod
     def change(image: Pixels, params: Params, fields: Fields[Pixels]) -> Pixels:
-        """Multiplies the light of an sRGB image."""
+        """Attenuates the linear light of an sRGB image."""
         height, width = image.shape[-3], image.shape[-2]
         radius = radius_map(height, width, number(params, "centre_y"), number(params, "centre_x"))
         # cos² of the angle is 1 / (1 + tan²), and tan² grows with the square of the radius.
@@ -77,22 +77,22 @@ class Vignette(Pointwise):
 
 
 def magnified_line(length: int, magnification: float, shift: float) -> csr_array[np.float32]:
-    """Returns the matrix (length, length) that magnifies a line about its centre, then moves it, bicubically.
+    """Returns the matrix (length, length) that magnifies a row about its centre and shifts it, bicubically.
 
     Args:
-        length: Pixels.
+        length: Number of pixels.
         magnification: Factor of distances from the centre.
-        shift: Pixels by which to move towards the end.
+        shift: Shift towards the end, in pixels.
 
-    Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 15 (a = −0.5), over a
-    symmetric border.
+    Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 15 (a = −0.5), with
+    symmetric padding.
     """
     from scipy.sparse import csr_array
 
     centre = (length - 1) / 2
-    place = centre + (np.arange(length) - centre - shift) / magnification
-    columns = np.floor(place).astype(np.int64)[:, None] + np.arange(-1, 3)
-    x = np.abs(columns - place[:, None])
+    position = centre + (np.arange(length) - centre - shift) / magnification
+    columns = np.floor(position).astype(np.int64)[:, None] + np.arange(-1, 3)
+    x = np.abs(columns - position[:, None])
     inner = (1.5 * x - 2.5) * x**2 + 1
     outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
     mirror = columns % (2 * length)
@@ -104,10 +104,10 @@ def magnified_line(length: int, magnification: float, shift: float) -> csr_array
 
 @register
 class ChromaticAberration(Degradation):
-    """Magnifies red and blue about the centre, each by its own factor (lateral colour); green stays.
+    """Magnifies red and blue about the centre, each by its own factor (lateral colour); green is unchanged.
 
-    On a patch away from the optical axis, lateral colour is little but a constant shift of red and of blue, which
-    the task may have as well: fringes are red on one side of an edge and cyan on the other.
+    In a patch away from the optical axis, lateral colour is close to a constant shift of red and of blue, which can be
+    set separately: fringes are red on one side of an edge and cyan on the other.
 
     Source: Kang, Automatic Removal of Chromatic Aberration from a Single Image (2007).
     """
@@ -121,17 +121,17 @@ class ChromaticAberration(Degradation):
 
     op: Literal["chromatic_aberration"] = "chromatic_aberration"
     red: PerThousand = _ZERO
-    """How much larger than green red is, in parts per thousand: 1 moves red by 0.1 pixel at radius 100."""
+    """Magnification of red relative to green, in parts per thousand: 1 moves red by 0.1 pixels at radius 100."""
     blue: PerThousand = _ZERO
-    """How much larger than green blue is, in parts per thousand."""
+    """Magnification of blue relative to green, in parts per thousand."""
     red_y: Shift = _ZERO
-    """Shift of red, downwards, in pixels of the image it acts on."""
+    """Downward shift of red, in pixels of the image it is applied to."""
     red_x: Shift = _ZERO
-    """Shift of red, to the right, in pixels of the image it acts on."""
+    """Rightward shift of red, in pixels of the image it is applied to."""
     blue_y: Shift = _ZERO
-    """Shift of blue, downwards, in pixels of the image it acts on."""
+    """Downward shift of blue, in pixels of the image it is applied to."""
     blue_x: Shift = _ZERO
-    """Shift of blue, to the right, in pixels of the image it acts on."""
+    """Rightward shift of blue, in pixels of the image it is applied to."""
 
     @staticmethod
     def apply(images: Tensor, params: Params, context: Context) -> Tensor:
@@ -157,7 +157,7 @@ class ChromaticAberration(Degradation):
 
 
 def _plane_of_batch(plane: Tensor, lines: tuple[csr_array[np.float32], csr_array[np.float32]] | None) -> Tensor:
-    """Resamples one channel (N, H, W) by a matrix per axis; without any, it stays."""
+    """Resamples one channel (N, H, W) with one matrix per axis, or returns it unchanged if `lines` is None."""
     if lines is None:
         return plane
     import torch

@@ -1,4 +1,4 @@
-"""Operations that are written once for NumPy (image by image) and PyTorch (batches, any device).
+"""Pointwise operations, written once for NumPy (image by image) and PyTorch (batches, any device).
 
 Images are (..., H, W, 3) here: one image with NumPy, a batch with PyTorch.
 """
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pixels = TypeVar("Pixels", Image, "Tensor")
-"""Pixel values, as an array of NumPy or a tensor of PyTorch; Python's operators work on both."""
+"""Pixel values, as a NumPy array or a PyTorch tensor; Python's operators work on both."""
 
 FEW_COUNTS = 4.0
-"""Expected counts below which NumPy's own sampler draws them; above, `many_counts` does."""
+"""Expectation below which counts are drawn by NumPy's sampler; above, `many_counts` draws them."""
 
 _BLOCK_ROWS = 16
 
 
 def many_counts(rate: Image, normal: Image) -> Image:
-    """Maps standard normal values to Poisson counts, by an expansion of the quantiles in 1 / √rate.
+    """Maps standard normal values to Poisson counts, using an expansion of the quantiles in 1 / √rate.
 
-    From an expectation of 4 on, no cumulative probability is wrong by more than 4e-4 (from 10 on, 1e-4); it costs a
-    quarter of an exact sampler.
+    For expectations of at least 4, the error of cumulative probabilities is at most 4e-4 (1e-4 from 10 on); it takes a
+    quarter of the time of an exact sampler.
 
     Args:
-        rate: Expectations; those below `FEW_COUNTS` are taken for that.
+        rate: Expectations; those below `FEW_COUNTS` are raised to it.
         normal: Standard normal values of the same shape.
 
     Source: Giles, Algorithm 955: Approximation of the Inverse Poisson Cumulative Distribution Function (2016),
@@ -51,19 +51,19 @@ def many_counts(rate: Image, normal: Image) -> Image:
 
 
 class Fields(Protocol[Pixels]):
-    """Source of the noise fields of an image or a batch: independent with each call, and among the images."""
+    """Source of the noise fields of an image or a batch; fields are independent between calls and between images."""
 
     def normal(self, like: Pixels, channels: int = 3) -> Pixels:
         """Draws standard normal values (..., H, W, channels) for the pixels of `like` (..., H, W, C)."""
         ...
 
     def count_error(self, rate: Pixels) -> Pixels:
-        """Draws Poisson counts less their expectations `rate`, which are 0 or more; it has no gradient."""
+        """Draws Poisson counts minus their expectations `rate`, which must not be negative; not differentiable."""
         ...
 
 
 class NumpyFields:
-    """The fields of one image."""
+    """Noise fields of one image."""
 
     def __init__(self, seed: int) -> None:
         self._rng = generator(seed)
@@ -75,7 +75,7 @@ class NumpyFields:
     def count_error(self, rate: Image) -> Image:
         """Draws an array of the shape of `rate`."""
         normal = self._rng.standard_normal(rate.shape, dtype=np.float32)
-        # Blocks of a few rows stay in the processor's cache through the formula: three times as fast as all at once.
+        # Blocks of a few rows stay in the processor's cache: three times as fast as all rows at once.
         blocks = range(0, len(rate), _BLOCK_ROWS)
         counts = np.concatenate([many_counts(*(x[k : k + _BLOCK_ROWS] for x in (rate, normal))) for k in blocks])
         few = rate < FEW_COUNTS
@@ -84,7 +84,7 @@ class NumpyFields:
 
 
 class TorchFields:
-    """The fields of a batch: a generator for each image, on the images' device."""
+    """Noise fields of a batch: one generator per image, on the device of the images."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         import torch
@@ -108,16 +108,16 @@ class TorchFields:
 
 
 def is_tensor(values: object) -> TypeIs[Tensor]:
-    """Tells a tensor of PyTorch from an array of NumPy."""
+    """Returns whether values are a PyTorch tensor rather than a NumPy array."""
     import torch
 
     return isinstance(values, torch.Tensor)
 
 
 class Pointwise(Degradation):
-    """An operation that is one formula of each pixel's value, its place and its noise, for both backends.
+    """An operation that is a formula of each pixel's value, position and noise, shared by both backends.
 
-    What needs a pixel's neighbours too branches on the kind of array for that alone, as `isp` does.
+    An operation that also needs neighbouring pixels branches on the array type for that part only, as `isp` does.
     """
 
     @staticmethod
@@ -126,14 +126,14 @@ class Pointwise(Degradation):
         """Degrades pixels (..., H, W, 3) in [0, 1]; the result may leave [0, 1].
 
         Args:
-            image: Pixels; of the height, the width and the channels, only the last three axes may be relied on.
+            image: Pixels; only the last three axes (height, width, channels) are guaranteed to exist.
             params: Drawn parameters.
             fields: Source of noise.
         """
 
     @classmethod
     def apply(cls, images: Tensor, params: Params, context: Context) -> Tensor:
-        """Applies `change` to each of `images` (N, 3, H, W), or to all at once."""
+        """Applies `change` to `images` (N, 3, H, W), one by one or as a batch."""
         if context.backend == "torch":
             fields = TorchFields(context.seeds, images.device)
             return cls.change(images.permute(0, 2, 3, 1), params, fields).permute(0, 3, 1, 2)
@@ -141,7 +141,7 @@ class Pointwise(Degradation):
 
 
 def where_above(values: Pixels, threshold: float, yes: Pixels, no: Pixels) -> Pixels:
-    """Chooses `yes` where `values` exceed a threshold, else `no`."""
+    """Returns `yes` where `values` exceed a threshold, and `no` elsewhere."""
     if is_tensor(values):
         import torch
 
@@ -150,13 +150,13 @@ def where_above(values: Pixels, threshold: float, yes: Pixels, no: Pixels) -> Pi
 
 
 def clipped(values: Pixels, low: float | None, high: float | None = None) -> Pixels:
-    """Holds values to [low, high]; an end that is None is open."""
+    """Clips values to [low, high]; None means no bound."""
     return values.clip(low, high) if is_tensor(values) else np.clip(values, low, high)
 
 
 def root(values: Pixels) -> Pixels:
-    """Returns the square root of values that are 0 or more."""
-    # The slope of the root is infinite at 0, where the chain rule would make it NaN.
+    """Returns the square root of non-negative values."""
+    # The derivative of the root is infinite at 0, where the chain rule would make the gradient NaN.
     return values.clip(1e-20).sqrt() if is_tensor(values) else np.sqrt(values)
 
 
@@ -172,12 +172,12 @@ def arcsine(values: Pixels) -> Pixels:
 
 def channel_sum(image: Pixels, weights: Pixels) -> Pixels:
     """Returns the weighted sum (..., H, W, 1) of the channels of (..., H, W, 3)."""
-    weighed: Pixels = image * weights
-    return weighed[..., 0:1] + weighed[..., 1:2] + weighed[..., 2:3]
+    weighted: Pixels = image * weights
+    return weighted[..., 0:1] + weighted[..., 1:2] + weighted[..., 2:3]
 
 
 def stacked(planes: Sequence[Pixels]) -> Pixels:
-    """Joins planes (..., H, W) to channels (..., H, W, C)."""
+    """Stacks planes (..., H, W) as channels (..., H, W, C)."""
     first = planes[0]
     if is_tensor(first):
         import torch
@@ -187,7 +187,7 @@ def stacked(planes: Sequence[Pixels]) -> Pixels:
 
 
 def constant(values: npt.ArrayLike, like: Pixels) -> Pixels:
-    """Returns numbers, e.g. one per channel, as an array of the kind, type and device of `like`."""
+    """Converts numbers, e.g. one per channel, to an array of the same library, dtype and device as `like`."""
     if is_tensor(like):
         import torch
 

@@ -1,4 +1,4 @@
-"""Resampling, always centre-aligned: LR pixel 0 sits at HR position (s − 1) / 2."""
+"""Resampling, always centre-aligned: LR pixel 0 is at HR position (s − 1) / 2."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Bicubic reaches 2 LR pixels from a centre, so none of the pixels that are kept sees the end of this border.
+# The radius of the bicubic kernel is 2 LR pixels, so the pixels that are kept do not depend on the end of this border.
 _BORDER_LR = 2
 
 
 def _symmetric_index(length: int, border: int, device: torch.device) -> Tensor:
-    """Returns which pixels make up a line that repeats its edge pixels, for any `border`: 1 0 | 0 1 2 | 2 1."""
+    """Returns the indices of symmetric padding, for any `border`: 1 0 | 0 1 2 | 2 1."""
     import torch
 
     position = torch.arange(-border, length + border, device=device) % (2 * length)
@@ -41,11 +41,11 @@ def _symmetric_index(length: int, border: int, device: torch.device) -> Tensor:
 
 
 def pad_symmetric(images: Tensor, border: int) -> Tensor:
-    """Pads (N, C, H, W) by `border` pixels on all sides, mirrored with the edge pixel repeated."""
+    """Pads (N, C, H, W) symmetrically by `border` pixels on all sides: mirrored, with the edge pixel repeated."""
     import torch
 
     for axis in (-1, -2):
-        if border <= images.shape[axis]:  # the same as below, several times faster
+        if border <= images.shape[axis]:  # same result as below, several times faster
             first, last = (images.narrow(axis, start, border) for start in (0, images.shape[axis] - border))
             images = torch.cat([first.flip(axis), images, last.flip(axis)], axis)
         else:
@@ -54,7 +54,7 @@ def pad_symmetric(images: Tensor, border: int) -> Tensor:
 
 
 def _antialiased(images: Tensor, size: tuple[int, int], border: int) -> Tensor:
-    """Resamples padded `images` to `size` and crops `border` pixels of the result."""
+    """Resamples padded `images` to `size` and crops `border` pixels from each side of the result."""
     from torch.nn import functional as F
 
     # The result of F.interpolate differs in the last bit between memory layouts.
@@ -76,7 +76,7 @@ def bicubic_downsample(images: Tensor, scale: int) -> Tensor:
         ValueError: H or W is not a multiple of `scale`.
 
     Source: Keys, Cubic Convolution Interpolation for Digital Image Processing (1981), eq. 15 (a = −0.5), stretched by
-    `scale` against aliasing, over a symmetric border.
+    `scale` for antialiasing, with symmetric padding.
     """
     height, width = images.shape[-2:]
     if height % scale or width % scale:
@@ -98,21 +98,21 @@ def bicubic_upsample(images: Tensor, scale: int) -> Tensor:
     Returns:
         (N, C, scale·h, scale·w), not clamped.
 
-    Source: Keys (1981), eq. 15 (a = −0.5), over a symmetric border.
+    Source: Keys (1981), eq. 15 (a = −0.5), with symmetric padding.
     """
     if scale == 1:
         return images
     padded = pad_symmetric(images, _BORDER_LR)
     size = (padded.shape[-2] * scale, padded.shape[-1] * scale)
-    # antialias does nothing when enlarging, except that it chooses a = −0.5 (it is −0.75 without).
+    # When enlarging, antialias only selects a = −0.5 (without it, a is −0.75).
     return _antialiased(padded, size, _BORDER_LR * scale)
 
 
-Several = Annotated[tuple[Method, ...], Field(min_length=1)]
+Methods = Annotated[tuple[Method, ...], Field(min_length=1)]
 
 
 def resampled(images: Tensor, size: tuple[int, int], method: Method, *, antialias: bool, backend: Backend) -> Tensor:
-    """Resamples images (N, 3, H, W) to `size` (height, width); to their own size, it does nothing."""
+    """Resamples images (N, 3, H, W) to `size` (height, width); returns them unchanged if they have that size."""
     if tuple(images.shape[-2:]) == size:
         return images
     if backend == "torch":
@@ -121,15 +121,17 @@ def resampled(images: Tensor, size: tuple[int, int], method: Method, *, antialia
 
 
 class _Resampling(Degradation):
-    """What `resize` and `downsample` share: how pixels are weighed."""
+    """Options shared by `resize` and `downsample`."""
 
-    method: Method | Several = "bicubic"
-    """bicubic, bilinear, area (the mean of what a pixel covers), nearest or lanczos; of a list, one is drawn."""
+    method: Method | Methods = "bicubic"
+    """bicubic, bilinear, area (the mean of the covered pixels), nearest or lanczos; one of them is drawn from a
+    list."""
     antialias: bool = True
-    """Whether shrinking widens the kernel, as MATLAB's imresize does; without, as OpenCV's and PyTorch's resize."""
+    """Whether shrinking stretches the kernel as in MATLAB's imresize; otherwise as in the resize of OpenCV and
+    PyTorch."""
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws the parameters, and the method from a list."""
+        """Draws the parameters, including the method if it is a list."""
         drawn = super().draw(rng, scale)
         if isinstance(self.method, tuple):
             drawn["method"] = self.method[int(rng.integers(len(self.method)))]
@@ -148,7 +150,7 @@ class _Resampling(Degradation):
 
 @register
 class Resize(_Resampling):
-    """Resamples the image by a factor, up or down; `downsample` later brings it to the LR size, wherever it is then.
+    """Resamples the image by a factor, up or down; a later `downsample` brings it to the LR size, whatever its size.
 
     Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
     section 3.1.
@@ -161,9 +163,9 @@ class Resize(_Resampling):
 
     op: Literal["resize"] = "resize"
     factor: Annotated[Range, Bounds(gt=0, le=8)]
-    """New size over the size named by `of`, on both axes; sizes are rounded, to at least 4 pixels."""
+    """New size divided by the size that `of` selects, on both axes; sizes are rounded and at least 4 pixels."""
     of: Literal["image", "lr"] = "image"
-    """What the factor multiplies: the image as it is, or the LR size."""
+    """Size that the factor is relative to: that of the current image, or the LR size."""
 
     @classmethod
     def apply(cls, images: Tensor, params: Params, context: Context) -> Tensor:
@@ -178,8 +180,8 @@ class Resize(_Resampling):
 class Downsample(_Resampling):
     """Shrinks the image to the LR size, 1/scale of HR; every draw of a pipeline has exactly one.
 
-    `nearest` keeps one pixel of each block, at even scales half a pixel before its centre: blur with a kernel of
-    `centre: block` just before it, or LR lies shifted against HR.
+    `nearest` keeps one pixel of each block, which at even scales is half a pixel off its centre: blur with a kernel of
+    `centre: block` just before it, otherwise LR is shifted relative to HR.
     """
 
     examples: ClassVar = (
@@ -195,15 +197,15 @@ class Downsample(_Resampling):
     @classmethod
     def _always(cls, probability: float) -> float:
         if probability != 1:
-            raise PydanticCustomError("downsample", "downsample cannot be left out; remove its probability")
+            raise PydanticCustomError("downsample", "downsample must always be applied; remove its probability")
         return probability
 
     def draw(self, rng: np.random.Generator, scale: int) -> dict[str, Parameter]:
-        """Draws the method and records the task's scale with it."""
+        """Draws the parameters and records the scale of the task."""
         return {**super().draw(rng, scale), "scale": scale}
 
     def downsamples(self) -> tuple[int, int]:
-        """Returns that this is the operation that shrinks to the LR size."""
+        """Returns (1, 1): this operation shrinks the image to the LR size once."""
         return 1, 1
 
     @classmethod
@@ -213,5 +215,5 @@ class Downsample(_Resampling):
         height, width = context.size
         whole = tuple(images.shape[-2:]) == (height * scale, width * scale)
         if whole and params["method"] == "bicubic" and params["antialias"]:
-            return bicubic_downsample(images, scale)  # the very function that `evaluate` makes LR images with
+            return bicubic_downsample(images, scale)  # the same function with which `evaluate` creates LR images
         return cls._to(images, context.size, params, context)

@@ -1,4 +1,4 @@
-"""Structures of a pipeline: groups, choices, shuffled orders, repetitions; they nest."""
+"""Structures of a pipeline: groups, choices, shuffled orders and repetitions; they can be nested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from metarestore.config.bounds import Bounds
 from metarestore.config.ranges import Range, Uniform
-from metarestore.degradations.base import OPERATIONS, DegradationDraw, Drawn, SeedPath, Step, misplaced
+from metarestore.degradations.base import OPERATIONS, DegradationDraw, Drawn, SeedPath, Step, error_at
 
 STRUCTURES: dict[str, type[Structure]] = {}
-"""Every structure, by the name it has in YAML."""
+"""Every structure, by its name in YAML."""
 
 
 class _ByOp:
-    """Tells pydantic to choose among `OPERATIONS` and `STRUCTURES` by the key `op`."""
+    """Lets pydantic choose among `OPERATIONS` and `STRUCTURES` by the key `op`."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {name: handler.generate_schema(step) for name, step in (OPERATIONS | STRUCTURES).items()}
@@ -29,26 +29,26 @@ class _ByOp:
 
 
 AnyStep = Annotated[Step, _ByOp()]
-"""A field of this type is read as the operation or structure that its `op` names."""
+"""Type of a field that holds any operation or structure; its key `op` selects which."""
 
 
-def _some(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def _not_empty(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     if not steps:
-        raise PydanticCustomError("structure", "has no entries; write some operations, or remove it")
+        raise PydanticCustomError("structure", "has no entries; add operations, or remove it")
     return steps
 
 
-# A least length of pydantic's own would also be reported when an entry is wrong.
-Steps = Annotated[tuple[AnyStep, ...], AfterValidator(_some)]
+# pydantic's min_length would also be reported when an entry is invalid.
+Steps = Annotated[tuple[AnyStep, ...], AfterValidator(_not_empty)]
 
 
 class Structure(Step):
     """An entry that holds other entries."""
 
     key: ClassVar[str] = "steps"
-    """The key under which the entries stand."""
+    """The key of the nested entries."""
 
-    # The entries may be structures that are defined further down, so what they may be is looked up at first use.
+    # The entries may be structures that are defined further down, so the schema is built at first use.
     model_config = ConfigDict(defer_build=True)
 
     @property
@@ -57,11 +57,11 @@ class Structure(Step):
         """The entries inside."""
 
     def rooted(self, root: Path) -> Self:
-        """Returns the structure with the paths inside it starting at `root`."""
+        """Returns the structure with the relative paths of its entries resolved against `root`."""
         return self.model_copy(update={self.key: tuple(step.rooted(root) for step in self.inner)})
 
     def content(self) -> dict[str, Any]:
-        """Returns what decides the draws: the contents of the entries inside take the place of the entries."""
+        """Returns everything that determines the draws, with each nested entry replaced by its content."""
         own = self.model_dump(mode="json", exclude_defaults=True, exclude={"op", self.key})
         return {"op": self.op, **own, "inner": [step.content() for step in self.inner]}
 
@@ -78,7 +78,7 @@ def _structure(kind: type[Kind]) -> type[Kind]:
 
 
 class _Sequence(Structure):
-    """A structure whose entries all act."""
+    """A structure that applies all its entries."""
 
     steps: Steps
     """The entries inside."""
@@ -90,13 +90,13 @@ class _Sequence(Structure):
 
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields every combination of the entries' cases."""
-        places = [step.listed((*position, index), scale) for index, step in enumerate(self.steps)]
-        for combination in itertools.product(*places):
+        cases = [step.all_cases((*position, index), scale) for index, step in enumerate(self.steps)]
+        for combination in itertools.product(*cases):
             yield tuple(itertools.chain.from_iterable(combination))
 
-    def most(self) -> int:
+    def max_operations(self) -> int:
         """Returns the sum over the entries."""
-        return sum(step.most() for step in self.steps)
+        return sum(step.max_operations() for step in self.steps)
 
     def downsamples(self) -> tuple[int, int]:
         """Returns the sum over the entries."""
@@ -106,11 +106,11 @@ class _Sequence(Structure):
 
 @_structure
 class Group(_Sequence):
-    """Entries that act in order; with a probability, all of them or none."""
+    """Applies its entries in order; `probability` applies to the whole group."""
 
     op: Literal["group"] = "group"
 
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
         """Draws the entries in order."""
@@ -120,7 +120,7 @@ class Group(_Sequence):
 
 @_structure
 class Shuffle(_Sequence):
-    """Entries that act in a random order, drawn once per task.
+    """Applies its entries in a random order, drawn once per task.
 
     Source: Zhang et al., Designing a Practical Degradation Model for Deep Blind Image Super-Resolution (2021),
     section 3.4.
@@ -128,7 +128,7 @@ class Shuffle(_Sequence):
 
     op: Literal["shuffle"] = "shuffle"
     ordered: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Numbers of entries, from 0, that keep their order among themselves: a resize before the downsample."""
+    """Indices of entries, from 0, that keep their relative order, e.g. a resize before the downsample."""
 
     @model_validator(mode="after")
     def _names_entries(self) -> Self:
@@ -136,28 +136,28 @@ class Shuffle(_Sequence):
             if index >= len(self.steps) or self.ordered.count(index) > 1:
                 raise PydanticCustomError(
                     "shuffle",
-                    "ordered names entry {index}, which is not there or named twice; entries are 0 to {last}",
+                    "ordered lists entry {index}, which does not exist or is listed twice; entries are 0 to {last}",
                     {"index": index, "last": len(self.steps) - 1},
                 )
         return self
 
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
-        """Draws the order, then the entries: what each draws does not depend on the order."""
+        """Draws the order, then the entries; their parameters do not depend on the order."""
         kept = iter(sorted(self.ordered))
         for index in rng.permutation(len(self.steps)).tolist():
             taken = next(kept) if index in self.ordered else index
             yield from self.steps[taken].draws(path, (*position, taken), scale)
 
-    def check_listed(self, scale: int) -> None:
-        """Refuses: orders cannot be listed in a useful way."""
-        raise misplaced("a protocol lists all its cases, so it cannot shuffle; write an order", "op")
+    def check_enumerable(self, scale: int) -> None:
+        """Always raises: a protocol does not enumerate orders."""
+        raise error_at("a protocol enumerates all its cases, so it cannot shuffle; use a group", "op")
 
 
 @_structure
 class Repeat(_Sequence):
-    """Entries that act in order, several times, with parameters of their own each time: a second-order degradation.
+    """Applies its entries in order, several times, with new parameters each time: a higher-order degradation.
 
     Source: Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data (2021),
     section 3.2.
@@ -165,45 +165,45 @@ class Repeat(_Sequence):
 
     op: Literal["repeat"] = "repeat"
     times: Annotated[Range, Bounds(ge=0, le=16, integer=True)] = Uniform((2.0, 2.0))
-    """How many times."""
+    """Number of repetitions."""
 
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
-        """Draws the number of times, then the entries anew each time."""
-        for turn in range(int(self.times.at(scale).draw(rng))):
+        """Draws the number of repetitions, then the entries of each repetition."""
+        for repetition in range(int(self.times.at(scale).draw(rng))):
             for index, step in enumerate(self.steps):
-                yield from step.draws(path, (*position, turn, index), scale)
+                yield from step.draws(path, (*position, repetition, index), scale)
 
-    def most(self) -> int:
-        """Returns the sum over the entries and the times."""
-        return super().most() * int(self.times.high)
+    def max_operations(self) -> int:
+        """Returns the sum over the entries times the number of repetitions."""
+        return super().max_operations() * int(self.times.high)
 
-    def check_listed(self, scale: int) -> None:
-        """Makes sure that the number of times is fixed."""
-        super().check_listed(scale)
+    def check_enumerable(self, scale: int) -> None:
+        """Checks that the number of repetitions is fixed."""
+        super().check_enumerable(scale)
         if self.times.at(scale).low != self.times.at(scale).high:
-            raise misplaced("a protocol lists all its cases: write one number", "times")
+            raise error_at("a protocol enumerates all its cases: write one number", "times")
 
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
-        """Yields every combination of the cases of all turns; the number of times is fixed."""
-        turns = [
-            step.listed((*position, turn, index), scale)
-            for turn in range(int(self.times.at(scale).low))
+        """Yields every combination of the cases of all repetitions, whose number is fixed."""
+        cases = [
+            step.all_cases((*position, repetition, index), scale)
+            for repetition in range(int(self.times.at(scale).low))
             for index, step in enumerate(self.steps)
         ]
-        for combination in itertools.product(*turns):
+        for combination in itertools.product(*cases):
             yield tuple(itertools.chain.from_iterable(combination))
 
     def downsamples(self) -> tuple[int, int]:
-        """Returns the sum over the entries and the times."""
+        """Returns the sum over the entries times the number of repetitions."""
         low, high = super().downsamples()
         return low * int(self.times.low), high * int(self.times.high)
 
 
 @_structure
 class OneOf(Structure):
-    """One of several entries, drawn once per task; a group is an entry too."""
+    """Applies one of several entries, drawn once per task; an entry may be a group."""
 
     key: ClassVar[str] = "choices"
 
@@ -211,14 +211,14 @@ class OneOf(Structure):
     choices: Steps
     """The entries to choose from."""
     weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
-    """How often each is chosen, in any unit; equally often if left out."""
+    """Relative frequencies of the choices; equal if omitted."""
 
     @model_validator(mode="after")
     def _one_weight_each(self) -> Self:
         if self.weights and len(self.weights) != len(self.choices):
             raise PydanticCustomError(
                 "one_of",
-                "{weights} weights for {choices} choices; write one weight per choice",
+                "got {weights} weights for {choices} choices; write one weight per choice",
                 {"weights": len(self.weights), "choices": len(self.choices)},
             )
         if self.weights and not 0 < sum(self.weights) < float("inf"):
@@ -230,10 +230,10 @@ class OneOf(Structure):
         """The entries to choose from."""
         return self.choices
 
-    def acting(
+    def draws_if_present(
         self, rng: np.random.Generator, path: SeedPath, position: tuple[int, ...], scale: int
     ) -> Iterator[DegradationDraw]:
-        """Draws which entry acts, then that entry."""
+        """Draws one of the entries, then its operations."""
         weights = np.asarray(self.weights or [1.0] * len(self.choices))
         index = int(rng.choice(len(self.choices), p=weights / weights.sum()))
         yield from self.choices[index].draws(path, (*position, index), scale)
@@ -241,14 +241,14 @@ class OneOf(Structure):
     def cases(self, position: tuple[int, ...], scale: int) -> Iterator[Drawn]:
         """Yields the cases of each entry, one entry after the other."""
         for index, step in enumerate(self.choices):
-            yield from step.listed((*position, index), scale)
+            yield from step.all_cases((*position, index), scale)
 
-    def most(self) -> int:
-        """Returns the most of the entries that can be chosen."""
-        return max(step.most() for step in self.choices)
+    def max_operations(self) -> int:
+        """Returns the largest number over the entries."""
+        return max(step.max_operations() for step in self.choices)
 
     def downsamples(self) -> tuple[int, int]:
-        """Returns the least and the most of the entries that can be chosen."""
+        """Returns the smallest and the largest number over the entries that can be chosen."""
         weights = self.weights or [1.0] * len(self.choices)
         counts = [step.downsamples() for step, weight in zip(self.choices, weights, strict=True) if weight > 0]
         return self._unless_left_out((min(low for low, _ in counts), max(high for _, high in counts)))

@@ -1,4 +1,4 @@
-"""The engine that computes in this process."""
+"""The engine that runs jobs in this process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
+from metarestore.engines.engine import LoneJob, Receive
 from metarestore.engines.reduction import Reduced, Weigh, reduced
-from metarestore.learners.process import prepare_process
-from metarestore.learners.study import Study
-from metarestore.learners.workspace import Job, Workspace
+from metarestore.workspace.job import Job
+from metarestore.workspace.process import prepare_process
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """Runs jobs one after the other on an opened workspace."""
+    """Runs jobs sequentially on an opened workspace."""
 
     workspace: Workspace
 
@@ -31,15 +34,21 @@ class LocalSession:
 
 
 class LocalEngine:
-    """Computes in this process, on one thread: the reference that every other engine must equal to the bit."""
+    """Runs jobs in this process, on one thread: the reference that other engines must match bit for bit."""
 
     def session(self, study: Study) -> LocalSession:
         """Opens a workspace for the study."""
         prepare_process()
         return LocalSession(Workspace(study))
 
+    def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
+        """Runs jobs one after the other."""
+        prepare_process()
+        for position, job in enumerate(jobs):
+            receive(position, job.run(torch.device("cpu")))
+
     def describe(self) -> str:
-        """Says what computes."""
+        """Returns a short description of the compute resources."""
         return "this process, 1 thread"
 
     def __enter__(self) -> Self:

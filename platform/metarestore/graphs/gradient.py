@@ -1,7 +1,7 @@
-"""The `gradient` estimator: cosine of task gradients, or of adaptation directions, on the same clean images.
+"""The `gradient` estimator: cosine similarity of task gradients, or of adaptation directions, on the same clean images.
 
-At a network that is already trained a gradient measures what the network still does wrong, not kinship, and can point
-the wrong way; use it early, along the trajectory (`refresh` and `memory`), or compare adaptations.
+For a trained network, gradients reflect its remaining errors rather than relatedness, and may be misleading. Use this
+estimator early in training, with `refresh` and `memory`, or compare adaptations.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.estimators import GradientEstimator
-from metarestore.config.experiment import AdaptationOptimizer
-from metarestore.config.learner import Pretrain
+from metarestore.config.estimators import GradientEstimatorSpec
+from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.learner import PretrainSpec
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
-from metarestore.learners.workspace import Runner, Workspace
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
@@ -35,11 +36,11 @@ class ShotGradientJob:
 
     Attributes:
         distribution: Name of an auxiliary distribution, or None for the target's real LR images.
-        options: Draws, what is compared, size of a sketch.
+        options: Options of the estimator.
     """
 
     distribution: str | None
-    options: GradientEstimator
+    options: GradientEstimatorSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
         """Returns one sketch for each draw and half of the shots, (draws, 2, m); one draw for the target."""
@@ -56,9 +57,9 @@ class ShotGradientJob:
 
 
 def _halves(
-    workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimator
+    workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimatorSpec
 ) -> NDArray[np.float32]:
-    """Computes the directions (2, m) on the even and the odd images; a single image stands for both."""
+    """Computes the directions (2, m) on the even and the odd images; a single image is used for both."""
     rows = []
     for half in (0, 1):
         first = half % len(lr)
@@ -67,9 +68,9 @@ def _halves(
     return sketched(torch.stack(rows).cpu().numpy(), options.sketch)
 
 
-def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimator) -> Tensor:
-    """Returns the gradient (P,) on a task's support set, or the way back from a short adaptation to it."""
-    learner = PretrainLearner(Pretrain(kind="pretrain"), workspace.model)
+def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimatorSpec) -> Tensor:
+    """Returns the gradient (P,) on a task's support set, or the negative parameter update of a short adaptation."""
+    learner = PretrainLearner(PretrainSpec(kind="pretrain"), workspace.model)
     if options.compares == "gradients":
         return mean_loss_gradient(learner, workspace.layout, flat, task)
     adapted = adapt(
@@ -77,7 +78,7 @@ def _direction(workspace: Workspace, flat: Tensor, task: Task, options: Gradient
         flat,
         task.support_lr,
         task.support_hr,
-        AdaptationOptimizer(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
+        AdaptationOptimizerSpec(steps=options.adaptation_steps, lr=workspace.experiment.adaptation.lr),
         rule=learner.inner_rule,
     )
     return flat - adapted
@@ -96,22 +97,22 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 
 
 def estimate_gradient(
-    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimator, previous: Relations | None
+    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimatorSpec, previous: Relations | None
 ) -> Relations:
-    """Relates the target to every auxiliary distribution by their directions at the parameters `flat`.
+    """Estimates the relation of the target to every auxiliary distribution from directions at the parameters `flat`.
 
-    With `memory` μ, the directions of the refreshes before count too: their running mean is μ·before + (1 − μ)·now,
-    each direction at unit length, so that early gradients, which are longer, do not rule.
+    With `memory` μ, directions are averaged over refreshes: μ·previous + (1 − μ)·current, each normalised to unit
+    length, so that early gradients, which are longer, do not dominate.
     """
     names = tuple(workspace.study.auxiliary)
     jobs = [ShotGradientJob(None, options), *(ShotGradientJob(name, options) for name in names)]
-    found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
-    target, auxiliary = _remembered(found[0][0], np.stack(found[1:]), options.memory, previous)
+    sketches = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
+    target, auxiliary = _averaged(sketches[0][0], np.stack(sketches[1:]), options.memory, previous)
     whole = auxiliary.mean(axis=2)
     error = jackknife_error(
         [cosine_relations(target.mean(axis=0), np.delete(whole, k, axis=1)) for k in range(options.draws)], len(names)
     )
-    # The two halves have no clean image in common, so their agreement tells the noise of the shots.
+    # The two halves have no clean image in common, so their difference measures the noise between shots.
     halves = [cosine_relations(target[k], auxiliary[:, :, k]) for k in (0, 1)]
     halved = len(workspace.seen_shots[0]) > 1
     if halved:
@@ -129,8 +130,8 @@ def estimate_gradient(
     )
 
 
-def _remembered(target: Floats, auxiliary: Floats, memory: float, previous: Relations | None) -> tuple[Floats, Floats]:
-    """Mixes directions (2, m) and (N, draws, 2, m) with those that the refreshes before carried along."""
+def _averaged(target: Floats, auxiliary: Floats, memory: float, previous: Relations | None) -> tuple[Floats, Floats]:
+    """Averages directions (2, m) and (N, draws, 2, m) with those carried over from previous refreshes."""
     if not memory:
         return target, auxiliary
     now = np.concatenate([_unit(target).ravel(), _unit(auxiliary).ravel()])

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from metarestore.config.learner import Distill
+from metarestore.config.learner import DistillSpec
 from metarestore.errors import UserError
-from metarestore.learners.embedding import EmbeddingLearner, Terms, describing
+from metarestore.learners.embedding import EmbeddingLearner, Terms, require_encoder
 from metarestore.learners.learner import Precision
 from metarestore.learners.teacher import open_teacher, started_as_taught
 from metarestore.models.kdsr import KDSR, Embeddings
@@ -33,17 +33,17 @@ class DistillLearner(EmbeddingLearner):
         teacher: The trained teacher, of the student's size and scale.
     """
 
-    spec: Distill
+    spec: DistillSpec
     teacher: KDSR = field(kw_only=True)
 
     @classmethod
-    def build(cls, spec: Distill, model: nn.Module, precision: Precision) -> DistillLearner:
+    def build(cls, spec: DistillSpec, model: nn.Module, precision: Precision) -> DistillLearner:
         """Builds the learner of a student, with its teacher on the student's device.
 
         Raises:
             UserError: `learner.teacher` is no teacher of the network.
         """
-        student, teacher = describing(model), open_teacher(spec.teacher, model)
+        student, teacher = require_encoder(model), open_teacher(spec.teacher, model)
         if not isinstance(teacher, KDSR) or not teacher.privileged:
             raise UserError(
                 f"learner.teacher: {spec.teacher} holds no teacher; train one with model.estimator: teacher"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarestore.config.learner import Distillation, FeatureLoss, Finetune, Pretrain
+from metarestore.config.learner import DistillationSpec, FeatureLossSpec, FinetuneSpec, PretrainSpec
 from metarestore.errors import UserError
 from metarestore.learners.feature_losses import feature_loss, head_of
 from metarestore.learners.learner import Metrics, Precision, PretrainLearner, all_patches, each, squared_errors
@@ -69,7 +69,7 @@ class StudentLearner(PretrainLearner):
     heads: nn.ModuleDict = field(kw_only=True)
 
     @classmethod
-    def build(cls, spec: Pretrain | Finetune, model: nn.Module, precision: Precision) -> StudentLearner:
+    def build(cls, spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> StudentLearner:
         """Opens the teacher, on the student's device, and builds the heads.
 
         Raises:
@@ -84,7 +84,7 @@ class StudentLearner(PretrainLearner):
         return cls(spec, model, precision, teacher=teacher, heads=heads.to(next(model.parameters()).device))
 
     @property
-    def distillation(self) -> Distillation:
+    def distillation(self) -> DistillationSpec:
         """The options of the distillation."""
         if self.spec.distillation is None:
             raise TypeError("a student has a distillation")
@@ -122,7 +122,7 @@ class StudentLearner(PretrainLearner):
         wanted = tuple(dict.fromkeys(its for loss in self.distillation.losses for _, its in loss.pairs))
         return taught_features(self.teacher, wanted, lr, hr)
 
-    def _term(self, loss: FeatureLoss, name: str, heads: Params, student: Tensor, teacher: Tensor) -> Tensor:
+    def _term(self, loss: FeatureLossSpec, name: str, heads: Params, student: Tensor, teacher: Tensor) -> Tensor:
         """Computes a loss of features (T, N, ...), with heads of each task's own; (T,)."""
         head, prefix = dict(self.heads).get(name), f"{name}."
         own = {key.removeprefix(prefix): value for key, value in heads.items() if key.startswith(prefix)}
@@ -150,12 +150,12 @@ def taught_features(teacher: Network, names: tuple[str, ...], lr: Tensor, hr: Te
     return {name: value.view(*lr.shape[:2], *value.shape[1:]) for name, value in features.items()}
 
 
-def term_name(loss: FeatureLoss, layer: str) -> str:
+def term_name(loss: FeatureLossSpec, layer: str) -> str:
     """Returns the name that a loss of a student's layer is logged under."""
     return f"{loss.loss}_{layer}"
 
 
-def _heads(options: Distillation, student: Network, teacher: Network) -> nn.ModuleDict:
+def _heads(options: DistillationSpec, student: Network, teacher: Network) -> nn.ModuleDict:
     given, wanted = feature_channels(student), feature_channels(teacher)
     found = {
         term_name(loss, mine): head_of(loss, given[mine], wanted[its])
@@ -175,7 +175,7 @@ def feature_channels(network: Network) -> Mapping[str, int]:
     return {name: value.shape[1] for name, value in features.items()}
 
 
-def _require_fitting(options: Distillation, student: Network, teacher: Network) -> None:
+def _require_fitting(options: DistillationSpec, student: Network, teacher: Network) -> None:
     """Checks that a teacher has the features, the scale, the channels and the weights that are wanted of it."""
     if (teacher.scale, teacher.channels) != (student.scale, student.channels):
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarestore.config.learner import FeatureLoss
+from metarestore.config.learner import FeatureLossSpec
 
 LAPLACE_SCALE, GAUSSIAN_SCALE = 0.1, 1e-3
 """Factors between a head's softplus and the scale b of the Laplace density, or the variance of the Gaussian."""
@@ -42,7 +42,7 @@ class VariationalHead(nn.Module):
         return self.mean(features), F.softplus(self.scale(features))
 
 
-def head_of(loss: FeatureLoss, given: int, wanted: int) -> nn.Module | None:
+def head_of(loss: FeatureLossSpec, given: int, wanted: int) -> nn.Module | None:
     """Builds the head that a loss learns for a pair of features; None, if it needs none.
 
     Args:
@@ -55,7 +55,9 @@ def head_of(loss: FeatureLoss, given: int, wanted: int) -> nn.Module | None:
     return nn.Conv2d(given, wanted, 1) if loss.loss == "l2" and given != wanted else None
 
 
-def feature_loss(loss: FeatureLoss, student: Tensor, teacher: Tensor, head: Callable[[Tensor], Any] | None) -> Tensor:
+def feature_loss(
+    loss: FeatureLossSpec, student: Tensor, teacher: Tensor, head: Callable[[Tensor], Any] | None
+) -> Tensor:
     """Computes a loss between features of N images; ().
 
     Args:

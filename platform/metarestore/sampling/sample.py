@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarestore.degradations import replay
-from metarestore.degradations.turns import turned
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.sampling.record import FILE, DrawnOperation, Header, Record, current_versions, to_line
@@ -138,7 +138,7 @@ class Sampler:
         if self._own is not None:
             return self._own.build_support(draw)
         [patch] = draw.support
-        hr = turned(to_tensor(self.images.patch(patch.image, *patch.box)), patch.turn)[None]
+        hr = flip_rotate(to_tensor(self.images.patch(patch.image, *patch.box)), patch.turn)[None]
         return replay(hr, draw.degradations, [patch.seed]), hr
 
     def image_sha256(self, name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from metarestore.degradations.turns import turned
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.seeds import generator
 from metarestore.tasks.images import ImageStore
 from metarestore.tasks.task import Episode, PatchRef, Task, TaskDraw
@@ -155,5 +155,5 @@ def cut(images: Tensor, refs: Sequence[PatchRef], shrink: int = 1) -> Tensor:
     patches = []
     for ref in refs:
         top, left, height, width = (side // shrink for side in ref.box)
-        patches.append(turned(images[int(ref.image), :, top : top + height, left : left + width], ref.turn))
+        patches.append(flip_rotate(images[int(ref.image), :, top : top + height, left : left + width], ref.turn))
     return torch.stack(patches)

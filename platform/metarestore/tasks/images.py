@@ -42,17 +42,22 @@ class ImageSource:
     """Says where photographs come from: plain data that can be sent to a worker and opened there.
 
     Attributes:
-        kind: A folder of photographs, or a split of the embedded ones.
-        location: The folder's absolute path, or the split's name.
+        kind: A folder of photographs, a single one, or a split of the embedded ones.
+        location: The absolute path of the folder or file, or the split's name.
     """
 
-    kind: Literal["folder", "embedded"]
+    kind: Literal["folder", "file", "embedded"]
     location: str
 
     @classmethod
     def folder(cls, path: str | os.PathLike[str]) -> ImageSource:
         """Names a folder; a relative path is completed now, because a worker runs in another folder."""
         return cls("folder", str(Path(path).expanduser().absolute()))
+
+    @classmethod
+    def file(cls, path: str | os.PathLike[str]) -> ImageSource:
+        """Names a single photograph; a relative path is completed now."""
+        return cls("file", str(Path(path).expanduser().absolute()))
 
     @classmethod
     def embedded(cls, split: str) -> ImageSource:
@@ -73,10 +78,12 @@ class ImageSource:
         """
         if self.kind == "folder":
             return list_photographs(self.location)
+        if self.kind == "file":
+            return {Path(self.location).stem: Path(self.location)}
         return {name: embedded_path(name) for name in sorted(EMBEDDED[self.location])}
 
     def __str__(self) -> str:
-        return self.location if self.kind == "folder" else f"embedded {self.location} photographs"
+        return self.location if self.kind != "embedded" else f"embedded {self.location} photographs"
 
 
 class _Record(Strict):

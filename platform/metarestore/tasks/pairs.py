@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.file_names import full_path
 from metarestore.config.keypath import KeyPath
-from metarestore.degradations.base import misplaced
-from metarestore.degradations.turns import turned
+from metarestore.degradations.base import error_at
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
@@ -105,7 +105,7 @@ class PairsSpec(DistributionSpec):
             PydanticCustomError: They are for another; it is a `ValueError`, and `at` says where.
         """
         if scale != self.scale:
-            raise misplaced(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
+            raise error_at(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
         return self
 
     def rooted(self, root: Path) -> Self:
@@ -202,8 +202,8 @@ class PairTasks(OpenDistribution):
         lr, hr = [], []
         for ref in refs:
             top, left, height, width = (side // self.scale for side in ref.box)
-            lr.append(turned(to_tensor(self._lr.patch(ref.image, top, left, height, width)), ref.turn))
-            hr.append(turned(to_tensor(self.images.patch(ref.image, *ref.box)), ref.turn))
+            lr.append(flip_rotate(to_tensor(self._lr.patch(ref.image, top, left, height, width)), ref.turn))
+            hr.append(flip_rotate(to_tensor(self.images.patch(ref.image, *ref.box)), ref.turn))
         return torch.stack(lr), torch.stack(hr)
 
 

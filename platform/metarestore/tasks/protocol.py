@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from metarestore.degradations.base import Drawn, misplaced
+from metarestore.degradations.base import Drawn, error_at
 from metarestore.tasks.spec import Scale
 from metarestore.tasks.synthetic import PipelineSpec
 
@@ -41,7 +41,7 @@ class ProtocolSpec(PipelineSpec):
     def _check_defined(self, scale: Scale) -> None:
         if scale not in self.scales:
             defined = ", ".join(map(str, self.scales))
-            raise misplaced(f"the protocol is defined for scale {defined} alone, not for {scale}", "scales")
+            raise error_at(f"the protocol is defined for scale {defined} alone, not for {scale}", "scales")
 
     @cached_property
     def cases(self) -> tuple[Drawn, ...]:

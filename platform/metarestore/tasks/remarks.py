@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from metarestore.config.document import Document, display_path
-from metarestore.config.keypath import format_path
+from metarestore.config.document import Document
+from metarestore.config.problems import Problem
 from metarestore.degradations.base import OPERATIONS, DegradationDraw, Step, number
 from metarestore.degradations.blur import KernelBlur
 from metarestore.degradations.kernel_file import KNOWN_FILES, KernelFile
@@ -49,8 +49,8 @@ def remarks(pipeline: Pipeline, scale: int) -> Iterator[Remark]:
 def give_remarks(document: Document, found: Iterable[Remark]) -> None:
     """Reports, once, the remarks about the pipeline of a task file, with line and column."""
     for at, text in found:
-        line, column = document.locate(("pipeline", *at))
-        notice(f"{display_path(document.path)}:{line}:{column}: {format_path(('pipeline', *at))}: {text}")
+        path = ("pipeline", *at)
+        notice(document.message(Problem(path, text, path))[1])
 
 
 def _shifts(pipeline: Pipeline, scale: int) -> Iterator[Remark]:

@@ -10,11 +10,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from metarestore.config.base import Strict
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations.base import Drawn, Step
+from metarestore.degradations.kernels import Kernel
 from metarestore.tasks.distribution import OpenDistribution
 from metarestore.tasks.few_shot import FewShotGeometry, FewShotTarget
 from metarestore.tasks.images import ImageStore
@@ -27,6 +28,26 @@ Scale = Literal[2, 3, 4]
 
 Photographs = Callable[[Split], ImageStore]
 """Opens the clean photographs of a split."""
+
+
+class KernelSource(Protocol):
+    """Finds the blur kernels that task files leave open: (K, K), centred in the middle, K even if the scale is."""
+
+    def of_image(self, image: Path, scale: Scale) -> Kernel:
+        """Estimates the kernel of a photograph."""
+        ...
+
+    def of_file(self, path: Path, scale: Scale) -> Kernel:
+        """Reads the kernel of a file."""
+        ...
+
+    def of_task(self, name: str, scale: Scale, seed: int, index: int) -> Kernel:
+        """Returns the kernel of a draw of a task distribution."""
+        ...
+
+    def bicubic(self, scale: Scale) -> Kernel:
+        """Returns the kernel of bicubic downsampling."""
+        ...
 
 
 class DistributionSpec(Strict, ABC):
@@ -65,6 +86,20 @@ class DistributionSpec(Strict, ABC):
     def pairs(self) -> PairSource | None:
         """The aligned real pairs that the kind brings along; None if it has none."""
         return None
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether a kernel is yet to be found, by `resolved`."""
+        return False
+
+    def resolved(self, kernels: KernelSource) -> Self:
+        """Returns the distribution with what it leaves to be estimated.
+
+        Raises:
+            UserError: It cannot be estimated or read.
+        """
+        del kernels
+        return self
 
     def fitted_pairs(self) -> Mapping[str, str]:
         """Returns the pairs that the distribution was fitted to, by name, with the hashes of their pixels."""

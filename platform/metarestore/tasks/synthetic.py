@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from metarestore.config.keypath import KeyPath
 from metarestore.degradations import Pipeline, replay
 from metarestore.degradations.base import Drawn, Step
-from metarestore.degradations.turns import turned
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.distribution import OpenDistribution, draw_patches, to_tensor
@@ -197,7 +197,7 @@ class SyntheticTasks(OpenDistribution):
         import torch
 
         return torch.stack(
-            [turned(to_tensor(self._images[ref.split].patch(ref.image, *ref.box)), ref.turn) for ref in refs]
+            [flip_rotate(to_tensor(self._images[ref.split].patch(ref.image, *ref.box)), ref.turn) for ref in refs]
         )
 
 

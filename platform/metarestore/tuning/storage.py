@@ -8,7 +8,7 @@ from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Experiment
 
 
-class MovableStorage(StorageContext):  # type: ignore[misc]
+class MovableStorage(StorageContext):
     """Ray Tune's storage of a sweep; its copies lie where the sweep lies now.
 
     Ray Tune gives the trials of a snapshot their new folder, but not those that the snapshot's searcher begins later:

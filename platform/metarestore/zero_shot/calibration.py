@@ -1,7 +1,7 @@
 """What measurements of an image say about its blur: a correction of the width, and the error to expect.
 
-Both are linear maps, fitted by `experiments/kernel_calibration.py` to photographs that were blurred by known kernels;
-its coefficients are in `calibration.json` beside this file.
+Both are linear maps, fitted by `experiments/studies/kernel_calibration.py` to photographs that were blurred by
+known kernels; its coefficients are in `calibration.json` beside this file.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ class ZeroShotOptions:
         teacher: The first adaptation, from new weights or those of `start`.
         student: The second one, from the teacher's weights; with no steps, the teacher restores.
         losses: Terms of the losses; all but the pre-processing's are the student's alone.
-        budget: Seconds after which learning ends, both stages together; only steps limit it if it is None.
+        budget: Seconds after which learning ends, from the start and both stages together; the restoration that follows
+            is not counted. Only steps limit learning if it is None.
         patch: Side of the patches that are learned from, in LR pixels.
         batch: Patches of a step.
         back_projections: Iterations before the network, both in learning and in restoring; fewer on noisy images.
@@ -88,7 +89,7 @@ class ZeroShotResult:
         image: (3, s·h, s·w) in [0, 1].
         kernel: The kernel that it was restored with; of full confidence if it was given.
         steps: Steps taken by each stage.
-        seconds: Time that learning took.
+        seconds: Time until learning ended.
         skipped: What was left out, and why.
         parameters: The network's weights after learning, (P,); None if nothing was learned.
         diagnostics: Further numbers, by name.

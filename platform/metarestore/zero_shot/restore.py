@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizer
+from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.refiner import Refiner
 from metarestore.seeds import derived_seed
 from metarestore.zero_shot.blur import Blur, with_colour_of
 from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel, grey_levels
-from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.objective import StudentTerms, preprocessing_term
 from metarestore.zero_shot.options import Stage, ZeroShotOptions, ZeroShotResult
 from metarestore.zero_shot.pairs import InternalPairs, internal_pairs
@@ -29,8 +29,10 @@ from metarestore.zero_shot.spectra import noise_level
 SMALLEST = 16
 """Least height and width of an image that anything is learned from."""
 
+_LEAST_CONTRAST = 1.0  # grey levels; below, the steps of Adam would follow rounding errors
 _NOISY = 1.5  # grey levels from which back-projection amplifies more noise than it restores
 _NOISY_PROJECTIONS = 2
+_PROJECTIONS = ("back_projections", "final_projections")
 _STRIP = 2**17  # LR pixels that the network restores at once: some 100 MiB
 
 Clock = Callable[[], float]
@@ -66,7 +68,7 @@ def restore_zero_shot(
     Raises:
         ValueError: The image has another shape or values that are not finite, or the kernel does not fit the scale.
     """
-    options = options or ZeroShotOptions()
+    options, began = options or ZeroShotOptions(), clock()
     if not torch.isfinite(image).all():
         raise ValueError("the image has values that are not finite")
     estimate = _kernel(image, scale, options)
@@ -77,14 +79,14 @@ def restore_zero_shot(
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
     learning = _Learning(lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock)
-    skipped = _reasons(lr, estimate)
-    flat = None if min(lr.shape[-2:]) < SMALLEST else learning.run()
+    learning.began = began
+    obstacle = _obstacle(lr)
+    flat = None if obstacle else learning.run()
+    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": obstacle}
+    skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
     restored = _restored(learning.model, flat, lr, blur, options)
     diagnostics = {**estimate.diagnostics, "noise_level": noise}
     return ZeroShotResult(restored[0], estimate, learning.steps, learning.seconds, skipped, flat, diagnostics)
-
-
-_PROJECTIONS = ("back_projections", "final_projections")
 
 
 class _Learning:
@@ -93,7 +95,8 @@ class _Learning:
     Attributes:
         model: The network.
         steps: Steps taken so far by each stage.
-        seconds: Time taken.
+        began: When the time budget began; what came before learning counts.
+        seconds: Time taken since then.
     """
 
     def __init__(
@@ -111,11 +114,12 @@ class _Learning:
         seed = derived_seed(options.seed, "zero shot", "network")
         self.model = seeded(Refiner, seed, scale=blur.scale, preprocessing=options.preprocessing).to(lr.device)
         self.steps: dict[str, int] = {}
+        self.began = clock()
         self.seconds = 0.0
 
     def run(self) -> Tensor:
         """Adapts teacher and student; returns the student's weights (P,)."""
-        options, began = self._options, self._clock()
+        options, began = self._options, self.began
         pairs = internal_pairs(
             self._lr,
             self._blur,
@@ -174,7 +178,7 @@ class _Learning:
             flat,
             pairs.inputs,
             pairs.targets,
-            AdaptationOptimizer(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
+            AdaptationOptimizerSpec(optimizer="adam", steps=stage.steps, lr=stage.lr, schedule="cosine"),
             rule=InnerRule(loss_name="l1", eps=0.0),
             observe=observe,
             pairs=pairs,
@@ -228,11 +232,13 @@ def _noise(image: Tensor) -> float:
     return noise_level(grey_levels(image).cpu().numpy().astype(np.float64))
 
 
-def _reasons(lr: Tensor, estimate: KernelEstimate) -> tuple[str, ...]:
-    reasons = [f"kernel: {estimate.reason}; bicubic is assumed"] if estimate.reason else []
+def _obstacle(lr: Tensor) -> str:
+    """Returns why nothing can be learned from an image, or nothing."""
     if min(lr.shape[-2:]) < SMALLEST:
-        reasons.append(f"learning: the image is smaller than {SMALLEST} pixels; it is back-projected only")
-    return tuple(reasons)
+        return f"the image is smaller than {SMALLEST} pixels; it is back-projected only"
+    if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
+        return "the image has no contrast; it is back-projected only"
+    return ""
 
 
 def _restored(model: Refiner, flat: Tensor | None, lr: Tensor, blur: Blur, options: ZeroShotOptions) -> Tensor:

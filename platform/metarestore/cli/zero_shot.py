@@ -1,0 +1,245 @@
+"""The commands that learn from single photographs alone: kernel, and restore with --adapt zero-shot."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metarestore.cli.options import Overwrite
+from metarestore.console import bars, say
+from metarestore.errors import UserError
+
+if TYPE_CHECKING:
+    from metarestore.engines.engine import LoneJob
+    from metarestore.zero_shot.folder import Estimated, Restored
+    from metarestore.zero_shot.options import ZeroShotOptions
+
+_TEACHER_SHARE = 0.75
+
+Photographs = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photographs, or folders of them.")]
+Factor = Annotated[int, typer.Option("--scale", min=2, max=4, help="Upscaling factor.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Photographs that are worked on at once; one per core if left out."),
+]
+
+
+@dataclass(frozen=True)
+class ZeroShotRequest:
+    """What `metarestore restore --adapt zero-shot` was asked for.
+
+    Attributes:
+        photographs: Photographs, or folders of them.
+        out: Folder for what is restored.
+        scale: Factor s.
+        steps: Steps of learning; those of `ZeroShotOptions` if left out.
+        budget: Seconds of learning for each photograph at most.
+        kernel: File of the kernel, if it is known.
+        seed: Seed of weights, noise and patches.
+        sheet: Whether to draw a sheet of each photograph.
+        workers: Photographs that are worked on at once.
+        overwrite: Whether files that exist may be replaced.
+    """
+
+    photographs: Sequence[Path]
+    out: Path
+    scale: int = 2
+    steps: int | None = None
+    budget: float | None = None
+    kernel: Path | None = None
+    seed: int = 0
+    sheet: bool = False
+    workers: int | None = None
+    overwrite: bool = False
+
+
+def kernel(
+    images: Photographs,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    scale: Factor = 2,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Estimates the blur kernel of photographs from themselves, for the operation kernel_file of task files."""
+    files = _photographs(images)
+    _require_outputs(out, files, (".npy", ".json", ".png"), overwrite=overwrite)
+
+    from metarestore.zero_shot.folder import EstimateJob
+
+    def write(name: str, found: Estimated) -> str:
+        import numpy as np
+
+        from metarestore.files import write_atomically
+        from metarestore.reports.networks.zero_shot import kernel_figure
+        from metarestore.reports.pictures import save_png
+
+        content = io.BytesIO()
+        np.save(content, found.kernel.kernel)
+        write_atomically(out / f"{name}.npy", content.getvalue())
+        save_png(kernel_figure(found.kernel.kernel, name, _about(found)), out / f"{name}.png")
+        _write_record(out / f"{name}.json", found.record)
+        return f"{out / name}.npy: {_about(found)}"
+
+    _work_on({name: EstimateJob(path, scale) for name, path in files.items()}, workers, "estimating", write)
+
+
+def restore_folder(request: ZeroShotRequest) -> None:
+    """Restores photographs from themselves, one job each, and writes each as soon as it is done.
+
+    Raises:
+        UserError: Something cannot be written, or photographs failed; the others are written.
+    """
+    files = _photographs(request.photographs)
+    endings = (".png", ".json", *([".sheet.png"] if request.sheet else []))
+    _require_outputs(request.out, files, endings, overwrite=request.overwrite)
+    options = _options(request)
+
+    from metarestore.zero_shot.folder import RestoreJob
+
+    def write(name: str, restored: Restored) -> str:
+        from metarestore.tasks.photographs import write_image
+
+        target = request.out / f"{name}.png"
+        if request.sheet:
+            _write_sheet(request.out / f"{name}.sheet.png", name, restored)
+        _write_record(request.out / f"{name}.json", restored.record)
+        write_image(target, restored.pixels, restored.icc)  # last: where there is a picture, the rest is there too
+        height, width = restored.pixels.shape[:2]
+        steps = sum(restored.record["steps"].values())
+        course = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"
+        return f"{target}: {width}x{height}, {_about(restored)}; {course}"
+
+    jobs = {name: RestoreJob(path, request.scale, options) for name, path in files.items()}
+    _work_on(jobs, request.workers, "restoring", write)
+
+
+def _photographs(given: Sequence[Path]) -> dict[str, Path]:
+    """Names photographs, and those of folders, by what their files are called without the ending.
+
+    Raises:
+        UserError: A file is missing, a folder holds no photographs, or two photographs have one name.
+    """
+    from metarestore.tasks.photographs import list_photographs
+
+    found: dict[str, Path] = {}
+    problems = []
+    for path in given:
+        if not path.exists():
+            problems.append(f"{path}: there is no such file or folder; check the path")
+            continue
+        for name, file in (list_photographs(path) if path.is_dir() else {path.stem: path}).items():
+            if name in found and not found[name].samefile(file):
+                problems.append(f"{file}: would be written under the same name as {found[name]}; give one at a time")
+            found.setdefault(name, file.absolute())
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def _require_outputs(out: Path, files: Mapping[str, Path], endings: Sequence[str], *, overwrite: bool) -> None:
+    """Makes sure that all can be written, and nothing into the photographs' own folders.
+
+    Raises:
+        UserError: Something cannot be written; the first of each kind is named.
+    """
+    from metarestore.files import require_output
+
+    if out.suffix.lower() == ".png" or out.is_file():
+        raise UserError(
+            f"--out: {out} is a file or called like one; name a folder, for several files of each photograph"
+        )
+    for path in files.values():
+        if out.exists() and path.parent.samefile(out):
+            raise UserError(
+                f"--out: {out} is the folder of {path.name}; choose another, so that photographs stay apart"
+            )
+    for name in files:
+        for ending in endings:
+            require_output(out / f"{name}{ending}", "--out", overwrite=overwrite, create=True)
+
+
+def _options(request: ZeroShotRequest) -> ZeroShotOptions:
+    from metarestore.zero_shot.kernel_source import kernel_of_file
+    from metarestore.zero_shot.options import ZeroShotOptions
+
+    known = None if request.kernel is None else kernel_of_file(request.kernel, request.scale, "--kernel")
+    options = ZeroShotOptions(kernel=known, budget=request.budget, seed=request.seed)
+    if request.steps is None:
+        return options
+    first = round(request.steps * _TEACHER_SHARE)
+    return replace(
+        options,
+        teacher=replace(options.teacher, steps=first),
+        student=replace(options.student, steps=request.steps - first),
+    )
+
+
+def _work_on(jobs: Mapping[str, LoneJob], workers: int | None, what: str, write: Callable[[str, Any], str]) -> None:
+    """Runs one job for each photograph and writes each result as soon as it is there.
+
+    Raises:
+        UserError: Some photographs failed, or could not be written; the others are.
+    """
+    from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
+    from metarestore.engines.build import build_engine
+    from metarestore.zero_shot.folder import Failed
+
+    names, problems = list(jobs), list[str]()
+    alone = len(jobs) == 1 or workers == 1
+    spec = (
+        LocalEngineSpec(kind="local")
+        if alone
+        else RayEngineSpec(kind="ray", workers=min(workers or len(jobs), len(jobs)))
+    )
+    spec = spec if alone or workers else RayEngineSpec(kind="ray")
+    with build_engine(spec) as engine, bars() as progress:
+        bar = progress.add_task(what, total=len(jobs))
+
+        def receive(position: int, result: Any) -> None:
+            name = names[position]
+            if isinstance(result, Failed):
+                problems.extend(result.problems)
+            else:
+                try:
+                    say(write(name, result))
+                except UserError as error:
+                    problems.extend(error.problems)
+            progress.advance(bar)
+
+        engine.each(list(jobs.values()), receive)
+    if problems:
+        raise UserError(sorted(problems))
+
+
+def _about(found: Restored | Estimated) -> str:
+    """Says where a kernel comes from and how far it can be trusted."""
+    estimate = found.kernel
+    if estimate.source == "given":
+        return "kernel as given"
+    reason = f" ({estimate.reason})" if estimate.reason else ""
+    return f"kernel {estimate.source}{reason}, confidence {estimate.confidence:.2f}"
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    from metarestore import __version__
+    from metarestore.files import write_atomically
+
+    text = json.dumps({"metarestore": __version__, **record}, indent=1)
+    # A row of the kernel is a line.
+    rows = re.sub(r"\[([^][{}\"]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    write_atomically(path, rows + "\n")
+
+
+def _write_sheet(path: Path, name: str, restored: Restored) -> None:
+    from metarestore.reports.networks.zero_shot import eight_bit, restoration_sheet
+    from metarestore.reports.pictures import save_png
+
+    pixels = eight_bit(restored.pixels)
+    save_png(restoration_sheet(restored.before, pixels, restored.kernel.kernel, name, _about(restored)), path)

@@ -1,0 +1,1 @@
+"""Relation graphs as tables, figures and sentences."""

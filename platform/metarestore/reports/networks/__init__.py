@@ -1,0 +1,1 @@
+"""Networks and descriptors as tables and figures."""

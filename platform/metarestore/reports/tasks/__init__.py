@@ -1,0 +1,1 @@
+"""Task distributions as contact sheets, strips, galleries and tables."""

@@ -1,0 +1,1 @@
+"""A whole study: train every arm, adapt, measure, track, report."""

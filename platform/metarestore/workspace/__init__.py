@@ -1,0 +1,1 @@
+"""What a process opens to run jobs: images, task distributions, network, learner."""

@@ -1,0 +1,260 @@
+"""What a process needs to compute: images, task distributions, network and learner, opened from plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
+from metarestore.config.experiment import Experiment
+from metarestore.learners.build import build_learner
+from metarestore.learners.describer import open_describer
+from metarestore.learners.gradients import TaskGradients, split_gradients
+from metarestore.learners.learn2learn import reference_gradients
+from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
+from metarestore.models.build import build_model, to_channels
+from metarestore.models.checkpoint import load_vector
+from metarestore.models.kdsr import KDSR
+from metarestore.models.network import Network
+from metarestore.models.parameters import Layout, initial_vector
+from metarestore.seeds import derived_seed
+from metarestore.tasks.distribution import OpenDistribution, TaskDistribution
+from metarestore.tasks.few_shot import FewShotDraw, FewShotGeometry, FewShotTarget, ShotTasks
+from metarestore.tasks.images import ImageStore
+from metarestore.tasks.shot_colour import off_colour_shots
+from metarestore.tasks.spec import DistributionSpec
+from metarestore.tasks.task import Episode, Split, Task, stack
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+
+_SEEN = 256
+"""Side of the part of a shot that estimators look at, in HR pixels."""
+
+
+class Workspace:
+    """Opens what a study names, when it is first needed.
+
+    Args:
+        study: The study.
+        device: Where the network computes; images are decoded and degraded on the CPU.
+    """
+
+    def __init__(self, study: Study, device: str = "cpu") -> None:
+        self.study = study
+        self.device = torch.device(device)
+        self._stores: dict[Split, ImageStore] = {}
+        self._auxiliary: dict[str, OpenDistribution] = {}
+
+    @property
+    def experiment(self) -> Experiment:
+        """The study's resolved configuration."""
+        return self.study.experiment
+
+    @cached_property
+    def model(self) -> Network:
+        """The network, with the initial weights of the experiment's seed."""
+        return self._fresh_model().to(self.device)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Names and shapes of the network's parameters."""
+        return Layout.of(self.model)
+
+    @cached_property
+    def learned(self) -> Layout:
+        """Names and shapes of all that is learned: the network's parameters, then what the learner adds to them."""
+        return self.learner.layout(self.layout)
+
+    def network(self, flat: Tensor) -> Tensor:
+        """Returns the network's share of all that is learned."""
+        return flat[: self.layout.size]
+
+    def inner_rates(self, flat: Tensor) -> dict[str, Tensor]:
+        """Returns the learned rate of each parameter of the network, by its name; none, where none are learned."""
+        return self.learner.inner_rates(self.layout, flat.cpu().clone())
+
+    def initial(self) -> Tensor:
+        """Returns the initial vector of all that is learned, (P,); the network's share is random, or `training.init`.
+
+        Raises:
+            UserError: `training.init` is no network, or another one.
+        """
+        init = self.experiment.training.init
+        fresh = self._fresh_model()
+        if init is None:
+            return self.learner.initial(initial_vector(fresh))
+        return self.learner.initial(load_vector(init, self.experiment.model, self.study.scale, "training.init", fresh))
+
+    def _fresh_model(self) -> Network:
+        return build_model(self.experiment.model, self.study.scale, derived_seed(self.experiment.seed, "model"))
+
+    @cached_property
+    def describer(self) -> KDSR:
+        """The trained network that the `descriptor` estimator describes pairs by.
+
+        Raises:
+            UserError: It cannot describe them; the message names its key.
+        """
+        return open_describer(self.experiment.graph.estimator, self.study.scale).to(self.device)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The experiment's learner."""
+        return build_learner(self.experiment.learner, self.model, self.experiment.training.precision)
+
+    @property
+    def episode(self) -> Episode:
+        """Geometry of a training task."""
+        training = self.experiment.training
+        return Episode(training.support, training.query, training.patch)
+
+    def images(self, split: Split) -> ImageStore:
+        """Opens the photographs of a split; of those to train on, the ones that are not smaller than a patch."""
+        if split not in self._stores:
+            store = ImageStore.open(self.study.images[split])
+            patch = self.experiment.training.patch
+            self._stores[split] = store.at_least(patch, patch) if split == "train" else store
+        return self._stores[split]
+
+    def distribution(self, name: str) -> TaskDistribution:
+        """Returns an auxiliary distribution, or the shots of the target under the target's name."""
+        return self._shot_tasks if name == self.experiment.graph.target else self.auxiliary(name)
+
+    @cached_property
+    def _shot_tasks(self) -> ShotTasks:
+        return ShotTasks(self.experiment.graph.target, self.target.content, self.shots, self.episode)
+
+    def auxiliary(self, name: str) -> OpenDistribution:
+        """Opens an auxiliary distribution."""
+        if name not in self._auxiliary:
+            self._auxiliary[name] = self.open_tasks(name, self.study.auxiliary[name], "train")
+        return self._auxiliary[name]
+
+    def open_tasks(self, name: str, spec: DistributionSpec, split: Split) -> OpenDistribution:
+        """Opens a distribution; if it degrades photographs, those of `split`."""
+        return spec.open(name, self.episode, self.images, split)
+
+    def open_all(self) -> None:
+        """Opens every distribution and builds the target, to find mistakes before anything is written.
+
+        Raises:
+            UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
+                `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
+        """
+        self.initial()
+        if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimatorSpec):
+            _ = self.describer
+        for name in self.study.auxiliary:
+            self.auxiliary(name)
+        _ = self.target_task
+
+    @cached_property
+    def target(self) -> FewShotTarget:
+        """The target as a few-shot problem."""
+        experiment = self.experiment
+        geometry = FewShotGeometry(
+            experiment.adaptation.shots,
+            experiment.adaptation.shot_size,
+            experiment.evaluation.crop,
+            experiment.evaluation.crops,
+        )
+        return self.study.target.few_shot(experiment.graph.target, self.episode, self.images, geometry)
+
+    @cached_property
+    def target_draw(self) -> FewShotDraw:
+        """The shots and test crops of this study's seed."""
+        return self.target.draw(derived_seed(self.experiment.seed, "target"))
+
+    @cached_property
+    def target_task(self) -> Task:
+        """Shots (support) and test crops (query) of the target, RGB."""
+        return self.target.build(self.target_draw)
+
+    @cached_property
+    def off_colour(self) -> tuple[str, ...]:
+        """Names of the shots of real pairs whose colour disagrees with that of the others."""
+        return tuple(self.target_draw.shots[k].support[0].image for k in self._off_colour)
+
+    @cached_property
+    def _off_colour(self) -> tuple[int, ...]:
+        # A synthetic target may draw another colour for every shot on purpose.
+        if self.study.target.own_images is None:
+            return ()
+        return off_colour_shots(self.target_task.support_lr, self.target_task.support_hr)
+
+    @property
+    def shots(self) -> Task:
+        """The target's shots alone: what estimators and learners may see; its query set is empty.
+
+        Shots of another colour than the others are left out if `adaptation.off_colour_shots` says so.
+        """
+        task = self.target_task
+        lr, hr = task.support_lr, task.support_hr
+        if self._off_colour and self.experiment.adaptation.off_colour_shots == "leave_out":
+            kept = [k for k in range(len(lr)) if k not in self._off_colour]
+            lr, hr = lr[kept], hr[kept]
+        return Task(lr, hr, task.query_lr[:0], task.query_hr[:0])
+
+    def notes(self) -> tuple[str, ...]:
+        """Says which shots have another colour than the others, and what becomes of them."""
+        if not self.off_colour:
+            return ()
+        left_out = self.experiment.adaptation.off_colour_shots == "leave_out"
+        fate = "nothing learns from them (adaptation.off_colour_shots: keep, to use them)"
+        return (
+            f"shots whose colour from LR to HR disagrees with that of the other shots: {', '.join(self.off_colour)}; "
+            + (fate if left_out else "adaptation.off_colour_shots: keep, so they are learned from"),
+        )
+
+    @cached_property
+    def seen_shots(self) -> tuple[Tensor, Tensor]:
+        """The middle of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB: what estimators look at.
+
+        More than 256x256 HR pixels of a shot tell little more of its degradation, and cost much more.
+        """
+        lr, hr = self.shots.support_lr, self.shots.support_hr
+        side = min(_SEEN // self.study.scale, *lr.shape[-2:])
+        # JPEG's blocks of 8x8 pixels begin where they did in the whole image.
+        top, left = ((length - side) // 16 * 8 for length in lr.shape[-2:])
+        s = self.study.scale
+        return (
+            lr[..., top : top + side, left : left + side].contiguous(),
+            hr[..., s * top : s * (top + side), s * left : s * (left + side)].contiguous(),
+        )
+
+    def tasks(self, refs: Sequence[TaskRef]) -> Task:
+        """Draws, builds and stacks tasks, in the channels that the network works on."""
+        built = []
+        for ref in refs:
+            distribution = self.distribution(ref.distribution)
+            built.append(distribution.build(distribution.draw(ref.seed, ref.index, ref.patches)))
+        return self.for_model(stack(built))
+
+    def for_model(self, task: Task) -> Task:
+        """Converts a task's RGB images to what the network works on, where it works."""
+        return Task(*(to_channels(tensor.to(self.device), self.model.channels) for tensor in task))
+
+    def gradients(
+        self, flat: Tensor, tasks: Task, step: int = 0, inner: Sequence[float] | None = None
+    ) -> TaskGradients:
+        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for.
+
+        Args:
+            flat: All that is learned, (P,).
+            tasks: T stacked tasks.
+            step: The outer step.
+            inner: Factor of each task's inner rate, (T,), for a meta-learner.
+        """
+        flat, training = flat.to(self.device), self.experiment.training
+        learner = self.learner
+        if inner is not None and isinstance(learner, MAMLLearner):
+            learner = replace(learner, rate_factors=torch.tensor(inner, device=self.device))
+        if self.experiment.learner.backend == "learn2learn" and isinstance(learner, PretrainLearner | MAMLLearner):
+            found = reference_gradients(learner, self.learned, flat, tasks, step)
+        else:
+            found = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)
+        return found if training.sketch is None else found.sketch(training.sketch, self.layout.size)

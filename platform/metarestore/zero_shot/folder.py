@@ -1,0 +1,207 @@
+"""Photographs of any kind, restored one by one from themselves: one job each, for any engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarestore.degradations.kernels import Kernel
+from metarestore.degradations.resample import bicubic_upsample
+from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
+from metarestore.models.colour import rgb_to_gray
+from metarestore.models.restore import to_image
+from metarestore.tasks.photographs import Picture, read_picture
+from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel
+from metarestore.zero_shot.options import ZeroShotOptions, ZeroShotResult
+from metarestore.zero_shot.restore import restore_zero_shot
+
+MOST_PIXELS = 2**26
+"""Pixels of a restored photograph at most: at the worst moment of the work each takes some 100 bytes."""
+
+_PEAKS = {"uint8": 255.0, "uint16": 65535.0}
+
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A photograph that was restored from itself.
+
+    Attributes:
+        pixels: Its values, of the type and the channels of the photograph, (s·h, s·w, ...).
+        icc: Its colour profile.
+        before: The photograph itself, 8-bit RGB (h, w, 3).
+        kernel: The kernel that it was restored with.
+        record: How it came about, as JSON-able data.
+    """
+
+    pixels: Levels
+    icc: bytes | None
+    before: NDArray[np.uint8]
+    kernel: KernelEstimate
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """The kernel of a photograph.
+
+    Attributes:
+        kernel: The estimate.
+        record: How it came about, as JSON-able data.
+    """
+
+    kernel: KernelEstimate
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A photograph that could not be worked on.
+
+    Attributes:
+        problems: What is wrong with it, a line each.
+    """
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RestoreJob:
+    """Restores one photograph.
+
+    Attributes:
+        path: The photograph.
+        scale: Factor s.
+        options: How it is restored.
+    """
+
+    path: Path
+    scale: int
+    options: ZeroShotOptions
+
+    def run(self, device: torch.device) -> Restored | Failed:
+        """Reads and restores the photograph; what is wrong with it concerns no other one."""
+        try:
+            picture = read_picture(self.path)
+            _require_room(self.path, picture, self.scale)
+            colours = _colours(picture.pixels)
+            result = restore_zero_shot(colours.to(device), self.scale, self.options)
+        except (UserError, *SYSTEM_ERRORS) as error:
+            return _failed(self.path, error)
+        pixels = _like(picture.pixels, result.image.cpu(), self.scale)
+        record = {
+            **_origin(self.path, picture, self.scale),
+            "kernel": kernel_record(result.kernel),
+            **_course(result, self.options),
+        }
+        return Restored(pixels, picture.icc, _shown(colours), result.kernel, record)
+
+
+@dataclass(frozen=True)
+class EstimateJob:
+    """Estimates the kernel of one photograph.
+
+    Attributes:
+        path: The photograph.
+        scale: Factor s.
+    """
+
+    path: Path
+    scale: int
+
+    def run(self, device: torch.device) -> Estimated | Failed:
+        """Reads the photograph and estimates its kernel; what is wrong with it concerns no other one."""
+        try:
+            picture = read_picture(self.path)
+            estimate = estimate_kernel(_colours(picture.pixels).to(device), self.scale)
+        except (UserError, *SYSTEM_ERRORS) as error:
+            return _failed(self.path, error)
+        return Estimated(estimate, {**_origin(self.path, picture, self.scale), "kernel": kernel_record(estimate)})
+
+
+def kernel_hash(kernel: Kernel) -> str:
+    """Returns 16 hex digits that change with a kernel's size and values."""
+    sides = "x".join(map(str, kernel.shape)).encode()
+    return hashlib.blake2b(sides + np.ascontiguousarray(kernel, dtype="<f4").tobytes(), digest_size=8).hexdigest()
+
+
+def kernel_record(estimate: KernelEstimate) -> dict[str, Any]:
+    """Returns an estimate as JSON-able data; the weights are rounded to what float32 holds."""
+    return {
+        "source": estimate.source,
+        "confidence": round(estimate.confidence, 4),
+        "reason": estimate.reason,
+        "hash": kernel_hash(estimate.kernel),
+        "weights": [[float(f"{value:.8g}") for value in row] for row in estimate.kernel],
+        "diagnostics": {name: round(float(value), 6) for name, value in estimate.diagnostics.items()},
+    }
+
+
+def _failed(path: Path, error: Exception) -> Failed:
+    if isinstance(error, UserError):
+        return Failed(error.problems)
+    if isinstance(error, OSError | RuntimeError | MemoryError):
+        return Failed((f"{path}: {system_problem(error)}",))
+    raise error
+
+
+def _require_room(path: Path, picture: Picture, scale: int) -> None:
+    height, width = picture.pixels.shape[:2]
+    if height * width * scale**2 > MOST_PIXELS:
+        most = int((MOST_PIXELS / scale**2) ** 0.5)
+        raise UserError(
+            f"{path}: is {width}x{height}, too large to be adapted to at x{scale}; cut parts of up to {most}x{most} "
+            "out of it, or restore it with --model"
+        )
+
+
+def _colours(pixels: Levels) -> Tensor:
+    """Returns a photograph without its alpha as an image, (3, h, w), or (1, h, w) if it is gray."""
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    gray = planes.shape[2] < 3
+    image = to_image(planes[..., :1].repeat(3, axis=2) if gray else planes[..., :3])[0]
+    return image[:1] if gray else image
+
+
+def _like(pixels: Levels, restored: Tensor, scale: int) -> Levels:
+    """Returns a restored image (3, s·h, s·w) as values like those of the photograph, with its alpha enlarged."""
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    colours = rgb_to_gray(restored) if planes.shape[2] < 3 else restored
+    if planes.shape[2] in (2, 4):
+        opacity = to_image(planes[..., -1:].repeat(3, axis=2))[:, :1]
+        colours = torch.cat([colours, bicubic_upsample(opacity, scale)[0].clamp(0, 1)])
+    levels = (colours * _PEAKS[pixels.dtype.name]).round().permute(1, 2, 0).numpy()
+    values = cast("Levels", levels.astype(pixels.dtype))
+    found: Levels = values[..., 0] if pixels.ndim == 2 else values
+    return found
+
+
+def _shown(colours: Tensor) -> NDArray[np.uint8]:
+    levels = (colours.expand(3, -1, -1) * 255).round().permute(1, 2, 0)
+    return np.ascontiguousarray(levels.numpy().astype(np.uint8))
+
+
+def _origin(path: Path, picture: Picture, scale: int) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    return {"photograph": path.name, "height": height, "width": width, "scale": scale}
+
+
+def _course(result: ZeroShotResult, options: ZeroShotOptions) -> dict[str, Any]:
+    return {
+        "confidence": round(result.kernel.confidence, 4),
+        "steps": dict(result.steps),
+        "seconds": round(result.seconds, 2),
+        "budget": options.budget,
+        "seed": options.seed,
+        "skipped": list(result.skipped),
+        "noise_level": round(float(result.diagnostics["noise_level"]), 4),
+    }
