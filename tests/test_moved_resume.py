@@ -119,7 +119,7 @@ def test_a_moved_project_is_resumed(
     assert not project.exists()
     assert (run / "report.html").is_file()
     if command == "compare":
-        assert "arm 1 of 2, a: was trained already" in out
+        assert "arm 1 of 2, a: already trained" in out
     elif command == "ablate":
         assert cell.stat().st_mtime_ns == written, "what was done before was done again"
     else:
