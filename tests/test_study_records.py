@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,15 +59,17 @@ def compared(tmp_path_factory: pytest.TempPathFactory, mlflow_store: str) -> Com
         patch.chdir(project)
         for words in (("tasks", "sample", "blur_iso_wide", "--count", "5", "--out", "data", "--patch", "96"), COMMAND):
             patch.setattr(sys, "argv", ["metarestore", *words])
-            with (project / "printed.txt").open("w") as file:
-                patch.setattr("metarestore.console.console.file", file)
-                with pytest.raises(SystemExit) as stop:
-                    main()
+            with (
+                (project / "printed.txt").open("w", encoding="utf-8") as file,
+                redirect_stdout(file),
+                pytest.raises(SystemExit) as stop,
+            ):
+                main()
             assert not stop.value.code
     client = MlflowClient(tracking_uri=mlflow_store)
     name = json.loads((project / "runs/c/run.json").read_text())["notes"]["mlflow_run"]
     results = json.loads((project / "runs/c/results.json").read_text())
-    return Compared(project, results, client.get_run(name), (project / "printed.txt").read_text())
+    return Compared(project, results, client.get_run(name), (project / "printed.txt").read_text(encoding="utf-8"))
 
 
 def test_the_parent_run_has_the_parameters_of_the_experiment(compared: Compared) -> None:
