@@ -142,7 +142,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: str) 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["metarestore", *words])
-    main()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, " ".join(words)
 
 
 @pytest.mark.xdist_group("ray")

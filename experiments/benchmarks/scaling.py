@@ -36,7 +36,7 @@ from torch import Tensor
 from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine, RaySession
-from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
 from metarestore.project import resolve
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import TaskSampler
@@ -59,7 +59,7 @@ class EmptyJob:
         """Returns one task's gradient of P numbers."""
         del workspace
         one = np.zeros(1, np.float32)
-        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskFigures(one, one, one))
+        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskMetrics(one, one, one))
 
 
 def study() -> Study:

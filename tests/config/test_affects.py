@@ -55,7 +55,8 @@ def test_a_key_that_declares_nothing_is_found() -> None:
 def test_no_key_of_a_result_is_left_out_of_its_record() -> None:
     left_out = unaffecting(Experiment, MEASURED)
     assert left_out == {"training": {"keep": True}, "engine": True} | dict.fromkeys(MANY, True)
-    assert unaffecting(Experiment, TRAINED) == left_out | {"evaluation": True, "adaptation": {"alternatives": True}}
+    measured = {"method": True, "kernel": True, "alternatives": True}
+    assert unaffecting(Experiment, TRAINED) == left_out | {"evaluation": True, "adaptation": measured}
 
 
 def test_compared_experiments_share_what_they_are_measured_by() -> None:

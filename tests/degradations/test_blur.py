@@ -252,7 +252,7 @@ def test_widths_can_be_written_per_scale():
     blur = entry("gaussian_blur", sigma=1, across={"per_scale": {2: [1, 2], 4: 3}})
     assert isinstance(blur.across, PerScale)
     assert blur.draw(generator("x"), 4)["across"] == 3
-    with pytest.raises(ValueError, match=r"nothing for scale 3, only for 2, 4"):
+    with pytest.raises(ValueError, match=r"no range for scale 3, only for 2, 4"):
         blur.check_scale(3)
 
 

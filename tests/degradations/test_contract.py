@@ -361,7 +361,7 @@ class Task(BaseModel):
     ("entry", "loc", "kind", "message"),
     [
         ({"op": "jpeg", "quality": 130}, ("jpeg", "quality"), "range", "130 is above 100"),
-        ({"op": "jpeg", "quality": [9, 1]}, ("jpeg", "quality"), "range", "upside down"),
+        ({"op": "jpeg", "quality": [9, 1]}, ("jpeg", "quality"), "range", "low is above high"),
         ({"op": "jpeg"}, ("jpeg", "quality"), "missing", "required"),
         ({"op": "jpeg", "quality": 9, "qality": 9}, ("jpeg", "qality"), "extra_forbidden", "not permitted"),
         ({"op": "jpeg", "quality": 9, "probability": 2}, ("jpeg", "probability"), "less_than_equal", "1"),

@@ -165,7 +165,7 @@ def test_a_teacher_restores_with_an_embedding(saved: Callable[..., Path], photog
 
 
 def test_embeddings_that_do_not_fit(student: KDSR) -> None:
-    with pytest.raises(UserError, match="the embedding is 1x32, but that of this network is 1x16"):
+    with pytest.raises(UserError, match="the embedding has shape 1x32, but this network needs 1x16"):
         image_restorer(student, embedding=torch.ones(1, 32))
-    with pytest.raises(UserError, match="takes no embedding"):
+    with pytest.raises(UserError, match="does not accept an embedding"):
         image_restorer(build_model(FSRCNNSpec(), 4, 0), embedding=torch.ones(1, 16))

@@ -138,9 +138,9 @@ def test_a_missing_network_is_one_line(small_experiment: Callable[..., Experimen
 @pytest.mark.parametrize(
     ("spec", "scale", "text"),
     [
-        (FSRCNN, 4, "has no estimator of the degradation; name a KDSR"),
-        (BARE, 4, "has no estimator of the degradation; name a KDSR"),
-        (TEACHER, 2, "is for scale 2, the target for scale 4"),
+        (FSRCNN, 4, "has no degradation encoder; give a KDSR"),
+        (BARE, 4, "has no degradation encoder; give a KDSR"),
+        (TEACHER, 2, "has scale 2, but the target has scale 4"),
     ],
 )
 def test_a_network_that_cannot_describe_is_found_before_training(

@@ -107,7 +107,7 @@ def test_outer_slope_of_a_quadratic(scalar: nn.Module, kind: str, power: int, w:
     layout = Layout.of(built.model)
     found = vectorised_gradients(built, layout, torch.tensor([w], dtype=torch.float64), ones_task())
     assert found.gradients[0, 0] == pytest.approx(2 * (w - 1) * (1 - 2 * rate) ** power, abs=1e-12)
-    assert found.figures.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
+    assert found.metrics.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -124,8 +124,8 @@ def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance:
     # The reference is a difference of float32 parameters, which are a thousand times longer than the way.
     loss_of_digits = 10 if isinstance(built, ReptileLearner) else 1
     assert relative_error(ours, reference) <= loss_of_digits * tolerance
-    np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=10 * tolerance)
-    np.testing.assert_allclose(ours.figures.mse, reference.figures.mse, rtol=10 * tolerance)
+    np.testing.assert_allclose(ours.metrics.losses, reference.metrics.losses, rtol=10 * tolerance)
+    np.testing.assert_allclose(ours.metrics.mse, reference.metrics.mse, rtol=10 * tolerance)
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "pretrain"])

@@ -161,7 +161,7 @@ def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
     model, given = built(TEACHER).double(), tasks()
     learner = build_learner(PretrainSpec(kind="pretrain", imitation=weight), model)
     assert isinstance(learner, ImitationLearner)
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     lr, hr = every(given)
     with torch.no_grad():
         encoded = model.encoder(hr)
@@ -174,7 +174,7 @@ def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
 def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> None:
     learner, given = student_of(saved(tmp_path, TEACHER), loss=loss, weight=0.3), tasks()
     flat = learner.initial(initial_vector(learner.model))
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     layout = Layout.of(learner.model)
     learner.model.load_state_dict(layout.unflatten(flat[: layout.size]))
     lr, hr = every(given, 1)
@@ -191,8 +191,8 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
 def test_losses_are_added_and_layers_are_averaged(tmp_path: Path) -> None:
     also = [{"loss": "l2", "layers": {"shrinking": "mapping", "features": "features"}, "weight": 2.0}]
     learner = student_of(saved(tmp_path, TEACHER), weight=0.5, also=also)
-    found = gradients(learner, tasks()).figures
-    plain = gradients(student_of(tmp_path, weight=0), tasks()).figures
+    found = gradients(learner, tasks()).metrics
+    plain = gradients(student_of(tmp_path, weight=0), tasks()).metrics
     assert set(found.terms) == {"vid_laplace_expanding", "l2_shrinking", "l2_features"}
     expected = plain.losses + 0.5 * found.terms["vid_laplace_expanding"]
     expected = expected + (found.terms["l2_shrinking"] + found.terms["l2_features"])
@@ -206,7 +206,7 @@ def test_many_tasks_at_once_learn_as_one_by_one(tmp_path: Path, loss: str) -> No
     for task in range(3):
         alone = gradients(learner, Task(*(tensor[task : task + 1] for tensor in given)))
         np.testing.assert_allclose(alone.gradients[0], together.gradients[task], rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(alone.figures.losses[0], together.figures.losses[task], rtol=1e-6)
+        np.testing.assert_allclose(alone.metrics.losses[0], together.metrics.losses[task], rtol=1e-6)
     layout, flat = learner.layout(Layout.of(learner.model)), learner.initial(initial_vector(learner.model))
     split = split_gradients(learner, layout, flat, given, 0, 2)
     np.testing.assert_allclose(split.gradients, together.gradients, rtol=1e-4, atol=1e-8)
@@ -262,7 +262,7 @@ def test_any_network_teaches_any_other(
     given = tasks(planes=3 if learner.model.channels == "rgb" else 1)
     found = gradients(learner, given)
     assert np.isfinite(found.gradients).all()
-    assert {f"{loss}_{layer}" for layer in layers} == set(found.figures.terms)
+    assert {f"{loss}_{layer}" for layer in layers} == set(found.metrics.terms)
 
 
 def test_feature_channels() -> None:

@@ -51,7 +51,7 @@ def slope(built: Learner, *values: float, step: int = 0) -> tuple[np.ndarray, fl
     """The gradient and the loss of one task at the learned values."""
     layout = built.layout(Layout.of(built.model))
     found = vectorised_gradients(built, layout, torch.tensor(values, dtype=torch.float64), pixel(), step)
-    return found.gradients[0], float(found.figures.losses[0])
+    return found.gradients[0], float(found.metrics.losses[0])
 
 
 def test_weights_of_mzsr() -> None:
@@ -218,13 +218,13 @@ def test_a_split_shard_gives_the_tasks_in_order(workspace: Workspace, microbatch
     parts = split_gradients(learner, layout, flat, tasks, 0, microbatch)
     for ours, theirs in zip(parts.gradients, whole.gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
-    np.testing.assert_allclose(parts.figures.losses, whole.figures.losses, rtol=1e-5)
+    np.testing.assert_allclose(parts.metrics.losses, whole.metrics.losses, rtol=1e-5)
     again = split_gradients(learner, layout, flat, tasks, 0, microbatch)
     np.testing.assert_array_equal(again.gradients, parts.gradients)
 
 
 def test_joining_keeps_sketches(workspace: Workspace) -> None:
-    found = workspace.gradients(workspace.initial(), shard(workspace, 2)).sketch(16).figures
+    found = workspace.gradients(workspace.initial(), shard(workspace, 2)).sketch(16).metrics
     both = joined([found, found])
     assert both.sketches is not None
     assert both.sketches.shape == (4, 16)
@@ -257,7 +257,10 @@ def test_an_operation_without_bfloat16_is_named() -> None:
     tasks = Task(*(tensor.float() for tensor in pixel()))
     model = Exact()
     vectorised_gradients(learner(model, "maml"), Layout.of(model), torch.ones(1), tasks)
-    with pytest.raises(UserError, match=r"training.precision: bfloat16 does not work here \(fused_operation.*float32"):
+    with pytest.raises(
+        UserError,
+        match=r"training.precision: bfloat16 is not supported by this learner and network \(fused_operation.*float32",
+    ):
         vectorised_gradients(
             replace(learner(model, "maml"), precision="bfloat16"), Layout.of(model), torch.ones(1), tasks
         )

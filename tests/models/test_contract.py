@@ -32,6 +32,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "compact, luma": {"kind": "compact", "channels": "y"},
     "ecbsr": {"kind": "ecbsr", "m": 2, "c": 6},
     "ecbsr, plain": {"kind": "ecbsr", "m": 2, "c": 6, "branches": False},
+    "zero_shot": {"kind": "zero_shot", "preprocessing": 4},
+    "zero_shot, trunk alone": {"kind": "zero_shot", "preprocessing": 0},
     "ecbsr, rgb": {"kind": "ecbsr", "m": 1, "c": 4, "channels": "rgb"},
 }
 EXAMPLES |= {

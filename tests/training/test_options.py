@@ -182,7 +182,7 @@ def test_a_relative_path_starts_at_the_project(
 def test_another_network_is_refused(small_study: StudyMaker, tmp_path: Path) -> None:
     study = small_study(model={"kind": "fsrcnn", "d": 12, "s": 4, "m": 1})
     save_model(tmp_path / "model.safetensors", study.experiment.model, 4, Workspace(study).initial())
-    with pytest.raises(UserError, match=r"training.init: .* holds another network \(d 12 where 8 is wanted\)"):
+    with pytest.raises(UserError, match=r"training.init: .* contains another network \(d is 12, expected 8\)"):
         Workspace(small_study(training={"init": tmp_path})).open_all()
     (tmp_path / "model.safetensors").write_bytes(b"{}")
     with pytest.raises(UserError, match=r"training.init: .*not a safetensors file"):

@@ -269,7 +269,7 @@ def test_a_new_schedule_holds_for_the_steps_that_are_left(
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be made longer, not shorter"),
+        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be extended but not shortened"),
         ({"optimizer": {"schedule": "constant", "lr": 1e-5}}, r"training.optimizer.lr was"),
         ({"steps": 8, "patch": 48, **CONSTANT}, r"training.patch was 32, is 48"),
         ({"steps": 8, "tasks_per_step": 2, **CONSTANT}, r"training.tasks_per_step was 4, is 2"),

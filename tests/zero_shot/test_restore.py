@@ -16,17 +16,19 @@ from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.degradations import bicubic_downsample, bicubic_upsample
 from metarestore.fitting.kernel import synthesise
 from metarestore.learners.adaptation import adapt
+from metarestore.learners.inner_rule import InnerRule
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.refiner import Refiner
 from metarestore.tasks.embedded import embedded_path
 from metarestore.zero_shot.blur import Blur, with_colour_of
-from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.options import LossWeights, Stage, ZeroShotOptions
 from metarestore.zero_shot.pairs import cut, draw_crops, internal_pairs
 from metarestore.zero_shot.restore import restore_zero_shot
 from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
 
 WIDE = np.array([[1.5, 0.4], [0.4, 3.0]])
+RULE = InnerRule("l1", 0.0)
 SHORT = ZeroShotOptions(teacher=Stage(3, 1e-3, 0.7), student=Stage(2, 3e-4, 0.3), patch=32, batch=1)
 
 
@@ -137,7 +139,7 @@ def test_adaptation_is_the_loop_written_by_hand_bit_for_bit(preprocessing):
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.01, patch=32, batch=2, seed=7)
     options = AdaptationOptimizerSpec(optimizer="adam", steps=4, lr=1e-3, schedule="cosine")
     start = initial_vector(model)
-    adapted = adapt(model, start, pairs.inputs, pairs.targets, options, pairs=pairs)
+    adapted = adapt(model, start, pairs.inputs, pairs.targets, options, rule=RULE, pairs=pairs)
 
     flat = start.clone().requires_grad_()
     adam = torch.optim.Adam([flat], lr=1e-3)
@@ -156,25 +158,28 @@ def test_no_steps_return_the_start_and_terms_and_progress_count():
     pairs = internal_pairs(image(48, 48)[None], blur(), back_projections=2, noise=0.0, patch=32, batch=1, seed=0)
     options = AdaptationOptimizerSpec(steps=5, lr=1e-3)
     start, taken = initial_vector(model), []
-    assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, options.model_copy(update={"steps": 0})), start)
+    none = options.model_copy(update={"steps": 0})
+    assert torch.equal(adapt(model, start, pairs.inputs, pairs.targets, none, rule=RULE), start)
     adapt(
         model,
         start,
         pairs.inputs,
         pairs.targets,
         options,
+        rule=RULE,
         pairs=pairs,
         progress=lambda step: step / 3,
         observe=lambda step, _: taken.append(step),
     )
     assert taken == [0, 1, 2, 3]
-    plain = adapt(model, start, pairs.inputs, pairs.targets, options, pairs=pairs)
+    plain = adapt(model, start, pairs.inputs, pairs.targets, options, rule=RULE, pairs=pairs)
     penalised = adapt(
         model,
         start,
         pairs.inputs,
         pairs.targets,
         options,
+        rule=RULE,
         pairs=pairs,
         terms=lambda params, *_: 10 * sum(p.square().sum() for p in params.values()),
     )

@@ -135,7 +135,17 @@ class AdaptationOptimizerSpec(Strict):
 
 
 class AdaptationSpec(AdaptationOptimizerSpec):
-    """Few-shot adaptation to the target's support pairs."""
+    """Few-shot adaptation to the target's support pairs, or zero-shot to each test crop alone."""
+
+    method: Annotated[Literal["shots", "zero_shot"], Affects.MEASUREMENT] = Field(
+        "shots", exclude_if=lambda value: value == "shots"
+    )
+    """zero_shot: the network learns from each test crop's LR alone, which is degraded once more; no shot is used, and
+    `patch` counts pixels of LR."""
+    kernel: Annotated[Literal["estimated", "bicubic"], Affects.MEASUREMENT] = Field(
+        "estimated", exclude_if=lambda value: value == "estimated"
+    )
+    """What zero_shot degrades by: the blur that is estimated from the crop, or that of bicubic downsampling."""
 
     shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
     """Number of real pairs that may be used for learning."""
@@ -152,10 +162,16 @@ class AdaptationSpec(AdaptationOptimizerSpec):
     def _patches_fit_the_shots(self) -> Self:
         optimizers: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
         for options in optimizers:
-            if options.patch is not None and options.patch > self.shot_size:
+            if options.patch is not None and options.patch > self.shot_size and self.method == "shots":
                 raise ValueError(f"patch must not be above shot_size ({self.shot_size}), got {options.patch}")
             if options.patch is None and options.batch != AdaptationOptimizerSpec.model_fields["batch"].default:
                 raise ValueError("batch requires patch; add patch, or remove batch")
+        return self
+
+    @model_validator(mode="after")
+    def _shots_have_no_kernel(self) -> Self:
+        if self.kernel != "estimated" and self.method != "zero_shot":
+            raise ValueError("kernel is for method: zero_shot; leave it out, or write method, too")
         return self
 
 
@@ -319,9 +335,7 @@ class Experiment(Strict):
         folded = [name.casefold() for name in self.arms]
         for name, low in zip(self.arms, folded, strict=True):
             if low == "bicubic":
-                raise ValueError(
-                    f"the arm name '{name}' is reserved, because bicubic is always measured; choose another"
-                )
+                raise ValueError(f"the arm name '{name}' is reserved (bicubic is always measured); choose another")
             if folded.count(low) > 1:
                 raise ValueError(f"the arm '{name}' differs from another arm only in case; rename it")
         return self

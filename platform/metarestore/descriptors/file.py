@@ -19,7 +19,7 @@ from metarestore.descriptors.describe import Description, Item, Kind, require_de
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.models.checkpoint import network_hash
-from metarestore.models.kdsr import KDSR, EstimatorKind, SizeName
+from metarestore.models.kdsr import KDSR, EncoderKind, SizeName
 from metarestore.models.network import Network
 
 Numbers = tuple[FiniteFloat, ...]
@@ -33,12 +33,12 @@ class DescribedBy(Strict):
     hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     """`network_hash` of its weights."""
     size: SizeName
-    estimator: EstimatorKind
+    estimator: EncoderKind
 
     @classmethod
     def of(cls, path: Path, network: KDSR) -> DescribedBy:
         """Names a network that was read from `path`."""
-        estimator: EstimatorKind = "teacher" if network.privileged else "student" if network.estimator else "none"
+        estimator: EncoderKind = "teacher" if network.privileged else "student" if network.estimator else "none"
         return cls(path=str(path), hash=network_hash(path), size=network.size, estimator=estimator)
 
 

@@ -1,4 +1,4 @@
-"""Engines: where jobs run. Results come in the order of the jobs, so no sum depends on who computed what."""
+"""The interface of engines. Results are in the order of the jobs, so sums do not depend on which worker ran them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class LoneJob(Protocol):
 
 
 class Session(Protocol):
-    """An engine that is opened for one study."""
+    """An engine opened for one study."""
 
     def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
         """Runs jobs with parameters (P,) and returns their results in the order of the jobs."""
         ...
 
     def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
-        """Runs jobs that return task gradients, weighs them by the figures of all, and sums them in a fixed order."""
+        """Runs jobs that return task gradients, weights them given the metrics of all, and sums in a fixed order."""
         ...
 
 
 class Engine(Protocol):
-    """Runs jobs here or elsewhere; a context manager that frees what it holds."""
+    """Runs jobs; a context manager that releases its resources on exit."""
 
     def session(self, study: Study) -> Session:
         """Opens the engine for a study."""
@@ -49,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> str:
-        """Says in a few words what computes, for people."""
+        """Returns a short description of the compute resources for the user."""
         ...
 
     def __enter__(self) -> Self: ...

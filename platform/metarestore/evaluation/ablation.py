@@ -160,7 +160,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class GridResult:
+class AblationResult:
     """All that a grid found.
 
     Attributes:

@@ -19,19 +19,22 @@ from metarestore.workspace.workspace import Workspace
 
 
 def make_examples(
-    workspace: Workspace, adapted: Mapping[str, tuple[Workspace, Tensor]], count: int = 4
+    workspace: Workspace, adapted: Mapping[str, tuple[Workspace, Tensor] | Tensor], count: int = 4
 ) -> tuple[Example, ...]:
     """Restores one test crop of each of the first `count` photographs by bicubic upscaling and by adapted networks.
 
     Args:
         workspace: Any workspace of the study; it holds the test crops.
-        adapted: Label to a network's workspace and its adapted parameters (P,).
+        adapted: Label to a network's workspace and its adapted parameters (P,), or to the test crops as it restored
+            them, RGB (N, 3, H, W).
         count: Number of photographs.
     """
     test = TestSet.of(workspace)
     lr, hr = workspace.target_task.query_lr, workspace.target_task.query_hr
     restored = {"bicubic": bicubic_upsample(lr, workspace.study.scale).clamp(0, 1)}
-    restored |= {label: restored_crops(one, flat) for label, (one, flat) in adapted.items()}
+    restored |= {
+        label: found if isinstance(found, Tensor) else restored_crops(*found) for label, found in adapted.items()
+    }
     figures = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
     nearest = torch.nn.functional.interpolate(lr, scale_factor=float(workspace.study.scale), mode="nearest")
     photographs = workspace.target_draw.photographs

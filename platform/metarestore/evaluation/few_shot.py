@@ -105,10 +105,17 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network adapted to the shots: its figures, and its parameters (P,) after the last step."""
+    """An adapted network: its figures, and its parameters (P,) after the last step.
+
+    Attributes:
+        curve: The figures.
+        flat: The parameters; those that every crop was adapted from, if each has its own.
+        restored: The restored test crops, RGB (N, 3, H, W) in [0, 1], if `flat` alone cannot restore them.
+    """
 
     curve: Curve
     flat: Tensor
+    restored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class AdaptationJob:
                 return
             steps.append(step)
             with torch.no_grad():
-                restored = _restorer(workspace, current, hr)(lr).cpu()
+                restored = restorer(workspace, current, hr)(lr).cpu()
             last[:] = [restored, restored if workspace.model.channels == "y" else rgb_to_y(restored.clamp(0, 1))]
             rows.append(test.psnr(last[1]))
 
@@ -146,7 +153,9 @@ class AdaptationJob:
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
-        label = "no step, given HR" if workspace.model.privileged else _label(self.how, workspace.experiment.evaluation)
+        label = (
+            "no step, given HR" if workspace.model.privileged else way_label(self.how, workspace.experiment.evaluation)
+        )
         restored, y = last
         rgb = restore_rgb(lambda _: restored, test.lr, scale=workspace.study.scale, channels=workspace.model.channels)
         curve = test.curve(label, rows, steps, rgb, y)
@@ -158,7 +167,8 @@ def _levels(images: Tensor) -> Floats:
     return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
-def _label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
+def way_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
+    """Names a way to adapt, e.g. `adam 0.0003, patches of 32`."""
     patches = "" if how.patch is None else f", patches of {how.patch}"
     return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
 
@@ -181,10 +191,10 @@ def restored_crops(workspace: Workspace, adapted: Tensor) -> Tensor:
     """Restores the test crops in colour: (N, 3, H, W) in [0, 1]."""
     scale, channels, task = workspace.study.scale, workspace.model.channels, workspace.target_task
     hr = to_channels(task.query_hr, channels)
-    return restore_rgb(_restorer(workspace, adapted, hr), task.query_lr, scale=scale, channels=channels)
+    return restore_rgb(restorer(workspace, adapted, hr), task.query_lr, scale=scale, channels=channels)
 
 
-def _restorer(workspace: Workspace, flat: Tensor, hr: Tensor) -> Restore:
+def restorer(workspace: Workspace, flat: Tensor, hr: Tensor) -> Restore:
     """Returns the network with parameters (P,), as it is measured; a teacher is given `hr`."""
     params = workspace.layout.unflatten(flat)
 

@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from metarestore.decibels import FLOOR
-from metarestore.evaluation.tuning import SweepResult, columns
+from metarestore.evaluation.tuning import TuningResult, columns
 
 _LEAST_TRIALS = 6
 """With fewer trials a forest tells nothing."""
@@ -36,7 +36,7 @@ class Importance:
     trials: int
 
 
-def importance(sweep: SweepResult) -> Importance | None:
+def importance(sweep: TuningResult) -> Importance | None:
     """Estimates importances at the last step that all trials reached; None where too little is known to say.
 
     Trials that were stopped early are compared where they still ran: their last figures would measure the stop.

@@ -76,7 +76,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class TuningResult:
     """A finished parameter study.
 
     Attributes:
@@ -132,7 +132,7 @@ class SweepResult:
         }
 
 
-def columns(sweep: SweepResult, trials: Sequence[TrialResult]) -> dict[str, NDArray[np.float64]]:
+def columns(sweep: TuningResult, trials: Sequence[TrialResult]) -> dict[str, NDArray[np.float64]]:
     """Returns one column of numbers for each key: NaN where a trial lacks it; choices by their order of appearance."""
     return {key: _column([trial.values.get(key) for trial in trials], key in sweep.logarithmic) for key in sweep.keys}
 

@@ -1,4 +1,4 @@
-"""From the model section of an experiment to a network, and from images to what a network sees."""
+"""Builds networks from specifications, and converts images to and from a network's channels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from metarestore.config.model import (
     FSRCNNSpec,
     KDSRSpec,
     PISRTeacherSpec,
+    ZeroShotNetworkSpec,
 )
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
@@ -24,6 +25,7 @@ from metarestore.models.fsrcnn import FSRCNN
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Channels, Network, Restore, seeded
 from metarestore.models.pisr_teacher import PISRTeacher
+from metarestore.models.refiner import ZeroShotNetwork
 
 
 def _pisr_teacher(scale: int, decoder: AnyDecoderSpec, d: int, s: int) -> Network:
@@ -36,8 +38,9 @@ NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
     CompactSpec: Compact,
     ECBSRSpec: ECBSR,
     PISRTeacherSpec: _pisr_teacher,
+    ZeroShotNetworkSpec: ZeroShotNetwork,
 }
-"""What builds the network of each kind, from the scale and the keys of its specification."""
+"""Registry: the function that builds each kind of network from the scale and the keys of its specification."""
 
 
 def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
@@ -58,14 +61,14 @@ def _built(spec: BaseModelSpec, scale: int) -> Network:
 
 
 def to_channels(rgb: Tensor, channels: Channels) -> Tensor:
-    """Converts RGB (..., 3, H, W) to what a network with `channels` works on."""
+    """Converts RGB (..., 3, H, W) to the channels of a network."""
     return rgb if channels == "rgb" else rgb_to_y(rgb)
 
 
 def restore_rgb(model: Restore, lr: Tensor, *, scale: int, channels: Channels) -> Tensor:
     """Restores RGB images, (N, 3, h, w) in [0, 1] to (N, 3, s·h, s·w) in [0, 1].
 
-    A luma network restores Y; the chroma planes are upscaled bicubically, as the field does.
+    A luma network restores Y; the chroma planes are upscaled bicubically, as is standard.
     """
     with torch.no_grad():
         if channels == "rgb":

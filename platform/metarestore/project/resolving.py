@@ -35,7 +35,7 @@ def resolve(experiment: Experiment, root: Path, project: Project | None = None) 
     target = project.task(experiment.graph.target, "graph.target", experiment.scale)
     auxiliary = project.auxiliary(experiment.graph, experiment.scale)
     study = Study(experiment, auxiliary, target, _images(experiment, root), root.absolute())
-    if problems := [*_size_problems(study), *_image_problems(study)]:
+    if problems := [*_size_problems(study), *_zero_shot_problems(study), *_image_problems(study)]:
         raise UserError(problems)
     _check_prior(study)
     return study
@@ -55,6 +55,23 @@ def _size_problems(study: Study) -> Iterator[str]:
     for key, size in sizes.items():
         if size is not None and size % study.scale:
             yield f"{key}: {size} is not a multiple of the scale {study.scale}; write {size - size % study.scale}"
+
+
+def _zero_shot_problems(study: Study) -> Iterator[str]:
+    """Yields patches larger than the LR side of a test crop, from which zero-shot adaptation cuts them."""
+    adaptation, scale = study.experiment.adaptation, study.scale
+    if adaptation.method != "zero_shot":
+        return
+    most = study.experiment.evaluation.crop // scale // scale * scale
+    sizes = {"adaptation.patch": adaptation.patch}
+    for position, alternative in enumerate(adaptation.alternatives):
+        sizes[f"adaptation.alternatives[{position}].patch"] = alternative.patch
+    for key, size in sizes.items():
+        if size is not None and size > most:
+            yield (
+                f"{key}: patches are cut from the LR side of a test crop, of which at most {most} pixels can be used; "
+                f"write no more, or raise evaluation.crop, got {size}"
+            )
 
 
 def _image_problems(study: Study) -> Iterator[str]:

@@ -21,8 +21,9 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
-from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
+from metarestore.evaluation.few_shot import Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.results import ArmResult, History, StudyResult, write_json
+from metarestore.evaluation.zero_shot import adaptation_job
 from metarestore.files import write_atomically
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -96,11 +97,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One arm, measured, with its adapted parameters (P,)."""
+    """One arm, measured, with what it was adapted to."""
 
     arm: Arm
     result: ArmResult
-    adapted: Tensor
+    adapted: Adapted
 
 
 def run_study(
@@ -195,7 +196,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     names = make_plan(workspace, session).sampler.sources
     trained = train(workspace, arm.folder, session, Observers(display, arm.run, names))
     ways = (experiment.adaptation, *experiment.adaptation.alternatives)
-    adapted: list[Adapted] = session.map([AdaptationJob(way) for way in ways], trained.flat)
+    adapted: list[Adapted] = session.map([adaptation_job(way, experiment.adaptation) for way in ways], trained.flat)
     display.finish(arm.name, trained.state.seconds, float(adapted[0].curve.psnr_y[-1].mean()))
     result = ArmResult(
         name=arm.name,
@@ -210,7 +211,7 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
     )
     save_model(arm.folder.path / "adapted.safetensors", experiment.model, workspace.study.scale, adapted[0].flat)
     _track_arm(arm, result, float(bicubic_result(workspace).psnr_y.mean()))
-    return Outcome(arm, result, adapted[0].flat)
+    return Outcome(arm, result, adapted[0])
 
 
 def configuration(experiment: Experiment) -> dict[str, Any]:
@@ -320,9 +321,11 @@ def _parameters(experiment: Experiment, folder: RunFolder) -> dict[str, str]:
 def _described(experiment: Experiment, studies: Mapping[str, Study], out: Path, command: str) -> str:
     """Describes a run in Markdown, for MLflow's pages."""
     learned = "the target's shots" if experiment.training.source == "target" else "synthetic degradations"
+    how = experiment.adaptation
+    seen = "each photograph alone" if how.method == "zero_shot" else f"{how.shots} shots"
     lines = [
         f"Restores **{experiment.graph.target}**, x{next(iter(studies.values())).scale}, by {experiment.model.kind} "
-        f"learned from {learned} and adapted to {experiment.adaptation.shots} shots.",
+        f"learned from {learned} and adapted to {seen}.",
         f"Arms: {', '.join(studies)}." if experiment.arms and len(studies) > 1 else "",
         f"Folder: `{out}`",
         f"Command: `{command}`" if command else "",
@@ -352,11 +355,14 @@ def _noted(folder: RunFolder, root: Path) -> RunFolder:
     return folder
 
 
-def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor]]:
+def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor] | Tensor]:
     """Chooses what the pictures compare: learning from the target alone, and the best other arm."""
     best = max(outcomes, key=lambda outcome: float(outcome.result.psnr_y.mean()))
     from_target = [o for o in outcomes if o.arm.workspace.experiment.training.source == "target"]
-    return {o.arm.name: (o.arm.workspace, o.adapted) for o in [*from_target, best]}
+    return {
+        o.arm.name: (o.arm.workspace, o.adapted.flat) if o.adapted.restored is None else o.adapted.restored
+        for o in [*from_target, best]
+    }
 
 
 def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: Run | None = None) -> Run:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metarestore.config.graph import WeightsSpec
 from metarestore.engines.engine import Session
 from metarestore.graphs.relations import Relations
-from metarestore.learners.gradients import TaskFigures
+from metarestore.learners.gradients import TaskMetrics
 from metarestore.learners.learner import psnr_of_mse
 from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
@@ -113,34 +113,34 @@ def _step(plan: Plan, state: TrainState, session: Session) -> LogRow:
     which = positions(shards, plan.sampler.sources)
     outer = weights.outer(which)
 
-    def weigh(figures: TaskFigures) -> NDArray[np.float32]:
+    def weigh(figures: TaskMetrics) -> NDArray[np.float32]:
         # With one factor for all tasks' norms and weights, a gradient is scaled once, where it was computed.
         require_finite(figures, state.step)
         return (outer / len(which) * weights.balance(figures, which)).astype(np.float32)
 
     jobs = gradient_jobs(shards, state.step, weights.inner(which))
     reduced = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
-    effects = outer * weights.balance(reduced.figures, which) * reduced.figures.norms
-    state.norms = weights.norms_after(reduced.figures, which)
+    effects = outer * weights.balance(reduced.metrics, which) * reduced.metrics.norms
+    state.norms = weights.norms_after(reduced.metrics, which)
     state.optimizer.update(state.step, torch.from_numpy(reduced.gradient))
     state.step += 1
-    return _row(state.step, reduced.figures, weights, which, effects)
+    return _row(state.step, reduced.metrics, weights, which, effects)
 
 
 def _row(
-    step: int, figures: TaskFigures, weights: StepWeights, which: NDArray[np.int64], effects: NDArray[np.float64]
+    step: int, metrics: TaskMetrics, weights: StepWeights, which: NDArray[np.int64], effects: NDArray[np.float64]
 ) -> LogRow:
     logged = weights.logged
     return LogRow(
         step=step,
-        loss=float(figures.losses.mean()),
-        psnr=float(psnr_of_mse(figures.mse).mean()),
-        terms={name: float(values.mean()) for name, values in figures.terms.items()},
+        loss=float(metrics.losses.mean()),
+        psnr=float(psnr_of_mse(metrics.mse).mean()),
+        terms={name: float(values.mean()) for name, values in metrics.terms.items()},
         weights=logged.tolist(),
         drawn=np.bincount(which, minlength=len(logged)).tolist(),
-        norms=_mean_by(figures.norms.astype(np.float64), which, len(logged)),
+        norms=_mean_by(metrics.norms.astype(np.float64), which, len(logged)),
         shares=(np.bincount(which, effects, len(logged)) / max(effects.sum(), 1e-30)).tolist(),
-        agreement=None if figures.sketches is None else mean_cosine(figures.sketches),
+        agreement=None if metrics.sketches is None else mean_cosine(metrics.sketches),
         effective_tasks=weights.effective,
     )
 

@@ -12,7 +12,7 @@ from metarestore.config.graph import WeightsSpec
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balancing, effective_tasks, relation_weights, relative_to_largest
-from metarestore.learners.gradients import TaskFigures
+from metarestore.learners.gradients import TaskMetrics
 
 _NORM_MEMORY = 0.95
 """Fraction of the old value in the moving average of gradient norms."""
@@ -71,7 +71,7 @@ class StepWeights:
             return None
         return self._of_sources(relative_to_largest(self.values))[which]
 
-    def balance(self, figures: TaskFigures, which: Positions) -> Floats:
+    def balance(self, figures: TaskMetrics, which: Positions) -> Floats:
         """Returns the balancing factor of each task's gradient, (T,)."""
         if self.spec.balance == "none":
             return np.ones(len(which))
@@ -79,7 +79,7 @@ class StepWeights:
             return balancing(figures.norms)
         return balancing(np.asarray(self.norms_after(figures, which))[which])
 
-    def norms_after(self, figures: TaskFigures, which: Positions) -> list[float]:
+    def norms_after(self, figures: TaskMetrics, which: Positions) -> list[float]:
         """Returns the moving average of each source's gradient norm after the step."""
         norms = list(self.norms) or [0.0] * (len(self.values) + self.shots)
         for norm, i in zip(figures.norms.tolist(), which.tolist(), strict=True):
@@ -96,7 +96,7 @@ def distribution_weights(relations: Relations | None, spec: WeightsSpec, count: 
     return np.ones(count) if relations is None else relation_weights(relations, spec, step, steps)
 
 
-def require_finite(figures: TaskFigures, step: int) -> None:
+def require_finite(figures: TaskMetrics, step: int) -> None:
     """Stops the training before a loss or gradient that is not finite spoils the parameters.
 
     Raises:

@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from metarestore.learners.learner import restore
 from metarestore.models.parameters import Layout, Params
+from metarestore.models.refiner import Refiner
 from metarestore.seeds import generator
 from metarestore.zero_shot.blur import Blur
-from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.options import LossWeights
 from metarestore.zero_shot.pairs import InternalPairs, cut, draw_crops
 

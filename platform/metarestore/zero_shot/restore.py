@@ -17,10 +17,10 @@ from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.refiner import Refiner
 from metarestore.seeds import derived_seed
 from metarestore.zero_shot.blur import Blur, with_colour_of
 from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel, grey_levels
-from metarestore.zero_shot.network import Refiner
 from metarestore.zero_shot.objective import StudentTerms, preprocessing_term
 from metarestore.zero_shot.options import Stage, ZeroShotOptions, ZeroShotResult
 from metarestore.zero_shot.pairs import InternalPairs, internal_pairs

@@ -128,7 +128,7 @@ NOISES = spec(NOISE, {"op": "one_of", "choices": [NOISE, {"op": "poisson_noise",
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        ("gaussian_noise.sigma", "write one of 0.gaussian_noise.sigma, 1.0.gaussian_noise.sigma"),
+        ("gaussian_noise.sigma", "use one of 0.gaussian_noise.sigma, 1.0.gaussian_noise.sigma"),
         ("poisson_noise.peek", "did you mean 'poisson_noise.peak'"),
         ("xyz", "known parameters: gaussian_noise.sigma, poisson_noise.peak"),
     ],
@@ -151,7 +151,7 @@ def test_real_pairs_and_fixed_tasks_have_nothing_to_sweep(pairs: PairsSpec) -> N
 
 def test_an_operation_that_is_too_rare_is_named() -> None:
     rare = {"op": "gamma", "exponent": [1, 2], "probability": 1e-9}
-    with pytest.raises(UserError, match=r"0\.gamma is in none of the first 1000 tasks"):
+    with pytest.raises(UserError, match=r"none of the first 1000 tasks of x contains 0\.gamma"):
         swept("x", spec(rare), "exponent", seed=0, steps=2)
 
 

@@ -1,0 +1,145 @@
+"""Figures of zero-shot adaptation: the network learns from each test crop's LR alone, and is measured on that crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarestore.config.experiment import AdaptationOptimizerSpec, AdaptationSpec
+from metarestore.decibels import decibels
+from metarestore.evaluation.few_shot import AdaptationJob, Adapted, Floats, TestSet, restorer, way_label
+from metarestore.evaluation.metrics import PEAK
+from metarestore.evaluation.statistics import cluster_means
+from metarestore.learners.adaptation import adapt
+from metarestore.models.build import restore_rgb, to_channels
+from metarestore.models.colour import rgb_to_y
+from metarestore.seeds import derived_seed
+from metarestore.workspace.workspace import Workspace
+from metarestore.zero_shot.blur import Blur
+from metarestore.zero_shot.kernel import estimate_kernel
+from metarestore.zero_shot.shapes import bicubic_kernel
+
+KernelName = Literal["estimated", "bicubic"]
+
+
+class MeasuredJob(Protocol):
+    """Adapts a network and measures it."""
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
+        """Returns the figures of every photograph before, between and after the steps."""
+        ...
+
+
+def adaptation_job(how: AdaptationOptimizerSpec, adaptation: AdaptationSpec) -> MeasuredJob:
+    """Returns the job that adapts in one way as the method of an experiment wants it."""
+    return ZeroShotJob(how, adaptation.kernel) if adaptation.method == "zero_shot" else AdaptationJob(how)
+
+
+@dataclass(frozen=True)
+class ZeroShotJob:
+    """Adapts a network to each test crop's LR in one way and measures it on the way, as `evaluation.every` says."""
+
+    how: AdaptationOptimizerSpec
+    kernel: KernelName = "estimated"
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
+        """Returns the figures of every photograph before, between and after the steps."""
+        test = TestSet.of(workspace)
+        steps: list[int] = []
+        errors: list[list[float]] = []
+        restored: list[Tensor] = []
+        for number in range(len(test.lr)):
+            found = _Crop.of(test, number, workspace, self, flat)
+            steps, restored = found.steps, [*restored, found.restored]
+            errors.append(found.errors)
+        by_step = np.asarray(errors).T
+        rows = [decibels(cluster_means(row, test.photographs), PEAK) for row in by_step]
+        images = torch.cat(restored)
+        channels = workspace.model.channels
+        y = images if channels == "y" else rgb_to_y(images.clamp(0, 1))
+        rgb = restore_rgb(lambda _: images, test.lr, scale=workspace.study.scale, channels=channels)
+        label = f"zero-shot, {way_label(self.how, workspace.experiment.evaluation)}"
+        if self.kernel == "bicubic":
+            label = f"{label}, bicubic kernel"
+        curve = test.curve(label, rows, steps, rgb, y)
+        return Adapted(curve, workspace.network(flat).detach().cpu(), rgb)
+
+
+def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, Tensor]:
+    """Makes the support set of one photograph: itself, and its degraded version.
+
+    Args:
+        lr: RGB (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are left out.
+        scale: Factor s.
+        kernel: Whether the blur is estimated or taken for that of bicubic downsampling.
+
+    Returns:
+        LR (1, 3, h / s, w / s) and HR (1, 3, h, w), in [0, 1].
+
+    Source: Shocher et al., "Zero-Shot" Super-Resolution using Deep Internal Learning (2018), section 3.
+    """
+    weights = estimate_kernel(lr[0], scale).kernel if kernel == "estimated" else bicubic_kernel(scale)
+    height, width = (length // scale * scale for length in lr.shape[-2:])
+    hr = lr[..., :height, :width]
+    return Blur(weights, scale).degrade(hr).clamp(0, 1), hr
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """What became of one test crop: measured steps, mean squared errors, and the last restoration (1, C, H, W)."""
+
+    steps: list[int]
+    errors: list[float]
+    restored: Tensor
+
+    @classmethod
+    def of(cls, test: TestSet, number: int, workspace: Workspace, job: ZeroShotJob, flat: Tensor) -> _Crop:
+        own = _only(test, number)
+        channels, device = workspace.model.channels, workspace.device
+        lr, hr = (to_channels(side, channels).to(device) for side in (own.lr, own.hr))
+        support = internal_pair(own.lr, workspace.study.scale, job.kernel)
+        support_lr, support_hr = (to_channels(side, channels).to(device) for side in support)
+        steps: list[int] = []
+        errors: list[float] = []
+        last: list[Tensor] = []
+        every = workspace.experiment.evaluation.every
+
+        def measure(step: int, current: Tensor) -> None:
+            if step % every and step != job.how.steps:
+                return
+            with torch.no_grad():
+                image = restorer(workspace, current, hr)(lr).cpu()
+            y = image if channels == "y" else rgb_to_y(image.clamp(0, 1))
+            steps.append(step)
+            errors.append(float(own.errors(y)[0]))
+            last[:] = [image]
+
+        adapt(
+            workspace.model,
+            workspace.network(flat).to(device),
+            support_lr,
+            support_hr,
+            job.how,
+            seed=derived_seed(workspace.experiment.seed, "zero-shot", number),
+            rule=workspace.learner.adapting(workspace.layout, flat.to(device)),
+            observe=measure,
+        )
+        return cls(steps, errors, last[0])
+
+
+def _only(test: TestSet, number: int) -> TestSet:
+    """Returns a test set of one crop."""
+    one = slice(number, number + 1)
+    reference: Floats = test.reference[one]
+    return replace(
+        test,
+        lr=test.lr[one],
+        hr=test.hr[one],
+        reference=reference,
+        gray=test.gray[one],
+        photographs=test.photographs[one],
+    )

@@ -1,0 +1,112 @@
+"""Zero-shot adaptation in a study: each test crop is learned from alone, and measured as those of any other arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
+from metarestore.errors import UserError
+from metarestore.evaluation.examples import make_examples
+from metarestore.evaluation.few_shot import AdaptationJob, TestSet
+from metarestore.evaluation.zero_shot import ZeroShotJob, adaptation_job, internal_pair
+from metarestore.models.colour import rgb_to_y
+from metarestore.project import Project, resolve
+from metarestore.tasks.task import Task
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
+
+HOW = AdaptationOptimizerSpec(optimizer="adam", steps=3, lr=1e-3)
+
+
+@pytest.fixture
+def workspace(small_study: Callable[..., Study]) -> Workspace:
+    adaptation = {"method": "zero_shot"}
+    evaluation = {"crop": 192}
+    return Workspace(
+        small_study(adaptation=adaptation, evaluation=evaluation, model={"kind": "fsrcnn", "d": 8, "s": 4, "m": 1})
+    )
+
+
+def test_an_experiment_chooses_the_job(small_experiment: Callable[..., Experiment]) -> None:
+    shots, zero = (small_experiment(adaptation={"method": name}).adaptation for name in ("shots", "zero_shot"))
+    assert adaptation_job(HOW, shots) == AdaptationJob(HOW)
+    assert adaptation_job(HOW, zero) == ZeroShotJob(HOW)
+
+
+def test_each_crop_is_the_loop_that_one_would_write_by_hand(workspace: Workspace) -> None:
+    start = workspace.initial()
+    found = ZeroShotJob(HOW, "bicubic").run(workspace, start)
+    test = TestSet.of(workspace)
+    restored = []
+    for number in range(len(test.lr)):
+        workspace.model.load_state_dict(workspace.layout.unflatten(start.clone()))
+        lr, hr = (rgb_to_y(side) for side in internal_pair(test.lr[number : number + 1], 4, "bicubic"))
+        optimizer = torch.optim.Adam(workspace.model.parameters(), lr=1e-3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (workspace.model(lr) - hr).abs().mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            restored.append(workspace.model(rgb_to_y(test.lr[number : number + 1])))
+    y = torch.cat(restored)
+    np.testing.assert_array_equal(found.curve.psnr_y[-1], test.psnr(y))
+    np.testing.assert_array_equal(found.curve.ssim_y, test.ssim(y))
+    assert found.curve.label == "zero-shot, adam 0.001, bicubic kernel"
+
+
+def test_it_starts_where_other_ways_start_and_ends_elsewhere(workspace: Workspace) -> None:
+    start = workspace.initial()
+    zero, shots = ZeroShotJob(HOW).run(workspace, start), AdaptationJob(HOW).run(workspace, start)
+    assert zero.curve.steps == shots.curve.steps == (0, 1, 2, 3)
+    np.testing.assert_allclose(zero.curve.psnr_y[0], shots.curve.psnr_y[0], atol=1e-4)
+    assert not np.allclose(zero.curve.psnr_y[-1], shots.curve.psnr_y[-1])
+    assert torch.equal(zero.flat, start)
+    none = ZeroShotJob(AdaptationOptimizerSpec(steps=0)).run(workspace, start)
+    np.testing.assert_allclose(none.curve.psnr_y[-1], shots.curve.psnr_y[0], atol=1e-4)
+
+
+def test_shots_and_ground_truth_teach_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ZeroShotJob(HOW).run(workspace, workspace.initial())
+    task = workspace.target_task
+    blind = Workspace(workspace.study)
+    nothing = torch.full_like(task.support_lr, 0.5), torch.full_like(task.support_hr, 0.5)
+    blind.__dict__["target_task"] = Task(*nothing, task.query_lr, torch.zeros_like(task.query_hr))
+    again = ZeroShotJob(HOW).run(blind, blind.initial())
+    assert found.restored is not None
+    assert again.restored is not None
+    assert torch.equal(found.restored, again.restored)
+
+
+def test_pictures_show_what_was_measured(workspace: Workspace) -> None:
+    found = ZeroShotJob(HOW).run(workspace, workspace.initial())
+    assert found.restored is not None
+    examples = make_examples(workspace, {"zero": found.restored})
+    for example, figure in zip(examples, found.curve.psnr_y[-1], strict=False):
+        assert example.psnr_y["zero"] == pytest.approx(figure, abs=0.1)  # the luma of RGB in 8 bits
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"adaptation": {"method": "zero_shot", "patch": 32}}, "adaptation.patch: .* at most 16 pixels .* got 32"),
+        (
+            {"adaptation": {"method": "zero_shot", "alternatives": [{"patch": 64}]}},
+            r"adaptation.alternatives\[0\].patch: .* got 64",
+        ),
+    ],
+)
+def test_patches_fit_the_lr_side_of_a_crop(
+    small_experiment: Callable[..., Experiment], tmp_path: Any, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve(small_experiment(**changes), tmp_path, Project(tmp_path))
+
+
+def test_a_kernel_needs_the_method(small_experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(ValueError, match="kernel is for method: zero_shot"):
+        small_experiment(adaptation={"kernel": "bicubic"})
