@@ -308,7 +308,7 @@ def test_a_study_that_dies_at_any_moment_logs_every_step_once(
 
     def crash(self: Observers, *args: Any) -> None:
         real(self, *args)
-        if (args[0]["step"] if moment == "step" else args[0] + 1) == 3:
+        if (args[0].step if moment == "step" else args[0] + 1) == 3:
             raise AssertionError("crash")
 
     real = getattr(Observers, moment)

@@ -314,7 +314,7 @@ def test_what_weighs_nothing_is_not_drawn(small_study: Callable[..., Study], tmp
     trained(small_study(graph={"weights": {"top": 2}}), tmp_path, observer=observer)
     for row in observer.rows:
         assert [norm is not None for norm in row.norms] == [weight > 0 for weight in row.weights]
-    assert sum(weight > 0 for weight in observer.rows[0]["weights"]) == 2
+    assert sum(weight > 0 for weight in observer.rows[0].weights) == 2
 
 
 @pytest.mark.parametrize("probabilities", [None, np.array([2.0, 1.0, 0.0])])
@@ -486,7 +486,7 @@ def test_learning_from_the_shots_alone_needs_no_relations(
     observer = Silent()
     trained(small_study(training={"source": "target", "shot_tasks": shot_tasks}), tmp_path, observer=observer)
     assert observer.relations == []
-    assert observer.rows[0]["weights"] == [1.0]
+    assert observer.rows[0].weights == [1.0]
     assert not (tmp_path / "graph.json").exists()
 
 
