@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
-from metarestore.evaluation.few_shot import AdaptationJob, TestSet
+from metarestore.evaluation.few_shot import AdaptationJob, TestSet, require_measurable
 from metarestore.evaluation.zero_shot import ZeroShotJob, adaptation_job, internal_pair
+from metarestore.graphs.estimate import estimate
 from metarestore.models.colour import rgb_to_y
-from metarestore.project import Project, resolve
+from metarestore.project import Project, catalogue, resolve
+from metarestore.tasks.images import ImageSource, ImageStore, write_image
 from metarestore.tasks.task import Task
 from metarestore.workspace.study import Study
 from metarestore.workspace.workspace import Workspace
@@ -110,3 +115,61 @@ def test_patches_fit_the_lr_side_of_a_crop(
 def test_a_kernel_needs_the_method(small_experiment: Callable[..., Experiment]) -> None:
     with pytest.raises(ValueError, match="kernel is for method: zero_shot"):
         small_experiment(adaptation={"kernel": "bicubic"})
+
+
+def test_nothing_is_measured_on_a_single_photograph(
+    small_experiment: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    store = ImageStore.open(ImageSource.embedded("test"))
+    write_image(tmp_path / "a.png", store.patch("chelsea", 0, 0, 160, 160))
+    (tmp_path / "tasks/one.yaml").write_text("kind: single_image\nscale: 4\nimage: a.png\n")
+    experiment = small_experiment(graph={"target": "one"})
+    workspace = Workspace(resolve(experiment, tmp_path))
+    with pytest.raises(UserError, match=r"graph\.target: 'one' is a single photograph without HR"):
+        require_measurable(workspace)
+    # Relations to it can be estimated, from its patches and their degraded versions.
+    lr, hr = workspace.seen_shots
+    assert (len(lr), hr.shape[-1]) == (4, 4 * lr.shape[-1])
+    relations = estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
+    assert np.isfinite(relations.values).all()
+
+
+TINY = [
+    "training.steps=2",
+    "training.tasks_per_step=2",
+    "training.patch=32",
+    "adaptation.steps=2",
+    "adaptation.shot_size=64",
+    "evaluation.crop=64",
+    "evaluation.every=2",
+    "engine.kind=local",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arms"),
+    [("zero_shot", {"zero", "one", "five"}), ("mzsr", {"maml"})],
+)
+def test_the_example_experiments_run(
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    mlflow_store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    arms: set[str],
+) -> None:
+    """Two steps of each arm, which stand in one table."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "experiments").mkdir()
+    yaml = YAML()
+    written = yaml.load((catalogue() / f"experiments/{name}.yaml").read_text())
+    written["arms"] = {arm: patch for arm, patch in written["arms"].items() if arm in arms}
+    yaml.dump(written, tmp_path / "experiments/one.yaml")
+    code, _, err = cli("compare", tmp_path / "experiments/one.yaml", *TINY, "--out", tmp_path / "run")
+    assert code == 0, err
+    found = json.loads((tmp_path / "run/results.json").read_text())["arms"]
+    assert set(found) == arms | {"bicubic"}
+    table = (tmp_path / "run/results.md").read_text()
+    assert all(f"| {arm} |" in table for arm in arms)

@@ -192,13 +192,9 @@ def _work_on(jobs: Mapping[str, LoneJob], workers: int | None, what: str, write:
     from metarestore.zero_shot.folder import Failed
 
     names, problems = list(jobs), list[str]()
-    alone = len(jobs) == 1 or workers == 1
-    spec = (
-        LocalEngineSpec(kind="local")
-        if alone
-        else RayEngineSpec(kind="ray", workers=min(workers or len(jobs), len(jobs)))
-    )
-    spec = spec if alone or workers else RayEngineSpec(kind="ray")
+    spec: LocalEngineSpec | RayEngineSpec = LocalEngineSpec(kind="local")
+    if len(jobs) > 1 and workers != 1:
+        spec = RayEngineSpec(kind="ray", workers=min(workers, len(jobs)) if workers else "auto")
     with build_engine(spec) as engine, bars() as progress:
         bar = progress.add_task(what, total=len(jobs))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from metarestore.config.experiment import AdaptationOptimizerSpec, EvaluationSpec
 from metarestore.decibels import decibels
 from metarestore.degradations.resample import bicubic_upsample
+from metarestore.errors import UserError
 from metarestore.evaluation.colour import ColourMetrics, colour_metrics
 from metarestore.evaluation.metrics import PEAK, batch_mse, inside, ssim
 from metarestore.evaluation.results import ArmResult, Curve
@@ -39,6 +40,19 @@ def evaluation_luma(y: Tensor, gray: NDArray[np.bool_]) -> Floats:
     levels = y[:, 0].to(torch.float64).numpy() * 255.0
     levels = np.where(gray[:, None, None], (levels - 16.0) * (255.0 / 219.0), levels)
     return np.asarray(np.clip(np.floor(levels + 0.5), 0, 255))
+
+
+def require_measurable(workspace: Workspace) -> None:
+    """Makes sure that there is something to be measured on.
+
+    Raises:
+        UserError: The target is a single photograph without HR.
+    """
+    if not workspace.target_draw.test:
+        raise UserError(
+            f"graph.target: '{workspace.experiment.graph.target}' is a single photograph without HR, on which nothing "
+            "can be measured; name pairs or a synthetic distribution, or restore it with --adapt zero-shot"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.engine import Engine
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
-from metarestore.evaluation.few_shot import Adapted, bicubic_result, unique_photographs
+from metarestore.evaluation.few_shot import Adapted, bicubic_result, require_measurable, unique_photographs
 from metarestore.evaluation.results import ArmResult, History, StudyResult, write_json
 from metarestore.evaluation.zero_shot import adaptation_job
 from metarestore.files import write_atomically
@@ -141,6 +141,7 @@ def run_study(
     workspaces = {arm: Workspace(study) for arm, study in studies.items()}
     for workspace in workspaces.values():
         workspace.open_all()
+        require_measurable(workspace)
     whole = resolve(experiment, root)
     places = {arm: out / "arms" / arm if arms else out for arm in studies}
     if resume:
