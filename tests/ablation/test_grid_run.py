@@ -23,7 +23,7 @@ from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.config.grid import Grid
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
-from metarestore.evaluation.grid import CellResult, GridResult
+from metarestore.evaluation.grid import AblationResult, CellResult
 from metarestore.project import resolve
 from metarestore.reports.grid_progress import GridDisplay
 from metarestore.reports.progress import TrainingDisplay
@@ -47,7 +47,7 @@ def store(mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(tracking_uri=mlflow_store)
 
 
-def run(experiment: Experiment, out: Path, name: str = "grid", **options: Any) -> GridResult:
+def run(experiment: Experiment, out: Path, name: str = "grid", **options: Any) -> AblationResult:
     display = GridDisplay(Console(file=io.StringIO()))
     return run_grid(experiment, REPOSITORY, out, display, name=name, command="metarestore ablate", **options)
 
@@ -58,7 +58,7 @@ def figures(result: CellResult | Failed) -> dict[str, Any]:
     return result.to_json() | {"training_seconds": None, "relating_seconds": None}
 
 
-def by_name(result: GridResult) -> dict[str, dict[str, Any]]:
+def by_name(result: AblationResult) -> dict[str, dict[str, Any]]:
     return {cell.name: figures(cell) for cell in result.cells}
 
 

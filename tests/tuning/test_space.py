@@ -15,7 +15,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import importance
-from metarestore.evaluation.sweep import SweepResult, TrialResult
+from metarestore.evaluation.sweep import TrialResult, TuningResult
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.workspace import Workspace
 from metarestore.reports.tuning_report import publish_sweep, sweep_table
@@ -85,7 +85,7 @@ def test_a_fold_adapts_to_the_other_shots_alone(workspace: Workspace, monkeypatc
     assert len(learned_from) == 4
 
 
-def invented(count: int) -> SweepResult:
+def invented(count: int) -> TuningResult:
     """Trials whose metric depends on one parameter alone; the worse half was stopped early."""
     rng = np.random.default_rng(1)
     trials = []
@@ -96,7 +96,7 @@ def invented(count: int) -> SweepResult:
         trials.append(TrialResult(number, values, "stopped" if good < 22.5 else "finished", history))
     trials.append(TrialResult(count + 1, {"learner.inner_lr": 1.0, "model.d": 4}, "failed", (), "a <reason>"))
     logarithmic = frozenset({"learner.inner_lr"})
-    return SweepResult(
+    return TuningResult(
         "invented", "held_out_shots", ("learner.inner_lr", "model.d"), logarithmic, tuple(trials), False, 61
     )
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
-from metarestore.evaluation.sweep import SweepResult
+from metarestore.evaluation.sweep import TuningResult
 from metarestore.project import read_experiment, resolve
 from metarestore.tuning.callback import SweepCallback
 from metarestore.tuning.record import open_record
@@ -120,7 +120,7 @@ def recorded(out: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["trials"].values()) if path.is_file() else []
 
 
-def sweep(project: Path, name: str, **sections: Any) -> SweepResult:
+def sweep(project: Path, name: str, **sections: Any) -> TuningResult:
     path = write(project, name, **sections)
     return run_sweep(read_experiment(path), project, project / name, name=name, command="metarestore tune")
 
@@ -149,7 +149,7 @@ def test_trials_of_several_workers_agree_with_trials_of_one_that_was_killed(
     assert [trial.state for trial in two.trials] == ["finished", "finished"]
 
 
-def figures(found: SweepResult) -> dict[float, Any]:
+def figures(found: TuningResult) -> dict[float, Any]:
     return {trial.values["learner.inner_lr"]: trial.history for trial in found.trials}
 
 

@@ -16,7 +16,7 @@ from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
-from metarestore.evaluation.grid import CellResult, GridResult
+from metarestore.evaluation.grid import AblationResult, CellResult
 from metarestore.files import write_atomically
 from metarestore.journal import Journal
 from metarestore.learners.workspace import Workspace
@@ -45,7 +45,7 @@ def run_grid(
     against: str | None = None,
     keep: bool = False,
     resume: bool = False,
-) -> GridResult:
+) -> AblationResult:
     """Runs every cell of an experiment's grid into a folder, and compares the arms.
 
     Args:
@@ -103,11 +103,11 @@ def grid_result(
     plans: Sequence[CellPlan],
     results: Mapping[str, CellResult],
     failures: Mapping[str, str],
-) -> GridResult:
+) -> AblationResult:
     """Gathers what the cells of a grid found."""
     grid = Grid(experiment)
     trainings = {result.trained: result.training_seconds for result in results.values()}
-    found = GridResult(
+    found = AblationResult(
         name=name,
         arms=tuple(experiment.arms),
         names=grid.names,
@@ -195,7 +195,7 @@ class _Driver:
         run.end()
 
 
-def _best(result: GridResult) -> dict[str, float]:
+def _best(result: AblationResult) -> dict[str, float]:
     """Returns the best arm's mean PSNR-Y, its gain over bicubic upscaling, and that of bicubic, in dB."""
     rows = [(row, group) for group in result.groups() for row in group.rows]
     if not rows:

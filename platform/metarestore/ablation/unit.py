@@ -15,7 +15,7 @@ from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, bicubic_result, unique_photographs
-from metarestore.evaluation.grid import CellResult, Figures
+from metarestore.evaluation.grid import CellResult, Metrics
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -149,10 +149,10 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
     )
 
 
-def _figures(curve: Curve) -> Figures:
+def _figures(curve: Curve) -> Metrics:
     if curve.colour is None:
         raise TypeError("a measured curve has colour metrics")
-    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
+    return Metrics(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
 
 
 def _named(relations: Relations, values: list[float]) -> dict[str, Any]:

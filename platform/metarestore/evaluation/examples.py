@@ -1,4 +1,4 @@
-"""Before and after: test crops as pictures."""
+"""Test crops before and after restoration, as images."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def make_examples(
     """Restores one test crop of each of the first `count` photographs by bicubic upscaling and by adapted networks.
 
     Args:
-        workspace: Any workspace of the study; it holds the test crops.
-        adapted: Label to a network's workspace and its adapted parameters (P,).
+        workspace: Any workspace of the study; provides the test crops.
+        adapted: Workspace and adapted parameters (P,) of each network, by label.
         count: Number of photographs.
     """
     test = TestSet.of(workspace)
     lr, hr = workspace.target_task.query_lr, workspace.target_task.query_hr
     restored = {"bicubic": bicubic_upsample(lr, workspace.study.scale).clamp(0, 1)}
     restored |= {label: restored_crops(one, flat) for label, (one, flat) in adapted.items()}
-    figures = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
+    psnr = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
     nearest = torch.nn.functional.interpolate(lr, scale_factor=float(workspace.study.scale), mode="nearest")
     photographs = workspace.target_draw.photographs
     chosen = [photographs.index(name) for name in dict.fromkeys(photographs)][:count]
@@ -41,7 +41,7 @@ def make_examples(
             caption=_caption(workspace, k),
             hr=_pixels(hr[k]),
             images={"LR": _pixels(nearest[k])} | {label: _pixels(images[k]) for label, images in restored.items()},
-            psnr_y={label: float(values[k]) for label, values in figures.items()},
+            psnr_y={label: float(values[k]) for label, values in psnr.items()},
         )
         for k in chosen
     )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metarestore.evaluation.grid import ArmRow, GridResult, Group
+from metarestore.evaluation.grid import AblationResult, ArmRow, Group
 from metarestore.evaluation.statistics import Difference
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
 
@@ -17,7 +17,7 @@ _MOST = 3
 
 
 @house_style
-def grid_figure(grid: GridResult) -> Figure:
+def grid_figure(grid: AblationResult) -> Figure:
     """Draws the gain over bicubic of the arms of each group, sorted, with 95% intervals.
 
     The intervals are those of the difference to the reference: the bar is the bootstrap interval, the thin line the
@@ -45,7 +45,7 @@ def grid_figure(grid: GridResult) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
+def _draw(axes: Axes, grid: AblationResult, group: Group) -> None:
     rows = sorted(group.rows, key=lambda row: row.gain.mean)
     reference = next((row.gain.mean for row in rows if row.arm == grid.reference), None)
     ends = [0.0]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.evaluation.grid import ArmRow, GridResult, Group
+from metarestore.evaluation.grid import AblationResult, ArmRow, Group
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
 from metarestore.files import write_atomically
@@ -30,12 +30,12 @@ _HEADING = 9
 """Letters in a line of a heading on a terminal."""
 
 
-def group_title(grid: GridResult, group: Group) -> str:
+def group_title(grid: AblationResult, group: Group) -> str:
     """Names a group by its place on all axes but the seed's."""
     return ", ".join(f"{grid.names[key]} {label}" for key, label in group.labels) or grid.name
 
 
-def group_cells(grid: GridResult, group: Group) -> Cells:
+def group_cells(grid: AblationResult, group: Group) -> Cells:
     """Writes the comparison of a group's arms as text, in the file's order; bicubic upscaling comes first."""
     headings = (
         "arm",
@@ -54,7 +54,7 @@ def group_cells(grid: GridResult, group: Group) -> Cells:
     return Cells(headings, tuple(rows), _caption(grid, group))
 
 
-def group_details(grid: GridResult, group: Group) -> Cells:
+def group_details(grid: AblationResult, group: Group) -> Cells:
     """Writes what stands beside PSNR-Y and SSIM-Y as text: colour, and luma apart from exposure."""
     headings = ("arm", *DETAILS, "gain over bicubic after it, dB")
     bicubic = _details("bicubic", group.bicubic_psnr_rgb, group.bicubic_colour_error, group.bicubic_psnr_y_matched)
@@ -65,7 +65,7 @@ def group_details(grid: GridResult, group: Group) -> Cells:
     return Cells(headings, ((*bicubic, _NOTHING), *rows), "")
 
 
-def group_table(grid: GridResult, group: Group) -> Table:
+def group_table(grid: AblationResult, group: Group) -> Table:
     """Lays out a group for a terminal; the best arm is bold."""
     cells = group_cells(grid, group)
     best = max(group.rows, key=lambda row: row.gain.mean).arm
@@ -79,7 +79,7 @@ def group_table(grid: GridResult, group: Group) -> Table:
     return table
 
 
-def grid_summary(grid: GridResult) -> str:
+def grid_summary(grid: AblationResult) -> str:
     """Says in a sentence how much was run."""
     failed = f", {len(grid.failures)} failed" if grid.failures else ""
     trainings = len({cell.trained for cell in grid.cells})
@@ -89,7 +89,7 @@ def grid_summary(grid: GridResult) -> str:
     )
 
 
-def grid_notes(grid: GridResult) -> list[str]:
+def grid_notes(grid: AblationResult) -> list[str]:
     """Says what a reader of the tables has to know."""
     return [
         f"Differences are paired by seed and photograph: arm minus {grid.reference}, after adaptation.",
@@ -103,7 +103,7 @@ def grid_notes(grid: GridResult) -> list[str]:
     ]
 
 
-def grid_markdown(grid: GridResult, command: str) -> str:
+def grid_markdown(grid: AblationResult, command: str) -> str:
     """Writes all tables in Markdown."""
     parts = [markdown_code(command), grid_summary(grid)]
     for group in grid.groups():
@@ -113,7 +113,7 @@ def grid_markdown(grid: GridResult, command: str) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in grid_notes(grid))]) + "\n"
 
 
-def publish_grid(grid: GridResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
+def publish_grid(grid: AblationResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
     """Writes results.json, results.md, report.html and the figure into a folder; returns what was written."""
     write_json(out / "results.json", grid.to_json())
     write_atomically(out / "results.md", grid_markdown(grid, command).encode())
@@ -125,7 +125,7 @@ def publish_grid(grid: GridResult, configuration_yaml: str, out: Path, command: 
     return written
 
 
-def render_grid(grid: GridResult, configuration_yaml: str, command: str) -> str:
+def render_grid(grid: AblationResult, configuration_yaml: str, command: str) -> str:
     """Returns the report as HTML."""
     # Matplotlib escapes the text of its SVG.
     drawing = Drawing("", Markup(svg(grid_figure(grid)))) if grid.cells else None
@@ -175,7 +175,7 @@ def _interval(found: Difference | None) -> str:
     return f"[{signed(found.low, decimals)}, {signed(found.high, decimals)}]"
 
 
-def _caption(grid: GridResult, group: Group) -> str:
+def _caption(grid: AblationResult, group: Group) -> str:
     seeds = max((len(row.seeds) for row in group.rows), default=0)
     return f"{seeds} seed{'s' if seeds != 1 else ''}, {group.photographs} test photographs."
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import Importance
-from metarestore.evaluation.sweep import SweepResult, TrialResult, columns, is_number
+from metarestore.evaluation.sweep import TrialResult, TuningResult, columns, is_number
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,7 @@ _ABSENT = -0.12
 
 
 @house_style
-def trial_curves(sweep: SweepResult) -> Figure:
+def trial_curves(sweep: TuningResult) -> Figure:
     """Draws the metric of every trial over its steps; the best is thick, and a dot is where a trial was stopped."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -41,7 +41,7 @@ def trial_curves(sweep: SweepResult) -> Figure:
 
 
 @house_style
-def parallel_coordinates(sweep: SweepResult) -> Figure:
+def parallel_coordinates(sweep: TuningResult) -> Figure:
     """Draws every trial as a line across one axis for each parameter, and last the metric where all were measured."""
     step = sweep.common_step
     # The best is drawn last, over the others.
@@ -91,7 +91,7 @@ def _label_axes(
     axes: Axes,
     table: dict[str, Floats],
     labels: Sequence[str],
-    sweep: SweepResult,
+    sweep: TuningResult,
     trials: Sequence[TrialResult],
 ) -> None:
     axes.set_axis_off()
@@ -106,7 +106,7 @@ def _label_axes(
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
-def _ticks(key: str, column: Floats, sweep: SweepResult, trials: Sequence[TrialResult]) -> list[tuple[float, str]]:
+def _ticks(key: str, column: Floats, sweep: TuningResult, trials: Sequence[TrialResult]) -> list[tuple[float, str]]:
     """Lists what stands beside an axis: the ends of a range, or every choice."""
     written = [trial.values.get(key) for trial in trials]
     heights = _heights(column)

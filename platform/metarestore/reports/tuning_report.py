@@ -14,7 +14,7 @@ from rich.text import Text
 
 from metarestore.evaluation.importance import Importance, importance
 from metarestore.evaluation.results import write_json
-from metarestore.evaluation.sweep import SweepResult, TrialResult
+from metarestore.evaluation.sweep import TrialResult, TuningResult
 from metarestore.files import write_atomically
 from metarestore.reports.html import Drawing, duration
 from metarestore.reports.markdown import markdown_code, markdown_text
@@ -29,18 +29,18 @@ _WEAK = 0.2
 """Share of the variance below which importances are not worth reading."""
 
 
-def sweep_headings(sweep: SweepResult) -> tuple[str, ...]:
+def sweep_headings(sweep: TuningResult) -> tuple[str, ...]:
     """Returns the headings of the table of trials."""
     return ("trial", f"{sweep.metric}, dB", "step", "state", *sweep.keys)
 
 
-def sweep_rows(sweep: SweepResult) -> list[tuple[str, ...]]:
+def sweep_rows(sweep: TuningResult) -> list[tuple[str, ...]]:
     """Writes every trial as text: ranked ones first, then those that failed or were never measured."""
     rest = [trial for trial in sweep.trials if trial not in sweep.ranked]
     return [_row(sweep, trial) for trial in (*sweep.ranked, *rest)]
 
 
-def sweep_table(sweep: SweepResult) -> Table:
+def sweep_table(sweep: TuningResult) -> Table:
     """Lays out the trials for a terminal; the best is bold."""
     table = Table(title=Text(sweep.name, style="bold"), title_justify="left", box=None)
     headings = sweep_headings(sweep)
@@ -55,14 +55,14 @@ def sweep_table(sweep: SweepResult) -> Table:
     return table
 
 
-def sweep_markdown(sweep: SweepResult) -> str:
+def sweep_markdown(sweep: TuningResult) -> str:
     """Writes the table of trials in Markdown."""
     headings = sweep_headings(sweep)
     lines = [headings, ("---",) * len(headings), *sweep_rows(sweep)]
     return "".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines)
 
 
-def sweep_summary(sweep: SweepResult) -> str:
+def sweep_summary(sweep: TuningResult) -> str:
     """Says in a sentence or two what was found."""
     states = [trial.state for trial in sweep.trials]
     counts = ", ".join(
@@ -74,14 +74,14 @@ def sweep_summary(sweep: SweepResult) -> str:
     return f"{text} The best, trial {sweep.best.number}, reaches {sweep.best.metric:.2f} dB ({sweep.metric})."
 
 
-def unmeasured_sweep(sweep: SweepResult) -> str:
+def unmeasured_sweep(sweep: TuningResult) -> str:
     """Says why a search in which no trial was measured found nothing, and what to do."""
     errors = Counter(trial.error or trial.state for trial in sweep.trials)
     why = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
     return f"search: none of {len(sweep.trials)} trials could be measured ({why}); narrow its ranges to lower rates"
 
 
-def importance_note(sweep: SweepResult, found: Importance | None) -> str:
+def importance_note(sweep: TuningResult, found: Importance | None) -> str:
     """Says what the importances are, or why there are none."""
     if sweep.changing:
         return "PBT changes values in the middle of trials, so none can be credited with the outcome."
@@ -95,7 +95,7 @@ def importance_note(sweep: SweepResult, found: Importance | None) -> str:
     )
 
 
-def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
+def publish_sweep(sweep: TuningResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
     """Writes results.json, results.md, report.html and the figures into a folder; returns what was written."""
     found = importance(sweep)
     data = sweep.to_json() | {"importance": vars(found) if found else None}
@@ -110,7 +110,7 @@ def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, comman
     return [path for path in written if path.exists()]
 
 
-def render_sweep(sweep: SweepResult, configuration_yaml: str, command: str) -> str:
+def render_sweep(sweep: TuningResult, configuration_yaml: str, command: str) -> str:
     """Returns the report as HTML."""
     environment = Environment(
         loader=PackageLoader("metarestore", "reports/templates"),
@@ -135,7 +135,7 @@ def render_sweep(sweep: SweepResult, configuration_yaml: str, command: str) -> s
     )
 
 
-def _figures(sweep: SweepResult, found: Importance | None) -> Iterator[tuple[str, Figure]]:
+def _figures(sweep: TuningResult, found: Importance | None) -> Iterator[tuple[str, Figure]]:
     if sweep.ranked:
         yield "trials", trial_curves(sweep)
         yield "parallel-coordinates", parallel_coordinates(sweep)
@@ -143,7 +143,7 @@ def _figures(sweep: SweepResult, found: Importance | None) -> Iterator[tuple[str
         yield "importance", importance_bars(found)
 
 
-def _row(sweep: SweepResult, trial: TrialResult) -> tuple[str, ...]:
+def _row(sweep: TuningResult, trial: TrialResult) -> tuple[str, ...]:
     metric = f"{trial.metric:.2f}" if trial.history else _NOTHING
     values = [_cell(trial.values[key]) if key in trial.values else _NOTHING for key in sweep.keys]
     return (str(trial.number), metric, str(trial.step), trial.state, *values)

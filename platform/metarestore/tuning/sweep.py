@@ -23,7 +23,7 @@ from metarestore.config.wording import shown
 from metarestore.console import say
 from metarestore.engines.cluster import connect
 from metarestore.errors import UserError
-from metarestore.evaluation.sweep import SweepResult, TrialResult
+from metarestore.evaluation.sweep import TrialResult, TuningResult
 from metarestore.learners.workspace import Workspace
 from metarestore.project import resolve
 from metarestore.reports.tuning_report import publish_sweep
@@ -48,7 +48,7 @@ _BUILT = keys(Experiment, Affects.BUILDING)
 
 def run_sweep(
     experiment: Experiment, root: Path, out: Path, *, name: str, command: str, resume: bool = False
-) -> SweepResult:
+) -> TuningResult:
     """Runs the search of an experiment into a folder: record, table, report, `best.yaml`.
 
     Args:
@@ -147,11 +147,11 @@ def _make(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
 
-def sweep_result(experiment: Experiment, record: Record, name: str) -> SweepResult:
+def sweep_result(experiment: Experiment, record: Record, name: str) -> TuningResult:
     """Gathers what a finished sweep found."""
     space = Space(experiment.search)
     kept = [trial for trial in record.trials.values() if trial.state != "lost"]
-    return SweepResult(
+    return TuningResult(
         name=name,
         metric=experiment.tuning.metric,
         keys=tuple(experiment.search),
@@ -174,7 +174,7 @@ def _number(space: Space, key: str, value: Any) -> float:
     return float(value) if choices is None else choices.index(value)
 
 
-def _publish(result: SweepResult, experiment: Experiment, out: Path, parent: Run, command: str) -> None:
+def _publish(result: TuningResult, experiment: Experiment, out: Path, parent: Run, command: str) -> None:
     best = result.best
     if best is not None:
         how = "the values at the end of a trial that PBT changed on its way" if result.changing else "as searched"
