@@ -140,4 +140,4 @@ def test_an_edited_file_of_parameters_is_explained(cli: Cli, tmp_path: Path, old
 
 def test_a_picture_of_another_kind_is_refused(cli: Cli) -> None:
     code, _, err = cli("preview", "jpeg", "--out", "sheet.jpg")
-    assert (code, err) == (2, "--out: sheet.jpg must end in .png; choose such a name\n")
+    assert (code, err) == (2, "--out: sheet.jpg must end in .png; choose another name\n")

@@ -146,7 +146,7 @@ def test_only_a_kind_that_degrades_is_applied_to_other_images(tasks: OpenDistrib
         assert draw.degradations
     else:
         assert_equal((lr, shown), tasks.build_support(draw))
-        with pytest.raises(UserError, match="'one' has images of its own and cannot degrade others; name a task dist"):
+        with pytest.raises(UserError, match="'one' has its own images and cannot degrade others; use a task dist"):
             tasks.degrade(hr, draw)
 
 

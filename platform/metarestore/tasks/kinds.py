@@ -11,4 +11,4 @@ from metarestore.tasks.protocol import ProtocolSpec
 from metarestore.tasks.synthetic import SyntheticSpec
 
 TaskSpec = Annotated[SyntheticSpec | ProtocolSpec | PairsSpec, Field(discriminator="kind")]
-"""What a task file may say; code that is about any kind takes `DistributionSpec`."""
+"""The model of a task file; code for all kinds uses `DistributionSpec`."""
