@@ -10,10 +10,9 @@ from metarestore.checking import check_files
 from metarestore.config.document import read_document, validate
 from metarestore.errors import UserError
 from metarestore.project import TASK_FILE
-from metarestore.tasks.distribution import PairTasks
 from metarestore.tasks.images import write_image
 from metarestore.tasks.pair_files import PairFolder, PairNames, fitted_size, match_names, size_problem
-from metarestore.tasks.pairs import PairsSpec, content_hash, open_pairs
+from metarestore.tasks.pairs import PairsSpec, PairTasks, content_hash, open_pairs
 from metarestore.tasks.task import Episode
 
 EPISODE = Episode(1, 1, 32)

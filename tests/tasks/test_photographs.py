@@ -16,10 +16,9 @@ from metarestore import notices
 from metarestore.errors import UserError
 from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
 from metarestore.tasks import decoding
-from metarestore.tasks.distribution import SyntheticTasks
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.photographs import list_photographs, read_image, read_picture, write_image
-from metarestore.tasks.synthetic import SyntheticSpec
+from metarestore.tasks.synthetic import SyntheticSpec, SyntheticTasks
 from metarestore.tasks.task import Episode
 
 HEIGHT, WIDTH = 40, 56
