@@ -224,7 +224,7 @@ def test_files_are_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "out/hr").mkdir(parents=True)
     write(tmp_path / "out", 1)
     before = files(tmp_path / "out")
-    with pytest.raises(UserError, match="holds files already"):
+    with pytest.raises(UserError, match="already contains files"):
         write(tmp_path / "out", 1)
     with pytest.raises(UserError, match="is a file"):
         write(tmp_path / "out" / FILE, 1)
@@ -310,7 +310,7 @@ def test_an_operation_that_is_not_known_is_named(tmp_path: Path) -> None:
     change(tmp_path / "out", 1, degradations=[{"op": "jpeg_xl", "position": [0], "params": {}}])
     [problem] = replayed(tmp_path / "out", tmp_path / "again")
     assert "unknown operation 'jpeg_xl'" in problem
-    assert "needs metarestore" in problem
+    assert "requires metarestore" in problem
 
 
 @pytest.mark.parametrize(

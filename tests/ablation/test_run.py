@@ -243,7 +243,7 @@ def test_failing_cells_lose_nothing(small_experiment: Build, tmp_path: Path, sto
     result = run(experiment, tmp_path / "grid", name="failing")
     assert [cell.name for cell in result.cells] == ["uniform,shots=1", "uniform,shots=2", "halves,shots=2"]
     assert set(result.failures) == {"halves,shots=1", "diverging,shots=1", "diverging,shots=2"}
-    assert "transfer needs at least 2 shots" in result.failures["halves,shots=1"]
+    assert "transfer requires at least 2 shots" in result.failures["halves,shots=1"]
     assert "not finite" in result.failures["diverging,shots=2"]
     text = (tmp_path / "grid/results.md").read_text()
     assert all(f"{name} failed: {error}" in text for name, error in result.failures.items())

@@ -118,9 +118,9 @@ def test_cosines_of_means() -> None:
 
 def test_what_cannot_describe(saved: Callable[..., Path]) -> None:
     none, teacher = load_model(saved("none", estimator="none")), load_model(saved("teacher", estimator="teacher"))
-    with pytest.raises(UserError, match="has no estimator of the degradation; give a KDSR"):
+    with pytest.raises(UserError, match="has no degradation encoder; use a KDSR"):
         require_describer(build_model(FSRCNNSpec(), 4, 0), sees_hr=True)
-    with pytest.raises(UserError, match="describes all images alike"):
+    with pytest.raises(UserError, match="has no degradation encoder"):
         require_describer(none, sees_hr=True)
     with pytest.raises(UserError, match=r"is a teacher.* synthetic tasks with --task"):
         describe_images(teacher, {})

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from metarestore.config.grid import Grid
 from metarestore.decibels import CAP
-from metarestore.evaluation.ablation import AblationResult, CellResult, Figures, paired_table
+from metarestore.evaluation.ablation import AblationResult, CellResult, paired_table
 from metarestore.evaluation.statistics import crossed_difference
 from metarestore.project import read_experiment
 from metarestore.reports.ablation.figure import ablation_figure
@@ -38,8 +38,8 @@ GAINS = {
 
 
 def cell(arm: str, shots: str, seed: int, gains: list[float]) -> CellResult:
-    def figures(values: np.ndarray) -> Figures:
-        return Figures(values.tolist(), [0.7, 0.8, 0.9], (values - 1).tolist(), [1.0] * 3, (values + 1).tolist())
+    def figures(values: np.ndarray) -> Metrics:
+        return Metrics(values.tolist(), [0.7, 0.8, 0.9], (values - 1).tolist(), [1.0] * 3, (values + 1).tolist())
 
     # Seeds differ by far more than arms do, as the noise of other test crops.
     bicubic = BICUBIC + 5 * seed
@@ -194,7 +194,7 @@ def leaves(data: object) -> list[object]:
 def test_exact_restorations_and_single_seeds_leave_everything_finite(
     grid: AblationResult, exact: list[str], alone: bool, tmp_path: Path
 ) -> None:
-    def capped(figures: Figures) -> Figures:
+    def capped(figures: Metrics) -> Metrics:
         values = [CAP if n in exact else v for n, v in zip(PHOTOGRAPHS, figures.psnr_y, strict=True)]
         return replace(figures, psnr_y=values)
 

@@ -161,7 +161,7 @@ def test_a_file_that_is_no_network_is_named(small_study: Callable[..., Study], t
 def test_a_network_that_diverged_is_one_line(small_study: Callable[..., Study], tmp_path: Path) -> None:
     flat = initial_vector(build_model(TEACHER, 4, seed=0))
     save_model(tmp_path / "model.safetensors", TEACHER, 4, torch.full_like(flat, torch.nan))
-    with pytest.raises(UserError, match="are not finite; take another network"):
+    with pytest.raises(UserError, match="are not finite; use another network"):
         related(Workspace(small_study(graph=by(tmp_path))))
 
 

@@ -13,7 +13,7 @@ import torch
 from metarestore.config import estimators
 from metarestore.config.graph import WeightsSpec
 from metarestore.graphs.estimate import best_single, estimate, inverted
-from metarestore.graphs.gradient import _remembered, cosine_relations
+from metarestore.graphs.gradient import _averaged, cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
@@ -241,11 +241,11 @@ def test_directions_are_remembered_at_unit_length() -> None:
     before = Relations(
         "t", ("a",), np.zeros(1), np.zeros(1), "gradient", 1, carried=np.asarray([0, 1, 1, 0], np.float32)
     )
-    now = _remembered(target, auxiliary, 0.75, before)
+    now = _averaged(target, auxiliary, 0.75, before)
     np.testing.assert_allclose(now[0], [[0.25, 0.75]])
     np.testing.assert_allclose(now[1], [[[[0.75, 0.25]]]])
-    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.75, None)[0], [[1, 0]])
-    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.0, before)[0], target)
+    np.testing.assert_array_equal(_averaged(target, auxiliary, 0.75, None)[0], [[1, 0]])
+    np.testing.assert_array_equal(_averaged(target, auxiliary, 0.0, before)[0], target)
 
 
 def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) -> None:

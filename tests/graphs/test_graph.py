@@ -175,7 +175,7 @@ def test_a_task_that_changed_is_not_merged() -> None:
 
 def test_several_targets_need_a_name() -> None:
     merged, _ = merge_graphs([("one", graph_of(make("t"))), ("two", graph_of(make("u")))])
-    with pytest.raises(UserError, match="2 targets; name one of them: t, u"):
+    with pytest.raises(UserError, match="2 targets; choose one of t, u"):
         relations_of(merged)
     with pytest.raises(UserError, match="no target 'w'"):
         relations_of(merged, "w")

@@ -189,7 +189,7 @@ def test_the_test_pairs_are_the_same_for_any_number_of_shots(tmp_path: Path) -> 
     one, two = (PairsTarget(tasks, FewShotGeometry(shots, 32, 32, 1)).draw(0) for shots in (1, 2))
     assert one.test == two.test
     assert [draw.support[0].image for draw in two.shots] == ["000", "001"]
-    with pytest.raises(UserError, match=r"3 shots are asked for, but only 2 pairs"):
+    with pytest.raises(UserError, match=r"3 shots are requested, but only 2 pairs"):
         PairsTarget(tasks, FewShotGeometry(3, 32, 32, 1))
 
 

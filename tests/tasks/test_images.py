@@ -413,7 +413,7 @@ def test_node_with_other_photographs_is_refused(folder, tmp_path, monkeypatch):
     sent = pickle.dumps(ImageStore.open(fill(folder)))
     write_image(folder / "photo1.png", noise(9))
     monkeypatch.setenv("METARESTORE_CACHE", str(tmp_path / "other_node"))
-    with pytest.raises(UserError, match="are not those that the run began with"):
+    with pytest.raises(UserError, match="differ from those at the start of the run"):
         pickle.loads(sent).image("photo2")
 
 

@@ -14,7 +14,7 @@ from metarestore.ablation.plan import CellPlan, Unit, cell_folder
 from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
-from metarestore.evaluation.ablation import CellResult, Figures
+from metarestore.evaluation.ablation import CellResult, Metrics
 from metarestore.evaluation.few_shot import Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.evaluation.zero_shot import adaptation_job
@@ -136,10 +136,10 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
     )
 
 
-def _metrics(curve: Curve) -> Figures:
+def _metrics(curve: Curve) -> Metrics:
     if curve.colour is None:
         raise TypeError("a measured curve has colour metrics")
-    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
+    return Metrics(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
 
 
 def _named(relations: Relations, values: list[float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from metarestore.errors import UserError
 from metarestore.files import require_other, require_output
 
 if TYPE_CHECKING:
-    from metarestore.evaluation.folder import Figures, Restore
+    from metarestore.evaluation.folder import Metrics, Restore
     from metarestore.models.choice import Choice
     from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
@@ -145,7 +145,7 @@ def _say_choice(choice: Choice, given: Path | None) -> None:
         say(f"Network: {choice.reason}")
 
 
-def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:
+def _print_figures(rows: Mapping[str, tuple[float, float]], means: Metrics, named: Mapping[str, Metrics]) -> None:
     from metarestore.decibels import CAP
     from metarestore.evaluation.colour import COLOUR_SHIFT
 
