@@ -244,7 +244,7 @@ class Workspace:
     def seen_shots(self) -> tuple[Tensor, Tensor]:
         """The central part of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB, which estimators use.
 
-        More than 256x256 HR pixels of a shot carry little more information about its degradation, at a much higher cost.
+        Over 256x256 HR pixels of a shot carry little more information about its degradation, at a much higher cost.
         """
         lr, hr = self.shots.support_lr, self.shots.support_hr
         side = min(_SEEN // self.study.scale, *lr.shape[-2:])
