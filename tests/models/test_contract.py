@@ -196,7 +196,7 @@ def test_named_features(name: str) -> None:
     assert not any(module._forward_hooks for module in network.modules())
     assert features_of(network, [], *given) == {}
     with (
-        pytest.raises(ValueError, match=f"no feature 'none'; it has {names[0]}"),
+        pytest.raises(ValueError, match=f"no feature 'none'; available: {names[0]}"),
         collected_features(network, ["none"]),
     ):
         pass

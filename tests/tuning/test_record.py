@@ -93,20 +93,20 @@ def test_a_wrong_folder_is_not_resumed_and_none_is_made(small_experiment: Build,
     [
         (
             {"search": {"graph.auxiliary": {"choice": [["bicubic"], ["nonexist"]]}}},
-            r"where graph.auxiliary = \['nonexist'\]: graph.auxiliary: 'nonexist' is and matches no task",
+            r"with graph.auxiliary = \['nonexist'\]: graph.auxiliary: 'nonexist' is and matches no task",
         ),
         (
             {"search": {"learner.adapts": {"choice": [["tail.*"], ["nonexist.*"]]}}, "learner": ANIL},
-            r"where learner.adapts = \['nonexist.\*'\]: learner.adapts: 'nonexist.\*' matches no parameter",
+            r"with learner.adapts = \['nonexist.\*'\]: learner.adapts: 'nonexist.\*' matches no parameter",
         ),
         (
             {"search": {"training.patch": {"int": [32, 48]}}},
-            r"where training.patch = \d+: training.patch: \d+ is not a multiple of the scale",
+            r"with training.patch = \d+: training.patch: \d+ is not a multiple of the scale",
         ),
-        ({"search": {"training.patch": {"choice": [32, 4000]}}}, r"where training.patch = 4000: .*4000"),
+        ({"search": {"training.patch": {"choice": [32, 4000]}}}, r"with training.patch = 4000: .*4000"),
         (
             {"search": {"training.patch": {"int": [32, 40]}}, "tuning": {"searcher": "grid", "grid_points": 9}},
-            r"where training.patch = 39: training.patch: 39 is not a multiple",
+            r"with training.patch = 39: training.patch: 39 is not a multiple",
         ),
     ],
 )
