@@ -155,4 +155,4 @@ def test_a_search_is_not_resumed_on_other_contents(
     code, _, err = cli("tune", new / "experiments/e.yaml", "--out", new / "runs/half", "--resume")
     assert code == 2
     key = "tasks.camera" if changed == "a photograph" else "training.init"
-    assert f"{key}: the files are not those that the sweep began with" in err
+    assert f"{key}: the files have changed since the tuning run started" in err

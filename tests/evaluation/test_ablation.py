@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from metarestore.config.grid import Grid
 from metarestore.decibels import CAP
-from metarestore.evaluation.ablation import AblationResult, CellResult, paired_table
+from metarestore.evaluation.ablation import AblationResult, CellResult, Metrics, paired_table
 from metarestore.evaluation.statistics import crossed_difference
 from metarestore.project import read_experiment
 from metarestore.reports.ablation.figure import ablation_figure

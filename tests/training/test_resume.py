@@ -111,9 +111,9 @@ def test_a_project_is_the_same_elsewhere(small_experiment: Build, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
-        ("pairs", "data/hr/2.png", r"tasks.camera.content: the files are not those"),
-        ("photographs", "photos/2.png", r"images.train: the files are not those"),
-        ("kernel", "kernels/k.npy", r"tasks.measured.content: the files are not those"),
+        ("pairs", "data/hr/2.png", r"tasks.camera.content: the files have changed"),
+        ("photographs", "photos/2.png", r"images.train: the files have changed"),
+        ("kernel", "kernels/k.npy", r"tasks.measured.content: the files have changed"),
         ("init", "runs/start/model.safetensors", r"init\W+was"),
     ],
 )

@@ -14,11 +14,11 @@ from metarestore.workspace.job import Job
 from metarestore.workspace.study import Study
 
 Receive = Callable[[int, Any], None]
-"""Is given the position of a job and its result, as soon as it is there."""
+"""Called with the index of a job and its result as soon as it is available."""
 
 
 class LoneJob(Protocol):
-    """A unit of work that needs no study, e.g. one photograph to be adapted to; a pure function of itself."""
+    """A unit of work that does not need a study, e.g. adaptation to one photograph; its result is deterministic."""
 
     def run(self, device: torch.device) -> Any:
         """Computes the result; running it again gives the same bytes."""
@@ -45,7 +45,7 @@ class Engine(Protocol):
         ...
 
     def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
-        """Runs jobs that need no study and hands over each result as soon as it is there, in any order."""
+        """Runs jobs that do not need a study and passes on each result as soon as it is available, in any order."""
         ...
 
     def describe(self) -> str:

@@ -42,7 +42,7 @@ class LocalEngine:
         return LocalSession(Workspace(study))
 
     def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
-        """Runs jobs one after the other."""
+        """Runs jobs sequentially."""
         prepare_process()
         for position, job in enumerate(jobs):
             receive(position, job.run(torch.device("cpu")))

@@ -165,7 +165,7 @@ class RayEngine:
         return RaySession(self, study.key, pickle.dumps(study))
 
     def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
-        """Runs jobs on whichever actor is free; a job whose actor dies is run again.
+        """Runs jobs on idle actors; a job whose actor dies is run again.
 
         Raises:
             UserError: No actor is left.

@@ -81,7 +81,7 @@ class Worker:
 
     @ray.method(max_task_retries=0)
     def run_alone(self, job: LoneJob) -> Any:
-        """Runs one job that needs no study."""
+        """Runs one job that does not need a study."""
         return job.run(torch.device(self._device))
 
     @ray.method(num_returns=2, max_task_retries=0)

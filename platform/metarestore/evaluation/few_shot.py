@@ -167,9 +167,8 @@ class AdaptationJob:
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
-        label = (
-            "no step, given HR" if workspace.model.privileged else way_label(self.options, workspace.experiment.evaluation)
-        )
+        described = adaptation_label(self.options, workspace.experiment.evaluation)
+        label = "no step, given HR" if workspace.model.privileged else described
         restored, y = last
         rgb = restore_rgb(lambda _: restored, test.lr, scale=workspace.study.scale, channels=workspace.model.channels)
         curve = test.curve(label, rows, steps, rgb, y)
@@ -181,7 +180,7 @@ def _levels(images: Tensor) -> Floats:
     return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
-def way_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
+def adaptation_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
     """Names a way to adapt, e.g. `adam 0.0003, patches of 32`."""
     patches = "" if how.patch is None else f", patches of {how.patch}"
     return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"

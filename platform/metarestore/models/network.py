@@ -95,16 +95,16 @@ def collected_features(network: Network, names: Iterable[str]) -> Iterator[dict[
         yield features
 
 
-class _Enough(Exception):  # noqa: N818
-    """Ends a call whose result nobody waits for."""
+class _Stop(Exception):  # noqa: N818
+    """Ends a forward pass after the last requested feature."""
 
 
 def features_of(network: Network, names: Collection[str], *images: Tensor) -> dict[str, Tensor]:
-    """Computes named features of images, and nothing of the network behind the last one.
+    """Computes named features of images, and stops after the last requested layer.
 
     Args:
         network: The network.
-        names: Some of its `feature_layers`; where there are none, nothing is computed.
+        names: A subset of its `feature_layers`; if it is empty, nothing is computed.
         images: LR images, and for a teacher HR images.
 
     Raises:
@@ -114,16 +114,16 @@ def features_of(network: Network, names: Collection[str], *images: Tensor) -> di
         return {}
 
     def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
-        raise _Enough
+        raise _Stop
 
-    with collected_features(network, names) as found, suppress(_Enough):
+    with collected_features(network, names) as features, suppress(_Stop):
         *_, last = (name for name in network.feature_layers if name in names)
         handle = network.get_submodule(network.feature_layers[last]).register_forward_hook(stop)
         try:
             network(*images)
         finally:
             handle.remove()
-    return found
+    return features
 
 
 _Built = TypeVar("_Built", bound=nn.Module)

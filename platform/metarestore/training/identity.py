@@ -79,24 +79,24 @@ def study_record(study: Study) -> dict[str, Any]:
     return record
 
 
-def sweep_contents(studies: Sequence[Study]) -> dict[str, str]:
-    """Returns the contents of task files, photographs, networks and priors that several studies open, by key.
+def merged_contents(studies: Sequence[Study]) -> dict[str, str]:
+    """Returns the content hashes of task files, photographs, networks and priors of several studies, by key.
 
-    Equal for a project and its copy elsewhere.
+    They are equal for a project and its copies.
     """
-    found: dict[str, set[str]] = {}
+    merged: dict[str, set[str]] = {}
     for study in studies:
         record = study_record(study)
         contents = {f"tasks.{name}": task["content"] for name, task in record["tasks"].items()}
         contents |= record.get("networks", {}) | {f"data.{split}": value for split, value in record["images"].items()}
         contents |= {"graph.prior": record["prior"]} if "prior" in record else {}
         for key, value in contents.items():
-            found.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
+            merged.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in sorted(merged.items())}
 
 
 def without_contents(described: Mapping[str, str]) -> dict[str, str]:
-    """Leaves out, of a flattened configuration, the paths of what is compared by its content."""
+    """Removes the paths of files that are compared by content from a flattened configuration."""
     return {key: value for key, value in described.items() if key.rpartition(".")[2] not in _BY_CONTENT}
 
 

@@ -45,15 +45,17 @@ class Record:
     contents: dict[str, str] | None = None
 
     def require_contents(self, now: Mapping[str, str]) -> None:
-        """Makes sure that trials open what those before opened.
+        """Checks that trials open the same files as those of earlier sessions.
 
         Raises:
-            UserError: Photographs, a network or a task file were changed.
+            UserError: Photographs, a network or a task file have changed.
         """
         before = now if self.contents is None else self.contents
         if before != now:
             key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
-            raise UserError(f"{self.folder}: {key}: the files are not those that the sweep began with; start a new one")
+            raise UserError(
+                f"{self.folder}: {key}: the files have changed since the tuning run started; start a new one"
+            )
         self.contents = dict(now)
 
     def save(self) -> None:

@@ -31,7 +31,7 @@ from metarestore.revision import revision
 from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store
 from metarestore.tracking_records import NOTE
-from metarestore.training.identity import portable, sweep_contents
+from metarestore.training.identity import merged_contents, portable
 from metarestore.training.interrupt import Interrupted
 from metarestore.tuning.callback import TuningCallback, trial_count
 from metarestore.tuning.record import Record, open_record
@@ -69,7 +69,7 @@ def run_tuning(
     root = root.absolute()
     record = open_record(out, experiment, resume=resume, root=root)
     opened = require_searchable(experiment, root)
-    record.require_contents(sweep_contents([workspace.study for workspace in opened]))
+    record.require_contents(merged_contents([workspace.study for workspace in opened]))
     notes = _notes(opened)
     for note in notes:
         say(note, style="yellow")
@@ -148,7 +148,7 @@ def _open(experiment: Experiment, root: Path, seen: set[str]) -> list[Workspace]
 
 
 def _notes(opened: Sequence[Workspace]) -> tuple[str, ...]:
-    """Says what is doubtful about the pairs and shots that trials may open."""
+    """Returns warnings about the pairs and shots that trials may open."""
     warnings = pair_warnings((workspace.study.auxiliary, workspace.study.target) for workspace in opened)
     return tuple(dict.fromkeys([*warnings, *(note for workspace in opened for note in workspace.notes())]))
 

@@ -81,32 +81,33 @@ def unmeasured_trials(tuning: TuningResult) -> str:
     return f"search: none of {len(tuning.trials)} trials could be evaluated ({reasons}); lower the learning rates"
 
 
-def importance_note(tuning: TuningResult, found: Importance | None) -> str:
+def importance_note(tuning: TuningResult, importances: Importance | None) -> str:
     """Explains the importances, or why there are none."""
     if tuning.changing:
         return "PBT changes values during a trial, so the result cannot be attributed to single values."
-    if found is None:
+    if importances is None:
         return "Importances are unavailable: too few trials were measured at a common step, or their results are equal."
-    weak = " Importances are unreliable below 0.2: run more trials." if found.explained < _WEAK else ""
+    explained = importances.explained
+    weak = " Importances are unreliable below 0.2: run more trials." if explained < _WEAK else ""
     return (
-        f"Permutation importance of a random forest fitted to {found.trials} trials at step {found.step}, the last "
-        f"step that all of them reached. Its out-of-bag R² is {found.explained:.2f}.{weak} "
+        f"Permutation importance of a random forest fitted to {importances.trials} trials at step {importances.step}, "
+        f"the last step that all of them reached. Its out-of-bag R² is {explained:.2f}.{weak} "
         "Error bars: standard deviation over shuffles."
     )
 
 
 def publish_tuning(tuning: TuningResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
     """Writes results.json, results.md, report.html and the figures into a folder; returns the written paths."""
-    found = importance(tuning)
-    data = tuning.to_json() | {"importance": vars(found) if found else None}
+    importances = importance(tuning)
+    data = tuning.to_json() | {"importance": vars(importances) if importances else None}
     write_json(out / "results.json", data)
     notes = ["".join(f"- {markdown_text(note)}\n" for note in tuning.notes)] if tuning.notes else []
-    table = tuning_markdown(tuning) + importance_note(tuning, found)
+    table = tuning_markdown(tuning) + importance_note(tuning, importances)
     parts = (markdown_code(command), tuning_summary(tuning), *notes, table)
     text = "\n\n".join(parts) + "\n"
     write_atomically(out / "results.md", text.encode())
     write_atomically(out / "report.html", render_tuning(tuning, configuration_yaml, command).encode())
-    for name, figure in _figures(tuning, found):
+    for name, figure in _figures(tuning, importances):
         save_png(figure, out / "figures" / f"{name}.png")
     written = [out / "results.json", out / "results.md", out / "report.html", out / "figures"]
     return [path for path in written if path.exists()]
@@ -121,9 +122,9 @@ def render_tuning(tuning: TuningResult, configuration_yaml: str, command: str) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = importance(tuning)
+    importances = importance(tuning)
     # Matplotlib escapes the text of its SVG.
-    drawings = {name: Drawing("", Markup(svg(figure))) for name, figure in _figures(tuning, found)}
+    drawings = {name: Drawing("", Markup(svg(figure))) for name, figure in _figures(tuning, importances)}
     return environment.get_template("tuning.html.j2").render(
         tuning=tuning,
         summary=tuning_summary(tuning),
@@ -131,18 +132,18 @@ def render_tuning(tuning: TuningResult, configuration_yaml: str, command: str) -
         rows=trial_rows(tuning),
         failures=[trial for trial in tuning.trials if trial.error],
         drawings=drawings,
-        note=importance_note(tuning, found),
+        note=importance_note(tuning, importances),
         command=command,
         configuration=configuration_yaml,
     )
 
 
-def _figures(tuning: TuningResult, found: Importance | None) -> Iterator[tuple[str, Figure]]:
+def _figures(tuning: TuningResult, importances: Importance | None) -> Iterator[tuple[str, Figure]]:
     if tuning.ranked:
         yield "trials", trial_curves(tuning)
         yield "parallel-coordinates", parallel_coordinates(tuning)
-    if found is not None:
-        yield "importance", importance_bars(found)
+    if importances is not None:
+        yield "importance", importance_bars(importances)
 
 
 def _row(tuning: TuningResult, trial: TrialResult) -> tuple[str, ...]:
