@@ -5,38 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from metarestore.config.experiment import Experiment
-from metarestore.project import resolve
+from metarestore.testing import study
 from metarestore.workspace.process import prepare_process
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[1]
-
-SMALL: dict[str, Any] = {
-    "graph": {
-        "target": "phone_camera",
-        "auxiliary": ["bicubic", "blur_iso_wide", "noise_gaussian"],
-        "estimator": {"kind": "response", "draws": 4},
-    },
-    "model": {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1},
-    "learner": {"kind": "fomaml"},
-    "training": {"steps": 4, "tasks_per_step": 4, "shard_size": 2, "support": 2, "query": 2, "patch": 32},
-    "adaptation": {"shots": 4, "shot_size": 64, "steps": 2},
-    "evaluation": {"crop": 64, "crops": 1},
-    "engine": {"kind": "local"},
-}
-
-
-def merged(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Replaces top-level sections; a mapping is merged into the section."""
-    result = dict(base)
-    for key, value in changes.items():
-        result[key] = {**result.get(key, {}), **value} if isinstance(value, dict) and "kind" not in value else value
-    return result
 
 
 @pytest.fixture(autouse=True)
@@ -75,13 +53,13 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def small_experiment() -> Callable[..., Experiment]:
     """Builds a small experiment; sections given as keywords change it."""
-    return lambda **changes: Experiment.model_validate(merged(SMALL, **changes))
+    return study.small_experiment
 
 
 @pytest.fixture
-def small_study(small_experiment: Callable[..., Experiment]) -> Callable[..., Study]:
+def small_study() -> Callable[..., Study]:
     """Builds a small study of the catalogue's distributions."""
-    return lambda **changes: resolve(small_experiment(**changes), REPOSITORY)
+    return lambda **changes: study.small_study(REPOSITORY, **changes)
 
 
 @pytest.fixture

@@ -163,9 +163,6 @@ def test_there_is_one_console_and_no_markup() -> None:
             assert not any(word.arg == "markup" and getattr(word.value, "value", None) for word in call.keywords)
 
 
-# Commands ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["bird[final]", "a[/b]", "[red]x", "夜 {0}"])
 def test_commands_name_files_as_they_are(cli: Cli, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -26,7 +26,7 @@ def test_the_reference_of_operations_is_up_to_date() -> None:
     assert (REPOSITORY / "docs/operations.md").read_text() == operation_reference() + "\n"
 
 
-@pytest.mark.parametrize(("name", "step"), sorted((OPERATIONS | STRUCTURES).items()))
+@pytest.mark.parametrize(("name", "step"), sorted({**OPERATIONS, **STRUCTURES}.items()))
 def test_every_key_says_what_it_means(name: str, step: type) -> None:
     assert step.__doc__
     for key, field in step.model_fields.items():
@@ -58,8 +58,6 @@ def test_the_new_operation_of_the_page_passes_the_laws(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 30
 
-
-# What a documentation builder does not notice, or not everywhere ------------------------------------------------------
 
 SCISSORS = re.compile(r"^\s*;?-+\s*8\s*<\s*-+.*$", re.MULTILINE)
 INCLUDE = re.compile(r'\s*-+8<-+ "(?P<file>[^"]+)"')

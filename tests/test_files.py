@@ -78,10 +78,10 @@ def test_a_folder_that_is_missing_is_created_and_one_that_is_a_file_is_named(tmp
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.jpg", r"--out: .*a\.jpg must end in \.png; choose such a name"),
+        ("a.jpg", r"--out: .*a\.jpg must end in \.png; choose another name"),
         ("a", r"must end in \.png"),
-        ("nowhere/a.png", "name a file in a folder that exists"),
-        ("file/a.png", "name a file in a folder that exists"),
+        ("nowhere/a.png", "choose a file in an existing, writable folder"),
+        ("file/a.png", "choose a file in an existing, writable folder"),
         ("folder.png", "cannot be written"),
     ],
 )

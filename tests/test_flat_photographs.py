@@ -195,9 +195,9 @@ def test_an_arm_that_restores_nothing_ends_with_exit_code_2_and_its_results(cli:
     spoilt = "adaptation={shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}"
     code, out, err = cli("train", "experiments/flat.yaml", "--out", "run", "--set", spoilt)
     assert code == 2
-    assert "no arm could be measured" in err
+    assert "no arm could be evaluated" in err
     assert len(err.strip().splitlines()) == 1
-    assert "not numbers, counted as 0 dB" in " ".join(out.split())
+    assert "NaN pixels, counted as 0 dB" in " ".join(out.split())
     arms = finite_json(project / "run" / "results.json")["arms"]
     assert set(arms["pretrain"]["psnr_y"]) == {0.0}
     assert all(leaf is not None and math.isfinite(leaf) for leaf in numbers(arms))
@@ -207,7 +207,7 @@ def test_a_grid_in_which_nothing_was_restored_ends_with_exit_code_2_and_its_repo
     spoilt, once = "adaptation={shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}", "grid={seed: [0]}"
     code, out, err = cli("ablate", "experiments/flat.yaml", "--out", "grid", "--set", spoilt, "--set", once)
     assert code == 2
-    assert err.count("the adaptation diverged; lower adaptation.lr") == 2
+    assert err.count("the adaptation diverged, so all restored pixels are NaN; lower adaptation.lr") == 2
     assert "0 of 2 cells finished, 2 failed" in " ".join(out.split())
     assert finite_json(project / "grid" / "results.json")["cells"] == []
     assert (project / "grid" / "report.html").is_file()
@@ -253,7 +253,7 @@ def test_a_search_in_which_nothing_was_measured_is_an_error(cli: Cli, project: P
     how = "{shots: 3, shot_size: 64, steps: 3, optimizer: sgd, lr: 1e30}"
     code, _, err = cli(*search(project, how, "[1e-9, 1e-8]"))
     assert code == 2
-    assert "none of 2 trials could be measured" in err
+    assert "none of 2 trials could be evaluated" in err
     assert "the network diverged" in err
     assert len(err.strip().splitlines()) == 1
     assert (project / "tuned" / "report.html").is_file()

@@ -133,8 +133,6 @@ def test_a_task_of_any_name_is_found(tmp_path: Path) -> None:
         assert list(study.auxiliary) == [second]
 
 
-# From the command line ------------------------------------------------------------------------------------------------
-
 SERVER = """
 import json, os, sys, traceback
 import torch._dynamo, metarestore.study.run, metarestore.evaluation.folder, metarestore.evaluation.protocol

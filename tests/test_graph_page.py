@@ -17,7 +17,8 @@ from metarestore.engines.local import LocalEngine
 from metarestore.reports.graph.summary import HIGH, MODERATE, SIGNAL
 from metarestore.training.log import Observer
 from metarestore.training.run import RunFolder, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PAGE = (Path(__file__).parents[1] / "docs/graphs.md").read_text()
 KINDS = get_args(get_args(estimators.Estimator)[0])

@@ -1,6 +1,7 @@
 """What holds for the files of the repository as such."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_yaml_in_name_their_schema_first(file):
 
 def test_yaml_in_are_right():
     assert check_files(project_files([ROOT])) == []
+
+
+def test_the_page_on_experiments_lists_every_file_and_script():
+    folder = ROOT / "experiments"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    studies = [path for path in (folder / "studies").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+    files = [path.name for path in folder.glob("*.yaml")] + [f"studies/{path.name}" for path in studies]
+    assert [name for name in sorted(files) if name not in page] == []
+    assert [link for link in re.findall(r"\]\((.+?)\)", page) if not (folder / link).is_file()] == []
 
 
 def test_schemas_are_those_of_the_models(tmp_path):

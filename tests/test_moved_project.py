@@ -101,9 +101,6 @@ def test_a_journal_of_an_earlier_place_still_finds_its_files(tmp_path: Path, mig
     assert (artifacts(root, run) / "report.html").is_file()
 
 
-# What waiting does not mend ------------------------------------------------------------------------------------------
-
-
 def deleted(root: Path) -> str:
     client = MlflowClient(tracking_uri=tracking_uri(root))
     identity = str(client.get_experiment_by_name("e").experiment_id)
@@ -216,9 +213,6 @@ def test_the_first_word_comes_within_seconds(
         Store(root, "e")
     assert time.monotonic() - started < 15
     holder.close()
-
-
-# What the pages show -------------------------------------------------------------------------------------------------
 
 
 def test_the_address_opens_the_view_of_runs() -> None:

@@ -93,7 +93,7 @@ def test_a_new_file_needs_nothing_and_an_existing_one_the_option(name: str, cli:
         ("o", "--out: o must end in .png"),
         ("nowhere/o.png", "--out: nowhere/o.png cannot be written"),
         ("photo.png/o.png", "--out: photo.png/o.png cannot be written"),
-        ("photo.png", "--out: photo.png is the photograph itself, which is never replaced"),
+        ("photo.png", "--out: photo.png is the photograph itself, which must not be replaced"),
         ("./photos/../photo.png", "is the photograph itself"),
         ("link.png", "is the photograph itself"),
     ],

@@ -142,7 +142,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: str) 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["metarestore", *words])
-    main()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, " ".join(words)
 
 
 @pytest.mark.xdist_group("ray")
@@ -160,7 +162,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(
 
 
 def test_the_commands_of_the_page_on_tasks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(monkeypatch, "tasks", "sample", "night_phone", "--count", "6", "--patch", "128", "--out", "data/my_camera")
+    run(monkeypatch, "tasks", "sample", "night_phone", "--count", "8", "--out", "data/my_camera")
     for line in commands("docs/tasks.md"):
         if "tasks gallery" not in line:  # minutes of drawing; it has a test of its own
             run(monkeypatch, *shlex.split(line)[1:])

@@ -152,9 +152,6 @@ def test_another_scale(tmp_path: Path) -> None:
     assert replayed(tmp_path / "out", tmp_path / "again") == []
 
 
-# Pairs ---------------------------------------------------------------------------------------------------------------
-
-
 def test_samples_are_pairs_that_can_be_sampled_again(tmp_path: Path) -> None:
     """A folder of samples is what `kind: pairs` reads; patches of it are cut, not degraded."""
     folder = write(tmp_path / "camera")
@@ -172,9 +169,6 @@ def test_samples_are_pairs_that_can_be_sampled_again(tmp_path: Path) -> None:
     write_image(tmp_path / "moved/lr" / f"{records[0].image}.png", np.zeros((16, 16, 3), np.uint8))
     [problem] = replayed(tmp_path / "out", tmp_path / "changed", tmp_path / "moved")
     assert f"LR photograph '{records[0].image}' has changed" in problem
-
-
-# Writing -------------------------------------------------------------------------------------------------------------
 
 
 def interrupted(samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -230,7 +224,7 @@ def test_files_are_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "out/hr").mkdir(parents=True)
     write(tmp_path / "out", 1)
     before = files(tmp_path / "out")
-    with pytest.raises(UserError, match="holds files already"):
+    with pytest.raises(UserError, match="already contains files"):
         write(tmp_path / "out", 1)
     with pytest.raises(UserError, match="is a file"):
         write(tmp_path / "out" / FILE, 1)
@@ -248,9 +242,6 @@ def test_files_are_never_written_over(tmp_path: Path) -> None:
 def test_a_wrong_patch(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Sampler(header(**options)).samples(0, 1)
-
-
-# Differences ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_changed_photograph_is_named(tmp_path: Path, photos: Path) -> None:
@@ -319,7 +310,7 @@ def test_an_operation_that_is_not_known_is_named(tmp_path: Path) -> None:
     change(tmp_path / "out", 1, degradations=[{"op": "jpeg_xl", "position": [0], "params": {}}])
     [problem] = replayed(tmp_path / "out", tmp_path / "again")
     assert "unknown operation 'jpeg_xl'" in problem
-    assert "needs metarestore" in problem
+    assert "requires metarestore" in problem
 
 
 @pytest.mark.parametrize(

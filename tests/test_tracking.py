@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.study.run import Observers, run_study
 from metarestore.tracking import Run, Store
 from metarestore.tracking_records import metrics_of
+from metarestore.training.log import LogRow
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,9 +63,6 @@ def steps(run: Run, key: str) -> list[int]:
 
 def status(run: Run) -> str:
     return str(MlflowClient().get_run(str(run.id)).info.status)
-
-
-# A store that fails --------------------------------------------------------------------------------------------------
 
 
 def test_figures_wait_for_a_store_and_arrive_in_order(
@@ -204,9 +203,6 @@ def test_a_new_run_needs_its_store_and_a_resumed_one_does_not(
     assert steps(run, "loss") == [1]
 
 
-# A process that dies -------------------------------------------------------------------------------------------------
-
-
 def test_a_later_process_sends_what_waits_and_repeats_nothing(
     tmp_path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,20 +276,17 @@ def test_a_full_disk_holds_figures_in_memory(tmp_path: Path, monkeypatch: pytest
     assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [1, 2]
 
 
-# Whole studies -------------------------------------------------------------------------------------------------------
-
-
 def test_the_terms_of_a_loss_are_tracked_while_they_act() -> None:
     class Heard:
         def metrics(self, values: dict[str, float], step: int) -> None:
             rows[step] = values
 
     rows: dict[int, dict[str, float]] = {}
-    row = {"loss": 3.0, "psnr": 20.0, "effective_tasks": 1.0, "weights": [1.0], "shares": [1.0], "norms": [None]}
+    row = LogRow(1, 3.0, 20.0, weights=[1.0], drawn=[0], norms=[None], shares=[1.0], effective_tasks=1.0)
     with TrainingDisplay(Console(quiet=True)) as display:
         observers = Observers(display, cast("Run", Heard()), ("a",))
-        observers.step({**row, "step": 1, "kl": 0.5, "contrast": 2.0})
-        observers.step({**row, "step": 2, "kl": 0.25})
+        observers.step(replace(row, terms={"kl": 0.5, "contrast": 2.0}))
+        observers.step(replace(row, step=2, terms={"kl": 0.25}))
     assert [(rows[step].get("kl"), rows[step].get("contrast")) for step in (1, 2)] == [(0.5, 2.0), (0.25, None)]
 
 
@@ -315,7 +308,7 @@ def test_a_study_that_dies_at_any_moment_logs_every_step_once(
 
     def crash(self: Observers, *args: Any) -> None:
         real(self, *args)
-        if (args[0]["step"] if moment == "step" else args[0] + 1) == 3:
+        if (args[0].step if moment == "step" else args[0] + 1) == 3:
             raise AssertionError("crash")
 
     real = getattr(Observers, moment)

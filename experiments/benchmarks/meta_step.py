@@ -40,7 +40,8 @@ from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import Shard, TaskSampler
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 TASKS, SHARD = 8, 4
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")

@@ -17,7 +17,8 @@ from pathlib import Path
 from metarestore.config.experiment import Experiment
 from metarestore.project import resolve
 from metarestore.workspace.process import prepare_process
-from metarestore.workspace.workspace import TaskRef, Workspace
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.workspace import Workspace
 
 
 def measure(tasks: int, microbatch: int) -> str:

@@ -36,11 +36,12 @@ from torch import Tensor
 from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine, RaySession
-from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
 from metarestore.project import resolve
 from metarestore.training.jobs import GradientJob
 from metarestore.training.sampler import TaskSampler
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 AUXILIARY = ("bicubic", "blur_iso_wide", "noise_gaussian", "jpeg")
 SIZES, WORKERS, REDUCTIONS = (12_000, 1_000_000, 6_000_000), (1, 2, 4, 8, 16), ("driver", "tree")
@@ -58,7 +59,7 @@ class EmptyJob:
         """Returns one task's gradient of P numbers."""
         del workspace
         one = np.zeros(1, np.float32)
-        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskFigures(one, one, one))
+        return TaskGradients(np.zeros((1, len(flat)), np.float32), TaskMetrics(one, one, one))
 
 
 def study() -> Study:

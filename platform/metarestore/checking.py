@@ -1,4 +1,4 @@
-"""Checking files without running them, and the schemas that editors check them by."""
+"""Validation of files without running them, and the schemas for editors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _RESOLVED = (
     *("graph", "learner.kind", "learner.teacher", "learner.warmup_steps", "training.patch", "training.init"),
     *("adaptation.patch", "adaptation.alternatives"),
 )
-"""Keys that decide whether an experiment can be resolved, of those that may be searched."""
+"""Searchable keys that determine whether an experiment can be resolved."""
 
 
 def project_files(paths: Sequence[Path]) -> list[Path]:
-    """Lists the YAML files among `paths`: files as they are, of folders what lies in tasks/, graphs/ and experiments/.
+    """Returns the YAML files in `paths`, where a folder stands for its tasks/, graphs/ and experiments/ folders.
 
     Raises:
         UserError: A path does not exist, or there is nothing to check.
@@ -41,7 +41,7 @@ def project_files(paths: Sequence[Path]) -> list[Path]:
         files += [file for folder in folders for file in yaml_files(folder).values()]
     if not files:
         raise UserError(
-            f"{paths[0]}: holds no YAML files in tasks/, graphs/ or experiments/; make some with `metarestore init`"
+            f"{paths[0]}: holds no YAML files in tasks/, graphs/ or experiments/; create some with `metarestore init`"
         )
     return files
 
@@ -77,10 +77,10 @@ def _check(file: Path) -> None:
 
 
 def require_resolvable(experiment: Experiment, root: Path, *, arms: bool) -> None:
-    """Finds names that stand for nothing and sizes that do not fit, before PyTorch is loaded to run an experiment.
+    """Checks names and sizes of an experiment before PyTorch is loaded to run it.
 
     Raises:
-        UserError: An experiment, or one of its arms, cannot be resolved, or a folder of its holds no photographs.
+        UserError: An experiment, or one of its arms, cannot be resolved, or one of its folders holds no photographs.
     """
     for single in arm_experiments(experiment).values() if arms else (experiment,):
         study = resolve(single, root)
@@ -94,7 +94,7 @@ def require_resolvable(experiment: Experiment, root: Path, *, arms: bool) -> Non
 
 
 def require_searchable_names(experiment: Experiment, root: Path) -> None:
-    """Finds the same for a search, as far as the search cannot change it.
+    """Checks the same for tuning, as far as it does not depend on the searched values.
 
     Raises:
         UserError: There is nothing to search, or the experiment cannot be resolved.

@@ -1,8 +1,8 @@
-"""The one console of the command line: text is printed as it is, whatever names and paths are made of.
+"""The console of the command line: names and paths are printed literally.
 
-Names of files, tasks and arms may hold anything: brackets are no markup here, `:smile:` is no emoji, and a character
-that ends lines or drives a terminal is shown as its escape. A terminal, pipe or file that cannot encode a character
-receives a substitute, never an exception: a finished run must not be lost because its table cannot be printed.
+Names of files, tasks and arms may contain any character: brackets are not markup here, `:smile:` is not an emoji, and
+control characters are escaped. If the output cannot encode a character, a substitute is written instead of raising an
+exception: a finished run must not be lost because its table cannot be printed.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColum
 Item = TypeVar("Item")
 
 console = Console(markup=False, highlight=False, emoji=False)
-"""Where every command prints; strings are text, in tables too."""
+"""The console of all commands; strings are literal text, in tables too."""
 
 _SUBSTITUTES = {"−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "±": "+-", "…": "...", "²": "2"}
-"""What stands for characters of our own where the output cannot encode them."""
+"""Substitutes for typographic characters that the output cannot encode."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _ERRORS = "metarestore"
 
 
 def _substituted(error: UnicodeError) -> tuple[str, int]:
-    """Encodes what an encoding lacks: our own typography by its likeness, anything else by its escape."""
+    """Replaces unencodable characters: typography by a similar character, anything else by an escape sequence."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    given = error.object[error.start : error.end]
-    return "".join(_SUBSTITUTES.get(each) or ascii(each)[1:-1] for each in given), error.end
+    text = error.object[error.start : error.end]
+    return "".join(_SUBSTITUTES.get(each) or ascii(each)[1:-1] for each in text), error.end
 
 
 codecs.register_error(_ERRORS, _substituted)
 
 
 def prepare_output() -> None:
-    """Makes stdout and stderr accept every character, whatever their encoding."""
+    """Makes stdout and stderr accept every character, regardless of their encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
 
 
 def visible(text: str) -> str:
-    r"""Shows characters that drive a terminal as their escapes; line feeds and tabs stay.
+    r"""Escapes control characters, except line feeds and tabs.
 
     >>> visible("a\x1b[31m")
     'a\\x1b[31m'
     """
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def say(text: object, *, style: str | None = None) -> None:
-    """Prints a line of text as it is: no markup, no colours for numbers, no breaks at the terminal's width."""
+    """Prints a line of text literally: without markup, highlighting or line wrapping."""
     console.print(visible(str(text)), style=style, soft_wrap=True)
 
 
@@ -77,18 +77,18 @@ def command_line(*words: str | Path) -> str:
 
 
 def text_column(template: str = "{task.description}") -> TextColumn:
-    """Returns a column of a progress bar that shows names as they are."""
+    """Returns a column of a progress bar that shows names literally."""
     return TextColumn(template, markup=False)
 
 
 def bars(*columns: ProgressColumn) -> Progress:
-    """Returns progress bars that vanish when they are done; none on a pipe or in a log file."""
+    """Returns progress bars that disappear when done; disabled on pipes and in log files."""
     columns = columns or (text_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def tracked(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Draws a bar while items are taken; none on a pipe or in a log file."""
+def tracked(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Shows a progress bar while iterating; disabled on pipes and in log files."""
     columns = (text_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, total=total, description=what)
+        yield from progress.track(items, total=total, description=description)

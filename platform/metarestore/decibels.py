@@ -1,4 +1,4 @@
-"""The peak signal-to-noise ratio as a number that is always finite."""
+"""Peak signal-to-noise ratio, limited to finite values."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CAP = 100.0
-"""PSNR in dB of images without any error, whose ratio is infinite; nothing is reported above it."""
+"""Upper limit of PSNR in dB, used for images without error, whose PSNR is infinite."""
 FLOOR = 0.0
-"""PSNR in dB of images whose error reaches the peak or whose pixels are not numbers; nothing is reported below."""
+"""Lower limit of PSNR in dB, used for images whose error reaches the peak or that have NaN pixels."""
 
 
 def decibels(mse: ArrayLike, peak: float = 1.0) -> NDArray[np.float64]:
     """Converts mean squared errors to PSNR in dB, from `FLOOR` to `CAP`.
 
-    Means over images that may be restored exactly (flat or black ones) then stay finite, and an exact restoration still
-    ranks first. What is pooled, such as the crops of one photograph, is pooled as squared errors before this call.
+    Means over images that may be restored exactly (e.g. black ones) then remain finite, and an exact restoration still
+    ranks first. To pool values, e.g. over crops of a photograph, average the squared errors before this call.
 
     Args:
         mse: Mean squared errors of any shape; NaN counts as the largest error.

@@ -1,4 +1,4 @@
-"""What this installation has, and what it lacks with the command that mends it."""
+"""Diagnoses the installation, with the commands that fix missing parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metarestore.errors import UserError
 
 _GIB = 2**30
 _HEADLESS = "pip uninstall -y opencv-python && pip install opencv-python-headless"
-"""OpenCV without windows: the same functions, and no need of libGL."""
+"""OpenCV without GUI: the same functions, without libGL."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        name: What was looked at.
-        value: What was found.
-        remedy: The command that mends it; None where nothing is missing.
+        name: The part that was checked.
+        value: The result.
+        remedy: The command that fixes it; None if nothing is missing.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Looks at the machine and at everything that the package needs; takes seconds, because torch is imported."""
+    """Checks the machine and all dependencies of the package; takes seconds, because torch is imported."""
     findings: list[Finding] = []
     for name, probe in _PROBES.items():
         try:
             findings += probe()
         except ImportError as error:
-            # What this part of metarestore is built on does not load; it has a line of its own, above.
-            findings.append(Finding(name, f"cannot be looked at: {_one_line(error)}", "mend what is above first"))
+            # A dependency of this part cannot be loaded; it has its own line above.
+            findings.append(Finding(name, f"cannot be checked: {_one_line(error)}", "fix the problems above first"))
     return findings
 
 
@@ -57,9 +57,9 @@ def doctor_table(findings: list[Finding]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("found", overflow="fold")
-    table.add_column("mend it with", overflow="fold")
+    table.add_column("fix with", overflow="fold")
     for finding in findings:
-        # Text, since paths and requirements may hold brackets, which rich would take for its markup.
+        # Text, because paths and requirements may contain brackets, which rich would interpret as markup.
         cells = [Text(cell or "") for cell in (finding.name, finding.value, finding.remedy)]
         table.add_row(*cells, style="red" if finding.remedy else None)
     return table
@@ -77,7 +77,7 @@ def _machine() -> list[Finding]:
 
 def _cores() -> str:
     present = os.cpu_count() or 1
-    # A container or a batch system may grant fewer; macOS and Windows do not say.
+    # A container or a batch system may grant fewer; unknown on macOS and Windows.
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
     return str(present) if granted == present else f"{granted} of {present}"
 
@@ -104,7 +104,7 @@ def _torch() -> list[Finding]:
         return [Finding("torch", f"{torch.__version__}, Metal")]
     build = torch.version.cuda or torch.version.hip
     if build is None:
-        unused = ", so that the NVIDIA GPU of this machine lies idle" if shutil.which("nvidia-smi") else ""
+        unused = ", so the NVIDIA GPU of this machine is not used" if shutil.which("nvidia-smi") else ""
         return [Finding("torch", f"{torch.__version__}, CPU build{unused}")]
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     devices = [f"{device.name} ({device.total_memory / _GIB:.0f} GiB)" for device in properties]
@@ -130,7 +130,7 @@ def _compiler() -> list[Finding]:
     if compiler:
         return [Finding("C compiler", compiler)]
     install = "xcode-select --install" if sys.platform == "darwin" else "sudo apt-get install build-essential"
-    return [Finding("C compiler", "missing; learn2learn needs one to be built", install)]
+    return [Finding("C compiler", "missing; required to build learn2learn", install)]
 
 
 def _opencv() -> list[Finding]:
@@ -187,7 +187,7 @@ def _cache() -> list[Finding]:
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        # Rights alone do not tell: the disk may be full or mounted read-only.
+        # Permissions are not sufficient: the disk may be full or mounted read-only.
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except UserError:
@@ -213,4 +213,4 @@ _PROBES: dict[str, Callable[[], list[Finding]]] = {
     "learn2learn": _learn2learn,
     "image cache": _cache,
 }
-"""In the order of the table: what others are built on comes first. One probe may give several findings."""
+"""In the order of the table: dependencies come first. One probe may give several findings."""

@@ -1,4 +1,4 @@
-"""Errors that a user can cause: one line each, saying where, what was given, and what to do."""
+"""Errors that a user can cause: one line each, with the location, what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 SYSTEM_ERRORS = (OSError, RuntimeError, MemoryError)
-"""What the operating system and libraries raise where something outside of metarestore is at fault."""
+"""Errors of the operating system and of libraries whose cause is outside metarestore."""
 
 
 _LIBRARY_ERRORS = {
@@ -34,10 +34,10 @@ def is_outside(error: Exception) -> bool:
 
 
 class UserError(Exception):
-    """Reports a mistake in what the user gave; the command line prints it without a traceback and exits with 2.
+    """A mistake in user input; the command line prints it without a traceback and exits with code 2.
 
     Args:
-        problems: One line, or several when all problems of a file are known at once.
+        problems: One line, or several if several problems are reported together.
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
@@ -68,11 +68,11 @@ _WORDS = (
     ("not enough memory", _REMEDIES[errno.ENOMEM]),
     ("allocate memory", _REMEDIES[errno.ENOMEM]),
 )
-"""What libraries are known to say, and what helps."""
+"""Known messages of libraries, and their remedies."""
 
 
 def remedy(error: OSError, otherwise: str) -> str:
-    """Returns what helps against an error of the system; `otherwise` where nothing better is known.
+    """Returns the remedy for a system error, or `otherwise` if no specific one is known.
 
     >>> remedy(OSError(errno.ELOOP, "Too many levels of symbolic links"), "check the path")
     'its symbolic links form a loop; remove one of them'
@@ -87,14 +87,14 @@ def system_problem(error: Exception) -> str:
     >>> system_problem(OSError(errno.ENOSPC, "No space left on device", "runs/a/state.json"))
     'runs/a/state.json: No space left on device; make room, then repeat the command'
     """
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    advice = next((advice for words, advice in _WORDS if words in said), "")
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    advice = next((advice for words, advice in _WORDS if words in message), "")
     if isinstance(error, OSError) and error.strerror:
         paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
-        said = f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror
+        message = f"{' -> '.join(paths)}: {error.strerror}" if paths else error.strerror
         advice = advice or _REMEDIES.get(error.errno or 0, "")
     elif isinstance(error, MemoryError):
-        said, advice = said or "not enough memory", _REMEDIES[errno.ENOMEM]
+        message, advice = message or "not enough memory", _REMEDIES[errno.ENOMEM]
     elif not advice:
-        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return f"{said}; {advice or 'for the traceback, repeat the command with --debug'}"
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{message}; {advice or 'for the traceback, repeat the command with --debug'}"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what can be refused before the work whose result they hold."""
+"""Atomic writing of files, and checks of output paths before the work starts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from metarestore.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+    """Writes a file atomically: after a crash, and for concurrent readers, it has either the old or the new content.
 
     Args:
         path: The file; missing folders are created.
-        content: Its bytes, or its text, which is stored as UTF-8.
+        content: Bytes, or text, which is encoded as UTF-8.
 
     Raises:
-        UserError: The folder cannot be written to, or the disk is full; what was there before is as it was.
+        UserError: The folder is not writable, or the disk is full; an existing file is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +33,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes the place of `path` when it is complete and on the disk, and never before.
+    """Opens a temporary file that replaces `path` once it is complete and on disk.
 
     Raises:
-        OSError: It cannot be written; `path` is as it was.
+        OSError: It cannot be written; `path` is unchanged.
     """
     # The name is unique, because several processes may write the same file at once, and has of the file's own only
     # the ending, since that may already have as many bytes as the file system allows.
@@ -54,40 +54,40 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """Returns the error that says why a file cannot be written."""
+    """Returns the error for a file that cannot be written."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     remedy = "make room, then repeat the command" if full else "choose another folder"
     return UserError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
 
 
 def require_writable(path: Path, option: str, *, endings: tuple[str, ...] = (), create: bool = False) -> None:
-    """Checks before hours of work, not after, whether a file can be written.
+    """Checks before the work starts that a file can be written.
 
     Args:
         path: The file.
-        option: The option that names it, for the message.
-        endings: What its name may end in, e.g. `.png`; anything if empty.
+        option: The option that sets the path, for the message.
+        endings: Allowed extensions, e.g. `.png`; any if empty.
         create: Whether missing folders will be created.
 
     Raises:
-        UserError: Its name has another ending, or it is a folder, or its folder is missing or not the user's.
+        UserError: It has another extension, it is a folder, or its folder is missing or not writable.
     """
     if endings and path.suffix.lower() not in endings:
-        raise UserError(f"{option}: {path} must end in {' or '.join(endings)}; choose such a name")
+        raise UserError(f"{option}: {path} must end in {' or '.join(endings)}; choose another name")
     parent = path.absolute().parent
     while create and not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option}: {path} cannot be written; name a file in a folder that exists and is yours")
+        raise UserError(f"{option}: {path} cannot be written; choose a file in an existing, writable folder")
 
 
 def require_new(path: Path, option: str, *, overwrite: bool) -> None:
-    """Checks that no existing file would be lost.
+    """Checks that no existing file would be overwritten.
 
     Args:
         path: The file to be written.
-        option: The option that names it, for the message.
-        overwrite: Whether the user allows to replace it.
+        option: The option that sets the path, for the message.
+        overwrite: Whether the file may be replaced.
 
     Raises:
         UserError: The file exists, and may not be replaced.
@@ -99,12 +99,12 @@ def require_new(path: Path, option: str, *, overwrite: bool) -> None:
 def require_output(
     path: Path, option: str, *, overwrite: bool, endings: tuple[str, ...] = (), create: bool = False
 ) -> None:
-    """Checks before the work that its result can be written to a file, and that no existing file would be lost.
+    """Checks before the work starts that a file can be written and no existing file would be overwritten.
 
     Args:
         path: The file.
-        option: The option that names it, for the message.
-        overwrite: Whether the user allows to replace it.
+        option: The option that sets the path, for the message.
+        overwrite: Whether the file may be replaced.
         endings: As for `require_writable`.
         create: As for `require_writable`.
 
@@ -121,25 +121,25 @@ def occupied(folder: Path) -> UserError:
 
 
 def require_other(path: Path, option: str, inputs: dict[str, Path]) -> None:
-    """Checks that a command does not write over what it reads.
+    """Checks that a command does not overwrite its input.
 
     Args:
         path: The file to be written.
-        option: The option that names it, for the message.
-        inputs: What the command reads, by what it is called in messages.
+        option: The option that sets the path, for the message.
+        inputs: Input files of the command, by their description in messages.
 
     Raises:
-        UserError: The file is one of them, be it by another name.
+        UserError: The file is one of the inputs, possibly under another name.
     """
     for name, given in inputs.items():
         if path.exists() and given.exists() and path.samefile(given):
-            raise UserError(f"{option}: {path} is {name} itself, which is never replaced; choose another name")
+            raise UserError(f"{option}: {path} is {name} itself, which must not be replaced; choose another name")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut: the name of a file belongs to its folder, which has to be written too."""
+    """Flushes a folder to disk, so that a rename survives a power failure."""
     if os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a run has to tell others, on disk first: it outlives a store that does not answer, and the process itself."""
+"""The journal of a run: tracking records on disk, which survive an unavailable store and the end of the process."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from metarestore.files import write_atomically
 Record = dict[str, Any]
 
 _CHUNK = 200
-"""Lines that are sent, and then noted as sent, in one go."""
+"""Number of lines that are sent and acknowledged at once."""
 
 
 class Journal:
-    """Records in the order they were noted, and how many of them have arrived.
+    """Records in the order in which they were written, and how many of them have been sent.
 
-    A record is one line of `tracking.jsonl`, written at once: SIGKILL loses none. `tracking.json` says which MLflow
-    run they belong to and how many bytes have arrived there. Where the disk is full, records are held in memory until
-    there is room: noting one never fails.
+    A record is one line of `tracking.jsonl`, written immediately, so that SIGKILL loses none. `tracking.json` holds the
+    MLflow run and the number of bytes that were sent to it. If the disk is full, records are kept in memory until there
+    is space: writing a record never fails.
 
     Args:
         folder: The run's folder.
         run_id: The MLflow run of a folder that has no journal yet.
 
     Attributes:
-        key: Name of this journal, by which its MLflow run is found even if its id was never noted.
-        run_id: The MLflow run, or None as long as there is none.
+        key: Unique key of this journal, by which its MLflow run can be found if its id was not saved.
+        run_id: The MLflow run, or None if it does not exist yet.
         experiment: The MLflow experiment of that run.
-        left: Artifacts that the store did not take while it took what came after them.
-        reopened: Whether an earlier process wrote here: what it sent last may have arrived without being noted.
+        left: Artifacts that the store rejected while it accepted later records.
+        reopened: Whether an earlier process wrote here: its last records may have arrived without being acknowledged.
     """
 
     def __init__(self, folder: Path, run_id: str | None = None) -> None:
@@ -60,12 +60,12 @@ class Journal:
         return self._lines
 
     def portable(self, path: Path) -> str:
-        """Returns how a file is noted: relative to the run's folder if it is in there, so that the folder may move."""
+        """Returns the recorded path of a file: relative to the run's folder, which may be moved, if inside."""
         path, folder = path.absolute(), self._lines.parent.absolute()
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
     def located(self, noted: str) -> Path:
-        """Returns the file that `portable` noted; earlier versions noted where it was before its folder moved."""
+        """Returns the file of a path recorded by `portable`; earlier versions recorded absolute paths."""
         folder, path = self._lines.parent, self._lines.parent / noted
         if path.exists():
             return path
@@ -80,7 +80,7 @@ class Journal:
 
     @property
     def settled(self) -> bool:
-        """Whether the run was ended, and everything up to its end has arrived."""
+        """Whether the run has ended, and all its records were sent."""
         size = self._lines.stat().st_size if self._lines.is_file() else 0
         return self._status not in {"", "RUNNING"} and not self._held and self._sent >= size
 
@@ -94,18 +94,18 @@ class Journal:
                     self._append(file.fileno(), self._held[0])
                     del self._held[0]
         except OSError:
-            return  # held until there is room
+            return  # kept in memory until there is space
 
     def note_metrics(self, values: dict[str, float], step: int, time: int) -> None:
-        """Appends the metrics of a step, without those that were noted before: a resumed run repeats some steps."""
+        """Appends the metrics of a step, except those already recorded: a resumed run repeats some steps."""
         new = {key: float(value) for key, value in values.items() if step > self._last.get(key, -1)}
         if new:
             record = {"kind": "metrics", "step": step, "time": time, "values": new}
             self.note(record)
 
     def chunks(self) -> Iterator[tuple[list[Record], int]]:
-        """Yields what has not arrived, in chunks, with the position to `acknowledge` before the next one."""
-        # What a power cut could take back, and a resumed run note again at another time, must not be sent.
+        """Yields unsent records in chunks, each with the position to `acknowledge` before the next one."""
+        # Records that a power failure could revert, and a resumed run would repeat with another time, must not be sent.
         self._sync()
         while True:
             chunk = list(islice(self._records(self._sent), _CHUNK))
@@ -114,20 +114,20 @@ class Journal:
             yield [record for record, _ in chunk], chunk[-1][1]
 
     def acknowledge(self, position: int) -> None:
-        """Notes that everything up to a position has arrived."""
+        """Records that everything up to a position was sent."""
         self._sent = position
         self._save_state()
 
     def set_aside(self, records: list[Record]) -> None:
-        """Notes which artifacts the store did not take; an earlier such note is forgotten."""
+        """Records which artifacts the store rejected, replacing the previous list."""
         self.left = records
         self._save_state()
 
     def assign(self, run_id: str | None, experiment: str | None = None) -> None:
-        """Notes the MLflow run; another one than before, or None, has to be told everything again."""
+        """Sets the MLflow run; if it changes, all records are sent again."""
         if self.run_id is not None and run_id != self.run_id:
             self._sent = 0
-            self.left = []  # they are among what is told again
+            self.left = []  # they are sent again as well
         self.run_id, self.experiment = run_id, experiment
         self._save_state()
 
@@ -158,7 +158,7 @@ class Journal:
                 yield json.loads(line), start
 
     def _cut_torn_line(self) -> int:
-        """Removes the rest of a line that a power cut left behind, and returns how many bytes are left."""
+        """Removes an incomplete last line, and returns the remaining number of bytes."""
         if not self._lines.is_file():
             return 0
         content = self._lines.read_bytes()
@@ -172,12 +172,12 @@ class Journal:
             state = json.loads(self._state.read_text())
             self.key, self.run_id, self._sent = str(state["key"]), state["run"], int(state["sent"])
             self.experiment, self.left = state.get("experiment"), list(state.get("left", ()))
-            # Lost lines that were sent, as on a disk that syncs in name only, leave nothing to go on with.
+            # Lines that were sent may be lost, e.g. on a disk that ignores fsync.
             self._sent = min(self._sent, self._cut_torn_line())
             for record, _ in self._records(0):
                 self._remember(record)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._state}: cannot be read ({error!r}); remove it to track this run anew") from error
+            raise UserError(f"{self._state}: cannot be read ({error!r}); remove it to track this run again") from error
 
     def _save_state(self) -> None:
         state: dict[str, Any] = {"key": self.key, "run": self.run_id, "experiment": self.experiment, "sent": self._sent}
@@ -185,13 +185,13 @@ class Journal:
         try:
             write_atomically(self._state, json.dumps(state).encode())
         except UserError:
-            return  # a full disk: what is not noted as sent is sent again, which changes nothing
+            return  # full disk: records that are not marked as sent are sent again, which has no effect
 
 
 def experiment_of(folder: Path) -> str | None:
-    """Returns the id of the MLflow experiment that a run's folder remembers; None if it remembers none."""
+    """Returns the id of the MLflow experiment recorded in a run's folder, or None."""
     try:
-        found = json.loads((folder / "tracking.json").read_text()).get("experiment")
+        experiment = json.loads((folder / "tracking.json").read_text()).get("experiment")
     except (OSError, ValueError, AttributeError):
         return None
-    return None if found is None else str(found)
+    return None if experiment is None else str(experiment)

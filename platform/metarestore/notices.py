@@ -1,4 +1,4 @@
-"""What a user should know although the work goes on: one line on stderr, once per process."""
+"""Notices that do not stop the work: one line on stderr, once per process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _given: set[str] = set()
 
 
 def notice(text: str) -> None:
-    """Reports something in one line, unless this process has reported it before.
+    """Logs a one-line notice, unless this process has logged it before.
 
-    The line goes to the logger `metarestore` as a warning, so that programs can redirect it.
+    It is logged as a warning by the logger `metarestore`, so that programs can redirect it.
     """
     if text not in _given:
         _given.add(text)
@@ -19,5 +19,5 @@ def notice(text: str) -> None:
 
 
 def mute() -> None:
-    """Leaves notices out in this process: a worker would repeat those of its driver."""
+    """Disables notices in this process: a worker would repeat those of its driver."""
     _log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What the options that ask for pairs take: a folder of pairs, or a task file of kind pairs."""
+"""Resolves options for pairs, which accept a folder of pairs or a task file of kind pairs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def named_pairs(path: Path, scale: int | None = None) -> PairSource:
         scale: HR side over LR side, if known.
 
     Raises:
-        UserError: The task file is wrong, or of another kind.
+        UserError: The task file is invalid, or of another kind.
     """
     if path.is_dir() or not is_yaml(path):
         return PairSource(PairFolder.of_folder(path, scale))
     spec = read_task(path)
     if spec.pairs is None:
-        raise UserError(f"--pairs: {path} is of kind {spec.kind}; name a folder of pairs, or a task file of kind pairs")
+        raise UserError(f"--pairs: {path} is of kind {spec.kind}; give a folder of pairs, or a task file of kind pairs")
     return spec.pairs

@@ -1,4 +1,4 @@
-"""The state of the code and the files around a run: the commit of the git repository that they are in."""
+"""The git commit of the files used by a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _PATIENCE = 5.0
-"""Seconds that git may take; a run does not wait longer for a note."""
+"""Timeout of git in seconds."""
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Revision:
     """A commit.
 
     Attributes:
-        commit: Its 40 hex digits.
-        dirty: Whether a file that git knows was changed since.
+        commit: 40 hex digits of its hash.
+        dirty: Whether tracked files have uncommitted changes.
     """
 
     commit: str
     dirty: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON-able data."""
+        """Returns JSON data."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""A new project: the smallest study that is complete, to be changed line by line."""
+"""Creates a new project: the smallest complete study, as a starting point."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from metarestore.files import write_atomically
 
 _TASK = """\
 # yaml-language-server: $schema=../schemas/task.json
-# A phone at night: a soft lens, photon noise and the compression of the phone. Each line is drawn anew for every task.
-# Look:  metarestore tasks preview night_phone
+# A phone at night: a soft lens, photon noise and JPEG compression. Parameters are drawn once per task.
+# Preview:  metarestore tasks preview night_phone
 kind: synthetic
 scale: 4
 pipeline:
@@ -24,8 +24,8 @@ pipeline:
 
 _GRAPH = """\
 # yaml-language-server: $schema=../schemas/graph.json
-# Which distributions of the catalogue resemble the phone at night, judged by its few pairs.
-# List them:  metarestore tasks list
+# Relates distributions of the catalogue to the phone at night, estimated from its few pairs.
+# List:  metarestore tasks list
 target: night_phone
 auxiliary: [bicubic, blur_*, noise_*, jpeg]
 estimator: {kind: response, draws: 8}
@@ -37,15 +37,15 @@ _EXPERIMENT = """\
 # Learns x4 restoration from the catalogue's degradations, then adapts to five pairs of the phone at night.
 # Run:      metarestore train experiments/first.yaml
 # Compare:  metarestore compare experiments/first.yaml     (trains every arm: does the relation graph help?)
-# Search:   metarestore tune experiments/first.yaml        (tries values of the search block)
-# Ablate:   metarestore ablate experiments/first.yaml      (every arm with every combination of the grid block)
+# Tune:     metarestore tune experiments/first.yaml        (searches the space in the search block)
+# Ablate:   metarestore ablate experiments/first.yaml      (runs every arm with every combination of the grid block)
 seed: 0
 data: embedded                      # your own photographs: data: {train: photos/train, test: photos/test}
 graph: night_phone
 model: {kind: fsrcnn, channels: y, d: 32, s: 8, m: 2}
 learner: {kind: pretrain}           # or: {kind: maml, inner_steps: 1, inner_lr: 1e-2}
 training:
-  steps: 300                        # a first look; 2000 and more for figures that mean something
+  steps: 300                        # for a quick test; use 2000 or more for meaningful results
   tasks_per_step: 8
   shard_size: 4
   patch: 64
@@ -78,26 +78,26 @@ FILES: Mapping[str, str] = MappingProxyType(
         "experiments/first.yaml": _EXPERIMENT,
     }
 )
-"""The files of a new project, by their place in it."""
+"""The files of a new project, by path."""
 
 
 def make_project(folder: Path) -> list[Path]:
-    """Writes a task distribution, a graph and an experiment that run as they are.
+    """Creates a project with a task distribution, a graph and an experiment that can be run immediately.
 
-    A `.gitignore` is added where there is none.
+    A `.gitignore` is added if there is none.
 
     Args:
-        folder: The project's folder; made if it does not exist.
+        folder: The folder of the project; created if it does not exist.
 
     Returns:
         The files that were written.
 
     Raises:
-        UserError: Some of the files exist (nothing is written then), or the folder cannot be written.
+        UserError: Some of the files exist (then nothing is written), or the folder is not writable.
     """
     files = {folder / name: text for name, text in FILES.items()}
     if taken := [path for path in files if path.exists()]:
-        raise UserError([f"{path}: exists already; remove it or choose another folder" for path in taken])
+        raise UserError([f"{path}: already exists; remove it, or choose another folder" for path in taken])
     ignored = folder / ".gitignore"
     if not ignored.exists():
         files[ignored] = _IGNORED

@@ -1,4 +1,4 @@
-"""Named child seeds: every random number of the package comes from here, none from global state."""
+"""Named child seeds: all random numbers of the package come from here, never from global state."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def seed_sequence(*path: int | str) -> np.random.SeedSequence:
         ValueError: A number of the path is negative.
     """
     parts = tuple(part if isinstance(part, str) else _natural(part) for part in path)
-    # One spawn key for the whole path: with a key for each part, making a generator takes twice as long. The
-    # written form of a tuple tells (1, "a") from ("1", "a"), and is the same in every process.
+    # One spawn key for the whole path: with one key per part, creating a generator takes twice as long. The repr of a
+    # tuple distinguishes (1, "a") from ("1", "a"), and is the same in every process.
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
     return np.random.SeedSequence(entropy=0x6D657461, spawn_key=(int.from_bytes(digest, "little"),))
 
 
 def _natural(part: int) -> int:
-    """Returns a plain integer, also from one of NumPy's."""
+    """Converts a non-negative integer, which may be from NumPy, to a plain int."""
     if part < 0:
         raise ValueError(f"a seed must not be negative, got {part}")
     return int(part)

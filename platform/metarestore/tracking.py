@@ -3,8 +3,8 @@
 The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` says otherwise. The driver touches it before
 any worker exists, and one process at a time, because several that create a new SQLite store at once break it.
 
-Everything is noted in the run's folder first and sent from there. A store that is locked, unreachable or broken
-costs a warning, never a training: what waits is sent with a later checkpoint, at the end, or on `--resume`.
+Everything is first recorded in the run's folder and sent from there. A store that is locked, unreachable or broken
+causes a warning, but never stops a training: records are sent with a later checkpoint, at the end, or on `--resume`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from metarestore.tracking_store import (
     UNAVAILABLE,
     GoneError,
     artifact_location,
-    bring_artifacts_along,
     is_temporary,
     one_at_a_time,
     reason,
@@ -47,24 +46,25 @@ from metarestore.tracking_store import (
     source_tags,
     storing_errors,
     tracking_uri,
+    update_artifact_location,
     what_is_wrong,
 )
 
 __all__ = ["Run", "Store", "ended", "flattened", "tracking_uri"]
 
 _BATCH = 1000
-"""Metrics that MLflow takes in one call."""
+"""Maximum number of metrics in one MLflow call."""
 _PARAMS = 100
-"""Parameters that MLflow takes in one call."""
+"""Maximum number of parameters in one MLflow call."""
 _PAUSE = 30.0
-"""Seconds to leave a store alone that did not answer; longer if it took long to fail (a locked SQLite takes 20 s)."""
+"""Minimum pause in seconds after a failure of the store; longer if it failed slowly (a locked SQLite takes 20 s)."""
 _KEY_TAG = "metarestore.key"
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""What the pages of MLflow 3 show an experiment as: without it, as one of language models, with nothing in it."""
+"""Experiment type for the UI of MLflow 3: without it, the UI shows an empty page for language models."""
 _SLOW = 5.0
 """Seconds after which a failure to store an artifact is not tried again with the next one of the same run."""
 _REFUSED = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS)}
-"""What MLflow answers to a record that it will never take."""
+"""Error codes for records that MLflow will never accept."""
 
 _Entry = TypeVar("_Entry")
 
@@ -77,10 +77,10 @@ class Store:
     Args:
         root: The project's folder.
         name: Name of the experiment.
-        warn: Is told, once, that the store does not answer.
-        required: Whether the store has to answer now: a new run finds a wrong address before hours of work, while a
-            resumed one can wait for its store.
-        command: What started this: the source of its runs.
+        warn: Called, once, if the store does not answer.
+        required: Whether the store must be available now: a new run detects a wrong address early, while a resumed one
+            can wait for its store.
+        command: The command that started the runs, recorded as their source.
 
     Raises:
         UserError: The store is required, and does not answer, or the experiment was deleted in it.
@@ -97,7 +97,7 @@ class Store:
     ) -> None:
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        # MLflow would wait for a lost server for minutes at every checkpoint; what waits here is tried again later.
+        # MLflow would wait minutes for a lost server at every checkpoint; records are sent again later anyway.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.uri = tracking_uri(root)
@@ -107,23 +107,23 @@ class Store:
         try:
             _ = self.experiment
         except (*UNAVAILABLE, ImportError, ValueError) as error:
-            # The last two: a database without its driver, an address that is none.
+            # The last two: a missing database driver, an invalid address.
             if required or isinstance(error, ImportError | ValueError):
                 raise UserError(f"MLflow: {what_is_wrong(error, self.uri)}") from error
             self.failed(error, 0.0)
 
     @cached_property
     def client(self) -> MlflowClient:
-        """The connection."""
+        """The MLflow client."""
         require_answer(self.uri)
         return MlflowClient(tracking_uri=self.uri)
 
     @cached_property
     def experiment(self) -> str:
-        """Id of the experiment, which is made if it does not exist."""
+        """Id of the experiment, which is created if it does not exist."""
         with one_at_a_time(self.uri):
             found = self.client.get_experiment_by_name(self._name)
-            bring_artifacts_along(self._root)
+            update_artifact_location(self._root)
             if found is None:
                 where = artifact_location(self._root)
                 return str(self.client.create_experiment(self._name, where, tags=_EXPERIMENT_TAGS))
@@ -142,12 +142,12 @@ class Store:
         return source_tags(self._root, self._command)
 
     def run(self, name: str, *, folder: Path, parent: Run | str | None = None, run_id: str | None = None) -> Run:
-        """Starts a run, nested under `parent`, or takes up the one that `folder` remembers.
+        """Starts a run, nested under `parent`, or continues the one recorded in `folder`.
 
         Args:
             name: Name of the run.
-            folder: The run's folder, where it keeps what it has to tell.
-            parent: The run that it belongs to, or its id.
+            folder: The run's folder, which holds its journal.
+            parent: The parent run, or its id.
             run_id: The MLflow run of a folder that has no journal.
         """
         return Run(self, Journal(folder, run_id), name, parent)
@@ -182,35 +182,35 @@ class Store:
         return time.monotonic() < self._resting_until
 
     def failed(self, error: Exception, seconds: float) -> None:
-        """Takes note of a failure that took `seconds`; the first one is told to the user."""
+        """Records a failure that took `seconds`; the first one is reported to the user."""
         self._resting_until = time.monotonic() + max(_PAUSE, 10 * seconds)
         if not self._warned:
             self._warned = True
-            when = "and are sent later" if is_temporary(error) else "until that is mended and the run resumed"
+            when = "and are sent later" if is_temporary(error) else "until this is fixed and the run is resumed"
             self._warn(
-                f"MLflow: {what_is_wrong(error, self.uri)}; training goes on, its figures wait in the run's folder "
-                f"{when}"
+                f"MLflow: {what_is_wrong(error, self.uri)}; training continues, and its metrics are kept in the run's "
+                f"folder {when}"
             )
 
     def unstored(self, paths: Sequence[Path], error: Exception) -> None:
-        """Tells the user which files of a run the store did not take, though it took the rest."""
+        """Warns about files of a run that the store rejected while it accepted the rest."""
         files = ", ".join(map(str, paths))
         self._warn(
-            f"MLflow: {files}: not stored with the run ({reason(error)}); all else has arrived; the files stay where "
-            "they are, and --resume tries again"
+            f"MLflow: {files}: not stored with the run ({reason(error)}); everything else was sent; the files are "
+            "kept, and --resume tries again"
         )
 
     def refused(self, what: str, error: Exception) -> None:
-        """Tells the user of a record that the store will not take."""
+        """Warns about a record that the store rejects."""
         self._warn(f"MLflow: {self.uri} refuses {what} ({reason(error)}); it is left out there")
 
 
 class Run:
-    """One MLflow run. What it is told is noted at once and sent by `flush`; nothing here ever stops a training."""
+    """One MLflow run. Records go to its journal at once and are sent by `flush`; failures never stop a training."""
 
     def __init__(self, store: Store, journal: Journal, name: str, parent: Run | str | None) -> None:
         self._store, self._journal, self._name, self._parent = store, journal, name, parent
-        # Whether the run may have been made without its id being noted.
+        # Whether the run may have been created without saving its id.
         self._doubtful = journal.reopened
         self._confirmed = False
         self._unstored: list[tuple[Record, Exception]] = []
@@ -226,7 +226,7 @@ class Run:
 
     @property
     def journal(self) -> Path:
-        """The file of what was noted."""
+        """The file of the journal."""
         return self._journal.path
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -236,14 +236,14 @@ class Run:
             self._journal.note({"kind": "params", "values": dict(entries[first : first + _PARAMS])})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Notes metrics of a step; one that was noted before, by this or an earlier process, is not noted again.
+        """Records the metrics of a step, except those already recorded by this or an earlier process.
 
-        What is not finite is left out: MLflow would keep it as 1.8e308, which ruins its charts.
+        Non-finite values are skipped: MLflow would store them as 1.8e308, which ruins its charts.
         """
         self._journal.note_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step, int(time.time() * 1000))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Stores a file or a folder, as it is when it is sent."""
+        """Stores a file or a folder, in its state at the time of sending."""
         self._journal.note({"kind": "artifact", "path": self._journal.portable(path), "folder": folder})
 
     def tag(self, key: str, value: str) -> None:
@@ -251,7 +251,7 @@ class Run:
         self._journal.note({"kind": "tag", "key": key, "value": value[:LONGEST_TAG]})
 
     def end(self, status: str = "FINISHED") -> bool:
-        """Ends the run and returns whether everything has arrived."""
+        """Ends the run and returns whether everything was sent."""
         self._journal.note({"kind": "status", "status": status, "time": int(time.time() * 1000)})
         arrived = self.flush(patient=True)
         if self._unstored:
@@ -260,10 +260,10 @@ class Run:
         return arrived
 
     def flush(self, *, patient: bool = False) -> bool:
-        """Sends what is noted and returns whether all of it arrived.
+        """Sends unsent records and returns whether all were sent.
 
         Args:
-            patient: Whether to try even a store that failed a moment ago.
+            patient: Whether to try even if the store failed a moment ago.
         """
         if self._store.resting and not patient:
             return False
@@ -278,11 +278,11 @@ class Run:
         return self._journal.complete
 
     def confirmed_id(self) -> str:
-        """Returns the id of the MLflow run, which is made if it does not exist: never two of them for one folder."""
+        """Returns the id of the MLflow run, which is created if it does not exist; there is only one per folder."""
         if not self._confirmed:
             client, journal = self._store.client, self._journal
             if journal.run_id is not None and not self._knows(journal.run_id):
-                journal.assign(None)  # removed, or another store is in use: everything is told again
+                journal.assign(None)  # removed, or another store is in use: everything is sent again
             if journal.run_id is None:
                 experiment = self._store.experiment
                 wanted = f"tags.`{_KEY_TAG}` = '{journal.key}'"
@@ -299,7 +299,7 @@ class Run:
         return str(self._store.client.create_run(experiment, run_name=self._name, tags=tags).info.run_id)
 
     def _knows(self, run_id: str) -> bool:
-        """Tells whether the store still has a run."""
+        """Returns whether the store still has a run."""
         try:
             return bool(self._store.client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
         except MlflowException as error:
@@ -308,20 +308,20 @@ class Run:
             return False
 
     def _send(self) -> None:
-        # What arrived without being noted as sent is sent again: MLflow keeps a record that it has as it is.
+        # Records that arrived without acknowledgement are sent again; MLflow ignores duplicates.
         run_id = self.confirmed_id()
         self._retry(run_id)
         for chunk, end in self._journal.chunks():
             metrics = [m for record in chunk if record["kind"] == "metrics" for m in metrics_of(record)]
             for first in range(0, len(metrics), _BATCH):
                 self._offer(lambda some: self._store.client.log_batch(run_id, metrics=some), metrics[first:][:_BATCH])
-            # A final state is in the last chunk, behind all metrics.
+            # A final state is in the last chunk, after all metrics.
             for record in chunk:
                 self._send_record(run_id, record)
             self._journal.acknowledge(end)
 
     def _offer(self, send: Callable[[Sequence[_Entry]], object], entries: Sequence[_Entry]) -> None:
-        """Sends entries; one that is refused for good is left out, or nothing behind it would ever arrive."""
+        """Sends entries; entries that MLflow rejects permanently are skipped, so that they do not block later ones."""
         try:
             send(entries)
         except MlflowException as error:
@@ -337,7 +337,7 @@ class Run:
                 self._offer(send, [entry])
 
     def _retry(self, run_id: str) -> None:
-        """Stores, once in the life of a process, what an earlier one could not."""
+        """Stores artifacts that an earlier process could not store, once per process."""
         again, self._to_retry = self._to_retry, []
         if again:
             self._journal.set_aside([])
@@ -345,13 +345,13 @@ class Run:
                 self._store_artifact(run_id, record)
 
     def _store_artifact(self, run_id: str, record: Record) -> None:
-        """Stores a file or a folder; one that cannot be stored is set aside, and holds up nothing behind it."""
+        """Stores a file or a folder; one that cannot be stored is set aside, and does not block later records."""
         path, started = self._journal.located(record["path"]), time.monotonic()
         try:
             if self._slow:
-                raise OSError("the place of artifacts did not answer before")
+                raise OSError("the artifact store did not answer before")
             if not path.exists():
-                raise OSError("there is no such file any more")
+                raise OSError("the file no longer exists")
             self._store.client.log_artifact(run_id, str(path), record["folder"])
         except storing_errors() as error:
             self._slow = self._slow or time.monotonic() - started > _SLOW
@@ -377,12 +377,12 @@ class Run:
 
 @contextmanager
 def ended(run: Run, warn: Callable[[str], None], *stops: type[Exception]) -> Iterator[None]:
-    """Gives a run its right final state, however what is done within ends.
+    """Context manager that ends a run with the correct final state, also after exceptions.
 
     Args:
         run: The run.
-        warn: Is told if figures could not be sent.
-        stops: Exceptions by which the user's wish to stop arrives, besides Ctrl-C itself.
+        warn: Called if metrics could not be sent.
+        stops: Exceptions that mean that the user stopped the run, in addition to Ctrl-C.
     """
     status = "FAILED"
     wished: tuple[type[BaseException], ...] = (KeyboardInterrupt, *stops)
@@ -394,4 +394,4 @@ def ended(run: Run, warn: Callable[[str], None], *stops: type[Exception]) -> Ite
         raise
     finally:
         if not run.end(status):
-            warn(f"MLflow: figures still wait in {run.journal}; send them with --resume")
+            warn(f"MLflow: metrics are still unsent in {run.journal}; send them with --resume")

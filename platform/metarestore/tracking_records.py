@@ -1,4 +1,4 @@
-"""What MLflow is told, in the form that it takes: names, parameters, metrics; and how metrics are called."""
+"""Converts names, parameters and metrics to the form that MLflow accepts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
 """Longest value of a tag that MLflow takes, in characters."""
 NOTE = "mlflow.note.content"
-"""Tag that MLflow's pages show as a run's description."""
+"""Tag that the MLflow UI shows as the description of a run."""
 NORMS = "zz_norm"
-"""Prefix of gradient norms. MLflow's pages sort metrics by name, and these are what one looks at last."""
+"""Prefix of gradient norms: the MLflow UI sorts metrics by name, and these should come last."""
 
 
 def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flattens nested mappings to dotted keys; lists stay in one value."""
+    """Flattens nested mappings to dotted keys; lists are not flattened."""
     flat: dict[str, str] = {}
     for key, value in data.items():
         if isinstance(value, Mapping):
@@ -32,10 +32,10 @@ def flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def allowed(key: str) -> str:
-    """Returns a name that MLflow takes: task files may have any name."""
+    """Replaces characters that MLflow does not allow in names."""
     return re.sub(r"[^\w\-. :/]", "_", key)
 
 
 def metrics_of(record: Record) -> list[Metric]:
-    """Returns the metrics of a record, under names that MLflow takes."""
+    """Returns the metrics of a record, with names that MLflow allows."""
     return [Metric(allowed(key), value, record["time"], record["step"]) for key, value in record["values"].items()]

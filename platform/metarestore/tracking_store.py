@@ -1,4 +1,4 @@
-"""MLflow's store: its address, whether it answers, why it does not, and where its artifacts lie."""
+"""The MLflow store: its address, availability checks, error messages, and artifact location."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from metarestore.revision import revision
 
 UNAVAILABLE = (MlflowException, SQLAlchemyError, OSError)
-"""What MLflow raises when its database is locked or gone, its server is down, or its artifacts cannot be written."""
+"""Errors raised by MLflow if its database is locked or missing, its server is down, or artifacts cannot be written."""
 
 _ARTIFACTS = "mlartifacts"
 _PATIENCE = 5
-"""Seconds that a store may take to answer at first."""
+"""Timeout of the first connection to a store, in seconds."""
 _CONNECTION = {
     "sqlite": {"timeout": _PATIENCE},
     "postgresql": {"connect_timeout": _PATIENCE},
     "mysql": {"connect_timeout": _PATIENCE},
 }
-"""How drivers of databases take the seconds."""
+"""Arguments of database drivers for the timeout."""
 _PORT = "http://127.0.0.1:5000"
-"""Where `mlflow ui` listens unless it is asked to listen elsewhere."""
+"""Default address of `mlflow ui`."""
 
 
 class GoneError(MlflowException):
-    """Something was deleted in the store: waiting does not help, and its message says what does."""
+    """Something was deleted in the store: waiting does not help; the message contains the remedy."""
 
 
 def tracking_uri(root: Path) -> str:
@@ -56,7 +56,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """Returns an address without the password in it."""
+    """Returns an address with its password masked."""
     return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:***@", uri)
 
 
@@ -70,25 +70,25 @@ def database_file(uri: str) -> Path | None:
 
 
 def one_at_a_time(uri: str) -> AbstractContextManager[object]:
-    """Locks a SQLite store against other processes of ours while it may be created."""
+    """Locks a SQLite store against other metarestore processes while it may be created."""
     file = database_file(uri)
     return FileLock(f"{file}.lock") if file is not None else nullcontext()
 
 
 def require_answer(uri: str) -> None:
-    """Makes sure within seconds that a store answers; MLflow itself tries a database for minutes before it gives up.
+    """Checks within seconds that a store answers; MLflow itself would retry a database for minutes.
 
     Raises:
-        OSError, SQLAlchemyError, ImportError: It does not answer, or its driver is missing.
+        OSError, SQLAlchemyError, ImportError: The store does not answer, or its driver is missing.
     """
     if uri.startswith(("http://", "https://")):
-        # Any answer will do: not every server has this page.
+        # Any answer is sufficient: not every server has this page.
         requests.get(f"{uri.rstrip('/')}/health", timeout=_PATIENCE)
         return
     try:
         backend = make_url(uri).get_backend_name()
     except ArgumentError:
-        return  # a folder, or a service that MLflow knows
+        return  # a folder, or a service supported by MLflow
     file = database_file(uri)
     if backend not in _CONNECTION or (file is not None and not file.exists()):
         return
@@ -101,14 +101,14 @@ def require_answer(uri: str) -> None:
 
 
 def artifact_location(root: Path) -> str | None:
-    """Returns where the artifacts of a project's own store lie; None where `MLFLOW_TRACKING_URI` names another."""
+    """Returns the artifact location of the project's store; None if `MLFLOW_TRACKING_URI` sets another store."""
     return None if os.environ.get("MLFLOW_TRACKING_URI") else (root.resolve() / _ARTIFACTS).as_uri()
 
 
-def bring_artifacts_along(root: Path) -> None:
-    """Corrects the addresses of artifacts in the store of a project that was moved or copied.
+def update_artifact_location(root: Path) -> None:
+    """Updates the artifact locations in the store of a project that was moved or copied.
 
-    MLflow keeps absolute addresses, of experiments and of runs; those of a project's own store lie beside it.
+    MLflow stores absolute locations of experiments and runs; the artifacts of a project's store are beside it.
     """
     here = artifact_location(root)
     if here is None:
@@ -135,13 +135,13 @@ _MOVES = (
 
 
 def source_tags(root: Path, command: str) -> dict[str, str]:
-    """Returns the tags of every run: what started it, who did, and from which commit."""
+    """Returns the tags of every run: command, user and commit."""
     tags = {MLFLOW_SOURCE_NAME: command or "metarestore", MLFLOW_SOURCE_TYPE: "LOCAL"}
     with suppress(OSError, KeyError):  # a user without a name, as in some containers
         tags[MLFLOW_USER] = getpass.getuser()
-    found = revision(root, Path.cwd())
-    if found is not None:
-        tags |= {MLFLOW_GIT_COMMIT: found.commit, "git.dirty": str(found.dirty).lower()}
+    current = revision(root, Path.cwd())
+    if current is not None:
+        tags |= {MLFLOW_GIT_COMMIT: current.commit, "git.dirty": str(current.dirty).lower()}
     return tags
 
 
@@ -155,12 +155,12 @@ def restore_command(uri: str, what: str, identity: str) -> str:
 
 
 def storing_errors() -> tuple[type[Exception], ...]:
-    """Returns what storing an artifact may raise, with what the client of S3 raises where that is in use."""
-    found: list[type[Exception]] = [*UNAVAILABLE, ImportError, ValueError]
+    """Returns the errors that storing an artifact may raise, including those of the S3 client if it is in use."""
+    errors: list[type[Exception]] = [*UNAVAILABLE, ImportError, ValueError]
     for module, name in (("botocore.exceptions", "BotoCoreError"), ("boto3.exceptions", "Boto3Error")):
         if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+            errors.append(getattr(sys.modules[module], name))
+    return tuple(errors)
 
 
 def reason(error: Exception) -> str:
@@ -170,29 +170,29 @@ def reason(error: Exception) -> str:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Tells whether a store may answer later without anybody's doing anything: it is locked, unreachable, or full."""
-    said = str(error).lower()
-    if any(word in said for word in ("locked", "max retries exceeded", "failed with exception", "timed out")):
+    """Returns whether a store may answer later without intervention: it is locked, unreachable, or full."""
+    message = str(error).lower()
+    if any(word in message for word in ("locked", "max retries exceeded", "failed with exception", "timed out")):
         return True
     if isinstance(error, requests.RequestException):
         return isinstance(error, requests.ConnectionError | requests.Timeout)
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH}
-    return "connection" in said or "could not translate host name" in said
+    return "connection" in message or "could not translate host name" in message
 
 
 def what_is_wrong(error: Exception, uri: str) -> str:
-    """Says in a few words what a store lacks, and what to do: wait, or mend what waiting does not."""
+    """Returns a short description of the problem of a store and its remedy."""
     if isinstance(error, GoneError):
         return str(error)
-    address, why, said = shown(uri), reason(error), str(error).lower()
-    if "locked" in said:
+    address, why, message = shown(uri), reason(error), str(error).lower()
+    if "locked" in message:
         return f"{address} is locked by another process ({why}); end that process, or wait for it"
-    if "out-of-date database schema" in said or "can't locate revision" in said:
+    if "out-of-date database schema" in message or "can't locate revision" in message:
         return f"{address} was written by another version of MLflow ({why}); run: mlflow db upgrade {shlex.quote(uri)}"
-    if "not a database" in said or "malformed" in said:
+    if "not a database" in message or "malformed" in message:
         file = database_file(uri) or address
-        return f"{address} is no MLflow database ({why}); move {file} away, or restore it from a copy"
+        return f"{address} is not an MLflow database ({why}); move {file} away, or restore a copy of it"
     return f"no store answers at {address} ({why}); {_remedy(error)}"
 
 
@@ -205,9 +205,9 @@ def _remedy(error: Exception) -> str:
 
 
 def ui_address(uri: str, experiment: str | None) -> tuple[str | None, str]:
-    """Returns the command that starts MLflow's pages, None where a server shows them, and their address.
+    """Returns the command that starts the MLflow UI (None if a server provides it) and its address.
 
-    The address names the view: without it, the pages of MLflow 3 open on one for language models, which is empty.
+    The address selects the view: by default, MLflow 3 opens an empty one for language models.
 
     >>> ui_address("http://tracking:80", "2")
     (None, 'http://tracking:80/#/experiments/2/runs?workflowType=machine_learning')

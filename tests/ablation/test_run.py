@@ -16,16 +16,16 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from metarestore.ablation import unit
-from metarestore.ablation.plan import cell_place, plan_cells, plan_units, training_study
-from metarestore.ablation.run import reference_arm, run_grid
+from metarestore.ablation.plan import cell_folder, plan_cells, plan_units, training_study
+from metarestore.ablation.run import reference_arm, run_ablation
 from metarestore.ablation.unit import Failed, read_result, run_unit
 from metarestore.config.experiment import Experiment, RayEngineSpec
 from metarestore.config.grid import Grid
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
-from metarestore.evaluation.ablation import CellResult, GridResult
+from metarestore.evaluation.ablation import AblationResult, CellResult
 from metarestore.project import resolve
-from metarestore.reports.ablation.progress import GridDisplay
+from metarestore.reports.ablation.progress import AblationDisplay
 from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.study.run import run_study
 from metarestore.tasks.images import write_image
@@ -48,9 +48,9 @@ def store(mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(tracking_uri=mlflow_store)
 
 
-def run(experiment: Experiment, out: Path, name: str = "grid", **options: Any) -> GridResult:
-    display = GridDisplay(Console(file=io.StringIO()))
-    return run_grid(experiment, REPOSITORY, out, display, name=name, command="metarestore ablate", **options)
+def run(experiment: Experiment, out: Path, name: str = "grid", **options: Any) -> AblationResult:
+    display = AblationDisplay(Console(file=io.StringIO()))
+    return run_ablation(experiment, REPOSITORY, out, display, name=name, command="metarestore ablate", **options)
 
 
 def figures(result: CellResult | Failed) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def figures(result: CellResult | Failed) -> dict[str, Any]:
     return result.to_json() | {"training_seconds": None, "relating_seconds": None}
 
 
-def by_name(result: GridResult) -> dict[str, dict[str, Any]]:
+def by_name(result: AblationResult) -> dict[str, dict[str, Any]]:
     return {cell.name: figures(cell) for cell in result.cells}
 
 
@@ -222,14 +222,14 @@ def test_a_stopped_grid_goes_on_to_the_same_figures(
 def test_cells_may_be_added_to_a_grid_and_not_changed(small_experiment: Build, tmp_path: Path) -> None:
     out = tmp_path / "grid"
     small = run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
-    with pytest.raises(UserError, match="3 cells were run with another configuration, response,seed=0 among them"):
+    with pytest.raises(UserError, match=r"3 cells were run with another configuration, e\.g\. response,seed=0"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}, training={"steps": 3}), out, resume=True)
     more = by_name(run(small_experiment(arms=ARMS, grid={"seed": [0, 1]}), out, resume=True))
     assert len(more) == 6
     assert {name: more[name] for name in by_name(small)} == by_name(small)
-    with pytest.raises(UserError, match="--resume: there is no grid in"):
+    with pytest.raises(UserError, match=r"--resume: .* contains no ablation to continue"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}), tmp_path / "none", resume=True)
 
 
@@ -243,7 +243,7 @@ def test_failing_cells_lose_nothing(small_experiment: Build, tmp_path: Path, sto
     result = run(experiment, tmp_path / "grid", name="failing")
     assert [cell.name for cell in result.cells] == ["uniform,shots=1", "uniform,shots=2", "halves,shots=2"]
     assert set(result.failures) == {"halves,shots=1", "diverging,shots=1", "diverging,shots=2"}
-    assert "transfer needs at least 2 shots" in result.failures["halves,shots=1"]
+    assert "transfer requires at least 2 shots" in result.failures["halves,shots=1"]
     assert "not finite" in result.failures["diverging,shots=2"]
     text = (tmp_path / "grid/results.md").read_text()
     assert all(f"{name} failed: {error}" in text for name, error in result.failures.items())
@@ -281,7 +281,7 @@ def test_side_by_side_gives_the_same_bytes_as_one_after_the_other(small_experime
 
 def test_cells_on_gpus_are_refused(small_experiment: Build) -> None:
     engine = {"kind": "ray", "gpus_per_worker": 0.5}
-    with pytest.raises(UserError, match="gpus_per_worker: the cells of a grid compute on one CPU thread"):
+    with pytest.raises(UserError, match="gpus_per_worker: the cells of an ablation run on one CPU thread"):
         plan_cells(small_experiment(arms=ARMS, grid={"seed": [0]}, engine=engine), REPOSITORY)
 
 
@@ -293,7 +293,7 @@ def test_names_that_mean_nothing_are_found_before_anything_runs(small_experiment
         plan_cells(small_experiment(arms=ARMS), REPOSITORY)
     with pytest.raises(UserError, match="arms: is missing"):
         plan_cells(small_experiment(grid={"seed": [0]}), REPOSITORY)
-    with pytest.raises(UserError, match="leaves no cell to run"):
+    with pytest.raises(UserError, match="excludes every cell"):
         plan_cells(small_experiment(arms=ARMS, grid={"seed": [0]}, grid_exclude=[{"seed": 0}]), REPOSITORY)
 
 
@@ -313,10 +313,10 @@ def test_trainings_and_networks_are_kept_when_asked(small_experiment: Build, tmp
         out = tmp_path / str(keep)
         (one,) = plan_units(plans, out, keep=keep)
         (outcome,) = run_unit(one)
-        place = cell_place(out, plans[0].cell)
+        place = cell_folder(out, plans[0].cell)
         assert read_result(place) == outcome
         assert (place / "adapted.safetensors").is_file() == keep
-        assert (one.place / "model.safetensors").is_file() == keep
+        assert (one.folder / "model.safetensors").is_file() == keep
 
 
 def test_a_cell_of_a_failing_training_keeps_it_for_the_next_time(small_experiment: Build, tmp_path: Path) -> None:
@@ -324,10 +324,10 @@ def test_a_cell_of_a_failing_training_keeps_it_for_the_next_time(small_experimen
     plans = plan_cells(small_experiment(arms={"u": ARMS["uniform"]}, grid={"adaptation.shots": [2, 4]}), REPOSITORY)
     good, bad = plans
     (one,) = plan_units([good, bad], tmp_path, keep=False)
-    cell_place(tmp_path, bad.cell).parent.mkdir(parents=True)
-    cell_place(tmp_path, bad.cell).write_text("in the way")
+    cell_folder(tmp_path, bad.cell).parent.mkdir(parents=True)
+    cell_folder(tmp_path, bad.cell).write_text("in the way")
     outcomes = run_unit(one)
     assert isinstance(outcomes[0], CellResult)
     assert isinstance(outcomes[1], Failed)
     assert "cannot be written" in outcomes[1].error
-    assert (one.place / "model.safetensors").is_file()
+    assert (one.folder / "model.safetensors").is_file()

@@ -48,9 +48,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_store: str) 
     return tmp_path
 
 
-# What works ----------------------------------------------------------------------------------------------------------
-
-
 def test_train_writes_weights_configuration_and_figures(cli: Cli, project: Path) -> None:
     code, out, err = cli("train", "experiments/small.yaml", "--out", "run", "--json", "figures.json")
     assert (code, err) == (0, "")
@@ -80,7 +77,7 @@ def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project:
     code, out, err = cli("ablate", "experiments/ablated.yaml", "--out", "run", "--json", "figures.json")
     assert code == 2
     assert err.splitlines() == [
-        "halves,shots=1: graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots"
+        "halves,shots=1: graph.estimator: transfer requires at least 2 shots to hold some out; raise adaptation.shots"
     ]
     assert "7 of 8 cells finished, 1 failed" in out
     for name in ("results.md", "results.json", "report.html", "figures/grid.png", "config.yaml"):
@@ -95,7 +92,7 @@ def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project:
         "grid_exclude=[{arm: halves, adaptation.shots: 1}]",
     )  # fmt: skip
     assert again[0] == 0, again[2]
-    assert "7 cells, 7 finished before; 0 trainings to run" in again[1]
+    assert "7 cells, 7 already finished; 0 trainings to run" in again[1]
     assert "minus target_only" in (project / "run/results.md").read_text()
 
 
@@ -200,9 +197,6 @@ def test_python_m_metarestore() -> None:
     assert "compare" in done.stdout
 
 
-# What goes wrong -----------------------------------------------------------------------------------------------------
-
-
 def edit(project: Path, before: str, after: str) -> None:
     path = project / "experiments/small.yaml"
     assert before in path.read_text()
@@ -234,7 +228,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "range upside down": (
         lambda p: write_task(p, NIGHT + "  - {op: gaussian_noise, sigma: [20, 5]}\n"),
         ["check"],
-        "tasks/night.yaml:5:33: pipeline[1].sigma: range is upside down: [20, 5]; write [5, 20]",
+        "tasks/night.yaml:5:33: pipeline[1].sigma: low is above high: [20, 5]; write [5, 20]",
     ),
     "value out of range": (
         lambda p: write_task(p, NIGHT + "  - {op: jpeg, quality: [40, 130]}\n"),
@@ -290,7 +284,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no Ray cluster": (
         lambda p: edit(p, "{kind: local}", '{kind: ray, address: "127.0.0.1:9"}'),
         ["train", "experiments/small.yaml"],
-        "engine.address: no Ray cluster answers at '127.0.0.1:9'",
+        "engine.address: no Ray cluster responds at '127.0.0.1:9'",
     ),
     "too many workers": (
         lambda p: edit(p, "{kind: local}", "{kind: ray, workers: 5000}"),

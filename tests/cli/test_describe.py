@@ -203,7 +203,7 @@ MISTAKES = {
     ),
     "nothing to estimate": (
         ("restore", "photos/a.png", "--model", "fsrcnn", "--estimate-on", 16, "--out", "o.png"),
-        "--estimate-on: the network has no estimator",
+        "--estimate-on: the network has no degradation encoder",
     ),
     "no orientations of bicubic": (
         ("evaluate", "--data", "pairs/hr", "--scale", 4, "--bicubic", "--self-ensemble"),

@@ -91,11 +91,11 @@ def test_diff(cli: Cli) -> None:
     assert lines(out)[:3] == [
         "A: day in runs/day",
         "B: night in runs/night",
-        "auxiliary A B B − A in errors weight A weight B",
+        "auxiliary A B B − A z-score weight A weight B",
     ]
     assert "blur +0.80 ± 0.05 +0.10 ± 0.05 −0.70 −9.9 2.00 2.00" in lines(out)
     assert "Rank correlation over 3 distributions: relations −1.00, weights +1.00." in out
-    assert "Beyond their errors (over 2 standard errors) differ: blur, noise." in out
+    assert "Relations that differ by more than 2 standard errors: blur, noise." in out
     assert "No relation differs by more than 2 standard errors." in cli("diff", "runs/day", "runs/day")[1]
     cli("merge", "runs/day", "runs/night", "--out", "both.json")
     assert cli("diff", "both.json", "both.json", "--target", "day", "--other", "night")[1].count("both.json") == 2
@@ -108,10 +108,10 @@ def test_explain(cli: Cli) -> None:
     assert "day resembles blur (+0.80 ± 0.05) most." in text
     assert "The next is jpeg (+0.30 ± 0.10), 4.5 standard errors away." in text
     assert "The order is reliable" in text
-    assert "To be surer" not in text
+    assert "To improve the estimate" not in text
     night = " ".join(cli("explain", "runs/night", "night")[1].split())
     assert "The order is not reliable" in night
-    assert "To be surer: more shots (adaptation.shots)" in night
+    assert "To improve the estimate: more shots (adaptation.shots)" in night
 
 
 @pytest.mark.parametrize("ending", ["json", "graphml"])

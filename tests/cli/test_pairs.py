@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -149,33 +150,77 @@ engine: {kind: local}
 
 def write_experiment(project: Path, auxiliary: str) -> str:
     (project / "experiments").mkdir()
-    (project / "experiments/e.yaml").write_text(EXPERIMENT.replace("AUXILIARY", auxiliary))
+    (project / "experiments/e.yaml").write_text(EXPERIMENT.replace("AUXILIARY", auxiliary) + SEARCH)
     return "experiments/e.yaml"
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_training_warns_of_a_fit_to_its_test_pairs(
-    cli: Cli, camera: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
-    assert cli("tasks", "fit", "--pairs", "pairs", "--count", count, "--out", "tasks/twin.yaml")[0] == 0
-    code, out, err = cli("train", write_experiment(camera, "twin"), "--out", "run")
+SEARCH = """\
+arms: {a: {}}
+grid: {seed: [0]}
+search: {training.optimizer.lr: {choice: [1e-3]}}
+tuning: {trials: 1, searcher: grid, scheduler: none}
+"""
+
+
+def warned(cli: Cli, command: str, experiment: str) -> str:
+    """Runs a command, which must not refuse the pairs; returns what was printed, and what stands in its report."""
+    code, out, err = cli(command, experiment, "--out", "run")
     assert code == 0, err
+    report = html.unescape(Path("run/report.html").read_text())
     said = " ".join((out + err).split())
+    assert ("'twin' was fitted" in said, "check_content" in said) == (
+        "'twin' was fitted" in report,
+        "check_content" in report,
+    )
+    return said
+
+
+@pytest.fixture
+def own_store(mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+
+
+@pytest.mark.usefixtures("own_store")
+@pytest.mark.parametrize(("command", "count"), [("train", 2), ("train", 4), ("compare", 4), ("ablate", 4)])
+def test_a_fit_to_test_pairs_is_warned_of(cli: Cli, camera: Path, command: str, count: int) -> None:
+    assert cli("tasks", "fit", "--pairs", "pairs", "--count", count, "--out", "tasks/twin.yaml")[0] == 0
     warning = "'twin' was fitted to 2 of the 5 test pairs (000002, 000003)"
-    assert (warning in said) == (count == 4)
+    assert (warning in warned(cli, command, write_experiment(camera, "twin"))) == (count == 4)
+
+
+def spoil(camera: Path, fault: Callable[..., np.ndarray] = np.fliplr) -> None:
+    """Makes LR of one pair show something else than HR."""
+    file = camera / "pairs/lr/000005.png"
+    write_image(file, np.ascontiguousarray(fault(read_image(file).pixels)))
 
 
 @pytest.mark.parametrize("fault", [np.fliplr, np.flipud, lambda lr: np.rot90(lr, 2)])
-@pytest.mark.parametrize("command", ["train", "check"])
-def test_wrong_pairs_are_named_before_a_training(
-    cli: Cli, camera: Path, command: str, fault: Callable[..., np.ndarray]
+def test_check_refuses_wrong_pairs_unless_they_are_meant(
+    cli: Cli, camera: Path, fault: Callable[..., np.ndarray]
 ) -> None:
-    file = camera / "pairs/lr/000005.png"
-    write_image(file, np.ascontiguousarray(fault(read_image(file).pixels)))
-    given = (write_experiment(camera, "bicubic"), "--out", "run") if command == "train" else ()
-    code, _, err = cli(command, *given)
+    spoil(camera, fault)
+    code, _, err = cli("check")
     assert code == 2
     assert re.search(r"pairs/lr: pair '000005': LR is (mirrored|rotated)", err)
     assert "check_content: false" in err
-    assert not (camera / "run").exists()
+    with (camera / "tasks/camera.yaml").open("a") as file:
+        file.write("check_content: false\n")
+    assert cli("check")[0] == 0
+
+
+@pytest.mark.usefixtures("own_store")
+@pytest.mark.parametrize("command", ["train", "compare", "ablate"])
+def test_wrong_pairs_are_warned_of_and_trained_on(cli: Cli, camera: Path, command: str) -> None:
+    spoil(camera)
+    said = warned(cli, command, write_experiment(camera, "bicubic"))
+    assert "pairs/lr: pair '000005': LR is mirrored" in said
+
+
+@pytest.mark.usefixtures("own_store")
+@pytest.mark.xdist_group("ray")
+def test_a_search_warns_of_pairs_as_a_training_does(cli: Cli, camera: Path) -> None:
+    assert cli("tasks", "fit", "--pairs", "pairs", "--count", 4, "--out", "tasks/twin.yaml")[0] == 0
+    spoil(camera)
+    said = warned(cli, "tune", write_experiment(camera, "twin"))
+    assert "pairs/lr: pair '000005': LR is mirrored" in said
+    assert "'twin' was fitted to 2 of the 5 test pairs" in said

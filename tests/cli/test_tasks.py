@@ -93,7 +93,7 @@ MISTAKES = {
     "unknown split": (["sample", "jpeg", "--split", "tset", "--out", "y"], "unknown embedded split 'tset'"),
     "no such folder": (["sample", "jpeg", "--data", "photos", "--out", "y"], "photos: no such folder"),
     "wrong patch": (["sample", "jpeg", "--patch", "30", "--out", "y"], "write 28"),
-    "full folder": (["sample", "jpeg", "--out", "full"], "full holds files already"),
+    "full folder": (["sample", "jpeg", "--out", "full"], "full already contains files"),
     "unknown parameter": (["preview", "jpeg", "--sweep", "jpeg.qualty"], "did you mean 'jpeg.quality'?"),
     "sheet that is too tall": (["preview", *["jpeg"] * 2, "--out", "full/a/b.png"], "cannot be written"),
     "gallery in a file": (["gallery", "jpeg", "--out", "full/a"], "cannot be written"),
@@ -140,4 +140,4 @@ def test_an_edited_file_of_parameters_is_explained(cli: Cli, tmp_path: Path, old
 
 def test_a_picture_of_another_kind_is_refused(cli: Cli) -> None:
     code, _, err = cli("preview", "jpeg", "--out", "sheet.jpg")
-    assert (code, err) == (2, "--out: sheet.jpg must end in .png; choose such a name\n")
+    assert (code, err) == (2, "--out: sheet.jpg must end in .png; choose another name\n")

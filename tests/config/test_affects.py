@@ -16,7 +16,7 @@ from metarestore.config.base import Strict
 from metarestore.config.experiment import MANY, Experiment
 from metarestore.training.run import study_record
 from metarestore.tuning.record import described
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 
 def silent(model: type[BaseModel]) -> Iterator[str]:

@@ -190,7 +190,7 @@ class TestMistakes:
             ("pipeline: [{op: gaussian_blur, sigma: 1, gaussian_blur: x}]\n",
              "x.yaml:1:57: pipeline[0].gaussian_blur: must be a whole number, got 'x'"),
             ("pipeline: [{op: gaussian_blur, sigma: [4, 1]}]\n",
-             "x.yaml:1:39: pipeline[0].sigma: range is upside down: [4, 1]; write [1, 4]"),
+             "x.yaml:1:39: pipeline[0].sigma: low is above high: [4, 1]; write [1, 4]"),
             ("pipeline: [{op: gaussian_blur, sigma: [4, 10]}]\n", "x.yaml:1:39: pipeline[0].sigma: 10 is above 8"),
             ("method: bicubc\n",
              "x.yaml:1:9: method: 'bicubc' is not one of bicubic, bilinear, area; did you mean 'bicubic'?"),

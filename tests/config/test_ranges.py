@@ -121,17 +121,17 @@ def test_default_is_written_as_yaml_in_the_schema():
 @pytest.mark.parametrize(
     ("model", "written", "message"),
     [
-        (Free, [4, 1], "range is upside down: [4, 1]; write [1, 4]"),
-        (Free, {"log_uniform": [4, 1]}, "range is upside down: [4, 1]; write [1, 4]"),
+        (Free, [4, 1], "low is above high: [4, 1]; write [1, 4]"),
+        (Free, {"log_uniform": [4, 1]}, "low is above high: [4, 1]; write [1, 4]"),
         (Free, {"log_uniform": [0, 1]}, "log_uniform must start above 0, got 0"),
         (Free, [1, 2, 3], "expected two numbers, got [1, 2, 3]; write [low, high]"),
         (Free, {"log_uniform": 3}, "expected a list, got 3; write log_uniform: [low, high]"),
         (Free, {"choice": []}, "choice is empty; write choice: [a, b, ...]"),
-        (Free, {"choice": [1, 2], "weights": [1]}, "1 weights for 2 values; write one weight per value"),
+        (Free, {"choice": [1, 2], "weights": [1]}, "got 1 weights for 2 values; write one weight per value"),
         (Free, {"choice": [1], "weights": [0]}, "weights must be 0 or more, and not all 0, got [0]"),
         (Free, {"normal": [1, 2]}, "normal needs a clip; write {normal: [mean, std], clip: [low, high]}"),
         (Free, {"normal": [1, -2], "clip": [0, 1]}, "the standard deviation of normal must be 0 or more, got -2"),
-        (Free, {"normal": [1, 2], "clip": [1, 0]}, "range is upside down: [1, 0]; write [0, 1]"),
+        (Free, {"normal": [1, 2], "clip": [1, 0]}, "low is above high: [1, 0]; write [0, 1]"),
         (Free, float("nan"), "nan is not a finite number"),
         (Free, [0, float("inf")], "inf is not a finite number"),
         (Quality, 130, "130 is above 100"),
@@ -208,7 +208,7 @@ def test_per_scale_is_a_range_for_each_scale():
     assert (found.low, found.high) == (0, 4)
     assert parse(json.loads(json.dumps(found.plain()))) == found
     assert parse([1, 2]).at(3) == parse([1, 2])
-    with pytest.raises(ValueError, match="nothing for scale 3, only for 2, 4"):
+    with pytest.raises(ValueError, match="no range for scale 3, only for 2, 4"):
         found.at(3)
     with pytest.raises(TypeError):
         found.draw(np.random.default_rng(0))
@@ -221,7 +221,7 @@ def test_per_scale_is_a_range_for_each_scale():
         ({"per_scale": [1, 2]}, "must be a mapping"),
         ({"per_scale": {5: 1}}, "has the scale '5'"),
         ({"per_scale": {2: {"per_scale": {2: 1}}}}, "has the scale '2'"),
-        ({"per_scale": {2: [2, 1]}}, "upside down"),
+        ({"per_scale": {2: [2, 1]}}, "low is above high"),
         ({"square_uniform": [-1, 1]}, "must not start below 0"),
         ({"inverse_uniform": [0, 1]}, "must start above 0"),
         (10**400, "not a finite number"),

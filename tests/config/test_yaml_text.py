@@ -119,19 +119,19 @@ class TestUnreadable:
             ("a: b: c\n", "x.yaml:1:5: not valid YAML: mapping values are not allowed here"),
             ("a: 1\n---\nb: 2\n", "x.yaml:2:1: a second document begins here; write one document per file"),
             ("a: !!python/object/apply:os.system [ls]\n",
-             "x.yaml:1:4: tags are not read, got !!python/object/apply:os.system; "
-             "remove it (quote a value to make it text)"),
+             "x.yaml:1:4: tags are not supported, got !!python/object/apply:os.system; "
+             "remove it, or quote the value"),
             ("a: &x [1, *x]\n", "x.yaml:1:11: alias *x contains itself"),
             ("a: *x\n", "x.yaml:1:4: alias *x has no anchor &x before it; quote the value if * is meant"),
             ("a: {<<: {b: 1}}\n", "x.yaml:1:5: merge keys (<<) are not part of YAML 1.2; write the keys out"),
             ("? [1]\n: 2\n", "x.yaml:1:3: a key must be text, not a list, a mapping or an alias"),
             ("a: 1\nb: \x07\n", "x.yaml:2:4: a control character; remove it"),
             (b"a: 1\nbc: \xff\n", "x.yaml:2:5: byte 0xff is not UTF-8; save the file as UTF-8"),
-            (f"a: {'9' * 5000}", "x.yaml:1:4: a number of 5000 digits; at most 1000 are read"),
-            (f"a: 0x{'f' * 5000}", "x.yaml:1:4: a number of 5002 digits; at most 1000 are read"),
+            (f"a: {'9' * 5000}", "x.yaml:1:4: a number of 5000 digits; at most 1000 are allowed"),
+            (f"a: 0x{'f' * 5000}", "x.yaml:1:4: a number of 5002 digits; at most 1000 are allowed"),
             ("a: '\ud800'".encode("utf-8", "surrogatepass"),
              "x.yaml:1:5: byte 0xed is not UTF-8; save the file as UTF-8"),
-            ('a: "\\ud800"', "x.yaml:1:4: half of a surrogate pair is not a character; write \\U and eight digits"),
+            ('a: "\\ud800"', "x.yaml:1:4: a lone surrogate is not a character; write \\U and eight digits"),
         ],
     )  # fmt: skip
     def test_line(self, text, line):
@@ -164,12 +164,12 @@ class TestUnreadable:
     def test_an_alias_bomb_is_refused_before_it_grows(self):
         levels = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 40))
         (line,) = problems("a0: &a0 [x]\n" + levels)
-        assert line == "x.yaml:6:5: more than 100000 values once its aliases are written out"
+        assert line == "x.yaml:6:5: more than 100000 values with expanded aliases"
 
     def test_files_that_are_none(self, tmp_path):
         for name, line in {
-            "no.yaml": "no.yaml: no such file; check the name",
-            ".": f"{Path()}: is a folder; name a YAML file in it",
+            "no.yaml": "no.yaml: no such file; check the path",
+            ".": f"{Path()}: is a folder; give a YAML file",
             "a\0b": "a\0b: cannot be read: embedded null byte",
         }.items():
             with pytest.raises(UserError) as raised:

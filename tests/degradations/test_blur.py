@@ -50,9 +50,6 @@ def reference(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return signal.correlate(padded, kernel.astype(np.float64)[None, None], mode="valid", method="direct")
 
 
-# Filtering ------------------------------------------------------------------------------------------------------------
-
-
 def dense(height: int, width: int) -> np.ndarray:
     kernel = np.random.default_rng(3).random((height, width)) - 0.1
     return (kernel / kernel.sum()).astype(np.float32)
@@ -142,9 +139,6 @@ def test_gradients_of_the_torch_backend_sum_to_one_per_pixel(kernel):
     assert images.grad.sum().item() == pytest.approx(images.numel(), rel=1e-5)
 
 
-# Operations -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("backend", ["opencv", "torch"])
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize("size", SIZES)
@@ -206,9 +200,6 @@ def test_a_slope_is_seen_from_where_the_centre_lies(op, params, shift):
     assert np.abs(moved - np.array([shift, shift, 0])[:, None, None]).max() < 2e-3
 
 
-# Draws ----------------------------------------------------------------------------------------------------------------
-
-
 def entry(op: str, **keys: object) -> KernelBlur:
     (operation,) = Pipeline.model_validate([{"op": op, **keys}]).operations
     return operation
@@ -261,7 +252,7 @@ def test_widths_can_be_written_per_scale():
     blur = entry("gaussian_blur", sigma=1, across={"per_scale": {2: [1, 2], 4: 3}})
     assert isinstance(blur.across, PerScale)
     assert blur.draw(generator("x"), 4)["across"] == 3
-    with pytest.raises(ValueError, match=r"nothing for scale 3, only for 2, 4"):
+    with pytest.raises(ValueError, match=r"no range for scale 3, only for 2, 4"):
         blur.check_scale(3)
 
 

@@ -73,9 +73,6 @@ class TestTorchBackend:
         assert image.grad.abs().mean() > 0.05
 
 
-# Colour ---------------------------------------------------------------------------------------------------------------
-
-
 def test_srgb_curve_follows_the_standard_and_is_inverted():
     values = np.linspace(0, 1, 1001, dtype=np.float32)
     assert np.abs(to_linear(values) - linear_light(values)).max() < 1e-6
@@ -111,9 +108,6 @@ def test_gamma_is_a_power_of_the_encoded_value(apply, noise_image):
     assert np.abs(apply("gamma", image, exponent=1.7).numpy() - image.astype(np.float64) ** 1.7).max() < 1e-6
 
 
-# Sharpening -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("threshold", [0.0, 20.0])
 def test_unsharp_mask_adds_what_the_blur_takes_away(apply, noise_image, threshold):
     image = noise_image(32, 30)
@@ -129,9 +123,6 @@ def test_sharpening_leaves_a_flat_image_without_rim(apply, backend):
     flat = np.full((1, 3, 12, 20), 0.7, np.float32)
     sharpened = apply("unsharp_mask", flat, backend=backend, amount=2.0, radius=3.0, threshold=0.0)
     assert (sharpened - 0.7).abs().max() < 2e-6
-
-
-# Lenses ---------------------------------------------------------------------------------------------------------------
 
 
 def test_vignette_takes_its_strength_from_the_corners(apply):
@@ -179,9 +170,6 @@ def test_red_moves_outwards_by_parts_per_thousand_of_the_radius(apply):
     centroid = (moved[0] * np.arange(101)).sum() / moved[0].sum()
     assert centroid == pytest.approx(90.8, abs=0.02)
     assert moved[1].argmax() == 90
-
-
-# Camera ---------------------------------------------------------------------------------------------------------------
 
 
 def ramp(height, width):

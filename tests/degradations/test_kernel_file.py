@@ -59,9 +59,6 @@ def drawn_kernel(path: Path, scale: int = 4, **keys: object) -> np.ndarray:
     return KernelFile.kernel(entry(path, **keys).draw(generator("x"), scale))
 
 
-# Formats --------------------------------------------------------------------------------------------------------------
-
-
 def test_one_kernel_is_the_same_from_every_format(tmp_path):
     (kernel,) = pool(1)
     files = [
@@ -146,8 +143,6 @@ def test_a_stack_may_have_axes_of_length_1(shape, tmp_path):
         assert np.allclose(np.stack(read), kernels / kernels.sum((1, 2), keepdims=True), atol=1e-7)
 
 
-# Orientation ----------------------------------------------------------------------------------------------------------
-
 MEANT = [
     ({}, "correlate"),
     ({"orientation": "correlation"}, "correlate"),
@@ -190,9 +185,6 @@ def test_content_is_that_of_the_turned_kernels(tmp_path):
     assert entry(symmetric, source="kair").content() == entry(symmetric).content()
 
 
-# Centres --------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("centre", "scale", "shift"), [("pixel", 4, 0), ("block", 4, 0.5), ("block", 3, 0)])
 @pytest.mark.parametrize("size", [15, 16])
 def test_recentred_kernels_have_their_mass_centre_in_their_middle(size, centre, scale, shift, tmp_path):
@@ -223,9 +215,6 @@ def test_the_middle_of_an_even_kernel_lies_half_a_pixel_on(size, move, tmp_path)
     slope = torch.arange(51.0).expand(1, 3, 51, 51) / 51
     moved = (replay(slope, draws, [0]) - slope)[0, 0, 10:-10, 10:-10] * 51
     assert moved.mean().item() == pytest.approx(move, abs=0.02)
-
-
-# Draws ----------------------------------------------------------------------------------------------------------------
 
 
 def pipeline(path: Path, **keys: object) -> Pipeline:
@@ -322,8 +311,6 @@ def test_centre_without_recentring_is_refused(tmp_path):
         entry(tmp_path / "k.npy", centre="block", recentre=False)
 
 
-# What can be wrong ----------------------------------------------------------------------------------------------------
-
 HDF5 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512)
 
 
@@ -371,7 +358,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     "a line": (
         lambda at: save_npy(at / "k.npy", np.ones(9)),
         None,
-        "has the shape 9; a kernel must have two dimensions",
+        "has the shape 9; .* two dimensions",
     ),
     "four axes": (lambda at: save_npy(at / "k.npy", np.ones((2, 2, 3, 3))), None, "has the shape 2x2x3x3"),
     "large": (lambda at: save_npy(at / "k.npy", np.ones((130, 5))), None, "is 130x5; .* at most 129x129 pixels"),

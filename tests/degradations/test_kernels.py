@@ -85,9 +85,6 @@ def test_nothing_is_a_single_pixel_or_a_block_of_four(name):
     assert block[middle - 1 : middle + 1, middle - 1 : middle + 1].sum() == pytest.approx(1, abs=1e-6)
 
 
-# Gaussians ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 135.0])
 def test_elongated_kernel_has_the_covariance_of_its_parameters(angle, shift):
@@ -133,9 +130,6 @@ def test_plateau_is_half_as_high_one_width_from_its_centre():
     assert kernel[10, 13] == pytest.approx(kernel[10, 10] / 2)
 
 
-# Motion ---------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("length", [2, 6, 11, 40])
 def test_straight_motion_has_the_variance_of_a_box(length):
     kernel = motion_kernel(length, 0.0, 0.0)
@@ -170,9 +164,6 @@ def test_slight_curvature_is_almost_straight():
     assert np.abs(straight - curved).max() < 1e-6
 
 
-# Disc and low pass ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 @pytest.mark.parametrize("edge", [1.0, 3.0])
 @pytest.mark.parametrize("radius", [2.3, 4.0, 6.5])
@@ -194,9 +185,6 @@ def test_sinc_passes_below_the_cutoff_and_stops_above_it(cutoff):
     stopped = [share * cutoff for share in (1.3, 1.6) if share * cutoff < math.pi]
     assert all(response(kernel, frequency) == pytest.approx(0, abs=0.05) for frequency in stopped)
     assert kernel.min() < 0
-
-
-# Recentring -----------------------------------------------------------------------------------------------------------
 
 
 def lopsided(height: int, width: int) -> np.ndarray:

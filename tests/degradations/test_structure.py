@@ -154,9 +154,6 @@ def test_torch_backend_passes_gradients_through_the_rounding():
     assert images.grad[:, :, 12:-12, 12:-12].mean() == pytest.approx(1 / 16, rel=0.01)
 
 
-# Protocols ------------------------------------------------------------------------------------------------------------
-
-
 def cases(*written: dict[str, object]) -> list[list[float]]:
     return [exponents(case) for case in Pipeline.model_validate(written).cases(1)]
 

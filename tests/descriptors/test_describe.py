@@ -118,9 +118,9 @@ def test_cosines_of_means() -> None:
 
 def test_what_cannot_describe(saved: Callable[..., Path]) -> None:
     none, teacher = load_model(saved("none", estimator="none")), load_model(saved("teacher", estimator="teacher"))
-    with pytest.raises(UserError, match="has no estimator of the degradation; give a KDSR"):
+    with pytest.raises(UserError, match="has no degradation encoder; use a KDSR"):
         require_describer(build_model(FSRCNNSpec(), 4, 0), sees_hr=True)
-    with pytest.raises(UserError, match="describes all images alike"):
+    with pytest.raises(UserError, match="has no degradation encoder"):
         require_describer(none, sees_hr=True)
     with pytest.raises(UserError, match=r"is a teacher.* synthetic tasks with --task"):
         describe_images(teacher, {})
@@ -141,9 +141,6 @@ def test_a_diverged_network_is_named(student: KDSR, photographs: dict[str, Path]
         student.estimator.body[0].bias.fill_(float("nan"))
     with pytest.raises(UserError, match="the descriptor of 'dark' is not finite"):
         describe_images(student, photographs)
-
-
-# Restoring with a descriptor -----------------------------------------------------------------------------------------
 
 
 def test_a_photographs_own_descriptor_restores_it_as_before(student: KDSR, photographs: dict[str, Path]) -> None:
@@ -168,7 +165,7 @@ def test_a_teacher_restores_with_an_embedding(saved: Callable[..., Path], photog
 
 
 def test_embeddings_that_do_not_fit(student: KDSR) -> None:
-    with pytest.raises(UserError, match="the embedding is 1x32, but that of this network is 1x16"):
+    with pytest.raises(UserError, match="the embedding has shape 1x32, but this network needs 1x16"):
         image_restorer(student, embedding=torch.ones(1, 32))
-    with pytest.raises(UserError, match="takes no embedding"):
+    with pytest.raises(UserError, match="does not accept an embedding"):
         image_restorer(build_model(FSRCNNSpec(), 4, 0), embedding=torch.ones(1, 16))

@@ -15,7 +15,8 @@ from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 
 class Listener(Observer):

@@ -17,7 +17,7 @@ from metarestore.engines.cluster import alive_nodes, connect, socket_room
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -90,7 +90,7 @@ def test_machines_that_leave_while_gradients_are_summed_change_nothing(
     def leave_and_be_missed() -> None:
         machines.remove_node(nodes[0])
         while len(engine.pool.up) == 3:
-            engine.pool.reread()
+            engine.pool.refresh()
             time.sleep(0.1)
 
     with RayEngine(RayEngineSpec(kind="ray", placement="spread", reduction="tree", max_restarts=-1)) as engine:
@@ -107,7 +107,7 @@ def test_packed_workers_fill_a_machine_and_none_spans_two(machines: Cluster) -> 
     with RayEngine(RayEngineSpec(kind="ray", cpus_per_worker=2)) as engine:
         assert len(engine.workers) == 2
         assert len({member.node for member in engine.pool.up}) == 2
-    with pytest.raises(UserError, match="room for 2"):
+    with pytest.raises(UserError, match="can run 2"):
         RayEngine(RayEngineSpec(kind="ray", workers=3, cpus_per_worker=2))
     assert len(alive_nodes()) == 3
 

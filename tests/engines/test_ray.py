@@ -17,7 +17,7 @@ from metarestore.engines.build import build_engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.errors import UserError
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 Weights = Callable[..., bytes]
 
@@ -81,7 +81,7 @@ def test_a_users_mistake_in_a_worker_is_a_users_error(
 
 @pytest.mark.usefixtures("cluster")
 def test_more_workers_than_the_cluster_has_room_for() -> None:
-    with pytest.raises(UserError, match=r"engine.workers: 64 workers .* room for 3"):
+    with pytest.raises(UserError, match=r"engine.workers: 64 workers .* can run 3"):
         build_engine(RayEngineSpec(kind="ray", workers=64))
 
 

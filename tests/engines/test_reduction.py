@@ -21,8 +21,9 @@ from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
 from metarestore.engines.reduction import reduced, split, tree_sum
 from metarestore.errors import UserError
-from metarestore.learners.gradients import TaskFigures, TaskGradients
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Studies = Callable[..., Study]
 Weights = Callable[..., bytes]
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 def found(*gradients: float) -> TaskGradients:
     """Returns gradients of one parameter, whose losses are the gradients again."""
     values = np.asarray(gradients, np.float32)
-    return TaskGradients(values[:, None], TaskFigures(values, values, np.abs(values)))
+    return TaskGradients(values[:, None], TaskMetrics(values, values, np.abs(values)))
 
 
 @pytest.mark.parametrize("count", range(1, 18))
@@ -64,8 +65,8 @@ def test_factors_see_the_figures_of_all_tasks_and_reach_their_own() -> None:
     shards = [found(1, 2), found(3), found(4, 5, 6)]
     whole = reduced(shards, lambda figures: 10 * figures.losses / figures.losses.sum())
     np.testing.assert_allclose(whole.gradient, [10 * (1 + 4 + 9 + 16 + 25 + 36) / 21], rtol=1e-6)
-    np.testing.assert_array_equal(whole.figures.losses, [1, 2, 3, 4, 5, 6])
-    pieces = split(np.arange(6, dtype=np.float32), [shard.figures for shard in shards])
+    np.testing.assert_array_equal(whole.metrics.losses, [1, 2, 3, 4, 5, 6])
+    pieces = split(np.arange(6, dtype=np.float32), [shard.metrics for shard in shards])
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2], [3, 4, 5]]
 
 

@@ -15,11 +15,17 @@ from matplotlib.text import Text
 
 from metarestore.config.grid import Grid
 from metarestore.decibels import CAP
-from metarestore.evaluation.ablation import CellResult, Figures, GridResult, paired_table
+from metarestore.evaluation.ablation import AblationResult, CellResult, Metrics, paired_table
 from metarestore.evaluation.statistics import crossed_difference
 from metarestore.project import read_experiment
-from metarestore.reports.ablation.figure import grid_figure
-from metarestore.reports.ablation.report import grid_markdown, group_cells, group_details, group_title, publish_grid
+from metarestore.reports.ablation.figure import ablation_figure
+from metarestore.reports.ablation.report import (
+    ablation_markdown,
+    group_cells,
+    group_details,
+    group_title,
+    publish_ablation,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = ["sea", "hill", "town"]
@@ -32,8 +38,8 @@ GAINS = {
 
 
 def cell(arm: str, shots: str, seed: int, gains: list[float]) -> CellResult:
-    def figures(values: np.ndarray) -> Figures:
-        return Figures(values.tolist(), [0.7, 0.8, 0.9], (values - 1).tolist(), [1.0] * 3, (values + 1).tolist())
+    def figures(values: np.ndarray) -> Metrics:
+        return Metrics(values.tolist(), [0.7, 0.8, 0.9], (values - 1).tolist(), [1.0] * 3, (values + 1).tolist())
 
     # Seeds differ by far more than arms do, as the noise of other test crops.
     bicubic = BICUBIC + 5 * seed
@@ -59,11 +65,11 @@ def cell(arm: str, shots: str, seed: int, gains: list[float]) -> CellResult:
 
 
 @pytest.fixture
-def grid() -> GridResult:
+def grid() -> AblationResult:
     cells = [cell(a, s, n, g) for a, rows in GAINS.items() for s in ("1", "5") for n, g in enumerate(rows)]
     lost = cells.pop()
     planned = {one.name: (one.arm, one.group) for one in [*cells, lost]}
-    return GridResult(
+    return AblationResult(
         name="mine",
         arms=tuple(GAINS),
         names={"adaptation.shots": "shots", "seed": "seed"},
@@ -76,7 +82,7 @@ def grid() -> GridResult:
     )
 
 
-def test_differences_are_paired_by_seed_and_photograph(grid: GridResult) -> None:
+def test_differences_are_paired_by_seed_and_photograph(grid: AblationResult) -> None:
     one, five = grid.groups()
     assert [group_title(grid, group) for group in (one, five)] == ["shots 1", "shots 5"]
     uniform, response = one.rows
@@ -95,7 +101,7 @@ def test_differences_are_paired_by_seed_and_photograph(grid: GridResult) -> None
     assert one.bicubic_psnr_y == pytest.approx(BICUBIC.mean() + 2.5)
 
 
-def test_a_lost_seed_is_left_out_of_both_sides(grid: GridResult) -> None:
+def test_a_lost_seed_is_left_out_of_both_sides(grid: AblationResult) -> None:
     _, five = grid.groups()
     uniform, response = five.rows
     assert (uniform.seeds, uniform.missing) == (("0", "1"), 0)
@@ -118,16 +124,16 @@ def test_cells_are_read_as_they_were_written() -> None:
     assert CellResult.from_json(one.to_json()) == one
 
 
-def test_tables_hold_bicubic_every_arm_and_every_failure(grid: GridResult, tmp_path: Path) -> None:
+def test_tables_hold_bicubic_every_arm_and_every_failure(grid: AblationResult, tmp_path: Path) -> None:
     one, five = grid.groups()
     assert [row[0] for row in group_cells(grid, one).rows] == ["bicubic", "uniform", "response"]
     assert [row[0] for row in group_cells(grid, five).rows] == ["bicubic", "uniform", "response (1 of 2 seeds)"]
     assert group_cells(grid, one).rows[2][2:6] == ("+0.75", "+0.45", "[+0.40, +0.50]", "[−0.19, +1.09]")
     assert group_cells(grid, five).rows[2][5] == "–"
-    text = grid_markdown(grid, "metarestore ablate")
+    text = ablation_markdown(grid, "metarestore ablate")
     for part in ("## shots 1", "## shots 5", "response,shots=5,seed=1 failed: its process died", "- a note"):
         assert part in text
-    written = publish_grid(grid, "seed: 0", tmp_path, "metarestore ablate <mine>")
+    written = publish_ablation(grid, "seed: 0", tmp_path, "metarestore ablate <mine>")
     assert {path.name for path in written} == {"results.json", "results.md", "report.html", "figures"}
     page = (tmp_path / "report.html").read_text()
     assert "metarestore ablate &lt;mine&gt;" in page
@@ -135,15 +141,15 @@ def test_tables_hold_bicubic_every_arm_and_every_failure(grid: GridResult, tmp_p
     assert "<svg" in page
 
 
-def test_the_figure_sorts_arms_and_marks_bicubic_and_reference(grid: GridResult) -> None:
-    first, second = grid_figure(grid).axes
+def test_the_figure_sorts_arms_and_marks_bicubic_and_reference(grid: AblationResult) -> None:
+    first, second = ablation_figure(grid).axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["uniform", "response"]
     assert (first.get_title("left"), second.get_title("left")) == ("shots 1", "shots 5")
     ends = [list(line.get_xdata()) for line in first.lines]
     assert sorted(one[0] for one in ends if one == [one[0]] * 2) == pytest.approx([0, 0.3])
 
 
-def test_titles_of_many_axes_stay_in_their_panels(grid: GridResult) -> None:
+def test_titles_of_many_axes_stay_in_their_panels(grid: AblationResult) -> None:
     """Two more axes with long values, a panel for each: no title leaves the figure or meets its neighbour."""
     more = [{"graph.target": f"camera_of_a_long_name_{k}", "evaluation.self_ensemble": str(k > 1)} for k in range(3)]
     cells = [replace(one, labels={**extra, **one.labels}) for one in grid.cells for extra in more]
@@ -155,7 +161,7 @@ def test_titles_of_many_axes_stay_in_their_panels(grid: GridResult) -> None:
         cells=tuple(cells),
         failures={},
     )
-    figure = grid_figure(wide)
+    figure = ablation_figure(wide)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     titles = {panel.get_title("left") for panel in figure.axes} - {""}
@@ -186,9 +192,9 @@ def leaves(data: object) -> list[object]:
 @pytest.mark.parametrize("exact", [["sea"], ["sea", "town"], PHOTOGRAPHS])
 @pytest.mark.parametrize("alone", [False, True])
 def test_exact_restorations_and_single_seeds_leave_everything_finite(
-    grid: GridResult, exact: list[str], alone: bool, tmp_path: Path
+    grid: AblationResult, exact: list[str], alone: bool, tmp_path: Path
 ) -> None:
-    def capped(figures: Figures) -> Figures:
+    def capped(figures: Metrics) -> Metrics:
         values = [CAP if n in exact else v for n, v in zip(PHOTOGRAPHS, figures.psnr_y, strict=True)]
         return replace(figures, psnr_y=values)
 
@@ -196,7 +202,7 @@ def test_exact_restorations_and_single_seeds_leave_everything_finite(
     found = replace(grid, cells=tuple(one for one in cells if not alone or one.seed == "0"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        publish_grid(found, "seed: 0\n", tmp_path, "metarestore ablate x.yaml")
+        publish_ablation(found, "seed: 0\n", tmp_path, "metarestore ablate x.yaml")
     data = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     numbers = [leaf for leaf in leaves(data) if isinstance(leaf, float)]
     assert np.isfinite(numbers).all()
@@ -207,7 +213,7 @@ def test_exact_restorations_and_single_seeds_leave_everything_finite(
     assert not re.search(r"\b(nan|inf|undefined)\b", (tmp_path / "results.md").read_text())
 
 
-def test_colour_stands_beside_luma_and_shifts_are_named(grid: GridResult) -> None:
+def test_colour_stands_beside_luma_and_shifts_are_named(grid: AblationResult) -> None:
     spoilt = replace(grid.cells[0].after, colour_error=[1.0, 9.0, 1.0])
     found = replace(grid, cells=(replace(grid.cells[0], after=spoilt), *grid.cells[1:]))
     [line] = found.findings()
@@ -220,4 +226,4 @@ def test_colour_stands_beside_luma_and_shifts_are_named(grid: GridResult) -> Non
     mean = np.mean(own)
     assert cells.rows[1][3] == f"{mean:.2f}"
     assert cells.rows[1][4].replace("−", "-") == f"{mean - group.bicubic_psnr_y_matched:+.2f}"
-    assert grid_markdown(found, "x").count("colour error, grey levels") == len(found.groups())
+    assert ablation_markdown(found, "x").count("colour error, grey levels") == len(found.groups())

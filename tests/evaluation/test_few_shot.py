@@ -27,7 +27,8 @@ from metarestore.models.build import restore_rgb
 from metarestore.models.colour import rgb_to_y
 from metarestore.models.self_ensemble import self_ensemble
 from metarestore.project import Project
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 
 def eight_bit(images: torch.Tensor) -> np.ndarray:

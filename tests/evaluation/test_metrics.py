@@ -35,9 +35,6 @@ def direct_ssim(a, b):
     return np.mean((2 * mu_a * mu_b + c1) * (2 * s_ab + c2) / ((mu_a**2 + mu_b**2 + c1) * (s_aa + s_bb + c2)))
 
 
-# --- luma -----------------------------------------------------------------------------------------------------------
-
-
 def test_luma_is_rounded_limited_range_bt601():
     colours = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     exact = 16 + (65.481 * colours[..., 0] + 128.553 * colours[..., 1] + 24.966 * colours[..., 2]) / 255
@@ -65,9 +62,6 @@ def test_gray_is_its_own_luma():
 def test_luma_refuses_other_arrays(image):
     with pytest.raises(ValueError, match="image must be uint8"):
         luma(image)
-
-
-# --- PSNR -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [1.0, 5.0, 255.0])
@@ -117,9 +111,6 @@ def test_batch_psnr_is_psnr_of_each(convert, border):
     for place in np.ndindex(2, 2):
         assert batch[place] == pytest.approx(psnr(sr[place][inside, inside], hr[place][inside, inside]), abs=1e-9)
     assert batch[1, 1] == CAP
-
-
-# --- SSIM -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", [2, 20, 80])

@@ -103,7 +103,7 @@ def test_infinite_figures_are_never_beyond_noise():
 def test_misuse_is_named():
     with pytest.raises(ValueError, match=r"got 3 for values of shape \(2,\)"):
         cluster_means([1.0, 2.0], ["a", "b", "c"])
-    with pytest.raises(ValueError, match="at least one figure"):
+    with pytest.raises(ValueError, match="at least one value"):
         mean_and_error([])
     with pytest.raises(ValueError, match=r"must be paired, got shapes \(1,\) and \(2,\)"):
         paired_difference([1.0], [1.0, 2.0])

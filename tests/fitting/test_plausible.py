@@ -141,7 +141,7 @@ def test_only_the_first_pairs_are_read(good, save_pairs, count):
     assert [pair.name for pair in fit_camera(folder, count=count).pairs] == list(NAMES[:count])
     with pytest.raises(UserError, match=r"coffee\.png: damaged"):
         fit_camera(folder)
-    with pytest.raises(UserError, match="4 pairs are asked for, but there are only 3"):
+    with pytest.raises(UserError, match="4 pairs are requested, but there are only 3"):
         fit_camera(folder, count=4)
 
 

@@ -162,7 +162,7 @@ def test_names_with_spaces_are_quoted(make_pair, tmp_path):
 
 
 def test_a_task_file_ends_in_yaml(make_pair, tmp_path):
-    with pytest.raises(UserError, match=r"a task file ends in \.yaml"):
+    with pytest.raises(UserError, match=r"a task file must end in \.yaml"):
         write_task(of_steps(make_pair, names=NAMES[:1]), tmp_path / "camera.txt")
 
 

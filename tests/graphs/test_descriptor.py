@@ -25,7 +25,8 @@ from metarestore.models.kdsr import KDSR
 from metarestore.models.parameters import initial_vector
 from metarestore.project import Project, resolve
 from metarestore.tasks.synthetic import SyntheticSpec
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 TEACHER = KDSRSpec(kind="kdsr", size="tiny", estimator="teacher")
@@ -137,9 +138,9 @@ def test_a_missing_network_is_one_line(small_experiment: Callable[..., Experimen
 @pytest.mark.parametrize(
     ("spec", "scale", "text"),
     [
-        (FSRCNN, 4, "has no estimator of the degradation; name a KDSR"),
-        (BARE, 4, "has no estimator of the degradation; name a KDSR"),
-        (TEACHER, 2, "is for scale 2, the target for scale 4"),
+        (FSRCNN, 4, "has no degradation encoder; give a KDSR"),
+        (BARE, 4, "has no degradation encoder; give a KDSR"),
+        (TEACHER, 2, "has scale 2, but the target has scale 4"),
     ],
 )
 def test_a_network_that_cannot_describe_is_found_before_training(
@@ -160,7 +161,7 @@ def test_a_file_that_is_no_network_is_named(small_study: Callable[..., Study], t
 def test_a_network_that_diverged_is_one_line(small_study: Callable[..., Study], tmp_path: Path) -> None:
     flat = initial_vector(build_model(TEACHER, 4, seed=0))
     save_model(tmp_path / "model.safetensors", TEACHER, 4, torch.full_like(flat, torch.nan))
-    with pytest.raises(UserError, match="are not finite; take another network"):
+    with pytest.raises(UserError, match="are not finite; use another network"):
         related(Workspace(small_study(graph=by(tmp_path))))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from metarestore.config import estimators
 from metarestore.config.graph import WeightsSpec
 from metarestore.graphs.estimate import best_single, estimate, inverted
-from metarestore.graphs.gradient import _remembered, cosine_relations
+from metarestore.graphs.gradient import _averaged, cosine_relations
 from metarestore.graphs.graph import build_graph, load_graph, relations_of, save_graph
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import bootstrap_error, jackknife_error, rank_correlation
@@ -20,7 +21,10 @@ from metarestore.graphs.weights import relation_weights
 from metarestore.project import Project
 from metarestore.tasks.synthetic import SyntheticSpec
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.testing import EstimatorContract
+from metarestore.testing import estimators as contract
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "response": {"draws": 4},
@@ -37,44 +41,32 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
 }
 
 
-def related(small_study: Callable[..., Study], kind: str, forbidden: Sequence[str] = (), **changes: Any) -> Relations:
-    graph: dict[str, Any] = {
-        "estimator": {"kind": kind.split(",", maxsplit=1)[0], **ESTIMATORS[kind]},
-        "forbidden": list(forbidden),
-    }
-    if kind == "expert":
-        graph["edges"] = [{"from": "blur_iso_wide", "relation": 0.8}]
-    workspace = Workspace(small_study(graph=graph, **changes))
-    return estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
+EXAMPLES = {
+    name: {"estimator": {"kind": name.split(",", maxsplit=1)[0], **options}} for name, options in ESTIMATORS.items()
+}
+EXAMPLES["expert"]["edges"] = [{"from": "blur_iso_wide", "relation": 0.8}]
 
 
-@pytest.mark.parametrize("kind", ESTIMATORS)
-def test_contract(small_study: Callable[..., Study], kind: str) -> None:
-    """Values in −1..1 for every auxiliary distribution, errors that are no negative numbers, the same twice."""
-    relations = related(small_study, kind)
-    assert relations.auxiliary == ("bicubic", "blur_iso_wide", "noise_gaussian")
-    assert relations.target == "phone_camera"
-    assert relations.estimator == kind.split(",", maxsplit=1)[0]
-    assert relations.values.shape == relations.standard_errors.shape == (3,)
-    assert np.abs(relations.values).max() <= 1 + 1e-9
-    errors = relations.standard_errors
-    assert (errors[np.isfinite(errors)] >= 0).all()
-    if kind in ("response", "response, identification", "descriptor", "gradient", "learned", "transfer"):
-        assert np.isfinite(errors).all()
-    again = related(small_study, kind)
-    np.testing.assert_array_equal(relations.values, again.values)
-    if relations.matrix is not None:
-        np.testing.assert_allclose(relations.matrix, relations.matrix.T, atol=1e-12)
-        np.testing.assert_allclose(np.diag(relations.matrix), 1, atol=1e-9)
-        np.testing.assert_allclose(relations.matrix[-1, :-1], relations.values, atol=1e-9)
+class TestEveryEstimator(EstimatorContract):
+    examples = EXAMPLES
+    without_errors = ("uniform", "random", "expert")
+
+
+def test_every_kind_has_an_example() -> None:
+    assert {example["estimator"]["kind"] for example in EXAMPLES.values()} == set(estimators.ESTIMATORS)
+
+
+def related(kind: str, forbidden: Sequence[str] = (), **changes: Any) -> Relations:
+    """Estimates the relations of a small study; `kind` is the name of an example."""
+    return contract.related({**EXAMPLES[kind], "forbidden": list(forbidden)}, **changes)
 
 
 def test_controls(small_study: Callable[..., Study]) -> None:
-    response_values = related(small_study, "response").values
-    np.testing.assert_array_equal(related(small_study, "inverted").values, -response_values)
-    np.testing.assert_array_equal(related(small_study, "uniform").values, np.zeros(3))
-    np.testing.assert_array_equal(related(small_study, "expert").values, [0, 0.8, 0])
-    assert not np.array_equal(related(small_study, "random").values, related(small_study, "random", seed=1).values)
+    response_values = related("response").values
+    np.testing.assert_array_equal(related("inverted").values, -response_values)
+    np.testing.assert_array_equal(related("uniform").values, np.zeros(3))
+    np.testing.assert_array_equal(related("expert").values, [0, 0.8, 0])
+    assert not np.array_equal(related("random").values, related("random", seed=1).values)
 
 
 def test_expert_edges_replace_estimates(small_study: Callable[..., Study]) -> None:
@@ -82,7 +74,7 @@ def test_expert_edges_replace_estimates(small_study: Callable[..., Study]) -> No
     relations = estimate(workspace, lambda jobs, flat: [job.run(workspace, flat) for job in jobs], workspace.initial())
     assert relations.values[0] == -0.5
     assert relations.standard_errors[0] == 0
-    np.testing.assert_array_equal(relations.values[1:], related(small_study, "response").values[1:])
+    np.testing.assert_array_equal(relations.values[1:], related("response").values[1:])
 
 
 def test_edges_leave_the_controls_alone(small_study: Callable[..., Study]) -> None:
@@ -124,13 +116,13 @@ def test_transfer_scores_on_shots_that_it_did_not_learn_from(
 
 def test_one_shot_has_no_split_half_reliability(small_study: Callable[..., Study]) -> None:
     for kind in ("response", "descriptor", "gradient"):
-        relations = related(small_study, kind, adaptation={"shots": 1})
+        relations = related(kind, adaptation={"shots": 1})
         assert np.isnan(relations.reliability)
         assert np.isfinite(relations.standard_errors).all()
     from metarestore.errors import UserError
 
     with pytest.raises(UserError, match="at least 2 shots"):
-        related(small_study, "transfer", adaptation={"shots": 1})
+        related("transfer", adaptation={"shots": 1})
 
 
 def test_bootstrap_of_a_mean_is_its_standard_error() -> None:
@@ -223,9 +215,9 @@ def test_best_single_allows_the_nearest_alone() -> None:
 
 
 def test_best_single_never_chooses_what_is_forbidden(small_study: Callable[..., Study]) -> None:
-    nearest = related(small_study, "best_single")
+    nearest = related("best_single")
     name = nearest.auxiliary[int(np.flatnonzero(nearest.allowed)[0])]
-    other = related(small_study, "best_single", forbidden=[name])
+    other = related("best_single", forbidden=[name])
     assert int(other.allowed.sum()) == 1
     assert not other.allowed[nearest.allowed].any()
 
@@ -234,7 +226,7 @@ def test_relations_that_are_not_finite_are_named(small_study: Callable[..., Stud
     from metarestore.errors import UserError
 
     with pytest.raises(UserError, match="transfer gives no finite relation of bicubic, blur_iso_wide, noise_gaussian"):
-        related(small_study, "transfer", training={"optimizer": {"lr": 1e30}})
+        related("transfer", training={"optimizer": {"lr": 1e30}})
 
 
 def test_inverted_turns_what_was_estimated_before_a_prior() -> None:
@@ -249,11 +241,11 @@ def test_directions_are_remembered_at_unit_length() -> None:
     before = Relations(
         "t", ("a",), np.zeros(1), np.zeros(1), "gradient", 1, carried=np.asarray([0, 1, 1, 0], np.float32)
     )
-    now = _remembered(target, auxiliary, 0.75, before)
+    now = _averaged(target, auxiliary, 0.75, before)
     np.testing.assert_allclose(now[0], [[0.25, 0.75]])
     np.testing.assert_allclose(now[1], [[[[0.75, 0.25]]]])
-    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.75, None)[0], [[1, 0]])
-    np.testing.assert_array_equal(_remembered(target, auxiliary, 0.0, before)[0], target)
+    np.testing.assert_array_equal(_averaged(target, auxiliary, 0.75, None)[0], [[1, 0]])
+    np.testing.assert_array_equal(_averaged(target, auxiliary, 0.0, before)[0], target)
 
 
 def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) -> None:
@@ -265,7 +257,7 @@ def test_halves_of_the_shots_that_disagree_are_an_error(workspace: Workspace) ->
     target = np.stack([one, one])[None]
     found = [target, np.stack([[one, other]] * 3), np.stack([[one, one]] * 3), np.stack([[other, other]] * 3)]
     options = GradientEstimatorSpec(kind="gradient", draws=3)
-    relations = estimate_gradient(workspace, lambda jobs, flat: found, torch.zeros(1), options, None)
+    relations = estimate_gradient(workspace, lambda jobs, flat: found, torch.zeros(1), options)
     np.testing.assert_allclose(relations.standard_errors, [0.5, 0, 0], atol=1e-12)
     np.testing.assert_allclose(relations.values, [np.sqrt(0.5), 1, 0], atol=1e-12)
 
@@ -319,7 +311,7 @@ def test_halving_the_shots_more_often_does_not_make_noise_reliable(
 
 
 def test_forbidden_distributions_stay_and_weigh_nothing(small_study: Callable[..., Study]) -> None:
-    relations = related(small_study, "response", forbidden=["blur_*"])
+    relations = related("response", forbidden=["blur_*"])
     assert relations.auxiliary == ("bicubic", "blur_iso_wide", "noise_gaussian")
     np.testing.assert_array_equal(relations.allowed, [True, False, True])
     assert relation_weights(relations, WeightsSpec())[1] == 0
@@ -356,7 +348,7 @@ def test_a_gradient_estimate_relates_a_distribution_to_itself_most(
 
 def test_graph_round_trip(small_study: Callable[..., Study], tmp_path: Any) -> None:
     study = small_study()
-    relations = related(small_study, "response")
+    relations = related("response")
     weights = {"bicubic": 0.5, "blur_iso_wide": 2.0, "noise_gaussian": 0.5}
     graph = build_graph(relations, weights, study.auxiliary, study.target, {"seed": 3})
     save_graph(graph, tmp_path)

@@ -175,7 +175,7 @@ def test_a_task_that_changed_is_not_merged() -> None:
 
 def test_several_targets_need_a_name() -> None:
     merged, _ = merge_graphs([("one", graph_of(make("t"))), ("two", graph_of(make("u")))])
-    with pytest.raises(UserError, match="2 targets; name one of them: t, u"):
+    with pytest.raises(UserError, match="2 targets; choose one of t, u"):
         relations_of(merged)
     with pytest.raises(UserError, match="no target 'w'"):
         relations_of(merged, "w")
@@ -230,7 +230,7 @@ def test_separation_by_hand() -> None:
 def test_comparing_a_graph_with_itself_and_with_its_opposite() -> None:
     relations, weights = make("t"), {name: float(index) for index, name in enumerate(NAMES)}
     alike = relation_difference(relations, weights, relations, weights)
-    assert alike.beyond == ()
+    assert alike.significant == ()
     assert (alike.rank_correlation, alike.weight_correlation) == (pytest.approx(1), pytest.approx(1))
     opposite = dataclasses.replace(relations, values=-relations.values)
     assert relation_difference(relations, weights, opposite, weights).rank_correlation == pytest.approx(-1)
@@ -241,7 +241,7 @@ def test_a_difference_counts_beyond_two_errors() -> None:
     values, errors = np.asarray([0.9, 1.1, -1.1, 1.1]), np.asarray([0.4, 0.4, 0.4, np.nan])
     second = Relations("u", ("a", "b", "c", "d"), values, errors, "response", 8)
     weights = dict.fromkeys(NAMES, 1.0)
-    assert relation_difference(first, weights, second, weights).beyond == ("b", "c")
+    assert relation_difference(first, weights, second, weights).significant == ("b", "c")
 
 
 def test_comparison_is_over_what_both_have() -> None:

@@ -23,7 +23,8 @@ from metarestore.models.network import seeded
 from metarestore.models.relation_network import JoinedGraph, MessagePassing, RelationNetwork, cosines
 from metarestore.tasks.pairs import PairsSpec
 from metarestore.tasks.photographs import write_image
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 SmallStudy = Callable[..., Study]
 

@@ -18,7 +18,8 @@ from metarestore.graphs.estimate import estimate
 from metarestore.graphs.graph import build_graph, relations_of, save_graph
 from metarestore.graphs.prior import between_targets, combined
 from metarestore.graphs.relations import Relations
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 values = hnp.arrays(np.float64, 5, elements=st.floats(-1, 1))
 errors = hnp.arrays(np.float64, 5, elements=st.floats(0.01, 0.5))

@@ -72,9 +72,6 @@ def test_balancing_by_own_norms_makes_all_norms_their_mean() -> None:
     np.testing.assert_allclose(balancing(norms) * norms, norms.mean())
 
 
-# From relations to the weights of a step ------------------------------------------------------------------------------
-
-
 specs = st.builds(
     WeightsSpec,
     rule=st.just("softmax"),

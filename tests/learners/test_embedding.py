@@ -32,7 +32,8 @@ from metarestore.project import resolve
 from metarestore.tasks.task import Task
 from metarestore.training.run import make_plan
 from metarestore.training.sampler import TaskSampler
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 STUDENT = {"kind": "kdsr", "size": "tiny"}
 CONTRAST = ContrastSpec(weight=0.3, temperature=0.5)
@@ -68,10 +69,10 @@ def gradients(learner: Learner, given: Task) -> TaskGradients:
 @pytest.mark.parametrize("estimator", ["student", "teacher"])
 def test_the_contrast_is_added_to_the_image_loss(estimator: str, embedding: str) -> None:
     network, given = tiny(estimator, embedding=embedding), tasks(3)
-    found = gradients(contrasting(network, loss="charbonnier", charbonnier_eps=0.1), given).figures
+    found = gradients(contrasting(network, loss="charbonnier", charbonnier_eps=0.1), given).metrics
     plain = gradients(
         PretrainLearner(PretrainSpec(kind="pretrain", loss="charbonnier", charbonnier_eps=0.1), network), given
-    ).figures
+    ).metrics
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         said = network.encode(lr.flatten(0, 1), hr.flatten(0, 1)).distilled.unflatten(0, lr.shape[:2])
@@ -96,8 +97,8 @@ def test_the_gradients_of_tasks_add_up_to_that_of_the_sum_of_losses(distils: boo
 
 def test_a_student_learns_both_from_its_teacher_and_from_the_contrast() -> None:
     network, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    both = gradients(distilling(network, teacher, weight=2.0), given).figures
-    plain = gradients(PretrainLearner(PretrainSpec(kind="pretrain"), network), given).figures
+    both = gradients(distilling(network, teacher, weight=2.0), given).metrics
+    plain = gradients(PretrainLearner(PretrainSpec(kind="pretrain"), network), given).metrics
     expected = plain.losses + 2.0 * both.terms["kl"] + CONTRAST.weight * both.terms["contrast"]
     np.testing.assert_allclose(both.losses, expected, rtol=1e-6)
 
@@ -107,7 +108,7 @@ def test_losses_of_embeddings_in_bfloat16(distils: bool) -> None:
     network, given = tiny().float(), Task(*(tensor.float() for tensor in tasks(2)))
     learner = distilling(network, tiny("teacher", 1).float()) if distils else contrasting(network)
     exact, rounded = (
-        gradients(replace(learner, precision=precision), given).figures for precision in ("float32", "bfloat16")
+        gradients(replace(learner, precision=precision), given).metrics for precision in ("float32", "bfloat16")
     )
     for name, values in (*exact.terms.items(), ("mse", exact.mse), ("losses", exact.losses)):
         away = np.abs((rounded.terms.get(name, getattr(rounded, name, None)) - values) / values).max()
@@ -146,7 +147,7 @@ def test_an_estimator_may_warm_up_by_contrast_alone() -> None:
         moving = {name for name, slope in slopes.items() if slope.any()}
         assert all(name.startswith("estimator.") for name in moving) == warming
         assert "estimator.mix.0.weight" in moving
-        assert np.allclose(found.figures.losses, 0.5 * found.figures.terms["contrast"]) == warming
+        assert np.allclose(found.metrics.losses, 0.5 * found.metrics.terms["contrast"]) == warming
 
 
 @pytest.mark.parametrize("learner", [{"kind": "pretrain"}, {"kind": "distill", "teacher": "t", "weight": 0}])
@@ -161,9 +162,6 @@ def test_tasks_share_their_patches_in_the_warm_up_of_a_contrast(
 ) -> None:
     learner = {"kind": "distill", "teacher": "t", "contrast": contrast, "warmup_steps": 5}
     assert small_experiment(model=STUDENT, learner=learner).shared_until == expected
-
-
-# Clean patches -------------------------------------------------------------------------------------------------------
 
 
 def test_the_tasks_of_a_step_share_their_patches() -> None:
@@ -237,9 +235,6 @@ def test_a_contrast_does_not_warm_up_with_real_pairs(
             resolve(study, tmp_path)
 
 
-# One embedding for a task --------------------------------------------------------------------------------------------
-
-
 def test_images_of_a_task_are_restored_by_their_mean_descriptor() -> None:
     network, lr = tiny(embedding="task"), tasks(1, patches=3).support_lr[0]
     expected = network(lr, embedding=network.describe(lr).mean(dim=0, keepdim=True))
@@ -261,5 +256,5 @@ def test_every_task_has_a_mean_of_its_own(learner: AnyLearnerSpec) -> None:
     expected = torch.stack([built.model(images) for images in lr])
     torch.testing.assert_close(built.restore(params, lr), expected)
     other = Task(*(torch.cat([tensor[:1], tensor.flip(0)[:1] * 0.5]) for tensor in given))
-    mse = [gradients(built, case).figures.mse[0] for case in (given, other)]
+    mse = [gradients(built, case).metrics.mse[0] for case in (given, other)]
     np.testing.assert_allclose(mse[0], mse[1], rtol=1e-6)  # whatever the other task is

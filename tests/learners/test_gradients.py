@@ -8,25 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
-from metarestore.config.learner import LearnerSpec
-from metarestore.config.model import FSRCNNSpec
-from metarestore.learners.build import build_learner
-from metarestore.learners.gradients import (
-    TaskGradients,
-    mean_loss_gradient,
-    repeated,
-    split_gradients,
-    vectorised_gradients,
-)
-from metarestore.learners.learn2learn import maml_class, reference_gradients
+from metarestore.learners.gradients import mean_loss_gradient, repeated, vectorised_gradients
+from metarestore.learners.learn2learn import maml_class
 from metarestore.learners.learner import psnr_of_mse
-from metarestore.learners.variants import ReptileLearner
-from metarestore.models.build import build_model
-from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.parameters import Layout
 from metarestore.tasks.task import Task
+from metarestore.testing.learners import ReferenceContract, learner_of, network, random_tasks, relative_error
 
 PARTS = ["tail.weight", "tail.bias", "body.1.weight"]
 LEARNERS: dict[str, dict[str, Any]] = {
@@ -67,35 +56,18 @@ LEARNERS: dict[str, dict[str, Any]] = {
 }
 
 
+class TestEveryLearner(ReferenceContract):
+    examples = LEARNERS
+
+
 def learner(model: nn.Module, kind: str, **options: Any) -> Any:
     """Builds the learner of a section of an experiment."""
-    return build_learner(TypeAdapter(LearnerSpec).validate_python({"kind": kind, **options}), model)
+    return learner_of(model, {"kind": kind, **options})
 
 
 def ones_task(count: int = 1) -> Task:
     """T tasks of one pixel: input 1, target 1, so that the squared error is (w − 1)²."""
     return Task(*(torch.ones(count, 1, 1, 1, 1, dtype=torch.float64) for _ in range(4)))
-
-
-def random_tasks(count: int, dtype: torch.dtype) -> Task:
-    rng = torch.Generator().manual_seed(0)
-    lr, hr = (count, 3, 1, 8, 8), (count, 3, 1, 32, 32)
-    return Task(*(torch.rand(shape, generator=rng, dtype=dtype) for shape in (lr, hr, lr, hr)))
-
-
-def network(dtype: torch.dtype) -> tuple[nn.Module, Layout, torch.Tensor]:
-    model = build_model(FSRCNNSpec(d=8, s=4, m=1), scale=4, seed=3).to(dtype)
-    flat = initial_vector(model)
-    # Away from the nearly linear initial network, where first and second order hardly differ.
-    return (
-        model,
-        Layout.of(model),
-        flat + 0.05 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1)).to(flat),
-    )
-
-
-def relative_error(a: TaskGradients, b: TaskGradients) -> float:
-    return float((np.linalg.norm(a.gradients - b.gradients, axis=1) / np.linalg.norm(b.gradients, axis=1)).max())
 
 
 @pytest.mark.parametrize(("kind", "power"), [("maml", 2), ("fomaml", 1)])
@@ -107,46 +79,7 @@ def test_outer_slope_of_a_quadratic(scalar: nn.Module, kind: str, power: int, w:
     layout = Layout.of(built.model)
     found = vectorised_gradients(built, layout, torch.tensor([w], dtype=torch.float64), ones_task())
     assert found.gradients[0, 0] == pytest.approx(2 * (w - 1) * (1 - 2 * rate) ** power, abs=1e-12)
-    assert found.figures.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
-
-
-@pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
-def test_vectorised_equals_learn2learn(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    model, layout, flat = network(dtype)
-    tasks, model_size = random_tasks(3, dtype), layout.size
-    built = learner(model, **LEARNERS[name])
-    layout, flat = built.layout(layout), built.initial(flat)
-    flat[model_size:] *= 1 + torch.rand(flat[model_size:].shape, generator=torch.Generator().manual_seed(4)).to(flat)
-    ours = vectorised_gradients(built, layout, flat, tasks, step=4)
-    reference = reference_gradients(built, layout, flat, tasks, step=4)
-    assert ours.gradients.shape == (3, layout.size)
-    # The reference is a difference of float32 parameters, which are a thousand times longer than the way.
-    loss_of_digits = 10 if isinstance(built, ReptileLearner) else 1
-    assert relative_error(ours, reference) <= loss_of_digits * tolerance
-    np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=10 * tolerance)
-    np.testing.assert_allclose(ours.figures.mse, reference.figures.mse, rtol=10 * tolerance)
-
-
-@pytest.mark.parametrize("name", [name for name in LEARNERS if name != "pretrain"])
-def test_factors_of_the_inner_rate(name: str) -> None:
-    """They are the tasks' own: each task has the gradient of a built whose rate is its factor times as large."""
-    model, layout, flat = network(torch.float64)
-    tasks = random_tasks(3, torch.float64)
-    built = learner(model, **LEARNERS[name])
-    layout, flat = built.layout(layout), built.initial(flat)
-    factors = torch.tensor([0.25, 1.0, 0.0], dtype=torch.float64)
-    weighted = replace(built, rate_factors=factors)
-    ours = vectorised_gradients(weighted, layout, flat, tasks, step=4)
-    reference = reference_gradients(weighted, layout, flat, tasks, step=4)
-    moved = np.linalg.norm(reference.gradients, axis=1) > 0
-    assert moved.tolist() == [True, True, not isinstance(built, ReptileLearner)]
-    limit = (1e-8 if isinstance(built, ReptileLearner) else 1e-9) * np.linalg.norm(reference.gradients, axis=1)
-    assert (np.linalg.norm(ours.gradients - reference.gradients, axis=1) <= limit + 1e-12).all()
-    plain = vectorised_gradients(built, layout, flat, tasks, step=4)
-    np.testing.assert_allclose(ours.gradients[1], plain.gradients[1], rtol=1e-9, atol=1e-14)
-    split = split_gradients(weighted, layout, flat, tasks, 4, microbatch=2)
-    np.testing.assert_allclose(split.gradients, ours.gradients, rtol=1e-7, atol=1e-12)
+    assert found.metrics.losses[0] == pytest.approx(((w - 1) * (1 - 2 * rate)) ** 2, abs=1e-12)
 
 
 @pytest.mark.parametrize(("kind", "power"), [("maml", 2), ("fomaml", 1)])
@@ -164,16 +97,6 @@ def test_second_order_differs_from_first_order() -> None:
     first = vectorised_gradients(learner(model, "fomaml", inner_steps=3, inner_lr=0.05), layout, flat, tasks)
     second = vectorised_gradients(learner(model, "maml", inner_steps=3, inner_lr=0.05), layout, flat, tasks)
     assert relative_error(first, second) > 1e-3
-
-
-def test_a_task_gradient_does_not_depend_on_its_neighbours() -> None:
-    model, layout, flat = network(torch.float64)
-    tasks = random_tasks(3, torch.float64)
-    built = learner(model, "maml")
-    together = vectorised_gradients(built, layout, flat, tasks)
-    for k in range(3):
-        alone = vectorised_gradients(built, layout, flat, Task(*(tensor[k : k + 1] for tensor in tasks)))
-        np.testing.assert_allclose(alone.gradients[0], together.gradients[k], rtol=1e-10, atol=1e-14)
 
 
 def test_pretraining_gradient_is_the_slope_of_the_mean_loss() -> None:

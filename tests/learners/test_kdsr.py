@@ -31,7 +31,8 @@ from metarestore.tasks.task import Task
 from metarestore.training.jobs import ValidationJob
 from metarestore.training.run import RunFolder
 from metarestore.tuning.metric import HeldOutShotsJob
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PRETRAIN = PretrainSpec(kind="pretrain")
 StudyMaker = Callable[..., Study]
@@ -69,16 +70,13 @@ def gradients(learner: Learner, given: Task, step: int = 0) -> TaskGradients:
     return vectorised_gradients(learner, Layout.of(learner.model), initial_vector(learner.model), given, step)
 
 
-# Every learner -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", LEARNERS)
 def test_vectorised_equals_learn2learn(name: str) -> None:
     model, given = tiny(), tasks(2)
     learner, layout, flat = build_learner(LEARNERS[name], model), Layout.of(model), initial_vector(model)
     ours = vectorised_gradients(learner, layout, flat, given)
     reference = reference_gradients(learner, layout, flat, given)
-    np.testing.assert_allclose(ours.figures.losses, reference.figures.losses, rtol=1e-10)
+    np.testing.assert_allclose(ours.metrics.losses, reference.metrics.losses, rtol=1e-10)
     away = np.linalg.norm(ours.gradients - reference.gradients, axis=1)
     assert (away <= 1e-9 * np.linalg.norm(reference.gradients, axis=1)).all()
 
@@ -96,10 +94,7 @@ def test_a_teacher_is_given_hr() -> None:
     model, given = tiny("teacher"), tasks(2)
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     expected = [float((model(lr[k], hr[k]) - hr[k]).detach().abs().mean()) for k in range(2)]
-    np.testing.assert_allclose(gradients(PretrainLearner(PRETRAIN, model), given).figures.losses, expected, rtol=1e-10)
-
-
-# Distillation --------------------------------------------------------------------------------------------------------
+    np.testing.assert_allclose(gradients(PretrainLearner(PRETRAIN, model), given).metrics.losses, expected, rtol=1e-10)
 
 
 def test_kl_by_hand() -> None:
@@ -117,8 +112,8 @@ def test_kl_by_hand() -> None:
 
 def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
     student, teacher, given = tiny(), tiny("teacher", 1), tasks(2)
-    plain = gradients(PretrainLearner(PRETRAIN, student), given).figures.losses
-    found = gradients(distilling(student, teacher, weight=3.0, temperature=0.3), given).figures
+    plain = gradients(PretrainLearner(PRETRAIN, student), given).metrics.losses
+    found = gradients(distilling(student, teacher, weight=3.0, temperature=0.3), given).metrics
     lr, hr = torch.cat([given.support_lr, given.query_lr], 1), torch.cat([given.support_hr, given.query_hr], 1)
     with torch.no_grad():
         told, said = teacher.encode(lr[0], hr[0]).distilled, student.encode(lr[0]).distilled
@@ -129,7 +124,7 @@ def test_the_loss_is_the_image_loss_and_the_weighted_divergence() -> None:
 def test_parts_of_a_shard_tell_the_divergence_of_every_task() -> None:
     learner, given = distilling(tiny()), tasks(3)
     layout, flat = Layout.of(learner.model), initial_vector(learner.model)
-    whole, parts = (split_gradients(learner, layout, flat, given, 0, size).figures for size in (None, 2))
+    whole, parts = (split_gradients(learner, layout, flat, given, 0, size).metrics for size in (None, 2))
     assert whole.terms["kl"].shape == (3,)
     np.testing.assert_allclose(parts.terms["kl"], whole.terms["kl"], rtol=1e-9)
 
@@ -143,8 +138,8 @@ def test_while_warming_up_the_estimator_alone_learns() -> None:
         still = [name for name, slope in slopes.items() if not slope.any()]
         assert all(name.startswith(("restorer.", "estimator.compress.")) for name in still)
         assert ("restorer.head.weight" in still) == warming
-        assert (found.figures.losses[0] == found.figures.terms["kl"][0]) == warming
-        assert np.isfinite(found.figures.mse).all()
+        assert (found.metrics.losses[0] == found.metrics.terms["kl"][0]) == warming
+        assert np.isfinite(found.metrics.mse).all()
 
 
 def test_the_student_starts_with_the_teacher_s_restorer_and_its_own_estimator() -> None:
@@ -171,9 +166,6 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert torch.autograd.grad(loss.sum(), list(teacher.parameters()), allow_unused=True) == (None,) * len(
         list(teacher.parameters())
     )
-
-
-# Studies -------------------------------------------------------------------------------------------------------------
 
 
 def saved_teacher(folder: Path, scale: int = 4, estimator: str = "teacher", seed: int = 3) -> Path:

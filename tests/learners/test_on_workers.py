@@ -20,7 +20,8 @@ from metarestore.models.build import build_model
 from metarestore.models.checkpoint import save_model
 from metarestore.models.parameters import initial_vector
 from metarestore.training.run import RunFolder, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.xdist_group("ray")
 

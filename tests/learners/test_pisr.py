@@ -43,7 +43,8 @@ from metarestore.tasks.task import Task
 from metarestore.training.interrupt import Interrupted
 from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, Trained, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 PUBLISHED = {"kind": "fsrcnn", "residual": "none", "prelu": "per_layer"}
 SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}
@@ -98,9 +99,6 @@ def every(given: Task, task: int = 0) -> tuple[Tensor, Tensor]:
     )
 
 
-# Networks ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_published_numbers_of_parameters(scale: int) -> None:
     teacher = built({"kind": "pisr_teacher", "decoder": PUBLISHED}, scale)
@@ -114,9 +112,6 @@ def test_published_numbers_of_parameters(scale: int) -> None:
     assert (features["encoding"].shape, features["expanding"].shape) == (lr.shape, (1, 56, 7, 5))
     with pytest.raises(ValueError, match="must be given the HR images"):
         teacher(lr)
-
-
-# Losses --------------------------------------------------------------------------------------------------------------
 
 
 def test_densities_by_hand() -> None:
@@ -161,15 +156,12 @@ def test_squared_differences_have_a_head_where_channels_differ() -> None:
         feature_loss(FeatureLossSpec(), student, student, None)
 
 
-# Learners ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("weight", [0.0, 1e-4, 3.0])
 def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
     model, given = built(TEACHER).double(), tasks()
     learner = build_learner(PretrainSpec(kind="pretrain", imitation=weight), model)
     assert isinstance(learner, ImitationLearner)
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     lr, hr = every(given)
     with torch.no_grad():
         encoded = model.encoder(hr)
@@ -182,7 +174,7 @@ def test_the_teacher_learns_images_and_imitation(weight: float) -> None:
 def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> None:
     learner, given = student_of(saved(tmp_path, TEACHER), loss=loss, weight=0.3), tasks()
     flat = learner.initial(initial_vector(learner.model))
-    found = gradients(learner, given).figures
+    found = gradients(learner, given).metrics
     layout = Layout.of(learner.model)
     learner.model.load_state_dict(layout.unflatten(flat[: layout.size]))
     lr, hr = every(given, 1)
@@ -199,8 +191,8 @@ def test_the_student_learns_images_and_features(tmp_path: Path, loss: str) -> No
 def test_losses_are_added_and_layers_are_averaged(tmp_path: Path) -> None:
     also = [{"loss": "l2", "layers": {"shrinking": "mapping", "features": "features"}, "weight": 2.0}]
     learner = student_of(saved(tmp_path, TEACHER), weight=0.5, also=also)
-    found = gradients(learner, tasks()).figures
-    plain = gradients(student_of(tmp_path, weight=0), tasks()).figures
+    found = gradients(learner, tasks()).metrics
+    plain = gradients(student_of(tmp_path, weight=0), tasks()).metrics
     assert set(found.terms) == {"vid_laplace_expanding", "l2_shrinking", "l2_features"}
     expected = plain.losses + 0.5 * found.terms["vid_laplace_expanding"]
     expected = expected + (found.terms["l2_shrinking"] + found.terms["l2_features"])
@@ -214,7 +206,7 @@ def test_many_tasks_at_once_learn_as_one_by_one(tmp_path: Path, loss: str) -> No
     for task in range(3):
         alone = gradients(learner, Task(*(tensor[task : task + 1] for tensor in given)))
         np.testing.assert_allclose(alone.gradients[0], together.gradients[task], rtol=1e-4, atol=1e-8)
-        np.testing.assert_allclose(alone.figures.losses[0], together.figures.losses[task], rtol=1e-6)
+        np.testing.assert_allclose(alone.metrics.losses[0], together.metrics.losses[task], rtol=1e-6)
     layout, flat = learner.layout(Layout.of(learner.model)), learner.initial(initial_vector(learner.model))
     split = split_gradients(learner, layout, flat, given, 0, 2)
     np.testing.assert_allclose(split.gradients, together.gradients, rtol=1e-4, atol=1e-8)
@@ -270,7 +262,7 @@ def test_any_network_teaches_any_other(
     given = tasks(planes=3 if learner.model.channels == "rgb" else 1)
     found = gradients(learner, given)
     assert np.isfinite(found.gradients).all()
-    assert {f"{loss}_{layer}" for layer in layers} == set(found.figures.terms)
+    assert {f"{loss}_{layer}" for layer in layers} == set(found.metrics.terms)
 
 
 def test_feature_channels() -> None:
@@ -281,9 +273,6 @@ def test_feature_channels() -> None:
         "mapping": 4,
         "expanding": 8,
     }
-
-
-# Studies -------------------------------------------------------------------------------------------------------------
 
 
 class Stopping(Observer):

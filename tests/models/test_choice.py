@@ -92,12 +92,12 @@ def test_files_and_shipped_networks_mean_themselves(tmp_path):
 WRONG = {
     "nothing": (lambda at: at / "x", {}, "no such file"),
     "empty folder": (lambda at: at, {}, "no such file"),
-    "no arms": (run, {"arm": "a"}, "--arm: .* is no comparison"),
+    "no arms": (run, {"arm": "a"}, "--arm: .* is not a study"),
     "unknown arm": (lambda at: comparison(at, first=[1, 2, 3]), {"arm": "frist"}, "--arm: .* did you mean 'first'"),
-    "file with arm": (lambda at: run(at) / ADAPTED, {"arm": "a"}, "--arm: goes with the folder of a run"),
-    "file with weights": (lambda at: run(at) / ADAPTED, {"weights": "adapted"}, "--weights: goes with the folder"),
-    "shipped with weights": (lambda at: "kdsr_tiny_mixed", {"weights": "adapted"}, "--weights: goes with the folder"),
-    "not adapted": (lambda at: run(at, UNADAPTED), {"weights": "adapted"}, "--weights: .* holds no adapted network"),
+    "file with arm": (lambda at: run(at) / ADAPTED, {"arm": "a"}, "--arm: needs the folder of a run"),
+    "file with weights": (lambda at: run(at) / ADAPTED, {"weights": "adapted"}, "--weights: needs the folder"),
+    "shipped with weights": (lambda at: "kdsr_tiny_mixed", {"weights": "adapted"}, "--weights: needs the folder"),
+    "not adapted": (lambda at: run(at, UNADAPTED), {"weights": "adapted"}, "--weights: .* contains no adapted network"),
 }
 
 
@@ -113,11 +113,11 @@ def test_a_comparison_without_results_asks_for_an_arm(results, tmp_path):
     (tmp_path / "results.json").unlink()
     if results is not None:
         (tmp_path / "results.json").write_text(results)
-    with pytest.raises(UserError, match="has no results yet to choose an arm by; name one: --arm a or --arm b"):
+    with pytest.raises(UserError, match="has no results yet to select an arm by; add --arm a or --arm b"):
         choose_network(tmp_path)
 
 
 def test_elsewhere_a_comparison_is_told_from_a_run(tmp_path):
     comparison(tmp_path, a=[1, 2, 3])
-    with pytest.raises(UserError, match=r"is a comparison; name the folder of an arm, e.g. .*arms/a"):
+    with pytest.raises(UserError, match=r"is a study; give the folder of one of its arms, e\.g\. .*arms/a"):
         load_model(tmp_path)

@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import load_model, load_vector, save_model
 from metarestore.models.dynamic import channels_last, dynamic_depthwise
-from metarestore.models.kdsr import KDSR, SIZES, Estimator
+from metarestore.models.kdsr import KDSR, SIZES, Encoder
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import image_restorer
 
@@ -42,9 +42,6 @@ def trained(network: KDSR) -> KDSR:
 
 def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# Sizes ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,10 +81,7 @@ def test_another_scale_is_refused() -> None:
 def test_the_page_tells_the_sizes() -> None:
     page = (Path(__file__).parents[2] / "docs/kdsr.md").read_text()
     for name, size in SIZES.items():
-        assert f"| `{name}` | {size.features} | {size.blocks} | {size.estimator_blocks} |" in page
-
-
-# Dynamic convolution -------------------------------------------------------------------------------------------------
+        assert f"| `{name}` | {size.features} | {size.blocks} | {size.encoder_blocks} |" in page
 
 
 def looped(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
@@ -126,9 +120,6 @@ def test_dynamic_convolution_of_many_tasks() -> None:
     torch.testing.assert_close(moved, expected)
 
 
-# The estimator -------------------------------------------------------------------------------------------------------
-
-
 def test_a_teacher_sees_lr_then_the_pixels_of_hr() -> None:
     network = tiny(2, "teacher")
     seen: list[torch.Tensor] = []
@@ -145,7 +136,7 @@ def test_a_teacher_sees_lr_then_the_pixels_of_hr() -> None:
 
 
 def test_a_teacher_needs_hr() -> None:
-    with pytest.raises(ValueError, match="must be given the HR images"):
+    with pytest.raises(ValueError, match="needs the HR images as input"):
         tiny(2, "teacher")(uniform(1, 3, 4, 4))
     with pytest.raises(UserError, match="the network is a teacher"):
         image_restorer(tiny(2, "teacher"))
@@ -159,11 +150,11 @@ def test_a_description_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_strips_describe_the_whole() -> None:
-    estimator = trained(tiny()).estimator
-    assert isinstance(estimator, Estimator)
+    encoder = trained(tiny()).estimator
+    assert isinstance(encoder, Encoder)
     lr = uniform(1, 3, 61, 20)
     for strip in (20 * 7, 20 * 60, 20 * 100):
-        torch.testing.assert_close(estimator.in_strips(lr, strip), estimator(lr), rtol=1e-12, atol=0)
+        torch.testing.assert_close(encoder.in_strips(lr, strip), encoder(lr), rtol=1e-12, atol=0)
 
 
 def test_a_crop_describes_the_middle() -> None:
@@ -199,7 +190,7 @@ def test_the_output_depends_on_the_embedding() -> None:
 def test_without_an_estimator_every_image_has_the_embedding_1() -> None:
     network, lr = tiny(estimator="none"), uniform(2, 3, 8, 8)
     assert torch.equal(network.describe(lr), torch.ones(2, 16, dtype=torch.float64))
-    with pytest.raises(ValueError, match="no estimator"):
+    with pytest.raises(ValueError, match="no degradation encoder"):
         network.encode(lr)
 
 
@@ -249,9 +240,6 @@ def test_the_structure_is_the_published_one(scale: int, estimator: str) -> None:
     torch.testing.assert_close(network(lr, hr), published(network, lr, hr))
 
 
-# Whole photographs and files -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("estimator", ["student", "none"])
 def test_strips_share_one_embedding_and_do_not_show(estimator: str) -> None:
     network = sized("tiny", 2, estimator)
@@ -293,9 +281,9 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     lr = uniform(1, 3, 6, 6).float()
     assert torch.equal(found(lr), network(lr))
     other = KDSRSpec(kind="kdsr", size="s")
-    with pytest.raises(UserError, match=r"another network \(size tiny where s is wanted\)"):
+    with pytest.raises(UserError, match=r"another network \(size is tiny, expected s\)"):
         load_vector(tmp_path, other, 3, "training.init", network)
-    with pytest.raises(UserError, match=r"another network \(scale 3 where 2 is wanted\)"):
+    with pytest.raises(UserError, match=r"another network \(scale is 3, expected 2\)"):
         load_vector(tmp_path, spec, 2, "training.init", build_model(spec, 2, seed=5))
 
 
@@ -317,9 +305,6 @@ def test_an_estimator_hardly_changes_what_a_network_without_one_has_learned(tmp_
     with torch.no_grad():
         away = (student(lr) - none(lr)).abs().max() / none(lr).abs().max()
     assert 0 < float(away) < 0.05
-
-
-# Initial weights -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -362,6 +347,7 @@ def test_embeddings_start_blind_to_brightness(estimator: str) -> None:
     network, lr, hr = tiny(2, estimator), uniform(1, 3, 9, 9), uniform(1, 3, 18, 18)
     even = torch.tensor([0.1, 0.2, 0.3])[:, None, None]  # of any colour
     maps = [
-        network.estimator.body[0](network.seen(x, y))[..., 1:-1, 1:-1] for x, y in ((lr, hr), (lr + even, hr + even))
+        network.estimator.body[0](network.encoder_input(x, y))[..., 1:-1, 1:-1]
+        for x, y in ((lr, hr), (lr + even, hr + even))
     ]
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-7)

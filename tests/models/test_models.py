@@ -135,7 +135,7 @@ def test_a_network_of_another_shape_is_named(tmp_path: Path) -> None:
     metadata = {"metarestore": '{"model": {"kind": "fsrcnn", "d": 9, "s": 4, "m": 1}, "scale": 2}'}
     for name, description in (("a", metadata), ("b", {"metarestore": "{"}), ("c", {"metarestore": "{}"})):
         save_file(dict(model.state_dict()), tmp_path / f"{name}.safetensors", description)
-        with pytest.raises(UserError, match=f"{name}.safetensors: its weights do not fit its description"):
+        with pytest.raises(UserError, match=f"{name}.safetensors: its weights do not match its description"):
             load_model(tmp_path / f"{name}.safetensors")
 
 

@@ -38,7 +38,7 @@ AS: dict[str, Any] = {
     "float64": lambda pixels: pixels.astype(np.float64) / 255,
     "big-endian": lambda pixels: (pixels.astype(np.float64) / 255).astype(">f4"),
     "read-only": lambda pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
-    "upside down": lambda pixels: np.flipud(np.flipud(pixels).copy()),
+    "low is above high": lambda pixels: np.flipud(np.flipud(pixels).copy()),
 }
 
 
@@ -98,9 +98,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "bool": (GRAY > 99, "has bool values"),
     "float16": (RGB.astype(np.float16) / 256, "has float16 values"),
     "complex": (GRAY * 1j, "has complex128 values"),
-    "a path": ("photo.png", "is no array but str"),
-    "an image": (Image.fromarray(RGB), "is no array but Image"),
-    "a tensor": (torch.zeros(3, 4, 4), "is no array but Tensor"),
+    "a path": ("photo.png", "must be a NumPy array, got str"),
+    "an image": (Image.fromarray(RGB), "must be a NumPy array, got Image"),
+    "a tensor": (torch.zeros(3, 4, 4), "must be a NumPy array, got Tensor"),
     "channels first": (RGB.transpose(2, 0, 1), r"has the shape \(3, 24, 20\)"),
     "a batch": (RGB[None], r"has the shape \(1, 24, 20, 3\)"),
     "a line": (GRAY[0], r"has the shape \(20,\)"),

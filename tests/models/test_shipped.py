@@ -84,7 +84,7 @@ def test_a_broken_card_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for text in (None, "{", json.dumps({"name": "n"})):
         if text is not None:
             (tmp_path / "n.json").write_text(text)
-        with pytest.raises(UserError, match="is not the card of a network") as caught:
+        with pytest.raises(UserError, match="is not a valid model card") as caught:
             read_card(module.shipped()["n"])
         assert len(caught.value.problems) == 1
         assert "\n" not in caught.value.problems[0]

@@ -42,7 +42,7 @@ def test_weights_keep_the_form_of_their_prelu(tmp_path: Path) -> None:
     save_model(tmp_path / "model.safetensors", spec, 2, flat)
     assert torch.equal(initial_vector(load_model(tmp_path)), flat)
     other = FSRCNNSpec(d=8, s=4, m=1)
-    with pytest.raises(UserError, match=r"another network \(prelu per_layer where per_channel is wanted\)"):
+    with pytest.raises(UserError, match=r"another network \(prelu is per_layer, expected per_channel\)"):
         load_vector(tmp_path, other, 2, "training.init", build_model(other, 2, seed=0))
 
 

@@ -157,9 +157,6 @@ def test_a_box_larger_than_the_image() -> None:
         grid_boxes(40, 50, 64, 1)
 
 
-# Real pairs ----------------------------------------------------------------------------------------------------------
-
-
 def write_pairs(folder: Path, count: int = 4, scale: int = 4) -> PairsSpec:
     """Writes pairs whose LR pixel is the mean of its HR block, so that alignment can be checked exactly."""
     rng = np.random.default_rng(0)
@@ -192,7 +189,7 @@ def test_the_test_pairs_are_the_same_for_any_number_of_shots(tmp_path: Path) -> 
     one, two = (PairsTarget(tasks, FewShotGeometry(shots, 32, 32, 1)).draw(0) for shots in (1, 2))
     assert one.test == two.test
     assert [draw.support[0].image for draw in two.shots] == ["000", "001"]
-    with pytest.raises(UserError, match=r"3 shots are asked for, but only 2 pairs"):
+    with pytest.raises(UserError, match=r"3 shots are requested, but only 2 pairs"):
         PairsTarget(tasks, FewShotGeometry(3, 32, 32, 1))
 
 
@@ -211,9 +208,6 @@ def test_folders_that_do_not_belong_together(tmp_path: Path, break_it: object, m
     break_it(tmp_path)  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         open_pairs("camera", spec, EPISODE)
-
-
-# Few shots -----------------------------------------------------------------------------------------------------------
 
 
 def test_shots_and_test_crops_of_a_synthetic_camera(workspace: Workspace) -> None:

@@ -47,8 +47,6 @@ def fill(folder, count=3):
     return ImageSource.folder(folder)
 
 
-# --- decoding -------------------------------------------------------------------------------------------------------
-
 RGB = noise()
 GRAY = RGB[..., 0]
 GRAY_RGB = np.repeat(GRAY[..., None], 3, axis=2)
@@ -151,9 +149,6 @@ def test_write_errors_say_what_to_do(tmp_path):
         write_image(tmp_path / "out.png", RGB / 255)
 
 
-# --- folders --------------------------------------------------------------------------------------------------------
-
-
 def test_names_are_sorted_and_drop_the_suffix_unless_ambiguous(folder):
     for name in ("b.png", "a.png", "a.bmp", "C.PNG"):
         by_pillow(RGB)(folder / name)
@@ -221,9 +216,6 @@ def test_relative_folder_is_completed_at_once(folder, monkeypatch):
     assert len(ImageStore.open(source).names) == 3
 
 
-# --- store ----------------------------------------------------------------------------------------------------------
-
-
 def test_store_returns_what_is_in_the_files(folder):
     for name in ("rgb.bmp", "gray.tif", "rgb16.png", "turned.png"):
         FORMATS[name][0](folder / name)
@@ -273,9 +265,6 @@ def test_require_size_names_every_small_photograph(folder):
     low, narrow = caught.value.problems
     assert re.search(r"'low' is 20x40 \(height x width\), smaller than the 32x32 crop; remove it or choose", low)
     assert "'narrow' is 40x31" in narrow
-
-
-# --- cache ----------------------------------------------------------------------------------------------------------
 
 
 def test_photographs_are_decoded_once(folder, monkeypatch):
@@ -399,9 +388,6 @@ def test_two_processes_build_at_once(folder, cache):
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".u8"]
 
 
-# --- sent to workers ------------------------------------------------------------------------------------------------
-
-
 def test_pickled_store_carries_no_pixels_and_reopens_the_map(folder, monkeypatch):
     for index in range(3):
         write_image(folder / f"photo{index}.png", noise(index, (64, 64, 3)))
@@ -427,11 +413,8 @@ def test_node_with_other_photographs_is_refused(folder, tmp_path, monkeypatch):
     sent = pickle.dumps(ImageStore.open(fill(folder)))
     write_image(folder / "photo1.png", noise(9))
     monkeypatch.setenv("METARESTORE_CACHE", str(tmp_path / "other_node"))
-    with pytest.raises(UserError, match="are not those that the run began with"):
+    with pytest.raises(UserError, match="differ from those at the start of the run"):
         pickle.loads(sent).image("photo2")
-
-
-# --- embedded photographs -------------------------------------------------------------------------------------------
 
 
 def test_splits_never_mix():

@@ -57,8 +57,6 @@ def exif(orientation: int) -> Image.Exif:
     return found
 
 
-# Gray stays gray ------------------------------------------------------------------------------------------------------
-
 GRAY_FILES = {
     "l.png": lambda path: save(path, GRAY),
     "la.png": lambda path: save(path, LA),
@@ -84,8 +82,6 @@ def test_a_gray_picture_is_gray_and_its_own_luma_however_it_is_stored(name, fold
     reports = [evaluate_folder(where, 4, bicubic_restore(4)).psnr_y for where in (folder, plain)]
     assert reports[0] == reports[1]
 
-
-# What `restore` keeps -------------------------------------------------------------------------------------------------
 
 PICTURES = {
     "rgba.png": (lambda path: save(path, RGBA), RGBA),
@@ -161,9 +157,6 @@ def test_pictures_of_any_size_are_read_with_their_alpha(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-# Damage ---------------------------------------------------------------------------------------------------------------
-
-
 def encoded(kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(RGB).resize((320, 240)).save(stream, kind, **options)
@@ -209,9 +202,6 @@ def test_what_others_write_to_stderr_meanwhile_is_not_lost(capfd):
         decoding.os.write(2, b"Corrupt JPEG data: bad Huffman code\nfrom another thread\n")
     assert "bad Huffman code" in messages[0]
     assert capfd.readouterr().err == "from another thread\n"
-
-
-# A camera's folder ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -279,9 +269,6 @@ def test_heic_is_read_by_the_library_where_there_is_one(name, folder, monkeypatc
     (file,) = list_photographs(folder).values()
     assert np.abs(read_image(file).pixels.astype(int) - picture).max() <= (6 if real else 0)
     np.testing.assert_array_equal(read_picture(file).pixels, read_image(file).pixels)
-
-
-# Small photographs ----------------------------------------------------------------------------------------------------
 
 
 def tasks(folder: Path, patch: int) -> SyntheticTasks:

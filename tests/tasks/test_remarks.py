@@ -95,7 +95,7 @@ def test_kernels_of_a_file_count_by_their_mass_centre(down, right, size, last, s
     entry = kernel_file(tmp_path, down, right, size, recentre=False)
     texts = [text for _, text in found([entry, last], scale)]
     assert bool(texts) is said
-    assert all("leave recentre: false out" in text for text in texts)
+    assert all("remove recentre: false" in text for text in texts)
     recentred = kernel_file(tmp_path, down, right, size, centre="block" if last is NEAREST else "pixel")
     assert found([recentred, last], scale) == []
 
@@ -142,7 +142,7 @@ def test_a_task_file_is_reported_once_with_line_and_column(tmp_path, monkeypatch
         read_task(path)
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("tasks/t.yaml:4:29: pipeline[0].path: levin1.npy is known to hold kernels")
-    assert second.startswith("tasks/t.yaml:4:5: pipeline[0]: LR lies beside HR")
+    assert second.startswith("tasks/t.yaml:4:5: pipeline[0]: LR is shifted relative to HR")
 
 
 @pytest.mark.parametrize("path", sorted((catalogue() / "tasks").glob("*.yaml")), ids=lambda path: path.stem)

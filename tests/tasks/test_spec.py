@@ -97,7 +97,7 @@ CATALOGUE = sorted((catalogue() / "tasks").glob("*.yaml"))
 @pytest.mark.parametrize("path", CATALOGUE, ids=lambda path: path.stem)
 def test_the_catalogue_serves_every_scale(path: Path, scale: int) -> None:
     if scale not in getattr(read_task(path), "scales", (2, 3, 4)):
-        with pytest.raises(UserError, match="is defined for scale 4 alone, not for"):
+        with pytest.raises(UserError, match="is defined only for scale 4 alone, not for"):
             read_task(path, scale)
         return
     spec = read_task(path, scale)
@@ -124,11 +124,8 @@ def test_pairs_have_one_scale(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     (tmp_path / "tasks/pairs.yaml").write_text("kind: pairs\nscale: 4\nlr: lr\nhr: hr\n")
     assert isinstance(read_task(tmp_path / "tasks/pairs.yaml", 4), PairsSpec)
-    with pytest.raises(UserError, match="for scale 4, not for 2; leave out scale"):
+    with pytest.raises(UserError, match="for scale 4, not for 2; remove scale"):
         read_task(tmp_path / "tasks/pairs.yaml", 2)
-
-
-# Protocols ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from metarestore.workspace.workspace import Study
+from metarestore.workspace.study import Study
 
 # In the group of the Ray tests only to be run one after the other with them: both fill the cores.
 pytestmark = pytest.mark.xdist_group("ray")

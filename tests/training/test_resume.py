@@ -22,7 +22,8 @@ from metarestore.tasks.spec import content_hash
 from metarestore.training.identity import portable, study_record
 from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
-from metarestore.workspace.workspace import Study, Workspace
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
 StudyMaker = Callable[..., Study]
@@ -49,9 +50,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, restated: tuple
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
-
-
-# Projects that are moved or copied -----------------------------------------------------------------------------------
 
 
 def make_project(root: Path) -> None:
@@ -113,10 +111,10 @@ def test_a_project_is_the_same_elsewhere(small_experiment: Build, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
-        ("pairs", "data/hr/2.png", r"tasks.camera.content: the files are not those"),
-        ("photographs", "photos/2.png", r"images.train: the files are not those"),
-        ("kernel", "kernels/k.npy", r"tasks.measured.content: the files are not those"),
-        ("init", "runs/start/model.safetensors", r"init was"),
+        ("pairs", "data/hr/2.png", r"tasks.camera.content: the files have changed"),
+        ("photographs", "photos/2.png", r"images.train: the files have changed"),
+        ("kernel", "kernels/k.npy", r"tasks.measured.content: the files have changed"),
+        ("init", "runs/start/model.safetensors", r"init\W+was"),
     ],
 )
 def test_other_contents_at_the_same_place_are_another_run(
@@ -186,8 +184,6 @@ def test_a_shipped_network_is_written_by_its_name(tmp_path: Path) -> None:
     name, path = next(iter(shipped().items()))
     assert portable({"init": path.resolve()}, tmp_path) == {"init": name}
 
-
-# Longer runs ---------------------------------------------------------------------------------------------------------
 
 LENGTHS: dict[str, dict[str, Any]] = {
     "constant": {},
@@ -273,7 +269,7 @@ def test_a_new_schedule_holds_for_the_steps_that_are_left(
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be made longer, not shorter"),
+        ({"steps": 3, **CONSTANT}, r"training.steps was 4, is 3\); a run can be extended but not shortened"),
         ({"optimizer": {"schedule": "constant", "lr": 1e-5}}, r"training.optimizer.lr was"),
         ({"steps": 8, "patch": 48, **CONSTANT}, r"training.patch was 32, is 48"),
         ({"steps": 8, "tasks_per_step": 2, **CONSTANT}, r"training.tasks_per_step was 4, is 2"),

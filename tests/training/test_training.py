@@ -28,7 +28,9 @@ from metarestore.training.log import LogRow, Observer
 from metarestore.training.run import RunFolder, train
 from metarestore.training.sampler import TaskSampler, positions
 from metarestore.training.state import OuterOptimizer, TrainState, load_state, save_state
-from metarestore.workspace.workspace import Study, TaskRef, Workspace
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 NAMES = ("a", "b", "c")
 
@@ -60,9 +62,6 @@ def trained(study: Study, folder: Path, *, resume: bool = False, observer: Silen
         run = RunFolder(folder, study, resume=resume)
         train(workspace, run, engine.session(study), observer or Silent())
     return (folder / "model.safetensors").read_bytes()
-
-
-# Sampling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tasks", "size"), [(4, 2), (5, 2), (3, 8)])
@@ -101,9 +100,6 @@ def test_weighted_sampling_follows_its_probabilities() -> None:
         # Systematic draws deviate by less than one per step, and far less on average.
         assert drawn.count(name) == pytest.approx(count, abs=40)
     assert not any(ref.distribution == "a" for shard in sampler.shards(0, np.asarray([0.0, 1.0, 1.0])) for ref in shard)
-
-
-# Optimizer and checkpoints -------------------------------------------------------------------------------------------
 
 
 def test_cosine_schedule() -> None:
@@ -202,9 +198,6 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
     assert state.step == 1
 
 
-# Whole trainings -----------------------------------------------------------------------------------------------------
-
-
 CONTRASTED = {"kind": "pretrain", "contrast": {}, "warmup_steps": 3}
 
 
@@ -246,7 +239,7 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
     observer = Silent()
     assert trained(study, tmp_path, resume=True, observer=observer) == weights
     assert observer.rows == []
-    with pytest.raises(UserError, match=r"holds a run already.*--resume"):
+    with pytest.raises(UserError, match=r"already contains a run.*--resume"):
         trained(study, tmp_path)
     with pytest.raises(UserError, match=r"\(training.steps was 4, is 3\); a run can be made longer"):
         trained(small_study(training={"steps": 3}), tmp_path, resume=True)
@@ -321,7 +314,7 @@ def test_what_weighs_nothing_is_not_drawn(small_study: Callable[..., Study], tmp
     trained(small_study(graph={"weights": {"top": 2}}), tmp_path, observer=observer)
     for row in observer.rows:
         assert [norm is not None for norm in row.norms] == [weight > 0 for weight in row.weights]
-    assert sum(weight > 0 for weight in observer.rows[0]["weights"]) == 2
+    assert sum(weight > 0 for weight in observer.rows[0].weights) == 2
 
 
 @pytest.mark.parametrize("probabilities", [None, np.array([2.0, 1.0, 0.0])])
@@ -493,7 +486,7 @@ def test_learning_from_the_shots_alone_needs_no_relations(
     observer = Silent()
     trained(small_study(training={"source": "target", "shot_tasks": shot_tasks}), tmp_path, observer=observer)
     assert observer.relations == []
-    assert observer.rows[0]["weights"] == [1.0]
+    assert observer.rows[0].weights == [1.0]
     assert not (tmp_path / "graph.json").exists()
 
 

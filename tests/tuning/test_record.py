@@ -16,7 +16,7 @@ from metarestore.errors import UserError
 from metarestore.evaluation.tuning import TrialResult
 from metarestore.tuning import run as sweep
 from metarestore.tuning.record import Record, open_record
-from metarestore.tuning.run import require_searchable, run_sweep
+from metarestore.tuning.run import require_searchable, run_tuning
 from metarestore.workspace.workspace import Workspace
 
 Build = Callable[..., Experiment]
@@ -54,6 +54,44 @@ def test_the_parent_is_ended_even_if_the_record_cannot_be_read(tmp_path: Path) -
     assert parent.status == "FAILED"
 
 
+MEASURED = TrialResult(1, {}, "finished", ((2, 20.0),))
+UNMEASURED = {
+    "no trial": (),
+    "not begun": (TrialResult(1, {}),),
+    "failed": (TrialResult(1, {}, "failed", ((2, 20.0),), "its process died"), TrialResult(2, {}, "failed")),
+    "diverged": (TrialResult(1, {}, "finished", ((2, FLOOR),)),),
+}
+
+
+@pytest.mark.parametrize("kind", UNMEASURED)
+@pytest.mark.parametrize("beside", [(), (MEASURED,)])
+def test_a_search_in_which_nothing_was_measured_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, beside: tuple[TrialResult, ...]
+) -> None:
+    monkeypatch.setattr(sweep, "repair_runs", lambda *_: None)
+    record = Record(tmp_path, {})
+    record.trials = {str(index): trial for index, trial in enumerate((*UNMEASURED[kind], *beside))}
+    record.save()
+    parent: Any = Noted()
+    store: Any = None
+    with sweep._closed(store, parent, tmp_path, "held_out_shots"):
+        pass
+    assert parent.status == ("FINISHED" if beside else "FAILED")
+
+
+def test_contents_are_compared_by_key(tmp_path: Path) -> None:
+    contents = {"tasks.camera": "a", "data.train": "b"}
+    record = Record(tmp_path, {}, contents=dict(contents))
+    record.require_contents(contents)
+    for key in contents:
+        with pytest.raises(UserError, match=f"{key}: the files are not those"):
+            record.require_contents({**contents, key: "other"})
+    # A search of an earlier version does not know its contents; from here on it does.
+    record.contents = None
+    record.require_contents(contents)
+    assert record.contents == contents
+
+
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:
@@ -63,7 +101,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(experiment: Experiment, out: Path, *, resume: bool = False) -> None:
-    run_sweep(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
+    run_tuning(experiment, out.parent, out, name="refused", command="metarestore tune", resume=resume)
 
 
 @pytest.mark.usefixtures("no_cluster")
@@ -79,7 +117,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(small_experiment:
 @pytest.mark.usefixtures("no_cluster")
 def test_a_wrong_folder_is_not_resumed_and_none_is_made(small_experiment: Build, tmp_path: Path) -> None:
     experiment = small_experiment(search=SEARCH)
-    with pytest.raises(UserError, match="there is no sweep in"):
+    with pytest.raises(UserError, match="contains no tuning run to continue"):
         start(experiment, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
     open_record(tmp_path, small_experiment(search=SEARCH, seed=1), resume=False).save()
@@ -93,20 +131,20 @@ def test_a_wrong_folder_is_not_resumed_and_none_is_made(small_experiment: Build,
     [
         (
             {"search": {"graph.auxiliary": {"choice": [["bicubic"], ["nonexist"]]}}},
-            r"where graph.auxiliary = \['nonexist'\]: graph.auxiliary: 'nonexist' is and matches no task",
+            r"with graph.auxiliary = \['nonexist'\]: graph.auxiliary: 'nonexist' is and matches no task",
         ),
         (
             {"search": {"learner.adapts": {"choice": [["tail.*"], ["nonexist.*"]]}}, "learner": ANIL},
-            r"where learner.adapts = \['nonexist.\*'\]: learner.adapts: 'nonexist.\*' matches no parameter",
+            r"with learner.adapts = \['nonexist.\*'\]: learner.adapts: 'nonexist.\*' matches no parameter",
         ),
         (
             {"search": {"training.patch": {"int": [32, 48]}}},
-            r"where training.patch = \d+: training.patch: \d+ is not a multiple of the scale",
+            r"with training.patch = \d+: training.patch: \d+ is not a multiple of the scale",
         ),
-        ({"search": {"training.patch": {"choice": [32, 4000]}}}, r"where training.patch = 4000: .*4000"),
+        ({"search": {"training.patch": {"choice": [32, 4000]}}}, r"with training.patch = 4000: .*4000"),
         (
             {"search": {"training.patch": {"int": [32, 40]}}, "tuning": {"searcher": "grid", "grid_points": 9}},
-            r"where training.patch = 39: training.patch: 39 is not a multiple",
+            r"with training.patch = 39: training.patch: 39 is not a multiple",
         ),
     ],
 )
@@ -122,7 +160,7 @@ def test_some_shots_are_kept_to_compare_trials_by(
     small_experiment: Build, tmp_path: Path, training: dict[str, Any]
 ) -> None:
     search = {"adaptation.lr": [1e-4, 1e-3]}
-    with pytest.raises(UserError, match="learns from all shots, so none is left to compare trials by"):
+    with pytest.raises(UserError, match="so none is held out to compare trials"):
         require_searchable(small_experiment(search=search, training=training), tmp_path)
 
 

@@ -18,11 +18,11 @@ from mlflow.tracking import MlflowClient
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
-from metarestore.evaluation.tuning import SweepResult
+from metarestore.evaluation.tuning import TuningResult
 from metarestore.project import read_experiment, resolve
-from metarestore.tuning.callback import SweepCallback
+from metarestore.tuning.callback import TuningCallback
 from metarestore.tuning.record import open_record
-from metarestore.tuning.run import run_sweep
+from metarestore.tuning.run import run_tuning
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -89,7 +89,7 @@ def test_a_killed_sweep_is_resumed_and_no_run_is_left_running(project: Path, mlf
     parent, nested = runs(mlflow_store, "killed")
     assert {run.info.status for run in (parent, *nested)} == {"RUNNING"}
 
-    result = run_sweep(read_experiment(path), project, out, name="killed", command="metarestore tune", resume=True)
+    result = run_tuning(read_experiment(path), project, out, name="killed", command="metarestore tune", resume=True)
 
     again, nested = runs(mlflow_store, "killed")
     assert again.info.run_id == parent.info.run_id
@@ -120,9 +120,9 @@ def recorded(out: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["trials"].values()) if path.is_file() else []
 
 
-def sweep(project: Path, name: str, **sections: Any) -> SweepResult:
+def sweep(project: Path, name: str, **sections: Any) -> TuningResult:
     path = write(project, name, **sections)
-    return run_sweep(read_experiment(path), project, project / name, name=name, command="metarestore tune")
+    return run_tuning(read_experiment(path), project, project / name, name=name, command="metarestore tune")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -133,23 +133,23 @@ def test_trials_of_several_workers_agree_with_trials_of_one_that_was_killed(
     search = {"learner.inner_lr": {"choice": [1e-3, 1e-2]}}
     tuning = {"searcher": "grid", "scheduler": "none", "report_every": 3}
     two = sweep(project, "two", search=search, tuning={**tuning, "workers_per_trial": 2})
-    noted = SweepCallback.on_trial_result
+    noted = TuningCallback.on_trial_result
     killed: list[int] = []
 
-    def kill_once(self: SweepCallback, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+    def kill_once(self: TuningCallback, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         noted(self, iteration, trials, trial, result, **info)
         if not killed:
             killed.append(result["pid"])
             os.kill(result["pid"], signal.SIGKILL)
 
-    monkeypatch.setattr(SweepCallback, "on_trial_result", kill_once)
+    monkeypatch.setattr(TuningCallback, "on_trial_result", kill_once)
     one = sweep(project, "one", search=search, tuning=tuning)
     assert killed
     assert figures(one) == figures(two)
     assert [trial.state for trial in two.trials] == ["finished", "finished"]
 
 
-def figures(found: SweepResult) -> dict[float, Any]:
+def figures(found: TuningResult) -> dict[float, Any]:
     return {trial.values["learner.inner_lr"]: trial.history for trial in found.trials}
 
 

@@ -15,9 +15,9 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.evaluation.importance import importance
-from metarestore.evaluation.tuning import SweepResult, TrialResult
+from metarestore.evaluation.tuning import TrialResult, TuningResult
 from metarestore.learners.adaptation import adapt
-from metarestore.reports.tuning.report import publish_sweep, sweep_table
+from metarestore.reports.tuning.report import publish_tuning, trial_table
 from metarestore.tuning import metric
 from metarestore.tuning.metric import HeldOutShotsJob, metric_jobs
 from metarestore.workspace.workspace import Workspace
@@ -85,7 +85,7 @@ def test_a_fold_adapts_to_the_other_shots_alone(workspace: Workspace, monkeypatc
     assert len(learned_from) == 4
 
 
-def invented(count: int) -> SweepResult:
+def invented(count: int) -> TuningResult:
     """Trials whose metric depends on one parameter alone; the worse half was stopped early."""
     rng = np.random.default_rng(1)
     trials = []
@@ -96,7 +96,7 @@ def invented(count: int) -> SweepResult:
         trials.append(TrialResult(number, values, "stopped" if good < 22.5 else "finished", history))
     trials.append(TrialResult(count + 1, {"learner.inner_lr": 1.0, "model.d": 4}, "failed", (), "a <reason>"))
     logarithmic = frozenset({"learner.inner_lr"})
-    return SweepResult(
+    return TuningResult(
         "invented", "held_out_shots", ("learner.inner_lr", "model.d"), logarithmic, tuple(trials), False, 61
     )
 
@@ -123,21 +123,21 @@ def test_what_diverged_is_listed_and_spoils_nothing(tmp_path: Path) -> None:
     assert found is not None
     assert found.trials == 24
     assert found.explained > 0.8
-    publish_sweep(spoilt, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
-    assert sweep_table(spoilt).row_count == 27
+    publish_tuning(spoilt, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
+    assert trial_table(spoilt).row_count == 27
     only = replace(result, trials=(diverged,))
     assert only.best is None
     assert only.common_step is None
-    publish_sweep(only, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
+    publish_tuning(only, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
 
 
 def test_a_report_has_every_trial(tmp_path: Path) -> None:
     result = invented(8)
     assert result.best is not None
     assert result.best.metric == max(trial.metric for trial in result.trials if trial.step == 20)
-    publish_sweep(result, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
+    publish_tuning(result, "seed: 0\n", tmp_path, "metarestore tune x.yaml")
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "a &lt;reason&gt;" in page
-    assert sweep_table(result).row_count == 9
+    assert trial_table(result).row_count == 9
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"trials", "parallel-coordinates", "importance"}

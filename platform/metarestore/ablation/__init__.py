@@ -1,1 +1,1 @@
-"""Ablation grids: cells, trainings that cells share, their running side by side, tracking."""
+"""Ablations: cells, the trainings that cells share, running them in parallel, tracking."""

@@ -1,4 +1,4 @@
-"""Running units one after the other in this process, or side by side on Ray."""
+"""Runs units sequentially in this process, or in parallel on Ray."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
 
 
 def execute(units: Sequence[Unit], engine: LocalEngineSpec | RayEngineSpec, watcher: Watcher) -> None:
-    """Runs units as an experiment's engine says; every unit gives the same figures either way.
+    """Runs units on an experiment's engine; the results of a unit do not depend on the engine.
 
     Raises:
-        Interrupted, KeyboardInterrupt: The user asked to stop; what was begun goes on from its last checkpoint.
-        UserError: The cluster does not answer or has no room.
+        Interrupted, KeyboardInterrupt: The user asked to stop; unfinished units resume from their last checkpoints.
+        UserError: The cluster does not respond or has no free resources.
     """
     if not units:
         return
     if isinstance(engine, LocalEngineSpec):
         for unit in units:
-            watcher.begun(unit)
+            watcher.started(unit)
             watcher.ended(unit, run_unit(unit))
         return
-    # Ray is imported only if it is asked for, since that takes seconds.
+    # Importing Ray takes seconds.
     from metarestore.ablation.side_by_side import run_side_by_side  # noqa: PLC0415
 
     run_side_by_side(units, engine, watcher)

@@ -1,4 +1,4 @@
-"""From a grid to what is run: the study of each cell, and the trainings that cells share."""
+"""Plans an ablation: resolves the study of each cell and finds the trainings that cells share."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from metarestore.project import Project, resolve
 from metarestore.workspace.study import Study
 
 NO_TARGET = "(any target)"
-"""Name of the target in a training that knows none."""
+"""Placeholder for the target in a training that does not depend on it."""
 _OPENED = Affects.OPENING | Affects.BUILDING
 _TARGET_FREE = ("uniform", "random", "expert")
-"""Estimators that never look at the target."""
+"""Estimators that do not use the target."""
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell, ready to be run.
+    """A cell and its resolved study.
 
     Attributes:
-        cell: Which.
+        cell: The cell.
         study: Its resolved experiment.
-        digest: Changes with everything that its figures depend on.
+        digest: Hash of everything that its results depend on.
     """
 
     cell: Cell
@@ -41,14 +41,14 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class Unit:
-    """A training, and the cells that share it: what one process takes at a time, as plain data.
+    """A training and the cells that share it: the unit of work of one process, as plain data.
 
     Attributes:
-        key: Digest of all that the training depends on.
-        study: What is trained.
-        cells: The cells that are measured on it.
-        out: The grid's folder.
-        keep: Whether networks and checkpoints are kept.
+        key: Hash of everything that the training depends on.
+        study: The study to train.
+        cells: The cells that are evaluated on this training.
+        out: The ablation's folder.
+        keep: Whether to keep networks and checkpoints.
     """
 
     key: str
@@ -58,29 +58,29 @@ class Unit:
     keep: bool
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """The training's folder."""
         return self.out / "trained" / self.key
 
 
-def cell_place(out: Path, cell: Cell) -> Path:
+def cell_folder(out: Path, cell: Cell) -> Path:
     """Returns the folder of a cell."""
     return out / "cells" / cell.name
 
 
 def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]]:
-    """Resolves every cell of a checked experiment; takes no time, since no network and no photograph is opened.
+    """Resolves every cell of a checked experiment, without opening networks or photographs.
 
     Raises:
-        UserError: There is no grid or no arm, cells are wanted on GPUs, or a name, a size or a network of a cell does
-            not fit; one line each.
+        UserError: The experiment has no grid or no arms, requests GPUs, or a name, a size or a network of a cell is
+            invalid; one line for each problem.
     """
     if not experiment.grid:
-        raise UserError("grid: is missing, so there is nothing to ablate; write e.g. grid: {seed: [0, 1, 2]}")
+        raise UserError("grid: is missing, so there is nothing to ablate; add one, e.g. grid: {seed: [0, 1, 2]}")
     if not experiment.arms:
-        raise UserError("arms: is missing, so there is nothing to compare; name some")
+        raise UserError("arms: is missing, so there is nothing to compare; add at least one arm")
     if isinstance(experiment.engine, RayEngineSpec) and experiment.engine.gpus_per_worker:
-        raise UserError("engine.gpus_per_worker: the cells of a grid compute on one CPU thread each; leave it out")
+        raise UserError("engine.gpus_per_worker: the cells of an ablation run on one CPU thread each; remove this key")
     grid, project, studies = Grid(experiment), Project(root), []
     problems: dict[str, str] = {}
     for cell in grid.cells():
@@ -90,12 +90,12 @@ def resolve_cells(experiment: Experiment, root: Path) -> list[tuple[Cell, Study]
             _add(problems, error, cell)
     _raise(problems)
     if not studies:
-        raise UserError("grid_exclude: leaves no cell to run; leave something out of it")
+        raise UserError("grid_exclude: excludes every cell; remove some of its entries")
     return studies
 
 
 def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
-    """Resolves every cell of a checked experiment, and opens what it names, before anything is run.
+    """Resolves every cell of a checked experiment and opens its data and networks before anything runs.
 
     Raises:
         UserError: As for `resolve_cells`, or photographs, pairs or a network of a cell cannot be used.
@@ -115,7 +115,7 @@ def plan_cells(experiment: Experiment, root: Path) -> list[CellPlan]:
 
 
 def _add(problems: dict[str, str], error: UserError, cell: Cell) -> None:
-    """Adds the problems of a cell; what is wrong in one cell is wrong in many, so it is said of the first."""
+    """Adds the problems of a cell; a problem that several cells share is reported for the first one only."""
     problems.update({text: cell.name for text in error.problems if text not in problems})
 
 
@@ -125,10 +125,10 @@ def _raise(problems: dict[str, str]) -> None:
 
 
 def reference_arm(experiment: Experiment, against: str | None) -> str:
-    """Returns the arm that others are compared with.
+    """Returns the reference arm of the comparison.
 
     Raises:
-        UserError: There is no such arm.
+        UserError: There is no arm of the given name.
     """
     if against is not None and against not in experiment.arms:
         raise UserError(f"--against: there is no arm '{against}'{did_you_mean(against, experiment.arms, noun='arms')}")
@@ -143,7 +143,7 @@ def reference_arm(experiment: Experiment, against: str | None) -> str:
 
 
 def plan_units(plans: Sequence[CellPlan], out: Path, *, keep: bool) -> list[Unit]:
-    """Groups cells by what their trainings depend on, in the order of the first cell of each."""
+    """Groups cells whose trainings are identical, in the order of the first cell of each group."""
     shared: dict[str, tuple[Study, list[CellPlan]]] = {}
     for plan in plans:
         study = training_study(plan.study)
@@ -152,17 +152,17 @@ def plan_units(plans: Sequence[CellPlan], out: Path, *, keep: bool) -> list[Unit
 
 
 def training_study(study: Study) -> Study:
-    """Returns a study with all that its training does not depend on set to the same in every cell.
+    """Returns a study in which every setting that does not affect the training has a neutral value.
 
-    The training is run on what is returned, so it cannot depend on anything that was left out. In doubt a setting
-    stays: a training too many costs time, one too few would be wrong.
+    The training runs on the returned study, so it cannot depend on a neutralised setting. Settings that may affect
+    the training are kept: an unnecessary training costs time, a wrongly shared one gives wrong results.
     """
     experiment = neutral(study.experiment, TRAINED)
     graph = experiment.graph.model_copy(update={"auxiliary": tuple(study.auxiliary)})
     adaptation, training = experiment.adaptation, experiment.training
     auxiliary, target = study.auxiliary, study.target
     if experiment.training.source == "target":
-        # The shots are all that is seen; the weights' `balance` still acts on them.
+        # Only the shots are used; the `balance` of the weights still applies to them.
         graph = neutral(graph, Affects.TRAINING).model_copy(update={"auxiliary": (graph.target,)})
         adaptation = neutral(adaptation, Affects.TRAINING)
         training = training.model_copy(update={"shot_tasks": 0})
@@ -173,13 +173,13 @@ def training_study(study: Study) -> Study:
             adaptation = neutral(adaptation, Affects.TRAINING)
         else:
             graph, adaptation = graph.model_copy(update={"target": NO_TARGET}), AdaptationSpec()
-            # Something has to stand there; of the same scale, and the same in all cells.
+            # A placeholder: the same distribution, of the same scale, in all cells.
             target = next(iter(study.auxiliary.values()))
     trained = experiment.model_copy(
         update={
             "graph": graph,
             "adaptation": adaptation,
-            # Test crops are cut, though nobody looks at them: as small as they may be, so that they fit everywhere.
+            # Test crops are cut but not used here: the smallest allowed size fits every photograph.
             "evaluation": EvaluationSpec(crop=-(-32 // study.scale) * study.scale, crops=1),
             "engine": LocalEngineSpec(kind="local"),
             "training": training,
@@ -189,7 +189,7 @@ def training_study(study: Study) -> Study:
 
 
 def digest(study: Study) -> str:
-    """Returns 16 hex digits that change with everything that a study's result depends on."""
+    """Returns a hash (16 hex digits) of everything that a study's result depends on."""
     from metarestore.training.identity import study_record
 
     record = json.dumps(study_record(study), sort_keys=True, default=str)
@@ -197,10 +197,10 @@ def digest(study: Study) -> str:
 
 
 def _open(study: Study, opened: set[str]) -> None:
-    """Opens what a study names and builds its network, unless one that opens the same was opened before."""
+    """Opens a study's data and builds its network, unless an equivalent study was opened before."""
     data = study.experiment.model_dump(mode="json", exclude=unaffecting(Experiment, _OPENED))
     estimator = study.experiment.graph.estimator
-    if isinstance(estimate_behind(estimator), DescriptorEstimatorSpec):  # it names a network
+    if isinstance(estimate_behind(estimator), DescriptorEstimatorSpec):  # it refers to a network
         data["estimator"] = estimator.model_dump(mode="json")
     key = json.dumps([data, sorted(study.auxiliary)], sort_keys=True)
     if key not in opened:

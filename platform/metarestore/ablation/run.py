@@ -1,4 +1,4 @@
-"""A whole grid: check, run what is not finished, track, compare, report."""
+"""Runs an ablation: check, run unfinished cells, track, compare, report."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 from metarestore import __version__
 from metarestore.ablation.execute import execute
-from metarestore.ablation.plan import CellPlan, Unit, cell_place, plan_cells, plan_units, reference_arm
+from metarestore.ablation.plan import CellPlan, Unit, cell_folder, plan_cells, plan_units, reference_arm
 from metarestore.ablation.unit import Failed, Outcome, read_result
 from metarestore.config.affects import MEASURED, unaffecting
 from metarestore.config.dump import dump_yaml
 from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
-from metarestore.evaluation.ablation import CellResult, GridResult
+from metarestore.evaluation.ablation import AblationResult, CellResult
 from metarestore.files import occupied, write_atomically
 from metarestore.journal import Journal
-from metarestore.reports.ablation.progress import GridDisplay
-from metarestore.reports.ablation.report import publish_grid
+from metarestore.reports.ablation.progress import AblationDisplay
+from metarestore.reports.ablation.report import publish_ablation
 from metarestore.revision import revision
 from metarestore.tasks.fitted_on import pair_warnings
 from metarestore.tracking import Run, Store, ended
@@ -32,44 +32,44 @@ from metarestore.workspace.workspace import Workspace
 RECORD = "grid.json"
 
 
-def run_grid(
+def run_ablation(
     experiment: Experiment,
     root: Path,
     out: Path,
-    display: GridDisplay,
+    display: AblationDisplay,
     *,
     name: str,
     command: str,
     against: str | None = None,
     keep: bool = False,
     resume: bool = False,
-) -> GridResult:
-    """Runs every cell of an experiment's grid into a folder, and compares the arms.
+) -> AblationResult:
+    """Runs every cell of an ablation, writes the results into a folder, and compares the arms.
 
     Args:
         experiment: The checked experiment.
         root: The project's folder.
-        out: The grid's folder.
+        out: The ablation's folder.
         display: Shows progress.
         name: Name of the MLflow experiment.
-        command: What repeats the grid, for the report.
-        against: The arm that others are compared with, if not the first that weighs all distributions equally.
+        command: Command that reproduces the ablation, for the report.
+        against: The reference arm; by default the first arm that weights all distributions equally.
         keep: Whether to keep the trainings and the adapted networks.
-        resume: Whether to go on with what is in `out`; cells that are new since then are added.
+        resume: Whether to continue the ablation in `out`; cells added to the grid since then are run too.
 
     Returns:
-        What was found; its `failures` are cells that could not be run.
+        The results; `failures` lists the cells that could not be run.
 
     Raises:
-        UserError: The configuration does not hold together, or the folder holds another grid.
-        Interrupted, KeyboardInterrupt: The user asked to stop; everything up to then is saved.
+        UserError: The configuration is invalid, or the folder contains another ablation.
+        Interrupted, KeyboardInterrupt: The user asked to stop; all finished work is saved.
     """
     reference = reference_arm(experiment, against)
     plans = plan_cells(experiment, root)
     _claim(out, root, resume=resume)
     finished = _finished(plans, out)
-    written = portable(experiment.model_dump(mode="json", by_alias=True), root)
-    dump_yaml(written, out / "config.yaml", header="The resolved configuration of this grid.")
+    configuration = portable(experiment.model_dump(mode="json", by_alias=True), root)
+    dump_yaml(configuration, out / "config.yaml", header="The resolved configuration of this ablation.")
     store = Store(root, name, display.warning, required=not resume, command=command)
     parent = store.run(name, folder=out)
     with ended(parent, display.warning, Interrupted):
@@ -77,33 +77,33 @@ def run_grid(
         parent.tag(NOTE, f"{len(plans)} cells over {', '.join(experiment.grid)}.\n\nFolder: `{out}`")
         parent.params({"arms": ", ".join(experiment.arms), "reference": reference, "grid": experiment.grid})
         driver = _Driver(out, display, store, parent)
-        driver.take_up(plans, finished)
+        driver.restore_finished(plans, finished)
         units = plan_units([plan for plan in plans if plan.cell.name not in finished], out, keep=keep)
         notes = (*pair_warnings((plan.study.auxiliary, plan.study.target) for plan in plans), *_shot_notes(plans))
         for note in notes:
             display.warning(note)
         display.start(len(plans), len(finished), len(units))
         execute(units, experiment.engine, driver)
-        result = grid_result(experiment, name, reference, plans, driver.results, driver.failures)
+        result = ablation_result(experiment, name, reference, plans, driver.results, driver.failures)
         result = replace(result, notes=(*notes, *result.notes))
         parent.metrics(_best(result), len(result.cells))
-        for path in publish_grid(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
+        for path in publish_ablation(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
             parent.artifact(path)
     return result
 
 
-def grid_result(
+def ablation_result(
     experiment: Experiment,
     name: str,
     reference: str,
     plans: Sequence[CellPlan],
     results: Mapping[str, CellResult],
     failures: Mapping[str, str],
-) -> GridResult:
-    """Gathers what the cells of a grid found."""
+) -> AblationResult:
+    """Collects the results of an ablation's cells."""
     grid = Grid(experiment)
     trainings = {result.trained: result.training_seconds for result in results.values()}
-    found = GridResult(
+    result = AblationResult(
         name=name,
         arms=tuple(experiment.arms),
         names=grid.names,
@@ -115,20 +115,20 @@ def grid_result(
         seconds=sum(trainings.values()),
         seed=experiment.seed,
     )
-    return replace(found, notes=(*found.notes, *found.findings()))
+    return replace(result, notes=(*result.notes, *result.findings()))
 
 
 def _shot_notes(plans: Sequence[CellPlan]) -> tuple[str, ...]:
-    """Says which shots have another colour than the others; every choice of shots is opened once."""
+    """Reports shots whose colour differs from that of the others; each selection of shots is opened once."""
     chosen: dict[tuple[object, ...], CellPlan] = {}
     for plan in plans:
-        how = plan.study.experiment.adaptation
-        chosen.setdefault((plan.study.experiment.graph.target, how.shots, how.shot_size, how.off_colour_shots), plan)
+        target, options = plan.study.experiment.graph.target, plan.study.experiment.adaptation
+        chosen.setdefault((target, options.shots, options.shot_size, options.off_colour_shots), plan)
     return tuple(dict.fromkeys(note for plan in chosen.values() for note in Workspace(plan.study).notes()))
 
 
 def _notes(grid: Grid) -> tuple[str, ...]:
-    """Says where an arm does not stand where its group's heading says, and what was left out."""
+    """Reports keys that an arm sets itself, regardless of the group's heading, and combinations that were excluded."""
     pinned: dict[str, list[str]] = {}
     for cell in grid.cells():
         for key in grid.pinned(cell):
@@ -138,32 +138,32 @@ def _notes(grid: Grid) -> tuple[str, ...]:
     planned = {(cell.arm, cell.group) for cell in grid.cells()}
     absent = dict.fromkeys((cell.arm, cell.group) for cell in grid.all_cells() if (cell.arm, cell.group) not in planned)
     for arm, group in absent:
-        place = ", ".join(f"{grid.names[key]} {label}" for key, label in group)
-        notes.append(f"{arm} is left out where {place}" if place else f"{arm} is left out")
+        where = ", ".join(f"{grid.names[key]} {label}" for key, label in group)
+        notes.append(f"{arm} is excluded at {where}" if where else f"{arm} is excluded")
     return tuple(notes)
 
 
 class _Driver:
-    """Takes what cells found: keeps it, tells MLflow and the display. The only writer of MLflow."""
+    """Collects the results of cells and passes them to MLflow and the display. The only writer of MLflow."""
 
-    def __init__(self, out: Path, display: GridDisplay, store: Store, parent: Run) -> None:
+    def __init__(self, out: Path, display: AblationDisplay, store: Store, parent: Run) -> None:
         self._out, self._display, self._store, self._parent = out, display, store, parent
         self.results: dict[str, CellResult] = {}
         self.failures: dict[str, str] = {}
 
-    def take_up(self, plans: Sequence[CellPlan], finished: Mapping[str, CellResult]) -> None:
-        """Takes over the cells of earlier sessions; a kill may have come before MLflow was told of some."""
+    def restore_finished(self, plans: Sequence[CellPlan], finished: Mapping[str, CellResult]) -> None:
+        """Adds the cells of earlier sessions; after a kill, some of them may still be missing in MLflow."""
         self.results |= finished
         for plan in plans:
-            if plan.cell.name in finished and not Journal(cell_place(self._out, plan.cell)).settled:
+            if plan.cell.name in finished and not Journal(cell_folder(self._out, plan.cell)).settled:
                 self._track(plan, finished[plan.cell.name])
 
-    def begun(self, unit: Unit) -> None:
-        """Is told that a unit was begun."""
-        self._display.begun(unit.key, [plan.cell.name for plan in unit.cells])
+    def started(self, unit: Unit) -> None:
+        """Called when a unit starts."""
+        self._display.started(unit.key, [plan.cell.name for plan in unit.cells])
 
     def ended(self, unit: Unit, outcomes: Sequence[Outcome]) -> None:
-        """Is told what the cells of a unit came to."""
+        """Called with the outcomes of a unit's cells when it ends."""
         for plan, outcome in zip(unit.cells, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 self.failures[outcome.name] = outcome.error
@@ -171,13 +171,13 @@ class _Driver:
                 self.results[outcome.name] = outcome
             self._track(plan, outcome)
             self._display.ended(plan.cell.name, outcome if isinstance(outcome, CellResult) else outcome.error)
-        self._display.left(unit.key)
+        self._display.finished(unit.key)
 
     def _track(self, plan: CellPlan, outcome: Outcome) -> None:
-        """Tells MLflow of a cell, all in one go."""
-        place = cell_place(self._out, plan.cell)
-        place.mkdir(parents=True, exist_ok=True)
-        run = self._store.run(plan.cell.name, folder=place, parent=self._parent)
+        """Logs a cell to MLflow, all at once."""
+        folder = cell_folder(self._out, plan.cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = self._store.run(plan.cell.name, folder=folder, parent=self._parent)
         left_out = unaffecting(Experiment, MEASURED)
         described = plan.study.experiment.model_dump(mode="json", by_alias=True, exclude=left_out)
         run.params({"arm": plan.cell.arm, **described})
@@ -191,8 +191,8 @@ class _Driver:
         run.end()
 
 
-def _best(result: GridResult) -> dict[str, float]:
-    """Returns the best arm's mean PSNR-Y, its gain over bicubic upscaling, and that of bicubic, in dB."""
+def _best(result: AblationResult) -> dict[str, float]:
+    """Returns the best arm's gain over bicubic upscaling and the mean PSNR-Y of both, in dB."""
     rows = [(row, group) for group in result.groups() for row in group.rows]
     if not rows:
         return {}
@@ -205,7 +205,7 @@ def _metrics(cell: CellResult) -> dict[str, float]:
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
-    figures = {
+    metrics = {
         "gain": mean(cell.after.psnr_y) - mean(cell.bicubic.psnr_y),
         "psnr_y": mean(cell.after.psnr_y),
         "ssim_y": mean(cell.after.ssim_y),
@@ -220,18 +220,18 @@ def _metrics(cell: CellResult) -> dict[str, float]:
     }
     relations = {f"relation/{name}": value for name, value in cell.relations.items()}
     weights = {f"weight/{name}": value for name, value in cell.weights.items()}
-    return {key: value for key, value in {**figures, **relations, **weights}.items() if value is not None}
+    return {key: value for key, value in {**metrics, **relations, **weights}.items() if value is not None}
 
 
 def _claim(out: Path, root: Path, *, resume: bool) -> None:
-    """Makes the grid's folder, or finds the grid in it.
+    """Creates the ablation's record, or checks that one exists to resume.
 
     Raises:
-        UserError: It holds a run and `resume` is off, or none and it is on, or it cannot be written.
+        UserError: The folder contains a run and `resume` is off, or none and it is on, or it cannot be written.
     """
     record = out / RECORD
     if resume and not record.is_file():
-        raise UserError(f"--resume: there is no grid in {out}; leave --resume out to start one")
+        raise UserError(f"--resume: {out} contains no ablation to continue; remove --resume to start one")
     if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
         raise occupied(out)
     if not resume:
@@ -241,17 +241,17 @@ def _claim(out: Path, root: Path, *, resume: bool) -> None:
 
 
 def _finished(plans: Sequence[CellPlan], out: Path) -> dict[str, CellResult]:
-    """Reads the cells that are finished.
+    """Reads the results of the finished cells.
 
     Raises:
-        UserError: A cell of this name was run with another configuration.
+        UserError: A cell of the same name was run with another configuration.
     """
-    found = {plan.cell.name: read_result(cell_place(out, plan.cell)) for plan in plans}
-    finished = {name: result for name, result in found.items() if result is not None}
+    results = {plan.cell.name: read_result(cell_folder(out, plan.cell)) for plan in plans}
+    finished = {name: result for name, result in results.items() if result is not None}
     others = [p.cell.name for p in plans if p.cell.name in finished and finished[p.cell.name].study != p.digest]
     if others:
         raise UserError(
-            f"{out}: {len(others)} cells were run with another configuration, {others[0]} among them; cells may be "
-            "added on --resume, not changed: choose another --out"
+            f"{out}: {len(others)} cells were run with another configuration, e.g. {others[0]}; --resume can add "
+            "cells but not change them; choose another --out"
         )
     return finished

@@ -1,4 +1,4 @@
-"""Running units side by side on Ray, as many at a time as the cluster has room for."""
+"""Runs units in parallel on Ray, as many at a time as the cluster can run."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from metarestore.engines.cluster import connected, worker_count
 from metarestore.training.interrupt import graceful_stop
 
 _TICK = 0.5
-"""Seconds between two looks at whether the user asked to stop."""
+"""Seconds between two checks for a stop request."""
 _PATIENCE = 60.0
-"""Seconds that units have to save themselves when the user asks to stop."""
+"""Seconds that units have to save their state after a stop request."""
 
 
 def run_side_by_side(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
-    """Runs units on a Ray cluster; one whose process dies is run again, from its last checkpoint.
+    """Runs units on a Ray cluster; a unit whose process dies restarts from its last checkpoint.
 
     Raises:
-        KeyboardInterrupt: The user asked to stop; what was begun is saved.
-        UserError: The cluster does not answer or has no room.
+        KeyboardInterrupt: The user asked to stop; the state of started units is saved.
+        UserError: The cluster does not respond or has no free resources.
     """
     with connected(engine):
         _run(units, engine, watcher)
 
 
 def _run(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None:
-    room = worker_count(engine)
+    capacity = worker_count(engine)
     task: Any = ray.remote(run_unit).options(num_cpus=engine.cpus_per_worker, max_retries=engine.max_restarts)
     waiting = deque(units)
     running: dict[ray.ObjectRef[list[Outcome]], Unit] = {}
     with graceful_stop() as stop:
         while (waiting or running) and not stop.requested:
-            while waiting and len(running) < room:
+            while waiting and len(running) < capacity:
                 unit = waiting.popleft()
                 running[task.remote(unit)] = unit
-                watcher.begun(unit)
+                watcher.started(unit)
             done, _ = ray.wait(list(running), timeout=_TICK)
             for reference in done:
                 watcher.ended(unit := running.pop(reference), _outcomes(reference, unit))
@@ -52,9 +52,9 @@ def _run(units: Sequence[Unit], engine: RayEngineSpec, watcher: Watcher) -> None
 
 
 def _save_all(running: list[Any]) -> None:
-    """Asks units to stop after the current step, and waits until they have saved themselves."""
+    """Asks units to stop after the current step, and waits until their states are saved."""
     for reference in running:
-        ray.cancel(reference, force=False)  # arrives as Ctrl-C does, which a training takes as a request
+        ray.cancel(reference, force=False)  # arrives like Ctrl-C, which a training treats as a stop request
     ray.wait(running, num_returns=len(running), timeout=_PATIENCE)
 
 

@@ -1,4 +1,4 @@
-"""Running a training and measuring the cells that share it: what one process does, here or on Ray."""
+"""Runs a training and evaluates the cells that share it, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from metarestore.ablation.plan import CellPlan, Unit, cell_place
+from metarestore.ablation.plan import CellPlan, Unit, cell_folder
 from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
-from metarestore.evaluation.ablation import CellResult, Figures
+from metarestore.evaluation.ablation import CellResult, Metrics
 from metarestore.evaluation.few_shot import Adapted, bicubic_result, unique_photographs
 from metarestore.evaluation.results import Curve, write_json
 from metarestore.evaluation.zero_shot import adaptation_job
@@ -29,7 +29,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Failed:
-    """A cell that could not be run, and why."""
+    """A cell that could not be run, and the error."""
 
     name: str
     error: str
@@ -39,43 +39,43 @@ Outcome = CellResult | Failed
 
 
 class Watcher(Protocol):
-    """Is told how the running goes."""
+    """Receives events while units run."""
 
-    def begun(self, unit: Unit) -> None:
-        """Is told that a unit was begun."""
+    def started(self, unit: Unit) -> None:
+        """Called when a unit starts."""
         ...
 
     def ended(self, unit: Unit, outcomes: Sequence[Outcome]) -> None:
-        """Is told what the cells of a unit came to."""
+        """Called with the outcomes of a unit's cells when it ends."""
         ...
 
 
 def run_unit(unit: Unit) -> list[Outcome]:
-    """Trains, or goes on from the last checkpoint, then adapts and measures every cell and writes what it found.
+    """Trains (or resumes from the last checkpoint), then adapts and evaluates every cell and writes its results.
 
-    A mistake of the user's, or a training that diverges, fails its cells alone.
+    A user error, or a training that diverges, fails the cells of this unit only.
 
     Raises:
         Interrupted: The user asked to stop; the training is saved.
     """
     session = LocalEngine().session(unit.study)
     try:
-        trained = train(session.workspace, RunFolder(unit.place, unit.study, resume=True), session, Observer())
+        trained = train(session.workspace, RunFolder(unit.folder, unit.study, resume=True), session, Observer())
     except UserError as error:
         return [Failed(plan.cell.name, str(error)) for plan in unit.cells]
     outcomes = [_measured(plan, trained, unit) for plan in unit.cells]
     if not unit.keep and all(isinstance(outcome, CellResult) for outcome in outcomes):
-        shutil.rmtree(unit.place)
+        shutil.rmtree(unit.folder)
     return outcomes
 
 
-def read_result(place: Path) -> CellResult | None:
-    """Reads what a cell found; None if it has not finished.
+def read_result(folder: Path) -> CellResult | None:
+    """Reads the result of a cell; returns None if it has not finished.
 
     Raises:
         UserError: The file cannot be read.
     """
-    path = place / RESULT
+    path = folder / RESULT
     if not path.is_file():
         return None
     try:
@@ -93,21 +93,21 @@ def _measured(plan: CellPlan, trained: Trained, unit: Unit) -> Outcome:
 
 def _measure(plan: CellPlan, trained: Trained, unit: Unit) -> CellResult:
     session = LocalEngine().session(plan.study)
-    how = plan.study.experiment.adaptation
-    ways = (AdaptationOptimizerSpec(steps=0), how, *how.alternatives)
-    before, main, *others = [_adapted(session, way, trained) for way in ways]
+    adaptation = plan.study.experiment.adaptation
+    methods = (AdaptationOptimizerSpec(steps=0), adaptation, *adaptation.alternatives)
+    before, main, *others = [_adapted(session, method, trained) for method in methods]
     if len(main.curve.undefined) == main.curve.psnr_y.shape[1]:
-        raise UserError("all restored pixels are not numbers: the adaptation diverged; lower adaptation.lr")
-    place = cell_place(unit.out, plan.cell)
+        raise UserError("the adaptation diverged, so all restored pixels are NaN; lower adaptation.lr")
+    folder = cell_folder(unit.out, plan.cell)
     result = _result(plan, trained, unit.key, session, [before.curve, main.curve, *(one.curve for one in others)])
     if unit.keep:
-        save_model(place / "adapted.safetensors", plan.study.experiment.model, plan.study.scale, main.flat)
-    write_json(place / RESULT, result.to_json())
+        save_model(folder / "adapted.safetensors", plan.study.experiment.model, plan.study.scale, main.flat)
+    write_json(folder / RESULT, result.to_json())
     return result
 
 
-def _adapted(session: LocalSession, way: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
-    job = adaptation_job(way, session.workspace.experiment.adaptation)
+def _adapted(session: LocalSession, method: AdaptationOptimizerSpec, trained: Trained) -> Adapted:
+    job = adaptation_job(method, session.workspace.experiment.adaptation)
     return job.run(session.workspace, trained.flat)
 
 
@@ -122,9 +122,9 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
         study=plan.digest,
         trained=key,
         photographs=list(unique_photographs(workspace)),
-        bicubic=_figures(bicubic_result(workspace).main),
-        before=_figures(before),
-        after=_figures(main),
+        bicubic=_metrics(bicubic_result(workspace).main),
+        before=_metrics(before),
+        after=_metrics(main),
         alternatives={curve.label: curve.psnr_y[-1].tolist() for curve in others},
         relations={} if relations is None else _named(relations, relations.values.tolist()),
         standard_errors={} if relations is None else _named(relations, relations.standard_errors.tolist()),
@@ -136,10 +136,10 @@ def _result(plan: CellPlan, trained: Trained, key: str, session: LocalSession, c
     )
 
 
-def _figures(curve: Curve) -> Figures:
+def _metrics(curve: Curve) -> Metrics:
     if curve.colour is None:
         raise TypeError("a measured curve has colour metrics")
-    return Figures(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
+    return Metrics(curve.psnr_y[-1].tolist(), curve.ssim_y.tolist(), **curve.colour.to_json())
 
 
 def _named(relations: Relations, values: list[float]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The command line: one file per group of commands."""
 
-from metarestore.cli.app import main
+from metarestore.cli.entry import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

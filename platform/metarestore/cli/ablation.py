@@ -32,13 +32,13 @@ def ablate(
     reference_arm(checked, against)
     resolve_cells(checked, root)
 
-    from metarestore.ablation.run import run_grid
+    from metarestore.ablation.run import run_ablation
     from metarestore.evaluation.results import write_json
-    from metarestore.reports.ablation.progress import GridDisplay
-    from metarestore.reports.ablation.report import grid_summary, group_table
+    from metarestore.reports.ablation.progress import AblationDisplay
+    from metarestore.reports.ablation.report import ablation_summary, group_table
 
-    with resumable(folder), GridDisplay(console) as display:
-        result = run_grid(
+    with resumable(folder), AblationDisplay(console) as display:
+        result = run_ablation(
             checked,
             root,
             folder,
@@ -51,7 +51,7 @@ def ablate(
         )
     for group in result.groups():
         console.print(group_table(result, group), end="\n\n")
-    say(grid_summary(result))
+    say(ablation_summary(result))
     for note in result.notes:
         say(f"- {note}")
     if options.json_file is not None:

@@ -1,4 +1,4 @@
-"""The command `metarestore describe`: what a network says of degradations, as a file, a table and a figure."""
+"""The command `metarestore describe`: degradation descriptors as a file, a table and a figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Describe(Protocol):
 
 
 class _Job(NamedTuple):
-    """A group to be described, with the number of its items."""
+    """A group of photographs or draws to be described, with their number."""
 
     name: str
     items: int
@@ -35,7 +35,7 @@ class _Job(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """How the tasks of a distribution are drawn, and what is seen of an image."""
+    """How the tasks of a distribution are drawn, and which part of an image is described."""
 
     draws: int
     patches: int
@@ -46,26 +46,26 @@ class _Options(NamedTuple):
 
 
 def describe(
-    model: Annotated[Path, typer.Option(help="A KDSR: a run's folder or weights, or the name of a shipped one.")],
+    model: Annotated[
+        Path, typer.Option(help="A KDSR network: a run's folder or weights, or a shipped network's name.")
+    ],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    images: Annotated[list[Path] | None, typer.Option(help="Folder of LR photographs; may be repeated.")] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="Name of a task, or a pattern (blur_*); may be repeated.")
-    ] = None,
+    images: Annotated[list[Path] | None, typer.Option(help="Folder of LR photographs; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Name of a task, or a pattern (blur_*); repeatable.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Number of draws of each task distribution.")] = 16,
     patches: Annotated[int, typer.Option(min=1, help="Patches of each draw.")] = 8,
     patch: Annotated[int, typer.Option(min=1, help="Side of the HR patches, in pixels.")] = 128,
     data: Annotated[
-        str, typer.Option(help="Folder of clean photographs; or the embedded ones for training.")
+        str, typer.Option(help="Folder of clean photographs; by default the embedded training photographs.")
     ] = "embedded",
     seed: Seed = 0,
     crop: Annotated[
-        int | None, typer.Option("--estimate-on", min=16, help="Sees the middle N x N LR pixels of an image alone.")
+        int | None, typer.Option("--estimate-on", min=16, help="Describes only the middle N x N LR pixels of an image.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG file for a map of all descriptors.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Describes the degradation of photographs, and of synthetic tasks, by what a KDSR's estimator says of them."""
+    """Describes the degradation of photographs and synthetic tasks by the descriptors of a KDSR network."""
     from metarestore.models.checkpoint import load_model, network_file
     from metarestore.tasks.photographs import list_photographs
 
@@ -98,7 +98,7 @@ def describe(
 
 
 def _jobs(network: Network, folders: Sequence[Path], patterns: Sequence[str], options: _Options) -> list[_Job]:
-    """Opens all that is to be described, so that every mistake is found before the work begins."""
+    """Opens everything that is to be described, so that every error is found before the work starts."""
     from metarestore.descriptors.describe import describe_images
     from metarestore.tasks.photographs import list_photographs
 
@@ -113,7 +113,7 @@ def _jobs(network: Network, folders: Sequence[Path], patterns: Sequence[str], op
 
 
 def _names(folders: Sequence[Path], tasks: Sequence[str]) -> list[str]:
-    """Names folders by their last part, or by the whole path where others have the same."""
+    """Names folders by their last part, or by the whole path if several have the same last part."""
     from metarestore.config.document import followed
 
     short = [followed(folder).name for folder in folders]
@@ -133,7 +133,7 @@ def _require_decodable(files: Sequence[Path]) -> None:
 
 
 def _specs(patterns: Sequence[str], scale: int) -> dict[str, DistributionSpec]:
-    """Reads the tasks that names, patterns and YAML files stand for, at the network's scale."""
+    """Reads the tasks that match names, patterns and YAML files, at the network's scale."""
     from metarestore.config.file_names import is_yaml
     from metarestore.project import Project, read_task
 
@@ -171,8 +171,8 @@ def _task_job(network: Network, name: str, spec: DistributionSpec, options: _Opt
 
 
 def _described(job: _Job) -> Description:
-    with _bar(job.name, job.items) as told:
-        return job.describe(progress=told)
+    with _bar(job.name, job.items) as progress:
+        return job.describe(progress=progress)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The commands `metarestore graph ...`: look at learned relation graphs, understand, compare, merge and export them."""
+"""The commands `metarestore graph ...`: show, explain, compare, merge and export relation graphs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metarestore.files import require_output, write_atomically
 if TYPE_CHECKING:
     from metarestore.graphs.graph import Graph
 
-graph_app = typer.Typer(no_args_is_help=True, help="Look at learned relation graphs, compare, merge and export them.")
+graph_app = typer.Typer(no_args_is_help=True, help="Show, explain, compare, merge and export learned relation graphs.")
 
 Source = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder, or a graph's file.")]
-Target = Annotated[str | None, typer.Argument(metavar="[TARGET]", help="A target of the graph; all if left out.")]
+Target = Annotated[str | None, typer.Argument(metavar="[TARGET]", help="A target of the graph; by default all.")]
 
 _COLUMNS = ("source", "target", "relation", "standard_error", "weight", "estimator", "draws", "allowed", "tasks")
 
@@ -32,7 +32,7 @@ def graph_show(
     out: Annotated[Path | None, typer.Option(help="PNG file for a drawing and the heat maps.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Prints the relations, errors and weights of a graph, and where they come from; draws it with --out."""
+    """Prints the relations, errors, weights and provenance of a graph; draws it with --out."""
     from metarestore.graphs.graph import load_graph
 
     graph = load_graph(path)
@@ -53,7 +53,7 @@ def graph_show(
 
 @graph_app.command("explain")
 def graph_explain(path: Source, target: Target = None) -> None:
-    """Says in words what a target resembles, how sure that is, what is learned, and what would make it surer."""
+    """Explains which distributions a target resembles, how certain that is, and what would make it more certain."""
     from metarestore.graphs.graph import load_graph, relations_of, weights_of
 
     graph = load_graph(path)
@@ -68,7 +68,7 @@ def graph_explain(path: Source, target: Target = None) -> None:
 @graph_app.command("diff")
 def graph_diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="A run's folder, or a graph's file.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another, or the same.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another graph, or the same.")],
     target: Annotated[str | None, typer.Option(help="Target in A, and in B too without --other.")] = None,
     other: Annotated[str | None, typer.Option(help="Target in B.")] = None,
 ) -> None:
@@ -81,8 +81,8 @@ def graph_diff(
     from metarestore.reports.graph.table import difference_table, difference_words
 
     for index, pair in enumerate(_pairs(*graphs, target, other)):
-        found = [(relations_of(graph, name), weights_of(graph, name)) for graph, name in zip(graphs, pair, strict=True)]
-        difference = relation_difference(*found[0], *found[1])
+        sides = [(relations_of(graph, name), weights_of(graph, name)) for graph, name in zip(graphs, pair, strict=True)]
+        difference = relation_difference(*sides[0], *sides[1])
         if not difference.names:
             raise UserError(f"{first} and {second} have no auxiliary distribution in common; nothing can be compared")
         title = f"A: {pair[0]} in {first}\nB: {pair[1]} in {second}"
@@ -97,7 +97,7 @@ def graph_merge(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Merges graphs into one, to be the prior of a next target; a later file wins where two have the same target."""
+    """Merges graphs into one, as a prior for a new target; if two have the same target, the later file is used."""
     from metarestore.graphs.graph import load_graph, targets_of, write_graph
     from metarestore.graphs.merge import merge_graphs
 
@@ -117,7 +117,7 @@ def graph_export(
     out: Annotated[Path, typer.Option(help="File to write: .graphml, .csv (a table of edges) or .json (node-link).")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Writes a graph for other programs, in the format that the file's ending names."""
+    """Writes a graph for other programs, in the format given by the file's ending."""
     from metarestore.graphs.graph import load_graph, write_graph
 
     require_output(out, "--out", overwrite=overwrite, endings=(".graphml", ".csv", ".json"))
@@ -130,7 +130,7 @@ def graph_export(
 
 
 def edge_table(graph: Graph) -> str:
-    """Writes the edges of a graph as CSV; what an edge does not have is empty."""
+    """Returns the edges of a graph as CSV; attributes that an edge lacks are empty."""
     text = io.StringIO()
     table = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
@@ -145,7 +145,7 @@ def _targets(graph: Graph, target: str | None) -> tuple[str, ...]:
 
 
 def _pairs(first: Graph, second: Graph, target: str | None, other: str | None) -> list[tuple[str, str]]:
-    """Returns which target of the first is compared with which of the second."""
+    """Returns the pairs of targets, of the first and the second graph, that are compared."""
     from metarestore.graphs.graph import chosen_target, targets_of
 
     if target is not None or other is not None:

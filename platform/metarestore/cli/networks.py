@@ -14,7 +14,7 @@ from metarestore.errors import UserError
 from metarestore.files import require_other, require_output
 
 if TYPE_CHECKING:
-    from metarestore.evaluation.folder import Figures, Restore
+    from metarestore.evaluation.folder import Metrics, Restore
     from metarestore.models.choice import Choice
     from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
@@ -23,23 +23,24 @@ Adapt = Literal["zero-shot"]
 
 
 def evaluate(
-    data: Annotated[Path | None, typer.Option(help="Folder of HR images; LR images are made of them.")] = None,
-    lr: Annotated[Path | None, typer.Option(help="Folder of LR images, to be measured with those of --hr.")] = None,
-    hr: Annotated[Path | None, typer.Option(help="Folder of the HR images of --lr.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of HR images, from which LR images are made.")] = None,
+    lr: Annotated[Path | None, typer.Option(help="Folder of LR images that belong to the HR images of --hr.")] = None,
+    hr: Annotated[Path | None, typer.Option(help="Folder of HR images that belong to the LR images of --lr.")] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of aligned pairs, e.g. with lr/ and hr/; of a task file of kind pairs, its test pairs."
+            help="Folder of aligned pairs, e.g. with lr/ and hr/; or a task file of kind pairs (its test pairs)."
         ),
     ] = None,
     scale: Annotated[int, typer.Option(min=2, max=4, help="Upscaling factor.")] = 4,
     protocol: Annotated[
-        str | None, typer.Option(help="Makes LR images by every case of this protocol (gaussian8), not by bicubic.")
+        str | None,
+        typer.Option(help="Makes LR images by every case of this protocol, e.g. gaussian8."),
     ] = None,
-    bicubic: Annotated[bool, typer.Option("--bicubic", help="Measures bicubic upscaling.")] = False,
+    bicubic: Annotated[bool, typer.Option("--bicubic", help="Evaluates bicubic upscaling.")] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Measures this network: the folder of a run or a comparison, a weights file, or a name."),
+        typer.Option(help="Network to evaluate: a run's folder, a weights file, or a shipped network's name."),
     ] = None,
     arm: Arm = None,
     weights: Weights = None,
@@ -48,7 +49,7 @@ def evaluate(
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measures PSNR-Y and SSIM-Y on a folder of images, by the field's protocol for standard sets."""
+    """Evaluates PSNR-Y and SSIM-Y on a folder of images, by the usual protocol for standard sets."""
     from metarestore.models.choice import choose_network
     from metarestore.tasks.photographs import list_photographs
 
@@ -93,7 +94,7 @@ def evaluate(
 def _check_sources(
     data: Path | None, lr: Path | None, hr: Path | None, pairs: Path | None, protocol: str | None
 ) -> None:
-    """Makes sure that the images to measure on are given in one way."""
+    """Checks that the images to evaluate on are given in exactly one way."""
     if (lr is None) != (hr is None):
         raise UserError(f"{'--lr' if hr is None else '--hr'}: goes with {'--hr' if hr is None else '--lr'}; give both")
     if sum(each is not None for each in (data, lr, pairs)) != 1:
@@ -103,7 +104,7 @@ def _check_sources(
 
 
 def _evaluated_files(lr: Path | None, hr: Path | None, pairs: Path | None, scale: int) -> tuple[PairFiles, ...]:
-    """Lists the pairs to measure on, if LR images are given."""
+    """Lists the pairs to evaluate on, if LR images are given."""
     from metarestore.pair_source import named_pairs
     from metarestore.tasks.pair_files import PairFolder
 
@@ -113,7 +114,7 @@ def _evaluated_files(lr: Path | None, hr: Path | None, pairs: Path | None, scale
 
 
 def _evaluate_images(data: Path | None, files: Sequence[PairFiles], scale: int, restore: Restore) -> dict[str, Any]:
-    """Measures on a folder of HR images, or on pairs; those that look wrong are named, and measured."""
+    """Evaluates on a folder of HR images or on pairs; suspicious pairs are reported, but evaluated too."""
     from metarestore.evaluation.folder import evaluate_folder
     from metarestore.evaluation.pairs import PAIRS_PROTOCOL, check_evaluated, evaluate_pairs
 
@@ -127,7 +128,7 @@ def _evaluate_images(data: Path | None, files: Sequence[PairFiles], scale: int, 
 
 
 def _evaluate_protocol(protocol: str, scale: int, data: Path, restore: Restore) -> dict[str, Any]:
-    """Measures every case of a protocol on a folder of HR images."""
+    """Evaluates every case of a protocol on a folder of HR images."""
     from metarestore.evaluation.protocol import evaluate_protocol
     from metarestore.project import Project
 
@@ -144,7 +145,7 @@ def _say_choice(choice: Choice, given: Path | None) -> None:
         say(f"Network: {choice.reason}")
 
 
-def _print_figures(rows: Mapping[str, tuple[float, float]], means: Figures, named: Mapping[str, Figures]) -> None:
+def _print_figures(rows: Mapping[str, tuple[float, float]], means: Metrics, named: Mapping[str, Metrics]) -> None:
     from metarestore.decibels import CAP
     from metarestore.evaluation.colour import COLOUR_SHIFT
 
@@ -173,7 +174,7 @@ def restore(
     out: Annotated[Path, typer.Option(help="PNG file to write; with --adapt a folder.")],
     model: Annotated[
         Path | None,
-        typer.Option(help="The folder of a run or a comparison, a weights file, or the name of a shipped network."),
+        typer.Option(help="The folder of a run or a study, a weights file, or the name of a shipped network."),
     ] = None,
     arm: Arm = None,
     weights: Weights = None,
@@ -247,7 +248,7 @@ def _restore_with(
     model: Path,
     out: Path,
     arm: str | None,
-    weights: Weights | None,
+    weights: Weights,
     crop: int | None,
     embedding: str | None,
     *,
@@ -282,7 +283,7 @@ def _restore_with(
 
 
 def networks() -> None:
-    """Lists the trained networks that travel with the package; their names stand wherever a network is asked for."""
+    """Lists the trained networks that are installed with the package; their names are accepted as networks."""
     from metarestore.models.shipped import read_card, shipped
     from metarestore.reports.networks.table import network_table
 

@@ -1,4 +1,4 @@
-"""The commands `metarestore tasks ...`: look at task distributions, and write what they draw."""
+"""The commands `metarestore tasks ...`: list, preview, sample and fit task distributions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metarestore.sampling.sample import Sample
     from metarestore.tasks.spec import DistributionSpec
 
-tasks_app = typer.Typer(no_args_is_help=True, help="Look at task distributions, and write what they draw.")
+tasks_app = typer.Typer(no_args_is_help=True, help="List, preview, sample and fit task distributions.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of tasks, or their YAML files.")]
 
@@ -41,10 +41,10 @@ def tasks_preview(
     seed: Seed = 0,
     count: Annotated[int, typer.Option(min=1, max=64, help="Number of draws, or of steps along --sweep.")] = 8,
     scale: Scale = None,
-    sweep: Annotated[str | None, typer.Option(help="Varies one parameter alone: --sweep gaussian_blur.sigma")] = None,
+    sweep: Annotated[str | None, typer.Option(help="Varies one parameter only, e.g. gaussian_blur.sigma.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draws a contact sheet: HR, LR enlarged, drawn parameters; or a strip along one parameter."""
+    """Draws a contact sheet of HR, enlarged LR and drawn parameters; or a strip along one parameter."""
     require_output(out, "--out", overwrite=overwrite, endings=(".png",), create=True)
     specs = _specs(names, scale)
 
@@ -72,13 +72,13 @@ def tasks_sample(
     start: Annotated[int, typer.Option(min=0, help="Number of the first pair.")] = 0,
     patch: Annotated[int, typer.Option(min=1, help="Side of the HR images, in pixels.")] = 192,
     scale: Scale = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of photographs; embedded ones if left out.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of photographs; by default the embedded ones.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Which embedded photographs: train, validation or test (the default).")
+        str | None, typer.Option(help="Split of the embedded photographs: train, validation or test (the default).")
     ] = None,
-    replay: Annotated[Path | None, typer.Option(help="Makes the pairs of this params.jsonl again.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Reproduces the pairs of this params.jsonl.")] = None,
 ) -> None:
-    """Writes LR and HR images with the parameters that were drawn, or makes them again from the parameters."""
+    """Writes LR and HR images with the drawn parameters, or reproduces them from the parameters."""
     given = {key for key in context.params if _is_given(context, key)}
     if replay is not None:
         _refuse(given - {"out", "data", "replay"}, "--replay", "whose file says it")
@@ -157,11 +157,12 @@ def tasks_fit(
         int | None,
         typer.Option(
             min=1,
-            help="How many pairs are used, the first by name, as a study's shots are; 5 if left out, and never all.",
+            help="Number of pairs to use, the first by name, like the shots of a study; by default 5, and never all.",
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG of real against re-synthesised LR; fit.png beside the kernels if left out.")
+        Path | None,
+        typer.Option(help="PNG file of real and re-synthesised LR; by default fit.png beside the kernels."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -172,7 +173,7 @@ def tasks_fit(
     drawn = picture or out.with_suffix("") / "fit.png"
     _require_fit(out, drawn, overwrite=overwrite)
     source = named_pairs(pairs)
-    shots, there = source.shots(AdaptationSpec().shots)
+    shots, available = source.shots(AdaptationSpec().shots)
 
     from metarestore.fitting import fit_camera, write_task
     from metarestore.reports.pictures import save_png
@@ -190,10 +191,10 @@ def tasks_fit(
             progress=lambda name, done, total: bar.update(line, completed=done, total=total),
         )
     console.print(_fit_table(fit.rows()))
-    if used < there:
+    if used < available:
         say(
-            f"Fitted to the first {used} of {there} pairs by name, the others are left to test on; "
-            f"--count {there} takes all."
+            f"Fitted to the first {used} of {available} pairs by name, the others are left to test on; "
+            f"--count {available} uses all."
         )
     files = write_task(fit, out)
     save_png(fit_figure(fit, source.folder), drawn)
@@ -202,7 +203,7 @@ def tasks_fit(
 
 
 def _require_fit(out: Path, picture: Path, *, overwrite: bool) -> None:
-    """Checks before the fit that its files can be written and replace none."""
+    """Checks before the fit that its files can be written and replace no others."""
     from metarestore.config.file_names import YAML_ENDINGS
 
     require_output(out, "--out", overwrite=overwrite, endings=YAML_ENDINGS, create=True)
@@ -226,11 +227,11 @@ def _fit_table(rows: Sequence[Sequence[str]]) -> Table:
 def tasks_gallery(
     out: Annotated[Path, typer.Option(help="Folder for index.html and its pictures.")],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of tasks; all of them if left out.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of tasks; by default all.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Writes a page that shows every task distribution and every operation."""
+    """Writes a web page that shows every task distribution and every operation."""
     from metarestore.project import Project
 
     files = [_file(name) for name in names] if names else list(Project(Path.cwd()).names("tasks").values())
@@ -246,7 +247,7 @@ def tasks_gallery(
 
 @tasks_app.command("operations")
 def tasks_operations() -> None:
-    """Prints what a pipeline may consist of: every operation and structure with its keys, as Markdown."""
+    """Prints every operation and structure of pipelines with its keys, as Markdown."""
     from metarestore.reports.tasks.operation_reference import operation_reference
 
     typer.echo(operation_reference())
@@ -260,7 +261,7 @@ def _file(name: str) -> Path:
 
 
 def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, DistributionSpec]]:
-    """Reads tasks; on one thread, on which small images are degraded several times faster than on all."""
+    """Reads tasks, and prepares to draw them on one thread: small images are degraded several times faster on one."""
     from metarestore.project import read_task
 
     files = [_file(name) for name in names]

@@ -28,16 +28,16 @@ def tune(
     require_searchable_names(checked, root)
 
     from metarestore.evaluation.results import write_json
-    from metarestore.reports.tuning.report import sweep_summary, sweep_table, unmeasured_sweep
-    from metarestore.tuning.run import run_sweep
+    from metarestore.reports.tuning.report import trial_table, tuning_summary, unmeasured_trials
+    from metarestore.tuning.run import run_tuning
 
     with resumable(folder):
-        result = run_sweep(checked, root, folder, name=experiment.stem, command=given_command(), resume=options.resume)
-    console.print(sweep_table(result))
-    say(sweep_summary(result))
+        result = run_tuning(checked, root, folder, name=experiment.stem, command=given_command(), resume=options.resume)
+    console.print(trial_table(result))
+    say(tuning_summary(result))
     if options.json_file is not None:
         write_json(options.json_file, result.to_json())
     print_locations(folder, root)
     if result.best is None:
-        raise UserError(unmeasured_sweep(result))
+        raise UserError(unmeasured_trials(result))
     say(f"{'Best:':<12}{command_line('metarestore', 'train', folder / 'best.yaml')}")

@@ -15,6 +15,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from metarestore.config.registry import Registered
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -60,7 +62,8 @@ SEVERAL = Affects.COMPARE | Affects.TUNE | Affects.ABLATE
 
 def sections(field: FieldInfo) -> tuple[type[BaseModel], ...]:
     """Returns the models that a field accepts; empty for a plain value, a list or a mapping."""
-    return tuple(_models(field.annotation))
+    registered = [entry.registry for entry in field.metadata if isinstance(entry, Registered)]
+    return tuple(registered[0].values() if registered else _models(field.annotation))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -8,4 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Strict(BaseModel):
     """An immutable model that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    # Built at first use: what a registered part may be depends on the packages that are installed.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, defer_build=True
+    )

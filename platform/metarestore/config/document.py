@@ -15,7 +15,7 @@ from metarestore.config.keypath import KeyPath, Part
 from metarestore.config.overrides import Override, apply_overrides
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.shape import Shape
-from metarestore.config.yaml_text import Place, Position, YamlError, parse_yaml, position_of
+from metarestore.config.yaml_text import EntryPosition, Position, YamlError, parse_yaml, position_of
 from metarestore.errors import UserError
 
 T = TypeVar("T")
@@ -42,12 +42,12 @@ class Document:
     Args:
         path: The file.
         data: Its content.
-        places: The position of every value, by its key path.
+        positions: The position of every value, by its key path.
     """
 
     path: Path
     data: dict[str, Any]
-    places: dict[KeyPath, Place] = field(repr=False)
+    positions: dict[KeyPath, EntryPosition] = field(repr=False)
 
     def locate(self, loc: Sequence[Part], *, key: bool = False) -> Position:
         """Returns the line and column, from 1, of the deepest part of `loc` that is in the document.
@@ -59,9 +59,9 @@ class Document:
         """
         path: KeyPath = ()
         for part in loc:
-            if (*path, part) in self.places:
+            if (*path, part) in self.positions:
                 path = (*path, part)
-        place = self.places[path]
+        place = self.positions[path]
         return place.key if key else place.value
 
     def message(self, problem: Problem) -> tuple[Position, str]:
@@ -77,12 +77,12 @@ def read_document(path: str | Path) -> Document:
         UserError: The file cannot be read, or `file:line:column: ...` for each problem in it.
     """
     path = Path(path)
-    data, places = _parsed(path, _text(path))
+    data, positions = _parsed(path, _text(path))
     if not isinstance(data, dict):
         given = "is empty" if data is None else f"must hold a mapping (key: value), not {_KINDS[type(data)]}"
-        line, column = places[()].value if places else (1, 1)
+        line, column = positions[()].value if positions else (1, 1)
         raise UserError(f"{display_path(path)}:{line}:{column}: the file {given}; write at least one key: value")
-    return Document(path, data, places)
+    return Document(path, data, positions)
 
 
 def validate(document: Document, model: type[T] | TypeAdapter[T], overrides: Sequence[Override] = ()) -> T:
@@ -135,7 +135,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _parsed(path: Path, text: str) -> tuple[Any, dict[KeyPath, Place]]:
+def _parsed(path: Path, text: str) -> tuple[Any, dict[KeyPath, EntryPosition]]:
     try:
         return parse_yaml(text)
     except YamlError as error:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from metarestore.config.base import Strict
 from metarestore.config.network_path import NetworkPath
+from metarestore.config.registry import Implemented, Registered, Registry
 
 CONTROLS = ("uniform", "random", "inverted", "best_single")
 """Kinds of controls, which estimate nothing themselves: baselines for real estimators."""
 
 
-class ResponseEstimatorSpec(Strict):
+class EstimatorSpec(Implemented):
+    """What the specifications of all estimators have in common.
+
+    `implementation` is a function of the workspace, what runs jobs, the parameters (P,), the specification, the outer
+    step and the relations of the refresh before; it returns `metarestore.graphs.relations.Relations`.
+    """
+
+
+class ResponseEstimatorSpec(EstimatorSpec):
     """Compares degradation responses: the effect of a degradation on the HR shots, per frequency band."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.response:estimate_response"
 
     kind: Literal["response"] = "response"
     draws: int = Field(20, ge=2)
@@ -26,12 +36,14 @@ class ResponseEstimatorSpec(Strict):
     compression."""
 
 
-class DescriptorEstimatorSpec(Strict):
+class DescriptorEstimatorSpec(EstimatorSpec):
     """Compares KDSR descriptors of the shots with those of the same HR shots under each distribution.
 
     The network is not trained here. A teacher describes LR and HR together, a student LR alone. Its scale must be that
     of the target.
     """
+
+    implementation: ClassVar[str] = "metarestore.graphs.descriptor:estimate_descriptor"
 
     kind: Literal["descriptor"]
     network: NetworkPath = Path("kdsr_tiny_pairs")
@@ -41,8 +53,10 @@ class DescriptorEstimatorSpec(Strict):
     """Number of tasks drawn from each auxiliary distribution."""
 
 
-class LearnedEstimatorSpec(Strict):
+class LearnedEstimatorSpec(EstimatorSpec):
     """Trains a distortion relation network on the auxiliary distributions and applies it to the shots."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.learned:estimate_learned"
 
     kind: Literal["learned"]
     steps: int = Field(100, ge=1)
@@ -62,8 +76,10 @@ class LearnedEstimatorSpec(Strict):
     """Learning rate of Adam; it decays to 0 by a half-cosine schedule."""
 
 
-class TransferEstimatorSpec(Strict):
+class TransferEstimatorSpec(EstimatorSpec):
     """Trains briefly on each source, adapts to one half of the shots and evaluates on the other half."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.transfer:estimate_transfer"
 
     kind: Literal["transfer"]
     steps: int = Field(150, ge=1)
@@ -74,8 +90,10 @@ class TransferEstimatorSpec(Strict):
     """Number of random splits of the shots into halves; each half is evaluated once."""
 
 
-class GradientEstimatorSpec(Strict):
+class GradientEstimatorSpec(EstimatorSpec):
     """Compares task gradients by cosine similarity, on the same clean patches for every distribution."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.gradient:estimate_gradient"
 
     kind: Literal["gradient"]
     draws: int = Field(16, ge=2)
@@ -90,19 +108,21 @@ class GradientEstimatorSpec(Strict):
     """Decay of the moving average over refreshes: the weight of the earlier estimates."""
 
 
-class ExpertEstimatorSpec(Strict):
+class ExpertEstimatorSpec(EstimatorSpec):
     """Uses only the relations in `edges`; a distribution without an edge has relation 0."""
+
+    implementation: ClassVar[str] = "metarestore.graphs.estimate:estimate_expert"
 
     kind: Literal["expert"]
 
 
-class UniformControlSpec(Strict):
+class UniformControlSpec(EstimatorSpec):
     """Relates all distributions equally: the control without relations."""
 
     kind: Literal["uniform"]
 
 
-class RandomControlSpec(Strict):
+class RandomControlSpec(EstimatorSpec):
     """Draws random relations once per run: the control with arbitrary relations."""
 
     kind: Literal["random"]
@@ -116,26 +136,35 @@ Estimate = (
     | GradientEstimatorSpec
     | ExpertEstimatorSpec
 )
+"""The estimators of this package that estimate something of their own."""
+
+_GROUP = "metarestore.estimators"
+ESTIMATES: Registry[EstimatorSpec] = Registry(_GROUP, EstimatorSpec, get_args(Estimate))
+"""The specifications of all estimators but the controls, by their kinds."""
+AnyEstimate = Annotated[Estimate, Registered(ESTIMATES)]
 
 
-class InvertedControlSpec(Strict):
+class InvertedControlSpec(EstimatorSpec):
     """Negates the relations of another estimator: if this does not hurt, the relations have no effect."""
 
     kind: Literal["inverted"]
-    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
+    of: AnyEstimate = ResponseEstimatorSpec()
 
 
-class BestSingleControlSpec(Strict):
+class BestSingleControlSpec(EstimatorSpec):
     """Learns only from the most related distribution."""
 
     kind: Literal["best_single"]
-    of: Estimate = Field(ResponseEstimatorSpec(), discriminator="kind")
+    of: AnyEstimate = ResponseEstimatorSpec()
 
 
-Estimator = Annotated[
-    Estimate | UniformControlSpec | RandomControlSpec | InvertedControlSpec | BestSingleControlSpec,
-    Field(discriminator="kind"),
-]
+AnyEstimator = Estimate | UniformControlSpec | RandomControlSpec | InvertedControlSpec | BestSingleControlSpec
+"""The estimators of this package."""
+
+ESTIMATORS: Registry[EstimatorSpec] = Registry(_GROUP, EstimatorSpec, get_args(AnyEstimator))
+"""The specifications of all estimators, by their kinds."""
+
+Estimator = Annotated[AnyEstimator, Registered(ESTIMATORS)]
 
 
 def estimate_behind(estimator: Estimator) -> Estimator:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from metarestore.config.affects import SEVERAL, Affects, keys
+from metarestore.config.affects import SEVERAL, Affects
 from metarestore.config.base import Strict
 from metarestore.config.graph import GraphSpec
 from metarestore.config.learner import LearnerSpec
@@ -335,16 +335,14 @@ class Experiment(Strict):
         folded = [name.casefold() for name in self.arms]
         for name, low in zip(self.arms, folded, strict=True):
             if low == "bicubic":
-                raise ValueError(
-                    f"the arm name '{name}' is reserved, because bicubic is always measured; choose another"
-                )
+                raise ValueError(f"the arm name '{name}' is reserved (bicubic is always measured); choose another")
             if folded.count(low) > 1:
                 raise ValueError(f"the arm '{name}' differs from another arm only in case; rename it")
         return self
 
 
-MANY = keys(Experiment, SEVERAL)
-"""Sections that describe several experiments; a single experiment has none of them."""
+MANY = tuple(key for key, field in Experiment.model_fields.items() if (Affects.of(field) or Affects.NOTHING) & SEVERAL)
+"""Sections that speak of several experiments; a single one is told without them."""
 
 
 class ExperimentFile(Experiment):

@@ -1,4 +1,4 @@
-"""The `grid:` of an experiment: which values each axis takes, and the cells that arms and values make together."""
+"""The `grid:` of an experiment: axes, their values, and the cells formed by arms and values."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from metarestore.config.overrides import Override, apply_overrides, merge
 from metarestore.config.shape import child
 
 SEED = "seed"
-"""The axis whose values are repetitions of a cell; all other axes tell cells apart."""
+"""The axis whose values are repetitions of a cell; all other axes distinguish cells."""
 ARM = "arm"
-"""How `grid_exclude` names the arm, which is no axis."""
+"""Name of the arm in `grid_exclude`, although it is not an axis."""
 _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of an axis, and the short text that stands for it in names and tables."""
+    """One value of an axis, and its label in names and tables."""
 
     label: str
     value: Any
@@ -37,8 +37,8 @@ class Axis:
 
     Attributes:
         key: Key path in the experiment, as written.
-        path: The same as its parts; empty if it is no key path.
-        name: The key path's last part where that is enough to tell the axes apart, else all of it.
+        path: The same, split into parts; empty if the key is not a valid key path.
+        name: The last part of the key path if it is unique among the axes, else the whole key path.
         choices: Its values.
     """
 
@@ -54,9 +54,9 @@ class Cell:
 
     Attributes:
         arm: Name of the arm.
-        choices: Number of the value on each axis, in the axes' order.
-        labels: Label of the value on each axis, by the axis' key.
-        name: Its name, which can be a folder's.
+        choices: Index of the value on each axis, in the order of the axes.
+        labels: Label of the value on each axis, by key of the axis.
+        name: Name of the cell, which is also a valid folder name.
     """
 
     arm: str
@@ -66,17 +66,17 @@ class Cell:
 
     @property
     def group(self) -> tuple[tuple[str, str], ...]:
-        """Where the cell stands on all axes but the seed's: (key, label) of each."""
+        """The (key, label) pairs of the cell on all axes except the seed."""
         return tuple((key, label) for key, label in self.labels.items() if key != SEED)
 
     @property
     def seed(self) -> str:
-        """Label of its seed; empty where the grid has no seeds."""
+        """Label of its seed; empty if the grid has no seed axis."""
         return self.labels.get(SEED, "")
 
 
 def single(experiment: Experiment) -> dict[str, Any]:
-    """Returns an experiment as plain data, without what speaks of several experiments."""
+    """Returns an experiment as plain data, without the sections that describe several experiments."""
     return experiment.model_dump(mode="json", by_alias=True, exclude=set(MANY), exclude_unset=True)
 
 
@@ -88,7 +88,7 @@ class Grid:
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
-        """The axes, in the file's order."""
+        """The axes, in the order of the file."""
         written = self.experiment.grid
         paths = {key: _path(key) for key in written}
         ends = Counter(str(path[-1]) for path in paths.values() if path)
@@ -107,7 +107,7 @@ class Grid:
         return single(self.experiment)
 
     def all_cells(self) -> Iterator[Cell]:
-        """Yields every arm with every combination of values, also those that are excluded; seeds vary fastest."""
+        """Yields every arm with every combination of values, including excluded ones; seeds vary fastest."""
         axes = self.axes
         order = sorted(range(len(axes)), key=lambda i: axes[i].key == SEED)
         for arm in self.experiment.arms:
@@ -116,11 +116,11 @@ class Grid:
                 yield self._cell(arm, choices)
 
     def cells(self) -> list[Cell]:
-        """Lists the cells to run."""
+        """Returns the cells to run."""
         return [cell for cell in self.all_cells() if not self.excluded(cell)]
 
     def excluded(self, cell: Cell) -> bool:
-        """Tells whether an entry of `grid_exclude` fits a cell."""
+        """Returns whether an entry of `grid_exclude` matches a cell."""
         labels = {ARM: cell.arm, **cell.labels}
         return any(
             all(labels.get(key) in excluded_labels(wanted) for key, wanted in entry.items())
@@ -128,12 +128,12 @@ class Grid:
         )
 
     def data(self, cell: Cell) -> dict[str, Any]:
-        """Returns a cell's experiment as plain data: the file, with the values set as `--set` does, then the arm.
+        """Returns the experiment of a cell as plain data: the file, with its values set as by `--set`, then the arm.
 
-        The arm comes last, so what it sets holds in all its cells.
+        The arm is applied last, so its values apply to all its cells.
 
         Raises:
-            UserError: A value cannot be set there.
+            UserError: A value cannot be set.
         """
         return merge(apply_overrides(self._base, self._overrides(cell)), self.experiment.arms[cell.arm])
 
@@ -142,21 +142,21 @@ class Grid:
         return Experiment.model_validate(self.data(cell))
 
     def pinned(self, cell: Cell) -> tuple[str, ...]:
-        """Lists the axes on which a cell does not stand where its labels say, because its arm sets the value itself."""
-        data, found = self.data(cell), []
+        """Returns the axes whose value in a cell differs from its label, because the arm overrides it."""
+        data, overridden = self.data(cell), []
         for axis, index in zip(self.axes, cell.choices, strict=True):
             here: Any = data
             for part in axis.path:
                 here = child(here, part)
             written = axis.choices[index].value
             if here != written and not _holds(here, written):
-                found.append(axis.key)
-        return tuple(found)
+                overridden.append(axis.key)
+        return tuple(overridden)
 
     def _overrides(self, cell: Cell) -> list[Override]:
         picked = zip(self.axes, cell.choices, strict=True)
         overrides = [Override(axis.path, axis.choices[index].value, axis.key) for axis, index in picked]
-        # What is set inside another value must come after it.
+        # An override inside another value must be applied after it.
         return sorted(overrides, key=lambda override: len(override.path))
 
     def _cell(self, arm: str, choices: tuple[int, ...]) -> Cell:
@@ -166,14 +166,14 @@ class Grid:
 
 
 def label_of(value: Any, number: int = 0) -> str:
-    """Returns the short text for a value: of a mapping its `label` or `kind`, else what it says, or its place.
+    """Returns the label of a value: the `label` or `kind` of a mapping, the value itself, or `#number`.
 
     >>> label_of({"kind": "fomaml", "inner_steps": 1}), label_of(0.001), label_of([1, 2], 3)
     ('fomaml', '0.001', '#3')
     """
     if isinstance(value, dict):
-        found = value.get("label", value.get("kind"))
-        return found if isinstance(found, str) else f"#{number}"
+        label = value.get("label", value.get("kind"))
+        return label if isinstance(label, str) else f"#{number}"
     if isinstance(value, list | tuple):
         return f"#{number}"
     if isinstance(value, bool):
@@ -184,17 +184,17 @@ def label_of(value: Any, number: int = 0) -> str:
 
 
 def excluded_labels(wanted: Any) -> list[str]:
-    """Returns the labels that a value of a `grid_exclude` entry stands for: one value, or a list of some."""
+    """Returns the labels that match a value of a `grid_exclude` entry, which may be a list of values."""
     return [label_of(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
 
 
 def safe(text: str) -> str:
-    """Returns a text that can be a part of a folder's name."""
+    """Returns a text with the characters replaced that are unsafe in folder names."""
     return _UNSAFE.sub("_", text)
 
 
 def same(first: Any, second: Any) -> bool:
-    """Tells whether two values are written alike; 1 and true are not."""
+    """Returns whether two values have the same JSON form; 1 and true differ."""
     return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
@@ -207,7 +207,7 @@ def _without_label(value: Any) -> Any:
 
 
 def _holds(here: Any, written: Any) -> bool:
-    """Tells whether a mapping has all that was written into it; an arm may have added to it."""
+    """Returns whether a mapping contains everything that was written into it; an arm may have added keys."""
     if not (isinstance(here, dict) and isinstance(written, dict)):
         return bool(here == written)
     return all(key in here and _holds(here[key], value) for key, value in written.items())

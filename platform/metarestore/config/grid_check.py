@@ -1,8 +1,9 @@
-"""What is wrong with the grid of an experiment: found before anything starts, at its place in the file."""
+"""Checks the grid of an experiment before anything starts; problems are located in the file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,46 +20,42 @@ from metarestore.config.suggest import did_you_mean
 from metarestore.config.wording import shown
 from metarestore.errors import UserError
 
-_FIXED = {
-    **dict.fromkeys(MANY, "a cell has none, so it cannot be an axis"),
-    **dict.fromkeys(without_result(Experiment), "changes no result, so it cannot be an axis"),
-}
-_ALIKE = keys(Experiment, Affects.COMPARISON | Affects.SHOTS)
-"""Axes on which an arm may not stand elsewhere than its group: arms of a group are measured alike."""
+_MEASURED_ALIKE = Affects.COMPARISON | Affects.SHOTS
+"""Effects of keys that an arm must not override if they are axes: the arms of a group are measured in the same way."""
 
 
 def check_grid(document: Document, experiment: Experiment) -> None:
     """Checks that every cell of the grid is a valid experiment, and that the arms of a group can be compared.
 
     Raises:
-        UserError: One line for each thing that is wrong, with its place.
+        UserError: One line per problem, with its position.
     """
     if not experiment.grid and not experiment.grid_exclude:
         return
     grid = Grid(experiment)
     problems = list(_structure(grid, document))
-    # What is wrong in one cell is wrong in many: one line for each place.
+    # The same problem usually occurs in many cells: report one line per position.
     problems = problems or list({one.at: one for one in reversed(list(_cells(grid)))}.values())
     if problems:
         raise UserError([line for _, line in sorted({document.message(problem) for problem in problems})])
 
 
 def _structure(grid: Grid, document: Document) -> Iterator[Problem]:
-    """Finds axes that cannot be, values that are there twice, and exclusions that exclude nothing."""
+    """Finds invalid axes, duplicate values, and exclusions that exclude nothing."""
     for axis in grid.axes:
         at: KeyPath = ("grid", axis.key)
         if not axis.path:
-            yield Problem(at, "is no key path; write e.g. adaptation.shots or pipeline[1].quality", at, on_key=True)
-        for fixed, why in _FIXED.items():
+            yield Problem(at, "is not a key path; write e.g. adaptation.shots or pipeline[1].quality", at, on_key=True)
+        for fixed, reason in _always_fixed().items():
             if lies_in(axis.key, fixed) or lies_in(fixed, axis.key):
-                yield Problem(at, f"{fixed}: {why}", at, on_key=True)
+                yield Problem(at, f"{fixed}: {reason}", at, on_key=True)
         twins = [other.key for other in grid.axes if other.path == axis.path and other is not axis]
         if axis.path and twins and _has_twin(grid, axis):
-            yield Problem(at, f"is the same key as '{twins[0]}'; leave one out", at, on_key=True)
+            yield Problem(at, f"is the same key as '{twins[0]}'; remove one of them", at, on_key=True)
         yield from _values(grid, axis)
     known = {ARM: list(grid.experiment.arms)}
     for axis in grid.axes:
-        # The file's own values, too: `--set` may have left some of them out.
+        # Include the values in the file: `--set` may have removed some of them.
         written = document.data.get("grid", {}).get(axis.key, ())
         labels = [label_of(value, number) for number, value in enumerate(written, 1)]
         known[axis.key] = list(dict.fromkeys([*(choice.label for choice in axis.choices), *labels]))
@@ -67,7 +64,7 @@ def _structure(grid: Grid, document: Document) -> Iterator[Problem]:
 
 
 def _has_twin(grid: Grid, axis: Axis) -> bool:
-    """Tells whether an earlier axis has the same key path."""
+    """Returns whether an earlier axis has the same key path."""
     return any(other.path == axis.path for other in grid.axes[: grid.axes.index(axis)])
 
 
@@ -80,9 +77,9 @@ def _values(grid: Grid, axis: Axis) -> Iterator[Problem]:
             yield Problem((*at, "label"), f"must be text, got {shown(value['label'])}", (*at, "label"))
         before = axis.choices[:index]
         if any(same(choice.value, other.value) for other in before):
-            yield Problem(at, f"{shown(choice.value)} is there twice; leave one out", at)
+            yield Problem(at, f"{shown(choice.value)} is listed twice; remove one of them", at)
         elif any(safe(choice.label).casefold() == safe(other.label).casefold() for other in before):
-            text = f"is called '{choice.label}' like another value; give it a label, e.g. {{label: long, ...}}"
+            text = f"has the same name, '{choice.label}', as another value; give it a label, e.g. {{label: long, ...}}"
             yield Problem(at, text, at)
 
 
@@ -99,13 +96,13 @@ def _exclusion(at: KeyPath, entry: Mapping[str, Any], known: Mapping[str, list[s
 
 
 def _cells(grid: Grid) -> Iterator[Problem]:
-    """Tries every cell that is to be run."""
+    """Validates every cell that will be run."""
     adapter = TypeAdapter(Experiment)
     for cell in grid.cells():
         try:
             data = grid.data(cell)
         except UserError as error:
-            # These are problems of setting a key, each of which begins with the key.
+            # These are problems of setting a key; each starts with the key.
             for axis in grid.axes:
                 start = f"--set {axis.key}: "
                 for text in (text for text in error.problems if text.startswith(start)):
@@ -115,38 +112,39 @@ def _cells(grid: Grid) -> Iterator[Problem]:
             adapter.validate_python(data)
         except ValidationError as error:
             for problem in problems_of(error, data, Shape(adapter, data)):
-                yield _blamed(grid, cell, problem)
+                yield _located(grid, cell, problem)
             continue
+        alike_keys = keys(Experiment, _MEASURED_ALIKE)
         for key in grid.pinned(cell):
-            within = [alike for alike in _ALIKE if lies_in(alike, key) and alike != key]
+            within = [alike for alike in alike_keys if lies_in(alike, key) and alike != key]
             patch = grid.experiment.arms[cell.arm]
-            if any(lies_in(key, alike) for alike in _ALIKE) or any(_says(patch, alike) for alike in within):
+            if any(lies_in(key, alike) for alike in alike_keys) or any(_names(patch, alike) for alike in within):
                 at = ("arms", cell.arm)
-                yield Problem(at, f"sets {key}, which the grid sets for all arms alike; leave it out of the arm", at)
+                yield Problem(at, f"sets {key}, which the grid sets for all arms; remove it from the arm", at)
 
 
-def _blamed(grid: Grid, cell: Cell, problem: Problem) -> Problem:
-    """Words a problem of a cell as one of what wrote the value: its arm, or the value of an axis."""
-    where = ", ".join(f"{key} is {label}" for key, label in ((ARM, cell.arm), *cell.labels.items()) if key != SEED)
-    text = f"{problem.text} (where {where})"
+def _located(grid: Grid, cell: Cell, problem: Problem) -> Problem:
+    """Attributes a problem of a cell to the origin of the value: its arm, or the value of an axis."""
+    cell_text = ", ".join(f"{key} is {label}" for key, label in ((ARM, cell.arm), *cell.labels.items()) if key != SEED)
+    text = f"{problem.text} (where {cell_text})"
     if problem.at and _writes(grid.experiment.arms[cell.arm], problem.at):
         at: KeyPath = ("arms", cell.arm, *problem.at)
         return Problem(("arms", cell.arm, *problem.path), text, at, problem.on_key)
     picked = zip(grid.axes, cell.choices, strict=True)
-    wrote = [(axis, index) for axis, index in picked if axis.path[: len(problem.at)] == problem.at[: len(axis.path)]]
+    origins = [(axis, index) for axis, index in picked if axis.path[: len(problem.at)] == problem.at[: len(axis.path)]]
     key = f"{format_path(problem.path)}: " if problem.path else ""
-    if not problem.at or not wrote:
+    if not problem.at or not origins:
         return Problem(("arms", cell.arm), f"{key}{text}", ("arms", cell.arm))
-    axis, index = max(wrote, key=lambda one: len(one[0].path))
+    axis, index = max(origins, key=lambda origin: len(origin[0].path))
     rest = problem.at[len(axis.path) :]
-    # A key that does not exist is wrong whatever its value.
-    place: KeyPath = ("grid", axis.key, index, *rest) if rest or not problem.on_key else ("grid", axis.key)
-    told = "" if problem.path in (axis.path, axis.path[:-1]) else key
-    return Problem(("grid", axis.key), f"{told}{problem.text if problem.on_key else text}", place, problem.on_key)
+    # An unknown key is wrong whatever its value.
+    position: KeyPath = ("grid", axis.key, index, *rest) if rest or not problem.on_key else ("grid", axis.key)
+    prefix = "" if problem.path in (axis.path, axis.path[:-1]) else key
+    return Problem(("grid", axis.key), f"{prefix}{problem.text if problem.on_key else text}", position, problem.on_key)
 
 
-def _says(patch: Any, key: str) -> bool:
-    """Tells whether a patch itself names a key."""
+def _names(patch: Any, key: str) -> bool:
+    """Returns whether a patch contains a key."""
     for part in key.split("."):
         if not isinstance(patch, Mapping) or part not in patch:
             return False
@@ -155,7 +153,7 @@ def _says(patch: Any, key: str) -> bool:
 
 
 def _writes(patch: Any, path: KeyPath) -> bool:
-    """Tells whether a patch says something about the value at a path."""
+    """Returns whether a patch sets the value at a path, or a part of it."""
     for part in path:
         if not isinstance(patch, Mapping):
             return True
@@ -163,3 +161,12 @@ def _writes(patch: Any, path: KeyPath) -> bool:
             return False
         patch = patch[part]
     return True
+
+
+@cache
+def _always_fixed() -> dict[str, str]:
+    """Returns the keys that cannot be an axis, and why."""
+    return {
+        **dict.fromkeys(MANY, "cells do not have this section, so it cannot be an axis"),
+        **dict.fromkeys(without_result(Experiment), "does not affect any result, so it cannot be an axis"),
+    }

@@ -18,7 +18,7 @@ SYNTAX = "write key.path=value, e.g. training.steps=100 or pipeline[1].quality=8
 
 
 def format_path(path: Sequence[Part]) -> str:
-    """Writes a path as a user would; the empty path, which is the whole document, as the empty text.
+    """Formats a path as users write it; the empty path, which is the whole document, is the empty string.
 
     >>> format_path(("pipeline", 1, "quality"))
     'pipeline[1].quality'
@@ -37,10 +37,10 @@ def format_path(path: Sequence[Part]) -> str:
 
 
 def split_path(text: str) -> tuple[KeyPath, str]:
-    """Reads the path at the beginning of `text`; indices may also be written after a dot.
+    """Parses the path at the beginning of `text`; indices may also be written after a dot.
 
     Returns:
-        The path and what follows it; the path is empty where `text` does not start with one.
+        The path and the text after it; the path is empty if `text` does not start with one.
 
     >>> split_path("pipeline.1.quality=80")
     (('pipeline', 1, 'quality'), '=80')
@@ -49,7 +49,7 @@ def split_path(text: str) -> tuple[KeyPath, str]:
     position = 0
     while match := _PART.match(text, position):
         bare, index, quoted = match.groups()
-        # A dot joins two parts: it neither opens a path nor may it be left out between two keys.
+        # A dot separates parts: it cannot start a path, and is required between two keys.
         if bare is not None and match.group().startswith(".") != bool(path):
             return (), text
         path.append(_part(bare, index, quoted))
@@ -58,7 +58,7 @@ def split_path(text: str) -> tuple[KeyPath, str]:
 
 
 def _part(bare: str | None, index: str | None, quoted: str | None) -> Part:
-    """Turns one matched part into a key or an index."""
+    """Converts one matched part to a key or an index."""
     if quoted is not None:
         try:
             return str(json.loads(quoted, strict=False))

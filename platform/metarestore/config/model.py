@@ -1,20 +1,24 @@
-"""What an experiment file may say about its network: one model per kind, and where every default stands."""
+"""Options of the networks, with their defaults: one model per kind."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from metarestore.config.base import Strict
+from metarestore.config.registry import Implemented, Registered, Registry
 
 
-class BaseModelSpec(Strict):
-    """What the specifications of all networks have in common."""
+class BaseModelSpec(Implemented):
+    """What the specifications of all networks have in common.
+
+    `implementation` takes the scale and the keys of the specification, and returns a
+    `metarestore.models.network.Network`.
+    """
 
     @property
     def privileged(self) -> bool:
-        """Whether the network must be given the HR images too: a teacher."""
+        """Whether the network also requires the HR images as input (a teacher)."""
         return False
 
     @property
@@ -24,49 +28,55 @@ class BaseModelSpec(Strict):
 
     @property
     def encodes(self) -> bool:
-        """Whether the network passes HR through an encoding of the size of LR."""
+        """Whether the network encodes HR as an image of LR size."""
         return False
 
     @property
     def describes(self) -> bool:
-        """Whether the network has an estimator of the degradation."""
+        """Whether the network has a degradation encoder."""
         return False
 
 
 class FSRCNNSpec(BaseModelSpec):
     """FSRCNN(d, s, m) (Dong et al., 2016), on luma or on RGB."""
 
+    implementation: ClassVar[str] = "metarestore.models.fsrcnn:FSRCNN"
+
     kind: Literal["fsrcnn"] = "fsrcnn"
     channels: Literal["y", "rgb"] = "y"
     d: int = Field(56, ge=1)
-    """Feature channels."""
+    """Number of feature channels."""
     s: int = Field(12, ge=1)
-    """Channels of the mapping layers."""
+    """Number of channels of the mapping layers."""
     m: int = Field(4, ge=0)
     """Number of mapping layers."""
     residual: Literal["bicubic", "none"] = "bicubic"
-    """Whether the network adds to the bicubic upscaling; `none` is the published form."""
+    """Whether the network predicts a residual that is added to the bicubic upscaling; `none` is the published
+    variant."""
     prelu: Literal["per_channel", "per_layer"] = Field("per_channel", exclude_if=lambda value: value == "per_channel")
-    """Whether each channel of a PReLU has a slope of its own, or all channels of a layer share one, as published."""
+    """Whether a PReLU has one slope per channel, or one slope shared by all channels of a layer, as published."""
 
 
 class KDSRSpec(BaseModelSpec):
-    """KDSR (Xia et al., 2023): a network whose kernels follow an estimate of the degradation, on RGB."""
+    """KDSR (Xia et al., 2023): a network whose kernels depend on a degradation embedding, on RGB."""
+
+    implementation: ClassVar[str] = "metarestore.models.kdsr:KDSR"
 
     kind: Literal["kdsr"]
     size: Literal["tiny", "s", "m", "l"] = "s"
-    """`m` and `l` are published (5.8 and 14.2 million parameters at scale 4), `s` and `tiny` are about 1 and 0.15."""
+    """`m` and `l` are the published sizes (5.8 and 14.2 million parameters at scale 4); `s` and `tiny` have about 1 and
+    0.15 million."""
     estimator: Literal["student", "teacher", "none"] = "student"
-    """What the degradation is estimated from: LR (student), LR and HR (teacher, for distillation alone), or nothing:
-    one constant stands in its place (none, the control)."""
+    """Input of the degradation encoder: LR (`student`), LR and HR (`teacher`, for distillation only), or nothing: the
+    embedding is a learned constant (`none`, the control)."""
     embedding: Literal["image", "task"] = "image"
-    """Whether each image is restored by its own embedding, or the images of a task, which have one degradation, by the
-    mean of theirs."""
+    """Whether each image is restored with its own embedding, or all images of a task, which share their degradation,
+    with the mean of their embeddings."""
     channels: Literal["rgb"] = "rgb"
 
     @property
     def privileged(self) -> bool:
-        """Whether the estimator sees HR."""
+        """Whether the degradation encoder receives HR."""
         return self.estimator == "teacher"
 
     @property
@@ -76,34 +86,40 @@ class KDSRSpec(BaseModelSpec):
 
     @property
     def describes(self) -> bool:
-        """Whether there is an estimator."""
+        """Whether there is a degradation encoder."""
         return self.estimator != "none"
 
 
 class CompactSpec(BaseModelSpec):
     """SRVGGNetCompact (Wang et al., Real-ESRGAN, 2021): 3×3 convolutions and PReLU at LR size.
 
-    Weights have the published names and shapes, so that tools that read the published networks open them.
+    Weights have the published names and shapes, so that tools for the published networks can open them.
     """
+
+    implementation: ClassVar[str] = "metarestore.models.compact:Compact"
 
     kind: Literal["compact"]
     size: Literal["superultracompact", "ultracompact", "compact"] = "superultracompact"
-    """Channels and hidden convolutions: 24 and 8 (53 thousand parameters at scale 4), 64 and 8, or 64 and 16."""
+    """Numbers of channels and hidden convolutions: 24 and 8 (53 thousand parameters at scale 4), 64 and 8, or 64 and
+    16."""
     channels: Literal["y", "rgb"] = "rgb"
 
 
 class ECBSRSpec(BaseModelSpec):
     """ECBSR (Zhang et al., 2021): plain 3×3 convolutions, each trained as the sum of several branches."""
 
+    implementation: ClassVar[str] = "metarestore.models.ecbsr:ECBSR"
+
     kind: Literal["ecbsr"]
     m: int = Field(4, ge=0)
     """Number of hidden convolutions."""
     c: int = Field(16, ge=1)
-    """Channels of the hidden layers; with m = 4 and c = 16, 11,840 parameters are left of the network at scale 4."""
+    """Number of channels of the hidden layers; with m = 4 and c = 16, the folded network has 11,840 parameters at scale
+    4."""
     channels: Literal["y", "rgb"] = "y"
     branches: bool = True
-    """Whether the branches are learned, or the plain convolutions that they fold into. A plain network may start from
-    one with branches (`training.init`), and then computes the same."""
+    """Whether to train the branches, or the plain convolutions into which they fold. A plain network can be initialised
+    from one with branches (`training.init`) and then computes the same result."""
 
 
 class ZeroShotNetworkSpec(BaseModelSpec):
@@ -111,6 +127,8 @@ class ZeroShotNetworkSpec(BaseModelSpec):
 
     At scale 2 it has 279 thousand parameters, 235 without the pre-processing module.
     """
+
+    implementation: ClassVar[str] = "metarestore.models.refiner:ZeroShotNetwork"
 
     kind: Literal["zero_shot"]
     preprocessing: int = Field(32, ge=0)
@@ -122,14 +140,16 @@ AnyDecoderSpec = FSRCNNSpec | CompactSpec | ECBSRSpec
 
 
 class PISRTeacherSpec(BaseModelSpec):
-    """Teacher of PISR (Lee et al., 2020): encodes HR as an image of the size of LR, which a student's network decodes.
+    """Teacher of PISR (Lee et al., 2020): encodes HR as an image of LR size, which a decoder restores.
 
-    The students take over the decoder; only they restore photographs.
+    Students are initialised from the decoder; only they restore photographs.
     """
+
+    implementation: ClassVar[str] = "metarestore.models.build:pisr_teacher"
 
     kind: Literal["pisr_teacher"]
     decoder: Annotated[AnyDecoderSpec, Field(discriminator="kind")] = FSRCNNSpec()
-    """The network that restores the encoded image: that of the students."""
+    """The network that restores the encoded image; students have the same architecture."""
     d: int = Field(56, ge=1)
     """Channels of the encoder's first two layers."""
     s: int = Field(12, ge=1)
@@ -137,24 +157,29 @@ class PISRTeacherSpec(BaseModelSpec):
 
     @property
     def channels(self) -> Literal["y", "rgb"]:
-        """The images of the decoder."""
+        """Channels of the decoder."""
         return self.decoder.channels
 
     @property
     def privileged(self) -> bool:
-        """The encoder sees HR."""
+        """The encoder receives HR."""
         return True
 
     @property
     def encodes(self) -> bool:
-        """The encoding is learned to resemble LR."""
+        """The encoding is trained to resemble LR."""
         return True
 
 
 def _with_kind(data: Any) -> Any:
-    """Takes a model without a kind for FSRCNN: there was no other when the first files were written."""
+    """Sets a missing kind to FSRCNN, for files that were written before there were other kinds."""
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
 AnyModelSpec = FSRCNNSpec | KDSRSpec | CompactSpec | ECBSRSpec | PISRTeacherSpec | ZeroShotNetworkSpec
-ModelSpec = Annotated[AnyModelSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+"""The networks of this package."""
+
+NETWORKS: Registry[BaseModelSpec] = Registry("metarestore.networks", BaseModelSpec, get_args(AnyModelSpec))
+"""The specifications of all networks, by their kinds."""
+
+ModelSpec = Annotated[AnyModelSpec, Registered(NETWORKS), BeforeValidator(_with_kind)]

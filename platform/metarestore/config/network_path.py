@@ -1,4 +1,4 @@
-"""Paths to trained networks, found in an experiment by their type."""
+"""Paths to trained networks, which are recognised in an experiment by their type."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NetworkPath = Annotated[Path, _MARK]
 
 
 def network_paths(model: BaseModel) -> dict[str, Path]:
-    """Returns the paths of all networks that a configuration names, by the key that names them."""
-    return {format_path(at): path for at, path in _found(model, ())}
+    """Returns the paths of all networks in a configuration, by key."""
+    return {format_path(at): path for at, path in _paths(model, ())}
 
 
 def with_network_paths(model: _Model, replace: Callable[[str, Path], Path]) -> _Model:
-    """Replaces the paths of all networks that a configuration names.
+    """Replaces the paths of all networks in a configuration.
 
     Args:
         model: The configuration, or a part of it.
@@ -38,17 +38,17 @@ def with_network_paths(model: _Model, replace: Callable[[str, Path], Path]) -> _
     return replaced
 
 
-def _found(value: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Path]]:
+def _paths(value: object, at: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Path]]:
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             inner = getattr(value, name)
             if isinstance(inner, Path) and _is_network(value, name):
                 yield (*at, name), inner
             else:
-                yield from _found(inner, (*at, name))
+                yield from _paths(inner, (*at, name))
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
-            yield from _found(entry, (*at, index))
+            yield from _paths(entry, (*at, index))
 
 
 def _replaced(value: Any, at: tuple[str | int, ...], replace: Callable[[str, Path], Path]) -> Any:

@@ -19,9 +19,9 @@ class Override:
     """One value to set.
 
     Args:
-        path: Where: keys and indices.
-        value: What: plain data.
-        text: How the user wrote it, for messages.
+        path: Keys and indices of the value.
+        value: The new value, as plain data.
+        text: The override as written by the user, for messages.
     """
 
     path: KeyPath
@@ -29,7 +29,7 @@ class Override:
     text: str
 
     def target(self, data: object) -> KeyPath:
-        """Returns the path as it is in `data`, where what looks like an index may be the key of a mapping."""
+        """Returns the path within `data`, where an index may turn out to be the key of a mapping."""
         target: list[Part] = []
         for part in self.path:
             key: Part = str(part) if isinstance(data, dict) else part
@@ -39,10 +39,10 @@ class Override:
 
 
 def parse_override(text: str) -> Override:
-    """Reads `key.path=value`; the value is a YAML 1.2 scalar or flow collection (`1e-4`, `[1, 2]`, `{kind: ray}`).
+    """Parses `key.path=value`; the value is a YAML 1.2 scalar or flow collection (`1e-4`, `[1, 2]`, `{kind: ray}`).
 
     Raises:
-        UserError: `--set 'text': ...` when it is not of this form.
+        UserError: `--set 'text': ...` if it does not have this form.
 
     >>> parse_override("pipeline[1].quality=[40, 90]")
     Override(path=('pipeline', 1, 'quality'), value=[40, 90], text='pipeline[1].quality=[40, 90]')
@@ -50,7 +50,7 @@ def parse_override(text: str) -> Override:
     path, rest = split_path(text.strip())
     rest = rest.lstrip()
     if not path or not rest.startswith("="):
-        raise _refused(text, f"no key path before a '='; {SYNTAX}" if "=" in text else f"has no '='; {SYNTAX}")
+        raise _refused(text, f"no key path before '='; {SYNTAX}" if "=" in text else f"has no '='; {SYNTAX}")
     written = rest[1:].strip()
     if not written:
         raise _refused(
@@ -60,17 +60,17 @@ def parse_override(text: str) -> Override:
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
-    """Returns a copy of `data` with the values set, in order; mappings that are not there yet are made.
+    """Returns a copy of `data` with the values set in order; missing mappings are created.
 
-    Setting another `kind` drops the keys beside it, as `merge` does: those of one kind mean nothing to another. Keys
-    that an override sets are kept.
+    Setting a different `kind` removes the other keys of the mapping, as in `merge`, because the keys of one kind are
+    not valid for another. Keys that an override sets are kept.
 
     >>> apply_overrides({"engine": {"kind": "ray", "workers": 2}}, [parse_override("engine.kind=local")])
     {'engine': {'kind': 'local'}}
 
     Raises:
-        UserError: A path leads through a value that is neither a mapping nor a list, or to an entry that a list lacks;
-            one line per such override.
+        UserError: A path goes through a value that is neither a mapping nor a list, or to an index that a list does not
+            have; one line per override.
     """
     result = copy.deepcopy(dict(data))
     problems = []
@@ -85,10 +85,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[Override]) -> d
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` changed by `patch`: mappings are merged key by key, everything else (lists too) is replaced.
+    """Returns `base` updated by `patch`: mappings are merged key by key; everything else, including lists, is replaced.
 
     A mapping whose `kind` in the patch differs from its `kind` in the base is replaced as a whole, because the keys of
-    one kind mean nothing to another.
+    one kind are not valid for another.
 
     >>> merge({"model": {"kind": "fsrcnn", "d": 56}, "seed": 0}, {"model": {"d": 8}})
     {'model': {'kind': 'fsrcnn', 'd': 8}, 'seed': 0}
@@ -109,7 +109,7 @@ _VALUES = "write key.path=value, where the value is a number, a word, [1, 2], {k
 
 
 class _BlockedError(Exception):
-    """Says why a path cannot be followed."""
+    """A path cannot be followed; the message is the reason."""
 
 
 def _refused(text: str, problem: str) -> UserError:
@@ -118,15 +118,15 @@ def _refused(text: str, problem: str) -> UserError:
 
 def _value(text: str, written: str) -> Any:
     try:
-        value, places = parse_yaml(written)
+        value, positions = parse_yaml(written)
     except YamlError as error:
         problem = "; ".join(message for _, message in error.problems)
         raise _refused(text, f"{problem}; {_VALUES}") from None
-    if not places:  # nothing but a comment
+    if not positions:  # only a comment
         raise _refused(text, f"has no value; {_VALUES}")
     # A block collection (`a: 1` or `- 1`) begins with a key or a dash, a flow collection with its bracket.
-    if isinstance(value, dict | list) and written[places[()].value[1] - 1] not in "[{":
-        raise _refused(text, f"keys and dashes need brackets here; {_VALUES}")
+    if isinstance(value, dict | list) and written[positions[()].value[1] - 1] not in "[{":
+        raise _refused(text, f"block mappings and lists are not allowed here, use brackets; {_VALUES}")
     return value
 
 
@@ -135,7 +135,7 @@ def _set(data: dict[str, Any], override: Override, written: Collection[KeyPath])
     *outer, last = override.path
     for depth, part in enumerate(outer):
         key = _entry(here, override.path[:depth], part)
-        # `key:` without a value is an empty mapping to whoever sets something in it.
+        # `key:` without a value counts as an empty mapping when something is set in it.
         if isinstance(here, dict) and here.get(key) is None:
             if isinstance(override.path[depth + 1], int):
                 name = format_path(override.path[: depth + 1])
@@ -152,7 +152,7 @@ def _set(data: dict[str, Any], override: Override, written: Collection[KeyPath])
 
 
 def _entry(container: object, path: KeyPath, part: Part) -> Part:
-    """Returns the key or index that `part` stands for in `container`, which is what `path` leads to."""
+    """Returns the key or index of `part` in `container`, the value at `path`."""
     name = format_path(path)
     if isinstance(container, dict):
         return str(part)

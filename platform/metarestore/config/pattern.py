@@ -1,4 +1,4 @@
-"""Names and patterns of names, as graphs and commands give them."""
+"""Matching of names and glob patterns, as written in graphs and on the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that a name or a pattern stands for; a name that is there stands for itself alone.
+    """Returns the names that match a name or a glob pattern; an existing name matches only itself.
 
     >>> matching("blur_*", ["blur_a", "jpeg", "blur_b"])
     ['blur_a', 'blur_b']

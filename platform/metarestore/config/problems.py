@@ -1,4 +1,4 @@
-"""pydantic's errors -> problems in our own words: where in the data, what was given, what to do."""
+"""Converts pydantic's errors to located problems with plain messages: what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TAG_KEYS = ("op", "kind")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with checked data.
+    """One problem of validated data.
 
     Args:
-        path: What the message is about; the empty path is the whole document.
+        path: Key path that the message is about; the empty path is the whole document.
         text: The message.
-        at: The entry to point to.
-        on_key: Whether to point to the key of that entry rather than to its value.
+        at: Key path of the entry whose position is reported.
+        on_key: Whether to report the position of the key of that entry instead of its value.
     """
 
     path: KeyPath
@@ -45,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Finding:
-    """A problem, with what is needed to merge it into one about a union."""
+    """A problem, with the data needed to merge problems of the members of a union."""
 
     problem: Problem
     wording: Wording
@@ -53,21 +53,21 @@ class _Finding:
 
 
 def problems_of(error: ValidationError, data: object, shape: Shape) -> list[Problem]:
-    """Returns the problems behind pydantic's errors, one per place: the members of a union are merged into one.
+    """Returns the problems reported by pydantic, one per position: those of the members of a union are merged.
 
     Args:
-        error: What pydantic raised when `data` was checked.
-        data: The plain data that was checked.
-        shape: The model it was checked against.
+        error: The error that pydantic raised for `data`.
+        data: The validated plain data.
+        shape: The model against which it was validated.
     """
-    # A default that could not be made because another field is wrong is not a problem of its own.
+    # A default factory that was not called because another field is invalid is not a separate problem.
     details = [detail for detail in error.errors(include_url=False) if detail["type"] != "default_factory_not_called"]
     findings = _merged([_Error(detail, data, shape) for detail in details], 0)
-    return list(dict.fromkeys(found.problem for found in findings))
+    return list(dict.fromkeys(finding.problem for finding in findings))
 
 
 class _Error:
-    """One of pydantic's errors; `steps` are the parts of its location, told apart from labels such as "list[int]"."""
+    """One of pydantic's errors; `steps` are the parts of its location, each with whether it is data or a label."""
 
     def __init__(self, detail: ErrorDetails, data: object, shape: Shape) -> None:
         self.detail = detail
@@ -75,18 +75,18 @@ class _Error:
         self.context: dict[str, Any] = detail.get("ctx", {})
         self.shape = shape
         loc = detail["loc"]
-        # The last part of what is missing is never in the data.
+        # The last part of the location of a missing value is never in the data.
         absent = loc[-1:] if detail["type"] == "missing" else ()
-        found = _is_data(loc[: len(loc) - len(absent)], data, self.given, shape)
-        self.steps = tuple(zip(loc, (*found, *(True for _ in absent)), strict=True))
+        in_data = _is_data(loc[: len(loc) - len(absent)], data, self.given, shape)
+        self.steps = tuple(zip(loc, (*in_data, *(True for _ in absent)), strict=True))
 
     def path(self, end: int | None = None) -> KeyPath:
-        """Returns where in the data the first `end` parts of the location lead."""
+        """Returns the key path in the data of the first `end` parts of the location."""
         return tuple(part for part, in_data in self.steps[:end] if in_data)
 
 
 def _is_data(loc: Sequence[Part], data: object, given: object, shape: Shape) -> tuple[bool, ...]:
-    """Tells which parts of a location are keys and indices of the data, and which are labels of union members."""
+    """Returns which parts of a location are keys or indices of the data; the others are labels of union members."""
 
     def walks(loc: Sequence[Part], data: object, path: KeyPath) -> Iterator[tuple[tuple[bool, ...], object]]:
         if not loc:
@@ -94,19 +94,19 @@ def _is_data(loc: Sequence[Part], data: object, given: object, shape: Shape) -> 
             return
         part, rest = loc[0], loc[1:]
         is_data = has(data, part) or part in shape.keys(path)
-        # A tag may also be the name of a key: {op: jpeg, jpeg: 1}. Then both readings are tried.
+        # A tag may also be the name of a key: {op: jpeg, jpeg: 1}. Both interpretations are tried then.
         is_tag = any(child(data, key) == part for key in _TAG_KEYS)
         if is_data:
-            yield from (((True, *found), end) for found, end in walks(rest, child(data, part), (*path, part)))
+            yield from (((True, *flags), end) for flags, end in walks(rest, child(data, part), (*path, part)))
         if is_tag or not is_data:
-            yield from (((False, *found), end) for found, end in walks(rest, data, path))
+            yield from (((False, *flags), end) for flags, end in walks(rest, data, path))
 
-    found, _ = max(walks(loc, data, ()), key=lambda walk: (walk[1] is given or walk[1] == given, sum(walk[0])))
-    return found
+    flags, _ = max(walks(loc, data, ()), key=lambda walk: (walk[1] is given or walk[1] == given, sum(walk[0])))
+    return flags
 
 
 def _merged(errors: Sequence[_Error], depth: int) -> Iterator[_Finding]:
-    """Yields what is found by errors whose locations agree in their first `depth` parts."""
+    """Yields the findings of errors whose locations agree in their first `depth` parts."""
     yield from (_finding(error) for error in errors if len(error.steps) == depth)
     groups: dict[tuple[Part, bool], list[_Error]] = {}
     for error in errors:
@@ -124,19 +124,19 @@ def _merged(errors: Sequence[_Error], depth: int) -> Iterator[_Finding]:
 
 
 def _chosen(branches: Sequence[Sequence[_Finding]], here: KeyPath) -> Sequence[_Finding]:
-    """Returns what is wrong with the union member that was meant; if the value fits none, names all in one line."""
+    """Returns the problems of the intended union member; if the value matches none, one problem that lists all."""
     if len(branches) == 1:
         return branches[0]
 
     def fits(branch: Sequence[_Finding]) -> bool:
-        return any(not found.wording.expects or found.problem.path != here for found in branch)
+        return any(not finding.wording.expects or finding.problem.path != here for finding in branch)
 
     fitting = [branch for branch in branches if fits(branch)]
     if fitting:
         return min(fitting, key=len)
-    every = [found for branch in branches for found in branch]
-    expected = list(dict.fromkeys(found.wording.expects for found in every))
-    hint = next((found.wording.hint for found in every if found.wording.hint), "")
+    every = [finding for branch in branches for finding in branch]
+    expected = list(dict.fromkeys(finding.wording.expects for finding in every))
+    hint = next((finding.wording.hint for finding in every if finding.wording.hint), "")
     listed = " or ".join(filter(None, (", ".join(expected[:-1]), expected[-1])))
     wording = mismatch(listed, every[0].given, hint)
     return [_Finding(Problem(here, wording.text, here), wording, every[0].given)]
@@ -146,7 +146,7 @@ def _finding(error: _Error) -> _Finding:
     special: Callable[[_Error], Problem] | None
     special = _bad_key if error.detail["loc"][-1:] == ("[key]",) else _SPECIAL.get(error.detail["type"])
     wording = word_error(error.detail)
-    # A check of a whole model may say which value inside it is wrong.
+    # The validator of a whole model may name the value inside it that is invalid.
     path = (*error.path(), *error.context.get("at", ()))
     problem = special(error) if special else Problem(path, wording.text, path)
     return _Finding(problem, Wording(problem.text) if special else wording, shown(error.given))
@@ -160,7 +160,7 @@ def _unknown_key(error: _Error) -> Problem:
 
 
 def _bad_key(error: _Error) -> Problem:
-    """Words an error about the key of a mapping, whose location ends in "[key]"."""
+    """Describes an error about the key of a mapping, whose location ends in "[key]"."""
     path = error.path()
     return Problem(path[:-1], f"key {shown(path[-1])}: {word_error(error.detail).text}", path, on_key=True)
 

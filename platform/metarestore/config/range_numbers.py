@@ -1,4 +1,4 @@
-"""The numbers of a range: read from YAML with one-line problems, and written back."""
+"""Reads the numbers of a range from YAML, with one-line errors, and writes them back."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ FORMS = (
 
 
 def problem(message: str) -> PydanticCustomError:
-    """Returns the error that pydantic reports as `message`; it is a `ValueError`."""
-    # The message is passed as data: pydantic would read its braces as places to fill.
+    """Returns a validation error (a `ValueError`) that pydantic reports as `message`."""
+    # The message is passed as data: pydantic would read its braces as placeholders.
     return PydanticCustomError("range", "{problem}", {"problem": message})
 
 
 def read_number(written: object) -> float:
-    """Returns a number as it was written; raises `problem` for everything else."""
-    # YAML's true and false are ints to Python.
+    """Returns a number; raises a validation error for everything else."""
+    # In Python, true and false are ints.
     if isinstance(written, bool) or not isinstance(written, int | float):
         raise problem(f"{written!r} is not a range; {FORMS}")
-    if not abs(written) <= sys.float_info.max:  # also of whole numbers that no float can hold, and of nan
+    if not abs(written) <= sys.float_info.max:  # also rejects NaN and integers beyond the range of floats
         raise problem(f"{str(written)[:20]} is not a finite number")
     return float(written)
 
 
 def read_numbers(written: object, form: str) -> tuple[float, ...]:
-    """Returns a list of numbers; `form` says in a problem what to write instead."""
+    """Returns a list of numbers; `form` is the correct form, for the error message."""
     if not isinstance(written, list | tuple):
         raise problem(f"expected a list, got {written!r}; write {form}")
     return tuple(read_number(item) for item in written)
@@ -46,23 +46,23 @@ def read_pair(written: object, form: str) -> tuple[float, float]:
 
 
 def read_ends(written: object, form: str) -> tuple[float, float]:
-    """Returns two numbers of which the second is not the smaller."""
+    """Returns two numbers in ascending order."""
     low, high = read_pair(written, form)
     if low > high:
-        raise problem(f"range is upside down: {listing((low, high))}; write {listing((high, low))}")
+        raise problem(f"low is above high: {listing((low, high))}; write {listing((high, low))}")
     return low, high
 
 
 def plain(numbers: Sequence[float]) -> list[float]:
-    """Writes 4.0 as 4, so that both spellings have one serialisation (and one content hash)."""
+    """Converts 4.0 to 4, so that both spellings have the same serialisation (and content hash)."""
     return [int(number) if float(number).is_integer() and abs(number) < 1e15 else number for number in numbers]
 
 
 def shown(number: float) -> str:
-    """Writes a number for a message."""
+    """Formats a number for messages."""
     return f"{number:.12g}"
 
 
 def listing(numbers: Sequence[float]) -> str:
-    """Writes numbers as YAML's list."""
+    """Formats numbers as a YAML list."""
     return f"[{', '.join(shown(number) for number in numbers)}]"

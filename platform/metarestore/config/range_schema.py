@@ -27,7 +27,7 @@ def range_schema(number: JsonSchemaValue) -> JsonSchemaValue:
         {**pair(number), "description": "[low, high]: uniform."},
         form("Uniform in the logarithm; both ends above 0.", ["log_uniform"], log_uniform=pair(number)),
         form("Uniform in the square.", ["square_uniform"], square_uniform=pair(number)),
-        form("1 over a uniform number above 0.", ["inverse_uniform"], inverse_uniform=pair({"type": "number"})),
+        form("Reciprocal of a uniform number above 0.", ["inverse_uniform"], inverse_uniform=pair({"type": "number"})),
         form("One of several values, with optional weights.", ["choice"], choice=values, weights=weights),
         form(
             "[mean, std], clipped to [low, high].",

@@ -1,12 +1,12 @@
-"""Ranges: the numbers of a YAML file that are drawn once per task.
+"""Ranges: numbers in a YAML file that are drawn once per task.
 
 A range is written as one of
 
-* `4`: always this value;
+* `4`: a constant;
 * `[1, 4]`: uniform;
 * `{log_uniform: [1, 4]}`: uniform in the logarithm;
-* `{square_uniform: [1, 4]}`: uniform in the square, for widths whose variance is uniform;
-* `{inverse_uniform: [1, 4]}`: 1 over a uniform number;
+* `{square_uniform: [1, 4]}`: uniform in the square, for widths with uniform variance;
+* `{inverse_uniform: [1, 4]}`: the reciprocal of a uniform number;
 * `{choice: [1, 2, 4], weights: [2, 1, 1]}`: one of the values (equally likely without `weights`);
 * `{normal: [2, 1], clip: [1, 4]}`: mean and standard deviation, clipped;
 * `{per_scale: {2: [1, 2], 4: [1, 4]}}`: one of the above for each scale that a task may have.
@@ -39,19 +39,19 @@ from metarestore.config.range_numbers import (
 from metarestore.config.range_schema import range_schema
 
 Plain = float | list[float] | dict[str, Any]
-"""What a range looks like in YAML or JSON."""
+"""A range as written in YAML or JSON."""
 
 _AS_PLAIN = core_schema.plain_serializer_function_ser_schema(lambda value: value.plain())
 
 
 @dataclass(frozen=True)
 class Range(ABC):
-    """A distribution of one number, immutable and comparable; a field of a YAML model has this type."""
+    """A distribution of one number, immutable and comparable; used as the type of a field of a YAML model."""
 
     integer: bool = field(default=False, kw_only=True)
     """Whether only whole numbers are drawn; `Bounds(integer=True)` sets it."""
 
-    # Without it, JSON schemas show a default as the fields of this dataclass, not as it is written in YAML.
+    # Without this, JSON schemas show a default as the fields of this dataclass instead of its YAML form.
     __pydantic_serializer__: ClassVar = SchemaSerializer(core_schema.any_schema(serialization=_AS_PLAIN))
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Range(ABC):
 
     @abstractmethod
     def _sample(self, rng: np.random.Generator) -> float:
-        """Draws a value, not yet held to the extremes and to whole numbers."""
+        """Draws a value before it is clipped to the extremes and rounded."""
 
     @property
     def low(self) -> float:
@@ -80,22 +80,22 @@ class Range(ABC):
         """Returns the range for tasks of one scale: itself, unless it was written per scale.
 
         Raises:
-            PydanticCustomError: There is none for this scale; it is a `ValueError`.
+            PydanticCustomError: There is no range for this scale; a `ValueError`.
         """
         return self
 
     def unit(self, value: float) -> float:
-        """Returns where in the range a value lies, from 0 (low) to 1 (high); 0 if the range is one value."""
+        """Returns the relative position of a value in the range, from 0 (low) to 1 (high); 0 for a constant."""
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
 
     def draw(self, rng: np.random.Generator) -> float:
-        """Draws one value in [low, high] from `rng`; a Python int where the range is of whole numbers."""
+        """Draws one value in [low, high]; a Python int for an integer range."""
         value = min(max(self._sample(rng), self.low), self.high)
         return round(value) if self.integer else float(value)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Lets a field of type `Range` accept every form and write itself back."""
+        """Lets a field of type `Range` accept and serialise all forms."""
         return core_schema.no_info_plain_validator_function(parse, serialization=_AS_PLAIN)
 
     @classmethod
@@ -106,7 +106,7 @@ class Range(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Range):
-    """Draws uniformly between two ends; whole numbers with both ends included. Equal ends are a fixed value."""
+    """Draws uniformly between two ends (integers include both ends). Equal ends are a constant."""
 
     ends: tuple[float, float]
 
@@ -140,7 +140,7 @@ class LogUniform(Range):
         return self.ends
 
     def unit(self, value: float) -> float:
-        """Returns where in the range the logarithm of a value lies, from 0 to 1."""
+        """Returns the relative position of the logarithm of a value, from 0 to 1."""
         return math.log(value / self.low) / math.log(self.high / self.low) if self.high > self.low else 0.0
 
     def _sample(self, rng: np.random.Generator) -> float:
@@ -149,7 +149,7 @@ class LogUniform(Range):
 
 @dataclass(frozen=True)
 class SquareUniform(Range):
-    """Draws a value whose square is uniform: a width whose variance is, as much of the literature has it."""
+    """Draws a value whose square is uniform: a width with uniform variance, as is common in the literature."""
 
     ends: tuple[float, float]
 
@@ -162,7 +162,7 @@ class SquareUniform(Range):
         return self.ends
 
     def unit(self, value: float) -> float:
-        """Returns where in the range the square of a value lies, from 0 to 1."""
+        """Returns the relative position of the square of a value, from 0 to 1."""
         return (value**2 - self.low**2) / (self.high**2 - self.low**2) if self.high > self.low else 0.0
 
     def _sample(self, rng: np.random.Generator) -> float:
@@ -171,20 +171,20 @@ class SquareUniform(Range):
 
 @dataclass(frozen=True)
 class InverseUniform(Range):
-    """Draws a value whose inverse is uniform, between the inverses of two ends: shrinking by 1 to 8 is `[1, 8]`."""
+    """Draws a value whose reciprocal is uniform: `[1, 8]` are factors that shrink by 1 to 8."""
 
     ends: tuple[float, float]
 
     def plain(self) -> Plain:
-        """Returns `{inverse_uniform: [low, high]}`, the ends of the inverse."""
+        """Returns `{inverse_uniform: [low, high]}`, the ends of the reciprocal."""
         return {"inverse_uniform": plain(self.ends)}
 
     def extremes(self) -> tuple[float, float]:
-        """Returns the inverses of the ends."""
+        """Returns the reciprocals of the ends."""
         return 1 / self.ends[1], 1 / self.ends[0]
 
     def unit(self, value: float) -> float:
-        """Returns where in the range the inverse of a value lies, from 1 (the low end of the inverse) to 0."""
+        """Returns the relative position of the reciprocal of a value, from 1 (low end of the reciprocal) to 0."""
         low, high = self.ends
         return (high - 1 / value) / (high - low) if high > low else 0.0
 
@@ -194,7 +194,7 @@ class InverseUniform(Range):
 
 @dataclass(frozen=True)
 class Choice(Range):
-    """Draws one of several values, in proportion to their weights (equally without any)."""
+    """Draws one of several values, with probabilities proportional to their weights (equal if there are none)."""
 
     values: tuple[float, ...]
     weights: tuple[float, ...] = ()
@@ -215,7 +215,7 @@ class Choice(Range):
 
 @dataclass(frozen=True)
 class Normal(Range):
-    """Draws from a normal distribution; what falls outside `clip` becomes its nearer end."""
+    """Draws from a normal distribution; values are clipped to `clip`."""
 
     mean: float
     std: float
@@ -251,18 +251,18 @@ class PerScale(Range):
         """Returns the range of one scale."""
         known = dict(self.ranges)
         if scale not in known:
-            raise problem(f"per_scale has nothing for scale {scale}, only for {', '.join(map(str, known))}; add it")
+            raise problem(f"per_scale has no range for scale {scale}, only for {', '.join(map(str, known))}; add it")
         return known[scale]
 
     def _sample(self, rng: np.random.Generator) -> float:
-        raise TypeError("a range per scale is drawn from by at(scale).draw(rng)")
+        raise TypeError("draw from a range per scale with at(scale).draw(rng)")
 
 
 def parse(written: object) -> Range:
-    """Returns the range that `written` (plain data from YAML, or a range already) stands for.
+    """Parses a range from plain YAML data; a range is returned unchanged.
 
     Raises:
-        PydanticCustomError: With one line that says what is wrong and what to write instead; it is a `ValueError`.
+        PydanticCustomError: The data is not a range; a `ValueError` with a one-line message.
     """
     if isinstance(written, Range):
         return written
@@ -279,7 +279,7 @@ def _parse_mapping(written: Mapping[Any, Any]) -> Range:
         if key in written:
             for other in written:
                 if other not in (key, *others):
-                    raise problem(f"{other!r} does not go with {key!r}; {FORMS}")
+                    raise problem(f"{other!r} cannot be combined with {key!r}; {FORMS}")
             return build(written)
     raise problem(f"{dict(written)!r} is not a range; {FORMS}")
 
@@ -313,7 +313,7 @@ def _choice(written: Mapping[Any, Any]) -> Range:
         return Choice(values)
     weights = read_numbers(written["weights"], "weights: [a, b, ...]")
     if len(weights) != len(values):
-        raise problem(f"{len(weights)} weights for {len(values)} values; write one weight per value")
+        raise problem(f"got {len(weights)} weights for {len(values)} values; write one weight per value")
     if min(weights) < 0 or sum(weights) <= 0:
         raise problem(f"weights must be 0 or more, and not all 0, got {listing(weights)}")
     return Choice(values, weights)
@@ -333,7 +333,7 @@ def _per_scale(written: Mapping[Any, Any]) -> Range:
     form = "write {per_scale: {2: ..., 4: ...}}"
     if not isinstance(ranges, Mapping) or not ranges:
         raise problem(f"per_scale must be a mapping from scales to ranges, got {ranges!r}; {form}")
-    # JSON knows no numbers as keys.
+    # JSON has no numeric keys.
     scales = {str(scale): parse(inner) for scale, inner in ranges.items()}
     for scale, inner in scales.items():
         if scale not in ("1", "2", "3", "4") or isinstance(inner, PerScale):

@@ -1,4 +1,4 @@
-"""JSON schemas of the YAML files, for completion and checks in editors."""
+"""JSON schemas of the YAML files, for completion and validation in editors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def json_schema(model: type | TypeAdapter[Any], title: str) -> dict[str, Any]:
 
     Args:
         model: A pydantic model, any other type, or its adapter.
-        title: What an editor calls the file.
+        title: Title of the schema, shown by editors.
     """
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
     return {"$schema": GenerateJsonSchema.schema_dialect, **_shared(adapter.json_schema()), "title": title}
 
 
 def _shared(schema: dict[str, Any]) -> dict[str, Any]:
-    """Moves alternatives that are long and stand at many places, such as the forms of a range, to `$defs`."""
+    """Moves long alternatives that occur repeatedly, such as the forms of a range, to `$defs`."""
     shared: dict[str, dict[str, Any]] = {}
     names: dict[str, str] = {}
 
@@ -49,9 +49,9 @@ def _shared(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_schemas(folder: str | Path, models: Mapping[str, type | TypeAdapter[Any]]) -> list[Path]:
-    """Writes `<name>.json` for each model; the same models give the same bytes.
+    """Writes `<name>.json` for each model; the output is deterministic.
 
-    A YAML file names its schema in its first line: `# yaml-language-server: $schema=schemas/experiment.json`.
+    A YAML file refers to its schema in its first line: `# yaml-language-server: $schema=schemas/experiment.json`.
 
     Returns:
         The files, in the order of `models`.

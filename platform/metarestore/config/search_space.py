@@ -1,6 +1,6 @@
-"""The space of a parameter study: drawing from it, laying a grid over it, and putting a draw into the experiment.
+"""The search space of a tuning run: random draws, grids, and applying a draw to the experiment.
 
-A draw is plain data: key path to number; of a choice, the index of what is chosen, since values may be anything.
+A draw is plain data: a mapping from key path to number; for a choice, the number is an index.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pick = Callable[[str, ParameterSpec], float]
 
 
 class Space:
-    """The `search:` block of a checked experiment.
+    """The `search:` block of a validated experiment.
 
     Args:
         search: Key paths to parameters.
@@ -35,7 +35,7 @@ class Space:
         self.parameters = {key: written[key] for key in ordered(written)}
 
     def walk(self, pick: Pick) -> Draw:
-        """Builds a draw: `pick` is asked for every parameter that exists, those that others depend on first."""
+        """Builds a draw by calling `pick` for every parameter that exists, in the order of their dependencies."""
         draw: Draw = {}
         for key, parameter in self.parameters.items():
             if self.exists(parameter, draw):
@@ -43,7 +43,7 @@ class Space:
         return draw
 
     def exists(self, parameter: ParameterSpec, draw: Draw) -> bool:
-        """Tells whether a parameter exists beside what is drawn already."""
+        """Returns whether a parameter exists, given the values drawn so far."""
         return all(self._holds(key, wanted, draw) for key, wanted in parameter.when.items())
 
     def random(self, rng: np.random.Generator) -> Draw:
@@ -66,18 +66,18 @@ class Space:
         return rows(list(self.parameters), {})
 
     def values(self, draw: Mapping[str, float]) -> dict[str, Any]:
-        """Returns what a draw stands for: key path to value of the configuration."""
+        """Returns the values of a draw, by key path of the configuration."""
         return {key: value_of(self.parameters[key], number) for key, number in draw.items()}
 
     def data(self, experiment: Experiment, draw: Mapping[str, float]) -> dict[str, Any]:
-        """Returns the experiment as plain data, with a draw in its place and without arms and search."""
+        """Returns the experiment with a draw applied as plain data, without arms and search."""
         base = experiment.model_dump(mode="json", by_alias=True, exclude=set(MANY), exclude_unset=True)
         overrides = [Override(path_of(key), value, key) for key, value in self.values(draw).items()]
-        # What is set inside another choice must come after it.
+        # An override inside another value must be applied after it.
         return apply_overrides(base, sorted(overrides, key=lambda override: len(override.path)))
 
     def experiment(self, experiment: Experiment, draw: Mapping[str, float]) -> Experiment:
-        """Returns the experiment with a draw in its place and without arms and search."""
+        """Returns the experiment with a draw applied, without arms and search."""
         return Experiment.model_validate(self.data(experiment, draw))
 
     def _holds(self, key: str, wanted: Any, draw: Draw) -> bool:
@@ -88,7 +88,7 @@ class Space:
 
 
 def draws(experiment: Experiment) -> list[Draw] | None:
-    """Returns what every trial starts with, or None where a searcher decides as it goes."""
+    """Returns the initial draw of every trial, or None if the searcher depends on results."""
     tuning, space = experiment.tuning, Space(experiment.search)
     if tuning.searcher == "optuna":
         return None
@@ -98,7 +98,7 @@ def draws(experiment: Experiment) -> list[Draw] | None:
 
 
 def ordered(parameters: Mapping[str, ParameterSpec]) -> list[str]:
-    """Returns the keys so that each comes after those that its `when` names; keys of a circle are left out."""
+    """Returns the keys in the order of their `when` conditions; keys with circular conditions are omitted."""
     placed: list[str] = []
     waiting = list(parameters)
     while ready := [key for key in waiting if not (deciders(parameters[key], parameters) - set(placed))]:
@@ -108,49 +108,49 @@ def ordered(parameters: Mapping[str, ParameterSpec]) -> list[str]:
 
 
 def deciders(parameter: ParameterSpec, parameters: Mapping[str, ParameterSpec]) -> set[str]:
-    """Returns the parameters that decide whether one exists."""
-    return {found for key in parameter.when if (found := decided_by(key, parameters)) is not None}
+    """Returns the parameters on which the existence of one depends."""
+    return {decider for key in parameter.when if (decider := decided_by(key, parameters)) is not None}
 
 
 def decided_by(key: str, parameters: Mapping[str, ParameterSpec]) -> str | None:
-    """Returns the choice that sets `key`: of this name, or of a mapping around it."""
+    """Returns the parameter that sets `key`: the one of this name, or one for an enclosing mapping."""
     around = [name for name in parameters if lies_in(key, name)]
     return max(around, key=lambda name: len(path_of(name)), default=None)
 
 
 def lies_in(key: str, outer: str) -> bool:
-    """Tells whether a key path is `outer` or leads to something inside it; what is no key path holds nothing."""
+    """Returns whether a key path is `outer` or lies inside it; False if `outer` is not a key path."""
     path, around = path_of(key), path_of(outer)
     return bool(around) and path[: len(around)] == around
 
 
 def inside(value: Any, outer: str, key: str) -> Any:
-    """Returns the entry `key` of what was chosen for `outer`."""
+    """Returns the entry `key` of the value of `outer`."""
     for part in path_of(key)[len(path_of(outer)) :]:
         value = child(value, part)
     return value
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Tells whether a value is the wanted one, or one of a list."""
+    """Returns whether a value is the wanted one, or one of a list."""
     return value in wanted if isinstance(wanted, list) else value == wanted
 
 
 def path_of(key: str) -> KeyPath:
-    """Returns a key path as its parts; empty if it is none."""
+    """Splits a key path into parts; empty if it is not a key path."""
     path, rest = split_path(key.strip())
     return () if rest.strip() else path
 
 
 def value_of(parameter: ParameterSpec, number: float) -> Any:
-    """Returns the value that a number of a draw stands for."""
+    """Converts a number of a draw to the value of the parameter."""
     if parameter.choice is not None:
         return parameter.choice[int(number)]
     return int(number) if parameter.whole is not None else float(number)
 
 
 def random_value(parameter: ParameterSpec, rng: np.random.Generator) -> float:
-    """Draws one number; of a choice, an index."""
+    """Draws one number; for a choice, an index."""
     if parameter.choice is not None:
         return int(rng.integers(len(parameter.choice)))
     low, high = parameter.ends
@@ -162,7 +162,7 @@ def random_value(parameter: ParameterSpec, rng: np.random.Generator) -> float:
 
 
 def grid_values(parameter: ParameterSpec, points: int) -> Sequence[float]:
-    """Lists all choices, or `points` values of a range, evenly spaced as it is drawn."""
+    """Returns all choices, or `points` values of a range, evenly spaced on its linear or logarithmic scale."""
     if parameter.choice is not None:
         return range(len(parameter.choice))
     low, high = parameter.ends
@@ -170,17 +170,17 @@ def grid_values(parameter: ParameterSpec, points: int) -> Sequence[float]:
         inner = (round(value) for value in np.linspace(low, high, points).tolist()[1:-1])
         return list(dict.fromkeys((int(low), *inner, int(high))))
     space = np.geomspace if parameter.log_uniform is not None else np.linspace
-    # The ends exactly: rounding must not lead out of what was checked.
+    # Exact ends: rounding must not leave the validated range.
     return [float(low), *space(low, high, points).tolist()[1:-1], float(high)]
 
 
 def trial_values(parameter: ParameterSpec) -> Iterator[float]:
-    """Lists the values that must give a valid experiment: all choices, both ends, and a fraction in between."""
+    """Yields the values to validate: all choices, or both ends and a fractional value in between."""
     if parameter.choice is not None:
         yield from range(len(parameter.choice))
         return
     low, high = parameter.ends
     yield from (low, high)
     if parameter.whole is None:
-        # Both ends may happen to be whole where only whole numbers are right.
+        # If only integers are valid, two integer ends would not reveal that.
         yield float(f"{low + (high - low) * 0.382:.4g}")

@@ -1,4 +1,4 @@
-"""Which keys a model accepts at which place, read from its JSON schema."""
+"""The keys that a model accepts at each key path, read from its JSON schema."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from metarestore.config.keypath import KeyPath, Part
 
 
 class Shape:
-    """Answers questions about a model; its JSON schema is made when the first one is asked.
+    """The structure of a model; its JSON schema is created at first use.
 
     Args:
-        adapter: The model, or any other type that data is checked against.
-        data: The data that is being checked; it decides between the members of a tagged union.
+        adapter: The model, or any other type, against which data is validated.
+        data: The data being validated; it selects the members of tagged unions.
     """
 
     def __init__(self, adapter: TypeAdapter[Any], data: object) -> None:
@@ -28,7 +28,7 @@ class Shape:
     def _root(self) -> dict[str, Any]:
         try:
             return self._adapter.json_schema()
-        except PydanticInvalidForJsonSchema:  # a type that only Python knows; there is nothing to suggest then
+        except PydanticInvalidForJsonSchema:  # a type without JSON schema: no suggestions
             return {}
 
     def keys(self, path: KeyPath) -> list[str]:
@@ -41,7 +41,7 @@ class Shape:
         return [str(tag) for field in fields for tag in field.get("enum", [field["const"]] if "const" in field else [])]
 
     def _at(self, path: KeyPath) -> list[dict[str, Any]]:
-        """Returns the schemas that may describe the value at `path`: several where a union leaves it open."""
+        """Returns the schemas that may describe the value at `path`; several for a union."""
         data, schemas = self._data, list(self._members(self._root, self._data))
         for part in path:
             data = child(data, part)
@@ -50,7 +50,7 @@ class Shape:
         return schemas
 
     def _members(self, schema: dict[str, Any], data: object) -> Iterator[dict[str, Any]]:
-        """Follows references, and unions into their members; a tagged union only into the member that is named."""
+        """Resolves references and unions to their members; a tagged union only to the selected member."""
         if "$ref" in schema:
             yield from self._members(self._resolved(schema["$ref"]), data)
         elif tagged := self._tagged(schema, data):
@@ -72,19 +72,19 @@ class Shape:
 
 
 def child(data: object, part: Part) -> object:
-    """Returns the entry `part` of `data`, or None when there is none."""
+    """Returns the entry `part` of `data`, or None if there is none."""
     return data[part] if has(data, part) else None  # type: ignore[index]
 
 
 def has(data: object, part: Part) -> bool:
-    """Tells whether `data` is a mapping or a list with the entry `part`."""
+    """Returns whether `data` is a mapping or a list with the entry `part`."""
     if isinstance(data, list):
         return isinstance(part, int) and 0 <= part < len(data)
     return isinstance(data, dict) and part in data
 
 
 def _step(schema: dict[str, Any], part: Part) -> dict[str, Any] | None:
-    """Returns the schema of the entry `part`, or None when nothing is said about it."""
+    """Returns the schema of the entry `part`, or None if it has none."""
     inner: object
     if isinstance(part, int):
         fixed = schema.get("prefixItems", [])

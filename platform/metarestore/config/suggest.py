@@ -1,4 +1,4 @@
-"""Suggestions for misspelt words, in one wording for keys, operations, kinds and names."""
+"""Suggestions for misspelt keys, operations, kinds and names."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Returns the known word nearest to `word`, or None when nothing is near; upper and lower case count as equal."""
+    """Returns the known word closest to `word`, ignoring case, or None if none is similar."""
     folded = {candidate.casefold(): candidate for candidate in known}
     matches = difflib.get_close_matches(word.casefold(), folded, n=1)
     return folded[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str], *, noun: str = "") -> str:
-    """Returns the end of an error message about an unknown word; empty when there is nothing to say.
+    """Returns a suggestion to append to an error message about an unknown word; may be empty.
 
     Args:
-        word: What was given.
-        known: What would have been accepted.
-        noun: When nothing is near and `noun` is given, all known words are listed under this name (plural).
+        word: The given word.
+        known: The accepted words.
+        noun: If no word is similar and `noun` (a plural) is given, all known words are listed under this name.
 
     >>> did_you_mean("gausian_noise", ["gaussian_noise", "jpeg"])
     "; did you mean 'gaussian_noise'?"
@@ -27,7 +27,7 @@ def did_you_mean(word: str, known: Iterable[str], *, noun: str = "") -> str:
     '; known operations: jpeg, blur'
     """
     words = list(known)
-    near = closest(word, words)
-    if near is not None:
-        return f"; did you mean '{near}'?"
+    suggestion = closest(word, words)
+    if suggestion is not None:
+        return f"; did you mean '{suggestion}'?"
     return f"; known {noun}: {', '.join(words)}" if noun and words else ""

@@ -1,4 +1,4 @@
-"""What is wrong with one value, in our words: what was given and what to do."""
+"""Messages about invalid values: what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _EXPECTED_BY_TYPE = {kind: expected for expected, kinds in _EXPECTED.items() for
 
 @dataclass(frozen=True)
 class Wording:
-    """The message about one value.
+    """The message about one invalid value.
 
     Args:
         text: The whole message.
-        expects: What type or word would have been right, if that is all that is wrong ("a number").
-        hint: A suggestion that `text` ends with.
+        expects: The expected type or word ("a number"), if that is the only problem.
+        hint: The suggestion at the end of `text`.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Wording:
 
 
 def shown(value: object) -> str:
-    """Writes a value as it would stand in a YAML file, on one line and not too long.
+    """Formats a value as in a YAML file, on one line and shortened if necessary.
 
     >>> shown({"kind": "ray", "size": [1, None]})
     "{kind: 'ray', size: [1, null]}"
@@ -71,14 +71,14 @@ def word_error(detail: ErrorDetails) -> Wording:
         return Wording(_LIMITS[kind](shown(given), context))
     if kind in ("value_error", "assertion_error"):
         return Wording(_one_line(str(context["error"])))
-    # A type of our own speaks for itself; what is left of pydantic's messages says what the input "should be".
+    # Custom error types have complete messages; pydantic's other messages start with "Input should".
     message = _one_line(detail["msg"])
     rest = message.removeprefix("Input should ")
     return Wording(message if rest == message else f"must {rest}, got {shown(given)}")
 
 
 def mismatch(expected: str, given: str, hint: str = "") -> Wording:
-    """Returns the message for a value that is not what was expected."""
+    """Returns the message for a value that is not of the expected type."""
     return Wording(f"must be {expected}, got {given}{hint}", expected, hint)
 
 
@@ -96,9 +96,9 @@ def _one_line(text: str) -> str:
 
 
 def _words(expected: str) -> list[str]:
-    """Reads the list that pydantic writes, such as "'a', 'b' or 2"."""
-    found = re.findall(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,]+""", expected)
-    return [str(ast.literal_eval(word)) if word[0] in "'\"" else word for word in found if word != "or"]
+    """Parses a list as written by pydantic, such as "'a', 'b' or 2"."""
+    words = re.findall(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,]+""", expected)
+    return [str(ast.literal_eval(word)) if word[0] in "'\"" else word for word in words if word != "or"]
 
 
 def _not_one_of(given: object, words: list[str]) -> Wording:
@@ -110,7 +110,7 @@ def _not_one_of(given: object, words: list[str]) -> Wording:
 
 
 def _number(limit: object) -> str:
-    """Writes a bound as a user would: pydantic turns 0 into 0.0 for floats."""
+    """Formats a bound as users write it: pydantic converts 0 to 0.0 for floats."""
     return str(int(limit)) if isinstance(limit, float) and limit.is_integer() and abs(limit) < 1e15 else str(limit)
 
 

@@ -1,8 +1,8 @@
-"""YAML 1.2 text -> plain Python data with the line and column of every value.
+"""Parses YAML 1.2 text to plain Python data with the line and column of every value.
 
-Only the event parser of ruamel.yaml is used. Data is built here, so that no tag can construct anything, scalars follow
-the core schema of YAML 1.2 to the letter (`1e-4` is a number; `yes`, `1_000` and `2026-01-01` are text), every key is
-text, and an alias can neither contain itself nor grow without bound.
+Only the event parser of ruamel.yaml is used. Data is built here, so that tags cannot construct objects, scalars follow
+the core schema of YAML 1.2 exactly (`1e-4` is a number; `yes`, `1_000` and `2026-01-01` are text), every key is text,
+and aliases can neither contain themselves nor expand without bound.
 
 Source: YAML 1.2.2, section 10.3.2 (core schema, tag resolution).
 """
@@ -35,11 +35,11 @@ Position: TypeAlias = tuple[int, int]
 Scalar: TypeAlias = str | int | float | bool | None
 
 MAX_DEPTH = 64
-"""Deepest nesting that is read: far beyond any configuration, far below Python's recursion limit."""
+"""Maximum nesting depth: far beyond any configuration, and far below Python's recursion limit."""
 MAX_DIGITS = 1000
-"""Longest whole number that is read: Python refuses to write numbers of more than about 4000 digits."""
+"""Maximum number of digits of an integer: Python refuses to print more than about 4000 digits."""
 MAX_VALUES = 100_000
-"""Most values that a document may have once its aliases are written out."""
+"""Maximum number of values of a document with expanded aliases."""
 
 _WORDS: dict[str, bool | float | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -50,7 +50,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 class YamlError(Exception):
-    """Reports what is wrong with a YAML text.
+    """A YAML text is invalid.
 
     Args:
         problems: Position and message of each problem.
@@ -62,8 +62,8 @@ class YamlError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an entry stands: its key (or, in a list, its value) and its value."""
+class EntryPosition:
+    """Position of an entry: of its key (in a list, of its value) and of its value."""
 
     key: Position
     value: Position
@@ -82,12 +82,12 @@ class _Node:
 _Entries: TypeAlias = dict[Part, tuple[Position, _Node]]
 
 
-def parse_yaml(text: str) -> tuple[Any, dict[KeyPath, Place]]:
-    """Reads one YAML document.
+def parse_yaml(text: str) -> tuple[Any, dict[KeyPath, EntryPosition]]:
+    """Parses one YAML document.
 
     Returns:
-        Plain data made of dict (keys are text), list, str, int, float, bool and None, and the place of every value by
-        its path; an empty text is None and has no places.
+        Plain data made of dict (keys are text), list, str, int, float, bool and None, and the position of every value
+        by its path; an empty text is None and has no positions.
 
     Raises:
         YamlError: The text is not YAML 1.2, or uses tags, merge keys, or aliases that contain themselves.
@@ -99,8 +99,8 @@ def parse_yaml(text: str) -> tuple[Any, dict[KeyPath, Place]]:
         raise YamlError([*builder.problems, *error.problems]) from None
     if builder.problems:
         raise YamlError(builder.problems)
-    places: dict[KeyPath, Place] = {}
-    return (None if root is None else _plain(root, (), root.at, places)), places
+    positions: dict[KeyPath, EntryPosition] = {}
+    return (None if root is None else _plain(root, (), root.at, positions)), positions
 
 
 def resolve(text: str) -> Scalar:
@@ -114,13 +114,13 @@ def resolve(text: str) -> Scalar:
     for base, pattern in _INTEGERS:
         if pattern.fullmatch(text):
             if len(text) > MAX_DIGITS:
-                raise ValueError(f"a number of {len(text)} digits; at most {MAX_DIGITS} are read")
+                raise ValueError(f"a number of {len(text)} digits; at most {MAX_DIGITS} are allowed")
             return int(text, base)
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
 def _events(text: str) -> Iterator[Event]:
-    """Yields the parser's events; whatever the parser stumbles over becomes a located error."""
+    """Yields the parser's events; errors of the parser become located errors."""
     last: Position = (1, 1)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
@@ -132,7 +132,7 @@ def _events(text: str) -> Iterator[Event]:
         raise YamlError([(at, _syntax_message(error))]) from error
     except ReaderError as error:
         raise YamlError([(position_of(text[: error.position]), "a control character; remove it")]) from error
-    # The parser lets these escape for a bad %YAML directive and for a character code above 10FFFF.
+    # The parser raises these for a bad %YAML directive and for a character code above 10FFFF.
     except (AssertionError, ValueError, OverflowError) as error:
         raise YamlError([(last, f"not valid YAML: {_one_line(str(error))}")]) from error
 
@@ -165,7 +165,7 @@ def _position_of_mark(mark: StreamMark) -> Position:
 
 @dataclass
 class _Builder:
-    """Builds nodes from events; collects problems that do not stop the reading."""
+    """Builds nodes from events; collects problems that do not stop parsing."""
 
     events: Iterator[Event]
     problems: list[tuple[Position, str]] = field(default_factory=list)
@@ -187,14 +187,14 @@ class _Builder:
             return self._alias(event, depth)
         if depth > MAX_DEPTH:
             self._stop(event, f"nested more than {MAX_DEPTH} levels deep")
-        if (tag := getattr(event, "tag", None)) is not None:  # the stubs of ruamel.yaml leave it out
+        if (tag := getattr(event, "tag", None)) is not None:  # missing in the stubs of ruamel.yaml
             shown = str(tag).replace("tag:yaml.org,2002:", "!!")
-            self._report(event, f"tags are not read, got {_one_line(shown)}; remove it (quote a value to make it text)")
+            self._report(event, f"tags are not supported, got {_one_line(shown)}; remove it, or quote the value")
         if event.anchor is not None:
             self.unfinished.add(event.anchor)
         node = self._content(event, depth)
         if node.size > MAX_VALUES:
-            self._stop(event, f"more than {MAX_VALUES} values once its aliases are written out")
+            self._stop(event, f"more than {MAX_VALUES} values with expanded aliases")
         if event.anchor is not None:
             self.unfinished.discard(event.anchor)
             self.anchors[event.anchor] = node
@@ -216,7 +216,7 @@ class _Builder:
             value_event = next(children)
             value = self._node(value_event, depth + 1)
             if isinstance(value_event, ScalarEvent) and not value_event.value and value_event.style is None:
-                # The parser puts a value that is not written at the next thing that is, lines below.
+                # The parser locates an empty value at the next token, which may be lines below.
                 value.at = _position_of_mark(key_event.end_mark)
             if key in entries:
                 self._report(key_event, f"key {key!r} is given twice, first on line {entries[key][0][0]}; keep one")
@@ -225,8 +225,8 @@ class _Builder:
         return _collection(event, entries, [value for _, value in entries.values()])
 
     def _key(self, event: NodeEvent, depth: int) -> str | None:
-        """Returns a key as it is written (`on`, `2` and `null` are text here), or None after reporting a problem."""
-        self._node(event, depth + 1)  # reports tags, keeps anchors
+        """Returns a key as text (`on`, `2` and `null` are text here), or None after reporting a problem."""
+        self._node(event, depth + 1)  # reports tags, records anchors
         if not isinstance(event, ScalarEvent):
             self._report(event, "a key must be text, not a list, a mapping or an alias")
             return None
@@ -240,7 +240,7 @@ class _Builder:
             return None
         text = str(event.value)
         if any("\ud800" <= character <= "\udfff" for character in text):
-            self._report(event, "half of a surrogate pair is not a character; write \\U and eight digits")
+            self._report(event, "a lone surrogate is not a character; write \\U and eight digits")
             return ""
         try:
             return text if event.style else resolve(text)
@@ -279,11 +279,11 @@ def _collection(event: NodeEvent, value: _Entries | list[_Node], children: list[
     return _Node(_position(event), value, size, 1 + max((child.height for child in children), default=0))
 
 
-def _plain(node: _Node, path: KeyPath, key: Position, places: dict[KeyPath, Place]) -> Any:
-    """Returns the data of a node and files the places of all that is in it."""
-    places[path] = Place(key, node.at)
+def _plain(node: _Node, path: KeyPath, key: Position, positions: dict[KeyPath, EntryPosition]) -> Any:
+    """Returns the data of a node and records the positions of everything in it."""
+    positions[path] = EntryPosition(key, node.at)
     if isinstance(node.value, dict):
-        return {part: _plain(child, (*path, part), at, places) for part, (at, child) in node.value.items()}
+        return {part: _plain(child, (*path, part), at, positions) for part, (at, child) in node.value.items()}
     if isinstance(node.value, list):
-        return [_plain(child, (*path, index), child.at, places) for index, child in enumerate(node.value)]
+        return [_plain(child, (*path, index), child.at, positions) for index, child in enumerate(node.value)]
     return node.value

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from metarestore.config.base import Strict
 from metarestore.config.ranges import Choice, Range, Uniform
+from metarestore.config.registry import Registry
 from metarestore.seeds import generator
 
 if TYPE_CHECKING:
@@ -289,18 +290,15 @@ class Degradation(Step):
         """
 
 
-OPERATIONS: dict[str, type[Degradation]] = {}
-"""Every operation, by its name in YAML."""
+OPERATIONS: Registry[Degradation] = Registry("metarestore.operations", Degradation, key="op")
+"""Every operation, by the name it has in YAML."""
 
 Operation = TypeVar("Operation", bound=Degradation)
 
 
 def register(operation: type[Operation]) -> type[Operation]:
-    """Registers a class under the default of its field `op`; used as a decorator."""
-    name = operation.model_fields["op"].default
-    if name in OPERATIONS:
-        raise ValueError(f"operation {name!r} is registered twice")
-    OPERATIONS[name] = operation
+    """Makes a class of this package known under the default of its field `op`; used as a decorator."""
+    OPERATIONS.add(operation)
     return operation
 
 

@@ -42,10 +42,12 @@ _MAX_OPERATIONS = 256
 """Largest number of operations in a draw: far more than in any camera, and still computed within seconds."""
 
 
-class Pipeline(RootModel[tuple[AnyStep, ...]]):
-    """An ordered list of degradations."""
+class Pipeline(RootModel[tuple[Step, ...]]):
+    """Ordered degradations; in YAML a list."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    root: tuple[AnyStep, ...]
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:

@@ -24,7 +24,7 @@ class _ByOp:
     """Lets pydantic choose among `OPERATIONS` and `STRUCTURES` by the key `op`."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices = {name: handler.generate_schema(step) for name, step in (OPERATIONS | STRUCTURES).items()}
+        choices = {name: handler.generate_schema(step) for name, step in {**OPERATIONS, **STRUCTURES}.items()}
         return core_schema.tagged_union_schema(choices, discriminator="op")
 
 

@@ -1,1 +1,1 @@
-"""What a KDSR says of degradations: descriptors of photographs and tasks, their file, and how much they tell."""
+"""KDSR descriptors of the degradation of photographs and tasks: computation, file format, and quality."""

@@ -28,22 +28,22 @@ Vector = NDArray[np.float64]
 Kind = Literal["images", "task"]
 
 Progress = Callable[[str, int, int], None]
-"""Told after each item: its name, how many are done, how many there are."""
+"""Called after each item with its name, the number done, and the total."""
 
 _BATCH = 2**18
-"""LR pixels of patches that the estimator sees at once."""
+"""Maximum number of LR pixels of patches in one forward pass of the encoder."""
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """What was described together: a photograph, or the patches of one drawn task.
+    """A described unit: a photograph, or the patches of one drawn task.
 
     Attributes:
         name: Name of the photograph, or number of the draw.
-        parameters: What the task drew, as `operation.parameter`; empty for a photograph.
-        photographs: Name of the photograph that each image comes from.
+        parameters: Drawn parameters of the task, as `operation.parameter`; empty for a photograph.
+        photographs: Name of the photograph of each image.
         mean: Mean descriptor of its images, (C,).
-        spread: Standard deviation over its images, (C,); None where there is only one.
+        spread: Standard deviation over its images, (C,); None for a single one.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Description:
 
     @property
     def mean(self) -> Vector:
-        """Mean over the items, (C,); each counts as much, whatever its number of images."""
+        """Unweighted mean over the items, (C,), regardless of their numbers of images."""
         return np.asarray(np.mean([item.mean for item in self.items], axis=0))
 
     @property
     def spread(self) -> Vector | None:
-        """Standard deviation over the items, (C,); None where there is only one."""
+        """Standard deviation over the items, (C,); None for a single one."""
         return _deviation(np.stack([item.mean for item in self.items]))
 
     @property
@@ -89,28 +89,28 @@ class Description:
 
     @property
     def relative_spread(self) -> float:
-        """Length of the spread over that of the mean; NaN for a single item, or for a mean of 0."""
+        """Norm of the spread divided by the norm of the mean; NaN for a single item, or for a mean of 0."""
         length = float(np.linalg.norm(self.mean))
         return float("nan") if self.spread is None or length == 0 else float(np.linalg.norm(self.spread)) / length
 
 
 def require_describer(network: Network, *, sees_hr: bool) -> KDSR:
-    """Returns the network if it can describe.
+    """Checks that a network can compute descriptors, and returns it.
 
     Args:
         network: Any network.
-        sees_hr: Whether HR images are at hand, which a teacher needs.
+        sees_hr: Whether HR images are available, which a teacher requires.
 
     Raises:
-        UserError: It has no estimator of the degradation, or it is a teacher and there are no HR images.
+        UserError: It has no degradation encoder, or it is a teacher and there are no HR images.
     """
     if not isinstance(network, KDSR):
-        raise UserError("the network has no estimator of the degradation; give a KDSR (model: {kind: kdsr})")
+        raise UserError("the network has no degradation encoder; use a KDSR (model: {kind: kdsr})")
     if network.estimator is None:
-        raise UserError("the network describes all images alike (estimator: none); give one with estimator: student")
+        raise UserError("the network has no degradation encoder (estimator: none); use one with estimator: student")
     if network.privileged and not sees_hr:
         raise UserError(
-            "the network is a teacher, which must see the HR images too; describe photographs with a student, "
+            "the network is a teacher, which also requires the HR images; describe photographs with a student, "
             "or synthetic tasks with --task"
         )
     return network
@@ -125,15 +125,15 @@ def describe_images(
     crop: int | None = None,
     progress: Progress | None = None,
 ) -> Description:
-    """Describes LR photographs as they are, each as a whole.
+    """Computes the descriptors of whole LR photographs.
 
     Args:
-        network: A KDSR with a student's estimator.
+        network: A KDSR student.
         photographs: Files by name, at least one.
         name: Name of the group.
         kind: `task` if they are the LR images of a camera's pairs.
-        crop: Sees only the middle `crop` by `crop` pixels: faster, an approximation.
-        progress: Told after each photograph.
+        crop: Use only the central `crop` by `crop` pixels: faster, but an approximation.
+        progress: Called after each photograph.
 
     Raises:
         UserError: The network cannot describe photographs, or a file cannot be decoded.
@@ -149,7 +149,7 @@ def describe_images(
 
 
 def open_tasks(name: str, spec: DistributionSpec, images: ImageStore, patches: int, patch: int) -> OpenDistribution:
-    """Opens a synthetic distribution, whose tasks are to be described.
+    """Opens a synthetic distribution for `describe_task`.
 
     Args:
         name: Its name.
@@ -159,10 +159,10 @@ def open_tasks(name: str, spec: DistributionSpec, images: ImageStore, patches: i
         patch: Side of an HR patch, in pixels.
 
     Raises:
-        UserError: It is a protocol or made of real pairs, or the patch fits neither the scale nor the photographs.
+        UserError: It is a protocol or made of real pairs, or the patch does not fit the scale or the photographs.
     """
     if spec.cases or spec.own_images:
-        raise UserError(f"'{name}' is of kind {spec.kind}, which draws no degradations; name a synthetic task")
+        raise UserError(f"'{name}' is of kind {spec.kind}, which draws no degradations; use a synthetic task")
     if patch % spec.scale or patch <= 0:
         least = max(spec.scale, patch - patch % spec.scale)
         raise UserError(f"--patch: {patch} is not a multiple of the scale {spec.scale}; write {least}")
@@ -178,15 +178,15 @@ def describe_task(
     crop: int | None = None,
     progress: Progress | None = None,
 ) -> Description:
-    """Describes tasks number 0 to `draws - 1` of a distribution, drawn as for training.
+    """Computes the descriptors of tasks 0 to `draws - 1` of a distribution, drawn as for training.
 
     Args:
-        network: A KDSR with an estimator; a teacher is given the HR patches.
+        network: A KDSR with a degradation encoder; a teacher also receives the HR patches.
         tasks: The distribution, see `open_tasks`.
         draws: Number of tasks.
         seed: Seed of the draws.
-        crop: Sees only the middle `crop` by `crop` pixels of each LR patch.
-        progress: Told after each task.
+        crop: Use only the central `crop` by `crop` pixels of each LR patch.
+        progress: Called after each task.
 
     Raises:
         UserError: The network cannot describe tasks.
@@ -203,10 +203,10 @@ def describe_task(
 
 
 def describe_draw(network: KDSR, tasks: OpenDistribution, draw: TaskDraw, crop: int | None = None) -> Tensor:
-    """Describes each support patch of a drawn task: (K, C).
+    """Computes the descriptor of each support patch of a drawn task: (K, C).
 
     Args:
-        network: A KDSR with an estimator.
+        network: A KDSR with a degradation encoder.
         tasks: The distribution of the draw.
         draw: The task.
         crop: As for `describe_task`.
@@ -220,7 +220,7 @@ def describe_draw(network: KDSR, tasks: OpenDistribution, draw: TaskDraw, crop: 
 
 
 def cosines(descriptions: Sequence[Description]) -> NDArray[np.float64]:
-    """Returns the cosines of the angles between the means of N groups, (N, N); 0 for a mean of 0."""
+    """Returns the cosine similarities between the means of N groups, (N, N); 0 for a mean of 0."""
     means = np.stack([description.mean for description in descriptions])
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     directions = np.divide(means, lengths, out=np.zeros_like(means), where=lengths > 0)
@@ -232,11 +232,11 @@ def _device(network: KDSR) -> torch.device:
 
 
 def _item(name: str, parameters: Mapping[str, Any], photographs: tuple[str, ...], descriptors: Tensor) -> Item:
-    """Sums up the descriptors (K, C) of an item's images."""
-    found = descriptors.cpu().double().numpy()
-    if not np.isfinite(found).all():
-        raise UserError(f"the descriptor of '{name}' is not finite: the training diverged; take another network")
-    return Item(name, parameters, photographs, found.mean(axis=0), _deviation(found))
+    """Summarises the descriptors (K, C) of the images of an item."""
+    values = descriptors.cpu().double().numpy()
+    if not np.isfinite(values).all():
+        raise UserError(f"the descriptor of '{name}' is not finite: the training diverged; use another network")
+    return Item(name, parameters, photographs, values.mean(axis=0), _deviation(values))
 
 
 def _deviation(rows: Vector) -> Vector | None:

@@ -1,4 +1,4 @@
-"""The file of descriptors: JSON that says which network described what."""
+"""The file of descriptors: JSON with the network and the described items."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from metarestore.descriptors.describe import Description, Item, Kind, require_de
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.models.checkpoint import network_hash
-from metarestore.models.kdsr import KDSR, EstimatorKind, SizeName
+from metarestore.models.kdsr import KDSR, EncoderKind, SizeName
 from metarestore.models.network import Network
 
 Numbers = tuple[FiniteFloat, ...]
 
 
 class DescribedBy(Strict):
-    """The network that described."""
+    """The network that computed the descriptors."""
 
     path: str
-    """A run's folder or a file of weights, as it was given."""
+    """A run's folder or a file of weights, as given."""
     hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     """`network_hash` of its weights."""
     size: SizeName
-    estimator: EstimatorKind
+    estimator: EncoderKind
 
     @classmethod
     def of(cls, path: Path, network: KDSR) -> DescribedBy:
         """Names a network that was read from `path`."""
-        estimator: EstimatorKind = "teacher" if network.privileged else "student" if network.estimator else "none"
+        estimator: EncoderKind = "teacher" if network.privileged else "student" if network.estimator else "none"
         return cls(path=str(path), hash=network_hash(path), size=network.size, estimator=estimator)
 
 
@@ -47,7 +47,7 @@ class StoredItem(Strict):
 
     name: str
     parameters: dict[str, Any]
-    """What the task drew; empty for a photograph."""
+    """Drawn parameters of the task; empty for a photograph."""
     photographs: tuple[str, ...] = Field(min_length=1)
     """The photograph of each image."""
     mean: Numbers
@@ -77,16 +77,16 @@ class Descriptors(Strict):
 
     format: Literal["metarestore descriptors"] = "metarestore descriptors"
     version: Literal[1] = 1
-    """Raised whenever the meaning of a key changes."""
+    """Incremented whenever the meaning of a key changes."""
     model: DescribedBy
     channels: PositiveInt
-    """C: numbers of a descriptor."""
+    """Dimension C of a descriptor."""
     seed: NonNegativeInt
     """Seed of the draws of tasks."""
     groups: tuple[StoredGroup, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         names = [group.name for group in self.groups]
         if len(set(names)) < len(names):
             raise ValueError("two groups have the same name")
@@ -99,10 +99,10 @@ class Descriptors(Strict):
 
     @classmethod
     def of(cls, model: DescribedBy, seed: int, descriptions: Sequence[Description]) -> Descriptors:
-        """Makes the content of a file.
+        """Creates the content of a file.
 
         Args:
-            model: The network that described.
+            model: The network that computed the descriptors.
             seed: Seed of the draws.
             descriptions: Groups of different names, at least one.
         """
@@ -116,26 +116,26 @@ class Descriptors(Strict):
         return tuple(Description(group.name, group.kind, tuple(map(_read, group.items))) for group in self.groups)
 
     def embedding(self, group: str | None = None) -> Tensor:
-        """Returns the mean descriptor of a group, (1, C): an embedding to restore with.
+        """Returns the mean descriptor of a group, (1, C), as an embedding for restoration.
 
         Args:
-            group: Name of the group; not needed where there is only one.
+            group: Name of the group; optional if there is only one.
 
         Raises:
-            UserError: There is no such group, or none is named and there are several.
+            UserError: There is no such group, or there are several and none is given.
         """
-        found = {one.name: one for one in self.descriptions()}
-        known = ", ".join(found)
-        if group is None and len(found) > 1:
+        groups = {one.name: one for one in self.descriptions()}
+        known = ", ".join(groups)
+        if group is None and len(groups) > 1:
             raise UserError(f"holds several groups; say which one, as FILE:GROUP, of {known}")
-        if group is not None and group not in found:
+        if group is not None and group not in groups:
             raise UserError(f"holds no group '{group}'; name one of {known}")
-        chosen = found[group] if group is not None else next(iter(found.values()))
+        chosen = groups[group] if group is not None else next(iter(groups.values()))
         return torch.from_numpy(chosen.mean).to(torch.float32)[None]
 
 
 def write_descriptors(path: Path, content: Descriptors) -> None:
-    """Writes a file of descriptors, whole or not at all; every number reads back as the same number.
+    """Writes a file of descriptors atomically; numbers are written exactly.
 
     Raises:
         UserError: It cannot be written.
@@ -148,7 +148,7 @@ def read_descriptors(path: Path) -> Descriptors:
     """Reads a file of descriptors.
 
     Raises:
-        UserError: The file is missing, or is not what `metarestore describe` writes.
+        UserError: The file is missing, or was not written by `metarestore describe`.
     """
     remedy = "name a file that `metarestore describe` wrote"
     try:

@@ -1,1 +1,1 @@
-"""Engines: where jobs run."""
+"""Engines: run jobs in this process or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""One call of the Ray engine: jobs go out to free actors, results come back in the order of the jobs."""
+"""One call of the Ray engine: dispatches jobs to idle actors and collects results in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from metarestore.errors import UserError
 
 
 @dataclass(frozen=True)
-class _Flight:
-    """A job on its way."""
+class _RunningJob:
+    """A job that is running on an actor."""
 
     position: int
     member: Member
@@ -27,15 +27,15 @@ class _Flight:
 
 
 class Call:
-    """Runs jobs on a pool, one at a time on each actor, so that no queue grows anywhere.
+    """Runs jobs on a pool, one at a time on each actor, so that actors never queue jobs.
 
     Args:
         pool: The actors; it may grow and shrink during the call.
-        send: Sends the job at a position to a member of the pool.
+        send: Sends the job with the given index to a member of the pool.
         count: Number of jobs.
-        kind: Of what kind they are, all alike.
-        heartbeat: Is told how long jobs take.
-        receive: Is given each result as soon as it is there; none is kept then.
+        kind: Kind of the jobs, the same for all.
+        heartbeat: Receives the durations of jobs.
+        receive: Called with each result as soon as it arrives; results are not collected then.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Call:
         self._results: list[Any] = [None] * count
         self._receive = receive or self._results.__setitem__
         self._waiting = deque(range(count))
-        self._flying: dict[ray.ObjectRef[Any], _Flight] = {}
+        self._running: dict[ray.ObjectRef[Any], _RunningJob] = {}
         self._idle = deque(pool.up)
         self._last = time.monotonic()
 
@@ -59,33 +59,33 @@ class Call:
         """Returns the results in the order of the jobs.
 
         Raises:
-            UserError: A job found a mistake of the user's, or no actor is left.
+            UserError: A job raised a user error, or no actor is left.
         """
-        self._look_around()
-        while self._waiting or self._flying:
+        self._check_cluster()
+        while self._waiting or self._running:
             while self._waiting and self._idle:
-                self._give(self._waiting.popleft(), self._idle.popleft())
-            references = [*self._flying, *self._pool.coming]
+                self._dispatch(self._waiting.popleft(), self._idle.popleft())
+            references = [*self._running, *self._pool.pending]
             if not references:
-                raise UserError("all Ray workers are lost; look at the cluster, then continue with --resume")
+                raise UserError("all Ray workers are lost; check the cluster, then continue with --resume")
             done, _ = ray.wait(references, num_returns=1, timeout=TICK)
             for reference in done:
-                self._take(reference)
+                self._collect(reference)
             if not done:
-                self._look_around()
+                self._check_cluster()
         return self._results
 
-    def _give(self, position: int, member: Member) -> None:
-        self._flying[self._send(member, position)] = _Flight(position, member, time.monotonic())
+    def _dispatch(self, position: int, member: Member) -> None:
+        self._running[self._send(member, position)] = _RunningJob(position, member, time.monotonic())
 
-    def _take(self, reference: ray.ObjectRef[Any]) -> None:
+    def _collect(self, reference: ray.ObjectRef[Any]) -> None:
         self._last = time.monotonic()
-        if reference in self._pool.coming:
-            member = self._pool.arrived(reference)
+        if reference in self._pool.pending:
+            member = self._pool.ready(reference)
             if member is not None:
                 self._idle.append(member)
             return
-        flight = self._flying.pop(reference)
+        job = self._running.pop(reference)
         try:
             result = ray.get(reference)
         except RayTaskError as error:
@@ -93,49 +93,49 @@ class Call:
                 raise error.cause from error
             raise
         except ObjectLostError:
-            # The machine left with the result on it.
-            self._waiting.appendleft(flight.position)
+            # The machine that stored the result left the cluster.
+            self._waiting.appendleft(job.position)
         except ActorUnavailableError:
-            self._waiting.appendleft(flight.position)
-            self._pool.ask(flight.member)
+            self._waiting.appendleft(job.position)
+            self._pool.suspend(job.member)
             return
         except RayActorError:
-            # Its restarts are used up: the others take over.
-            self._waiting.appendleft(flight.position)
-            self._pool.forget(flight.member)
+            # Its restarts are used up: other actors run its jobs.
+            self._waiting.appendleft(job.position)
+            self._pool.remove(job.member)
             return
-        self._heartbeat.finished(self._kind, flight.position, time.monotonic() - flight.since)
-        self._receive(flight.position, result)
-        self._idle.append(flight.member)
+        self._heartbeat.finished(self._kind, job.position, time.monotonic() - job.since)
+        self._receive(job.position, result)
+        self._idle.append(job.member)
 
-    def _look_around(self) -> None:
-        """Gives the jobs of machines that are gone to others, and tells of jobs that take unusually long."""
+    def _check_cluster(self) -> None:
+        """Reschedules the jobs of lost machines, and reports jobs that take unusually long."""
         now = time.monotonic()
-        lost = self._pool.reread()
+        lost = self._pool.refresh()
         if lost:
             self._idle = deque(member for member in self._idle if member not in lost)
-            for reference in [ref for ref, flight in self._flying.items() if flight.member in lost]:
-                self._waiting.appendleft(self._flying.pop(reference).position)
-        for flight in self._flying.values():
-            self._tell_if_slow(flight, now)
-        if not self._flying and now - self._last > START_SECONDS:
+            for reference in [ref for ref, job in self._running.items() if job.member in lost]:
+                self._waiting.appendleft(self._running.pop(reference).position)
+        for job in self._running.values():
+            self._report_if_slow(job, now)
+        if not self._running and now - self._last > START_SECONDS:
             raise UserError(
-                f"no Ray worker came back within {START_SECONDS} s; look at the cluster, then continue with --resume"
+                f"no Ray worker restarted within {START_SECONDS} s; check the cluster, then continue with --resume"
             )
 
-    def _tell_if_slow(self, flight: _Flight, now: float) -> None:
-        what = f"{flight.member}: shard {flight.position + 1} of {len(self._results)}"
-        self._heartbeat.waiting(self._kind, flight.position, now - flight.since, what)
+    def _report_if_slow(self, job: _RunningJob, now: float) -> None:
+        description = f"{job.member}: shard {job.position + 1} of {len(self._results)}"
+        self._heartbeat.waiting(self._kind, job.position, now - job.since, description)
 
 
 def fetched(reference: ray.ObjectRef[Any], members: Collection[Member], pool: Pool, heartbeat: Heartbeat) -> Any | None:
-    """Waits for what members of a pool compute from one another's results; returns None once some of it is lost.
+    """Waits for a result that several members of a pool compute together; returns None if a part of it is lost.
 
     Args:
-        reference: The last of what they compute.
-        members: All that take part. One that has left may never come back, and then nobody would report it.
+        reference: The final result.
+        members: All members that take part. If one has left the cluster, Ray may never report the loss.
         pool: The pool.
-        heartbeat: Is told how long it takes.
+        heartbeat: Receives the duration.
     """
     since = time.monotonic()
     while all(member in pool.up for member in members):
@@ -144,7 +144,7 @@ def fetched(reference: ray.ObjectRef[Any], members: Collection[Member], pool: Po
         if done:
             heartbeat.finished("sum", 0, seconds)
             return _unless_lost(reference)
-        pool.reread()
+        pool.refresh()
         heartbeat.waiting("sum", 0, seconds, "the sum of the gradients")
     return None
 
@@ -153,7 +153,7 @@ def _unless_lost(reference: ray.ObjectRef[Any]) -> Any | None:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        # An actor that was given what is lost reports that as an error of its own.
+        # An actor whose input is lost reports that as an error of its own.
         if isinstance(error.cause, (ObjectLostError, RayActorError)):
             return None
         raise

@@ -1,4 +1,4 @@
-"""Engines: where jobs run. Results come in the order of the jobs, so no sum depends on who computed what."""
+"""The interface of engines. Results are in the order of the jobs, so sums do not depend on which worker ran them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from metarestore.engines.reduction import Reduced, Weigh
+from metarestore.workspace.job import Job
 from metarestore.workspace.study import Study
-from metarestore.workspace.workspace import Job
 
 Receive = Callable[[int, Any], None]
-"""Is given the position of a job and its result, as soon as it is there."""
+"""Called with the index of a job and its result as soon as it is available."""
 
 
 class LoneJob(Protocol):
-    """A unit of work that needs no study, e.g. one photograph to be adapted to; a pure function of itself."""
+    """A unit of work that does not need a study, e.g. adaptation to one photograph; its result is deterministic."""
 
     def run(self, device: torch.device) -> Any:
         """Computes the result; running it again gives the same bytes."""
@@ -26,30 +26,30 @@ class LoneJob(Protocol):
 
 
 class Session(Protocol):
-    """An engine that is opened for one study."""
+    """An engine opened for one study."""
 
     def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
         """Runs jobs with parameters (P,) and returns their results in the order of the jobs."""
         ...
 
     def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
-        """Runs jobs that return task gradients, weighs them by the figures of all, and sums them in a fixed order."""
+        """Runs jobs that return task gradients, weights them given the metrics of all, and sums in a fixed order."""
         ...
 
 
 class Engine(Protocol):
-    """Runs jobs here or elsewhere; a context manager that frees what it holds."""
+    """Runs jobs; a context manager that releases its resources on exit."""
 
     def session(self, study: Study) -> Session:
         """Opens the engine for a study."""
         ...
 
     def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
-        """Runs jobs that need no study and hands over each result as soon as it is there, in any order."""
+        """Runs jobs that do not need a study and passes on each result as soon as it is available, in any order."""
         ...
 
     def describe(self) -> str:
-        """Says in a few words what computes, for people."""
+        """Returns a short description of the compute resources for the user."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,4 +1,4 @@
-"""Says which worker a step waits for, if it waits unusually long."""
+"""Reports the worker that a step waits for, if it waits unusually long."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 
 _PATIENCE = 10.0
-"""Seconds that a job may take before anyone is told."""
+"""Minimum duration in seconds before a job is reported."""
 _FACTOR = 5.0
-"""Times the usual duration that a job may take before anyone is told."""
+"""Multiple of the median duration after which a job is reported."""
 _MEMORY = 64
-"""Durations that tell what is usual."""
+"""Number of recent durations in the median."""
 
 
 class Heartbeat:
-    """Knows how long jobs take, and names those that take much longer.
+    """Tracks the durations of jobs, and reports jobs that take much longer than usual.
 
     Args:
-        tell: Is given a line for the user.
+        notify: Called with a message for the user.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._usual: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MEMORY))
         self._silent_until: dict[int, float] = {}
 
     def finished(self, kind: str, job: int, seconds: float) -> None:
-        """Is told how long a job took; a gradient is compared with gradients, an adaptation with adaptations."""
+        """Records the duration of a job; durations are compared among jobs of the same kind."""
         self._usual[kind].append(seconds)
         self._silent_until.pop(job, None)
 
-    def waiting(self, kind: str, job: int, seconds: float, what: str) -> None:
-        """Is told that a job has been running for `seconds`; says so rarely, and ever more rarely.
+    def waiting(self, kind: str, job: int, seconds: float, description: str) -> None:
+        """Reports that a job has been running for `seconds`, at exponentially increasing intervals.
 
         >>> heartbeat = Heartbeat(print)
         >>> heartbeat.finished("gradient", 0, 0.1)
@@ -45,4 +45,4 @@ class Heartbeat:
         if not usual or seconds < self._silent_until.get(job, max(_PATIENCE, _FACTOR * usual)):
             return
         self._silent_until[job] = 2 * seconds
-        self._tell(f"waiting {seconds:.0f} s for {what}, usually {usual:.1f} s")
+        self._notify(f"waiting {seconds:.0f} s for {description}, usually {usual:.1f} s")

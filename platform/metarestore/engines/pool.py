@@ -1,4 +1,4 @@
-"""The actors of the Ray engine: those that are up, those on their way, and how their number follows the cluster."""
+"""The actors of the Ray engine: starts them, restarts lost ones, and adapts their number to the cluster."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from metarestore.config.experiment import RayEngineSpec
-from metarestore.engines.cluster import alive_nodes, open_places, reserved, room
-from metarestore.engines.worker import Whereabouts, Worker
+from metarestore.engines.cluster import alive_nodes, capacity, reserved, usable_resources
+from metarestore.engines.worker import Worker, WorkerLocation
 from metarestore.errors import UserError
 
 START_SECONDS = 120
-"""How long workers may take to start: they import torch, and a cluster may have to make room."""
+"""Seconds that workers may take to start: they import torch, and the cluster may have to free resources."""
 
 TICK = 1.0
-"""Seconds without a result after which the cluster is looked at."""
+"""Seconds without a result after which the cluster is checked."""
 
-_REREAD_SECONDS = 2.0
-"""How often the cluster is asked for its machines."""
+_REFRESH_SECONDS = 2.0
+"""Minimum seconds between two queries for the nodes of the cluster."""
 
 
 @dataclass(eq=False)
 class Member:
-    """An actor of the pool; `node` is where it was last seen."""
+    """An actor of the pool; `node` is the last known node."""
 
     actor: Any
     number: int
@@ -44,28 +44,28 @@ class Pool:
         spec: The engine section of an experiment.
 
     Attributes:
-        up: Actors that can be given jobs.
-        coming: Actors that were asked whether they are up: new ones, and those whose machine is gone, which Ray starts
-            again elsewhere if there is room.
+        up: Actors that are ready for jobs.
+        pending: Actors that have not responded yet: new ones, and those whose machine was lost, which Ray restarts
+            elsewhere if there are free resources.
     """
 
     def __init__(self, spec: RayEngineSpec) -> None:
         self._spec = spec
         self.up: list[Member] = []
-        self.coming: dict[ray.ObjectRef[Whereabouts], Member] = {}
+        self.pending: dict[ray.ObjectRef[WorkerLocation], Member] = {}
         self._started = 0
-        self._room = 0
+        self._capacity = 0
         self._read_at = 0.0
 
     def start(self, count: int) -> None:
-        """Starts actors and waits until they are up.
+        """Starts actors and waits until they are ready.
 
         Raises:
-            UserError: They do not come up in time.
+            UserError: They do not start in time.
         """
-        self._room = room(self._spec, open_places(alive_nodes()))
+        self._capacity = capacity(self._spec, usable_resources(alive_nodes()))
         self._add(count)
-        waiting = list(self.coming)
+        waiting = list(self.pending)
         try:
             ray.get(waiting, timeout=START_SECONDS)
         except GetTimeoutError as error:
@@ -74,49 +74,49 @@ class Pool:
                 "the cluster may be busy: lower engine.workers, or try again later"
             ) from error
         for reference in waiting:
-            self.arrived(reference)
+            self.ready(reference)
 
-    def arrived(self, reference: ray.ObjectRef[Whereabouts]) -> Member | None:
-        """Takes up an actor that has answered; returns None if it is lost for good."""
-        member = self.coming.pop(reference)
+    def ready(self, reference: ray.ObjectRef[WorkerLocation]) -> Member | None:
+        """Adds an actor that has responded; returns None if it is permanently lost."""
+        member = self.pending.pop(reference)
         try:
-            found = ray.get(reference)
+            location = ray.get(reference)
         except RayActorError:
             return None
-        member.node, member.address = found.node, found.address
+        member.node, member.address = location.node, location.address
         self.up.append(member)
         return member
 
-    def forget(self, member: Member) -> None:
-        """Drops an actor whose restarts are used up."""
+    def remove(self, member: Member) -> None:
+        """Removes an actor whose restarts are used up."""
         self.up.remove(member)
 
-    def ask(self, member: Member) -> None:
-        """Waits for an actor that does not answer at present; it counts again once it does."""
+    def suspend(self, member: Member) -> None:
+        """Marks an actor that does not respond as pending, until it responds again."""
         self.up.remove(member)
-        self.coming[member.actor.where.remote()] = member
+        self.pending[member.actor.location.remote()] = member
 
-    def reread(self) -> list[Member]:
-        """Looks at the cluster, not too often: fills machines that joined, returns actors whose machine is gone."""
-        if time.monotonic() - self._read_at < _REREAD_SECONDS:
+    def refresh(self) -> list[Member]:
+        """Queries the cluster at most every few seconds: starts actors on new nodes, returns actors of lost nodes."""
+        if time.monotonic() - self._read_at < _REFRESH_SECONDS:
             return []
         self._read_at = time.monotonic()
         nodes = alive_nodes()
-        places, before = room(self._spec, open_places(nodes)), self._room
-        self._room = places
-        if places > before:
-            wanted = places if self._spec.workers == "auto" else min(self._spec.workers, places)
-            self._add(wanted - len(self.up) - len(self.coming))
+        available, before = capacity(self._spec, usable_resources(nodes)), self._capacity
+        self._capacity = available
+        if available > before:
+            count = available if self._spec.workers == "auto" else min(self._spec.workers, available)
+            self._add(count - len(self.up) - len(self.pending))
         lost = [member for member in self.up if member.node not in nodes]
         for member in lost:
-            self.ask(member)
+            self.suspend(member)
         return lost
 
     def close(self) -> None:
-        """Ends all actors."""
-        for member in [*self.up, *self.coming.values()]:
+        """Stops all actors."""
+        for member in [*self.up, *self.pending.values()]:
             ray.kill(member.actor)
-        self.up, self.coming = [], {}
+        self.up, self.pending = [], {}
 
     def _add(self, count: int) -> None:
         spec = self._spec
@@ -125,18 +125,18 @@ class Pool:
             num_gpus=spec.gpus_per_worker or None,
             max_restarts=spec.max_restarts,
             max_task_retries=spec.max_restarts,
-            # An actor that waits for the sum of one that is gone must not keep the next jobs waiting.
+            # An actor that waits for the sum of a lost actor must not block the following jobs.
             allow_out_of_order_execution=True,
             scheduling_strategy=_strategy(spec),
         )
         for _ in range(count):
             self._started += 1
             actor = actor_class.remote("cuda" if spec.gpus_per_worker else "cpu", spec.gpus_per_worker)
-            self.coming[actor.where.remote()] = Member(actor, self._started)
+            self.pending[actor.location.remote()] = Member(actor, self._started)
 
 
 def _strategy(spec: RayEngineSpec) -> str | None:
-    """Returns how Ray places actors; any strategy that is named would take them out of what is reserved for them."""
+    """Returns Ray's scheduling strategy; any explicit strategy would ignore resources reserved for this process."""
     if reserved() is not None:
         return None
     return "SPREAD" if spec.placement == "spread" else "DEFAULT"

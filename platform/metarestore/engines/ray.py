@@ -1,4 +1,4 @@
-"""The engine that computes on Ray actors. With `cluster`, `pool`, `call` and `worker` the only one that imports ray."""
+"""The engine that runs jobs on Ray actors. Only `cluster`, `pool`, `call`, `worker` and this module import ray."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from metarestore.engines.pool import Member, Pool
 from metarestore.engines.reduction import Reduced, Weigh, reduced, split, tree_sum
 from metarestore.engines.worker import Shared
 from metarestore.errors import UserError
-from metarestore.learners.gradients import TaskFigures, joined
+from metarestore.learners.gradients import TaskMetrics, joined
+from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
 from metarestore.workspace.study import Study
-from metarestore.workspace.workspace import Job
 
 _SMALL = 65_536
-"""Bytes of parameters below which each job carries them itself."""
+"""Size of the parameters in bytes below which they are sent with each job."""
 
 _ATTEMPTS = 5
-"""How often a step is begun because workers were lost while gradients were summed."""
+"""Maximum number of attempts at a step if workers are lost while gradients are summed."""
 
 
 @dataclass(frozen=True)
 class Summand:
-    """Gradients of a shard, or the sum of some, that lie where an actor computed them.
+    """The gradients of a shard, or the sum of several, in the memory of the actor that computed them.
 
     Attributes:
-        worker: Whose actor computed them.
+        worker: The actor that computed them.
         value: Reference to them.
     """
 
@@ -47,11 +47,11 @@ class Summand:
     value: ray.ObjectRef[Any]
 
     def weighted(self, factors: NDArray[np.float32]) -> Summand:
-        """Has the actor sum the gradients of its shard."""
+        """Lets the actor compute the weighted sum of its shard's gradients."""
         return Summand(self.worker, self.worker.actor.weighted.remote(self.value, factors))
 
     def add(self, other: Summand) -> Summand:
-        """Has the actor add the other's sum, which goes from machine to machine and not through the driver."""
+        """Lets the actor add the other's sum, which is sent directly between machines and not through the driver."""
         return Summand(self.worker, self.worker.actor.add.remote(self.value, other.value))
 
 
@@ -64,12 +64,13 @@ class RaySession:
     study: bytes
 
     def map(self, jobs: Sequence[Job], flat: Tensor) -> list[Any]:
-        """Runs jobs on whichever actor is free and returns the results in the order of the jobs.
+        """Runs jobs on idle actors and returns the results in the order of the jobs.
 
-        A job whose actor dies is run again, on the restarted actor or on another: jobs are pure, so nothing changes.
+        If an actor dies, its job is run again on another actor or the restarted one; jobs are pure, so the result is
+        the same.
 
         Raises:
-            UserError: A job found a mistake of the user's, or no actor is left.
+            UserError: A job raised a user error, or no actor is left.
         """
         shared = self._put(flat)
 
@@ -80,47 +81,47 @@ class RaySession:
         return self._call(send, jobs)
 
     def reduce(self, jobs: Sequence[Job], flat: Tensor, weigh: Weigh) -> Reduced:
-        """Runs jobs that return task gradients and sums them, here or among the actors, to the same bytes.
+        """Runs jobs that return task gradients and sums them, in the driver or on the actors, to the same bytes.
 
         Raises:
-            UserError: A job found a mistake of the user's, or no actor is left.
+            UserError: A job raised a user error, or no actor is left.
         """
         if self.engine.reduction == "driver":
             return reduced(self.map(jobs, flat), weigh)
         for _ in range(_ATTEMPTS):
-            found = self._reduced_by_actors(jobs, self._put(flat), weigh)
-            if found is not None:
-                return found
+            result = self._reduced_by_actors(jobs, self._put(flat), weigh)
+            if result is not None:
+                return result
         raise UserError(
-            f"workers were lost during {_ATTEMPTS} attempts at one step; look at the cluster, "
+            f"workers were lost in {_ATTEMPTS} consecutive attempts at one step; check the cluster, "
             "then continue with --resume"
         )
 
     def _reduced_by_actors(
         self, jobs: Sequence[Job], shared: Shared | ray.ObjectRef[Shared], weigh: Weigh
     ) -> Reduced | None:
-        """Sums gradients where they were computed; returns None if some of them were lost."""
+        """Sums gradients on the actors that computed them; returns None if some of them were lost."""
         kept: dict[int, Summand] = {}
 
         def send(worker: Member, position: int) -> ray.ObjectRef[Any]:
-            told: ray.ObjectRef[TaskFigures]
-            told, gradients = worker.actor.keep.remote(jobs[position], shared)
+            metrics: ray.ObjectRef[TaskMetrics]
+            metrics, gradients = worker.actor.keep.remote(jobs[position], shared)
             kept[position] = Summand(worker, gradients)
-            return told
+            return metrics
 
-        figures: list[TaskFigures] = self._call(send, jobs)
-        whole = joined(figures)
-        factors = split(weigh(whole), figures)
+        shard_metrics: list[TaskMetrics] = self._call(send, jobs)
+        metrics = joined(shard_metrics)
+        factors = split(weigh(metrics), shard_metrics)
         members = {summand.worker for summand in kept.values()}
-        # Gradients are given up here, so that the machines let go of them as soon as they are summed.
+        # References are dropped here, so that machines free the gradients as soon as they are summed.
         total = tree_sum([kept.pop(position).weighted(some) for position, some in enumerate(factors)], Summand.add)
         gradient = fetched(total.value, members, self.engine.pool, self.engine.heartbeat)
-        # Ray hands out read-only memory, and keeps it for as long as it is looked at.
-        return None if gradient is None else Reduced(whole, np.array(gradient))
+        # Ray returns read-only memory and keeps it while it is referenced, so it is copied.
+        return None if gradient is None else Reduced(metrics, np.array(gradient))
 
     def _put(self, flat: Tensor) -> Shared | ray.ObjectRef[Shared]:
         shared = Shared(self.key, self.study, flat.detach().cpu().numpy())
-        # A small network travels with each job in less time than the object store takes to hand it out.
+        # For a small network, sending the parameters with each job is faster than the object store.
         return shared if shared.flat.nbytes < _SMALL else ray.put(shared)
 
     def _call(self, send: Callable[[Member, int], ray.ObjectRef[Any]], jobs: Sequence[Job]) -> list[Any]:
@@ -129,18 +130,18 @@ class RaySession:
 
 
 class RayEngine:
-    """Computes on Ray actors of one thread each; lost actors restart, and their jobs are run again.
+    """Runs jobs on Ray actors of one thread each; lost actors are restarted and their jobs run again.
 
     Args:
         spec: The engine section of an experiment.
-        tell: Is given a line for the user when a step waits unusually long for one worker.
+        notify: Called with a message for the user when a step waits unusually long for one worker.
 
     Raises:
-        UserError: No cluster answers at the address, or it has no room for one worker.
+        UserError: No cluster responds at the address, or the workers do not fit it.
     """
 
-    def __init__(self, spec: RayEngineSpec, tell: Callable[[str], None] = lambda line: None) -> None:
-        self.heartbeat = Heartbeat(tell)
+    def __init__(self, spec: RayEngineSpec, notify: Callable[[str], None] = lambda line: None) -> None:
+        self.heartbeat = Heartbeat(notify)
         self.pool = Pool(spec)
         self.reduction = spec.reduction
         self._owns_cluster = not ray.is_initialized()
@@ -154,17 +155,17 @@ class RayEngine:
 
     @property
     def workers(self) -> list[Any]:
-        """The actors that are up."""
+        """The actors that are ready."""
         return [member.actor for member in self.pool.up]
 
     def session(self, study: Study) -> RaySession:
-        """Returns a session; actors open the study when they get their first job."""
-        # What the driver itself computes, it computes as the workers do, and it leaves them the cores.
+        """Returns a session; actors open the study when they receive their first job."""
+        # The driver then computes exactly as the workers do, and leaves the cores to them.
         prepare_process()
         return RaySession(self, study.key, pickle.dumps(study))
 
     def each(self, jobs: Sequence[LoneJob], receive: Receive) -> None:
-        """Runs jobs on whichever actor is free; a job whose actor dies is run again.
+        """Runs jobs on idle actors; a job whose actor dies is run again.
 
         Raises:
             UserError: No actor is left.
@@ -178,16 +179,16 @@ class RayEngine:
         Call(self.pool, send, len(jobs), kind, self.heartbeat, receive).results()
 
     def describe(self) -> str:
-        """Says what computes."""
+        """Returns a short description of the compute resources."""
         nodes = len(alive_nodes())
         return f"{len(self.workers)} Ray workers on {nodes} node{'s' if nodes > 1 else ''}, 1 thread each"
 
     def process_ids(self) -> list[int]:
         """Returns the process ids of the actors."""
-        return [found.process for found in ray.get([actor.where.remote() for actor in self.workers])]
+        return [location.process for location in ray.get([actor.location.remote() for actor in self.workers])]
 
     def close(self) -> None:
-        """Ends the actors, and the cluster if it was started here."""
+        """Stops the actors, and the cluster if it was started by this engine."""
         self.pool.close()
         if self._owns_cluster:
             ray.shutdown()

@@ -1,7 +1,7 @@
-"""From the task gradients of shards to one gradient: the same sums in the same order, wherever they are taken.
+"""Reduces the task gradients of shards to one gradient: the same sums in the same order on every engine.
 
-Within a shard, tasks are summed one after the other; shards are summed as a binary tree over their positions. The order
-depends on the number of shards alone, so the driver, or any number of workers, come to the same bytes.
+Within a shard, tasks are summed sequentially; shards are summed as a binary tree over their indices. The order depends
+only on the number of shards, so the driver and any number of workers compute the same bytes.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.learners.gradients import TaskFigures, TaskGradients, joined
+from metarestore.learners.gradients import TaskGradients, TaskMetrics, joined
 
-Weigh = Callable[[TaskFigures], NDArray[np.float32]]
-"""Turns the figures of all T tasks of a step into the factor of each task's gradient, (T,)."""
+Weigh = Callable[[TaskMetrics], NDArray[np.float32]]
+"""Computes the factor of each task's gradient, (T,), from the metrics of all T tasks of a step."""
 
 _Part = TypeVar("_Part")
 
 
 class Reduced(NamedTuple):
-    """One step's result.
+    """The result of one step.
 
     Attributes:
-        figures: Of all T tasks, in order.
+        metrics: Metrics of all T tasks, in order.
         gradient: Σ factorᵢ·gᵢ, (P,), float32.
     """
 
-    figures: TaskFigures
+    metrics: TaskMetrics
     gradient: NDArray[np.float32]
 
 
 def reduced(shards: Sequence[TaskGradients], weigh: Weigh) -> Reduced:
     """Sums the gradients of shards in this process."""
-    figures = joined([shard.figures for shard in shards])
-    factors = split(weigh(figures), [shard.figures for shard in shards])
+    metrics = joined([shard.metrics for shard in shards])
+    factors = split(weigh(metrics), [shard.metrics for shard in shards])
     parts = [shard.weighted(some) for shard, some in zip(shards, factors, strict=True)]
-    return Reduced(figures, tree_sum(parts, np.add))
+    return Reduced(metrics, tree_sum(parts, np.add))
 
 
-def split(factors: NDArray[np.float32], figures: Sequence[TaskFigures]) -> list[NDArray[np.float32]]:
-    """Cuts factors (T,) into those of each shard."""
-    return np.split(factors, np.cumsum([len(shard.losses) for shard in figures])[:-1])
+def split(factors: NDArray[np.float32], metrics: Sequence[TaskMetrics]) -> list[NDArray[np.float32]]:
+    """Splits factors (T,) by shard."""
+    return np.split(factors, np.cumsum([len(shard.losses) for shard in metrics])[:-1])
 
 
 def tree_sum(parts: Sequence[_Part], add: Callable[[_Part, _Part], _Part]) -> _Part:
-    """Adds neighbours, then neighbouring sums, until one is left.
+    """Sums parts pairwise as a binary tree over their order.
 
     >>> tree_sum("abcde", lambda left, right: f"({left}{right})")
     '(((ab)(cd))e)'

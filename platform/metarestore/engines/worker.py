@@ -1,4 +1,4 @@
-"""What runs in an actor of the Ray engine."""
+"""The actor of the Ray engine."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from numpy.typing import NDArray
 
 from metarestore import notices
 from metarestore.engines.engine import LoneJob
-from metarestore.learners.gradients import TaskFigures, TaskGradients
+from metarestore.learners.gradients import TaskGradients, TaskMetrics
+from metarestore.workspace.job import Job
 from metarestore.workspace.process import prepare_process
-from metarestore.workspace.workspace import Job, Workspace
+from metarestore.workspace.workspace import Workspace
 
 _CACHED_WORKSPACES = 4
-"""Arms of a study take turns, so a worker keeps the last few workspaces open."""
+"""Number of workspaces that a worker keeps open, since it may work on several arms of a study in turn."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all jobs of a call share; it is put into the object store once for each call, if it is large.
+    """The data that all jobs of a call share; if it is large, it is put into the object store once per call.
 
-    The study itself, some ten kilobytes, and no reference to it: a reference would have to be fetched by each worker,
-    and again by each that was restarted.
+    It contains the study itself, about ten kilobytes, rather than a reference, which each worker would have to fetch,
+    and again after each restart.
 
     Attributes:
-        key: Name of the study's content.
-        study: The study, pickled; only a worker that does not know it yet looks inside.
+        key: Hash of the study.
+        study: The pickled study, which a worker only unpickles if it has no workspace for `key`.
         flat: Parameters, (P,).
     """
 
@@ -40,8 +41,8 @@ class Shared:
     flat: NDArray[np.float32]
 
 
-class Whereabouts(NamedTuple):
-    """Where an actor runs."""
+class WorkerLocation(NamedTuple):
+    """Process id, node id and address of an actor."""
 
     process: int
     node: str
@@ -49,29 +50,29 @@ class Whereabouts(NamedTuple):
 
 
 class Worker:
-    """One actor: opens studies when it first sees them, runs jobs on one thread.
+    """An actor that runs jobs on one thread, and opens studies on first use.
 
-    No job is run again by Ray: it would wait for the actor to come back, where another actor is free.
+    Ray's own task retries are disabled: they would wait for the actor to restart although another actor may be idle.
 
     Args:
-        device: Where it computes.
-        share: Share of a GPU's memory that it may take.
+        device: Device of the network.
+        share: Fraction of a GPU's memory that it may use.
     """
 
     def __init__(self, device: str, share: float) -> None:
         prepare_process()
         notices.mute()  # the driver opens the same photographs
         if device == "cuda" and share < 1:
-            # Ray counts shares of a GPU and leaves it at that.
+            # Ray only counts fractions of a GPU and does not enforce them.
             torch.cuda.set_per_process_memory_fraction(share)
         self._device = device
         self._workspaces: dict[str, Workspace] = {}
 
-    def where(self) -> Whereabouts:
-        """Returns where the actor runs, once it is up."""
+    def location(self) -> WorkerLocation:
+        """Returns the location of the actor, once it has started."""
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         context = ray.get_runtime_context()
-        return Whereabouts(os.getpid(), context.get_node_id(), address)
+        return WorkerLocation(os.getpid(), context.get_node_id(), address)
 
     @ray.method(max_task_retries=0)
     def run(self, job: Job, shared: Shared) -> Any:
@@ -80,19 +81,19 @@ class Worker:
 
     @ray.method(max_task_retries=0)
     def run_alone(self, job: LoneJob) -> Any:
-        """Runs one job that needs no study."""
+        """Runs one job that does not need a study."""
         return job.run(torch.device(self._device))
 
     @ray.method(num_returns=2, max_task_retries=0)
-    def keep(self, job: Job, shared: Shared) -> tuple[TaskFigures, TaskGradients]:
-        """Runs one job that returns task gradients; as two results, so that the gradients stay where they are."""
-        found: TaskGradients = self._result(job, shared)
-        return found.figures, found
+    def keep(self, job: Job, shared: Shared) -> tuple[TaskMetrics, TaskGradients]:
+        """Runs one job that returns task gradients; returns two objects, so that the gradients stay on the actor."""
+        gradients: TaskGradients = self._result(job, shared)
+        return gradients.metrics, gradients
 
     @ray.method(max_task_retries=0)
-    def weighted(self, found: TaskGradients, factors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sums the gradients of one shard."""
-        return found.weighted(factors)
+    def weighted(self, gradients: TaskGradients, factors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the weighted sum of one shard's gradients."""
+        return gradients.weighted(factors)
 
     @ray.method(max_task_retries=0)
     def add(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,7 +101,7 @@ class Worker:
         return left + right
 
     def _result(self, job: Job, shared: Shared) -> Any:
-        # Ray hands out read-only memory, which torch does not want to compute with.
+        # Ray returns read-only memory, which torch does not support.
         return job.run(self._workspace(shared), torch.from_numpy(shared.flat.copy()))
 
     def _workspace(self, shared: Shared) -> Workspace:

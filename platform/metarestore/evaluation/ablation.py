@@ -1,4 +1,4 @@
-"""What an ablation grid found: the figures of each cell, and the paired comparison of the arms of each group."""
+"""Results of an ablation: the metrics of each cell, and paired comparisons of the arms of each group."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metarestore.evaluation.statistics import Difference, bootstrap_difference, 
 
 Floats = NDArray[np.float64]
 GroupKey = tuple[tuple[str, str], ...]
-_BESIDE = ("ssim_y", "psnr_rgb", "colour_error", "psnr_y_matched")
-"""Metrics beside PSNR-Y."""
+_OTHER_METRICS = ("ssim_y", "psnr_rgb", "colour_error", "psnr_y_matched")
+"""Metrics other than PSNR-Y."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """The metrics of each of P test photographs: PSNR-Y in dB, SSIM-Y, and those of `ColourMetrics`."""
 
     psnr_y: list[float]
@@ -34,26 +34,26 @@ class Figures:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one cell found; plain data.
+    """The result of one cell, as plain data.
 
     Attributes:
         name: Name of the cell.
         arm: Name of its arm.
         labels: Label of its value on each axis, by the axis' key.
-        study: Digest of all that the figures depend on.
-        trained: Name of its training; cells that name the same one share it.
-        photographs: The test photographs, in the order of the figures.
+        study: Digest of everything that the metrics depend on.
+        trained: Name of its training; cells with the same name share it.
+        photographs: The test photographs, in the order of the metrics.
         bicubic: Bicubic upscaling of the same crops.
         before: The trained network, before adaptation.
         after: The network adapted to the shots.
-        alternatives: PSNR-Y of each photograph after the other ways to adapt.
-        relations: Last relation of each auxiliary distribution; empty where none was estimated.
+        alternatives: PSNR-Y of each photograph with the alternative adaptation options.
+        relations: Last relation of each auxiliary distribution; empty if none was estimated.
         standard_errors: Standard errors of the relations; None where not defined.
         reliability: Rank correlation of the relations from two halves of the shots; None where not defined.
         weights: Last gradient weight of each auxiliary distribution.
-        effective_tasks: Effective number of tasks of these weights; None where there are none.
-        training_seconds: Wall time of its training, which is that of others too if it is shared.
-        relating_seconds: Share of it that estimating relations took.
+        effective_tasks: Effective number of tasks of these weights; None if there are none.
+        training_seconds: Wall time of its training, which other cells may share.
+        relating_seconds: Part of it that was spent on estimating relations.
     """
 
     name: str
@@ -62,9 +62,9 @@ class CellResult:
     study: str
     trained: str
     photographs: list[str]
-    bicubic: Figures
-    before: Figures
-    after: Figures
+    bicubic: Metrics
+    before: Metrics
+    after: Metrics
     alternatives: dict[str, list[float]]
     relations: dict[str, float]
     standard_errors: dict[str, float | None]
@@ -76,23 +76,23 @@ class CellResult:
 
     @property
     def group(self) -> GroupKey:
-        """Where the cell stands on all axes but the seed's."""
+        """The (key, label) pairs of the cell on all axes except the seed."""
         return tuple((key, label) for key, label in self.labels.items() if key != SEED)
 
     @property
     def seed(self) -> str:
-        """Label of its seed; empty where the grid has no seeds."""
+        """Label of its seed; empty if the grid has no seed axis."""
         return self.labels.get(SEED, "")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON-able data, which `from_json` reads back."""
+        """Returns JSON data; the inverse is `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CellResult:
-        """Reads what `to_json` wrote."""
-        figures = {key: Figures(**data[key]) for key in ("bicubic", "before", "after")}
-        return cls(**{**data, **figures})
+        """Reads data written by `to_json`."""
+        metrics = {key: Metrics(**data[key]) for key in ("bicubic", "before", "after")}
+        return cls(**{**data, **metrics})
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,18 @@ class ArmRow:
     Attributes:
         arm: Name of the arm.
         seeds: Labels of the seeds that finished.
-        missing: Number of seeds that did not.
+        missing: Number of seeds that did not finish.
         psnr_y: Mean PSNR-Y in dB.
         ssim_y: Mean SSIM-Y.
         psnr_rgb: Mean PSNR of RGB in dB.
         colour_error: Mean colour error in grey levels.
         psnr_y_matched: Mean PSNR-Y in dB after a match of exposure.
-        gain_matched: Mean gain over bicubic in it, in dB.
+        gain_matched: Mean gain over bicubic in `psnr_y_matched`, in dB.
         gain: Difference to bicubic in dB, with its bootstrap interval.
         gain_before: Mean gain over bicubic before adaptation, in dB.
-        difference: Difference to the reference arm in dB, with its bootstrap interval; None for that arm itself.
-        crossed: The same with the wider Student-t interval for another training on other photographs.
-        effective_tasks: Mean effective number of tasks; None where there are no weights.
+        difference: Difference to the reference arm in dB, with its bootstrap interval; None for the reference itself.
+        crossed: The same with the wider Student-t interval that covers new trainings and new photographs.
+        effective_tasks: Mean effective number of tasks; None if there are no weights.
         minutes: Mean wall time of a training.
     """
 
@@ -136,11 +136,11 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Group:
-    """The arms at one place of all axes but the seed's.
+    """The arms for one combination of values on all axes except the seed.
 
     Attributes:
         labels: (key of the axis, label of the value).
-        rows: The arms with a finished cell, in the file's order.
+        rows: The arms with a finished cell, in the order of the file.
         photographs: Number of test photographs.
         bicubic_psnr_y: Mean PSNR-Y of bicubic upscaling in dB.
         bicubic_ssim_y: Mean SSIM-Y of bicubic upscaling.
@@ -160,18 +160,18 @@ class Group:
 
 
 @dataclass(frozen=True)
-class GridResult:
+class AblationResult:
     """All that a grid found.
 
     Attributes:
         name: Name of the experiment.
-        arms: The arms, in the file's order.
-        names: Short name of each axis, by its key, in the file's order.
-        reference: The arm that others are compared with.
-        planned: Group of each cell that is to be run, by the cell's name, and its arm.
-        cells: The finished cells, in the grid's order.
-        failures: What went wrong, by the cell's name.
-        notes: What a reader of the tables has to know.
+        arms: The arms, in the order of the file.
+        names: Short name of each axis, by its key, in the order of the file.
+        reference: The arm with which the others are compared.
+        planned: Arm and group of each planned cell, by name of the cell.
+        cells: The finished cells, in the order of the grid.
+        failures: Error messages, by name of the cell.
+        notes: Notes for readers of the tables.
         seconds: Wall time of the trainings, each counted once.
         seed: Seed of the resampling.
     """
@@ -188,14 +188,14 @@ class GridResult:
     seed: int = 0
 
     def groups(self) -> list[Group]:
-        """Compares the arms of every group that has a finished cell, in the grid's order."""
+        """Compares the arms of every group that has a finished cell, in the order of the grid."""
         return self._groups
 
     @cached_property
     def _groups(self) -> list[Group]:
         keys = dict.fromkeys(key for _, key in self.planned.values())
-        found = {key: [cell for cell in self.cells if cell.group == key] for key in keys}
-        return [self._group(key, cells) for key, cells in found.items() if cells]
+        by_group = {key: [cell for cell in self.cells if cell.group == key] for key in keys}
+        return [self._group(key, cells) for key, cells in by_group.items() if cells]
 
     def _group(self, key: GroupKey, cells: list[CellResult]) -> Group:
         arms = {arm: {cell.seed: cell for cell in cells if cell.arm == arm} for arm in self.arms}
@@ -211,16 +211,16 @@ class GridResult:
             labels=key,
             rows=rows,
             photographs=len(cells[0].photographs),
-            **{f"bicubic_{key}": _mean(bicubic, key) for key in ("psnr_y", *_BESIDE)},
+            **{f"bicubic_{key}": _mean(bicubic, key) for key in ("psnr_y", *_OTHER_METRICS)},
         )
 
     def _row(self, arm: str, runs: dict[str, CellResult], reference: dict[str, CellResult], planned: int) -> ArmRow:
         cells = list(runs.values())
         after, before, bicubic = (
-            np.asarray([getattr(cell, which).psnr_y for cell in cells]) for which in ("after", "before", "bicubic")
+            np.asarray([getattr(cell, stage).psnr_y for cell in cells]) for stage in ("after", "before", "bicubic")
         )
         paired = paired_table(runs, reference)
-        means = {key: _mean([cell.after for cell in cells], key) for key in _BESIDE}
+        means = {key: _mean([cell.after for cell in cells], key) for key in _OTHER_METRICS}
         effective = [cell.effective_tasks for cell in cells if cell.effective_tasks is not None]
         return ArmRow(
             arm=arm,
@@ -238,7 +238,7 @@ class GridResult:
         )
 
     def findings(self) -> list[str]:
-        """Says which photographs were restored without error, and whose colour was shifted."""
+        """Returns notes about photographs that were restored without error or with a colour shift."""
         exact = {
             cell.name: [name for name, psnr in zip(cell.photographs, cell.after.psnr_y, strict=True) if psnr >= CAP]
             for cell in self.cells
@@ -250,7 +250,7 @@ class GridResult:
         return [text for text in (exact_restorations(exact), *shifts) if text is not None]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the comparison and the figures of every cell as JSON-able data."""
+        """Returns the comparisons and the metrics of every cell as JSON data."""
         groups = [{**_defined(asdict(group)), "labels": dict(group.labels)} for group in self.groups()]
         return {
             "name": self.name,
@@ -263,12 +263,12 @@ class GridResult:
         }
 
 
-def _mean(figures: Sequence[Figures], key: str) -> float:
-    return float(np.mean([getattr(one, key) for one in figures]))
+def _mean(metrics: Sequence[Metrics], key: str) -> float:
+    return float(np.mean([getattr(one, key) for one in metrics]))
 
 
 def _defined(data: Any) -> Any:
-    """Leaves infinite numbers out of nested data: the ends of the interval of a single photograph or training."""
+    """Drops infinite numbers from nested data, e.g. ends of the interval for a single photograph or training."""
     if isinstance(data, dict):
         items = data.items()
         return {k: _defined(v) for k, v in items if not isinstance(v, float) or np.isfinite(v)}
@@ -276,7 +276,7 @@ def _defined(data: Any) -> Any:
 
 
 def paired_table(first: Mapping[str, CellResult], second: Mapping[str, CellResult]) -> Floats | None:
-    """Returns the differences in PSNR-Y (S, P) of the seeds that both have, by the label of the seed; None if none.
+    """Returns the differences in PSNR-Y (S, P) over the common seeds; None if there are none.
 
     Raises:
         ValueError: They were not measured on the same photographs.

@@ -1,4 +1,4 @@
-"""What stands beside PSNR-Y: colour, and luma apart from exposure."""
+"""Metrics in addition to PSNR-Y: colour, and luma after a match of exposure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 COLOUR_SHIFT = 4.0
 """Grey levels by which the mean colour error may exceed that of bicubic upscaling before there is a warning.
 
-LR and HR of real pairs differ by at most so much themselves: by 4.1 levels or less in 110 of the 111 pairs of eight
-cameras (RealSR, DRealSR, City100), by 1.1 in their median. A network that learned from a shot of another white balance
-is 8.7 levels off.
+LR and HR of real pairs themselves differ by up to this value: by at most 4.1 levels in 110 of 111 pairs of eight
+cameras (RealSR, DRealSR, City100), with a median of 1.1. A network trained on a shot with a different white balance has
+an error of 8.7 levels.
 """
 
 
@@ -31,8 +31,8 @@ class ColourMetrics:
     Attributes:
         psnr_rgb: PSNR of 8-bit RGB in dB, (P,).
         colour_error: Mean absolute difference of the three channels' means, in grey levels of 0..255, (P,).
-        psnr_y_matched: PSNR-Y in dB after one straight line `a·y + b` of the restored luma, fitted to that of the HR by
-            least squares for each photograph, (P,): exposure and contrast, which LR of real pairs cannot tell, are out.
+        psnr_y_matched: PSNR-Y in dB after an affine map `a·y + b` of the restored luma, fitted to the HR luma by least
+            squares for each photograph, (P,): it excludes exposure and contrast, which LR does not determine.
     """
 
     psnr_rgb: Floats
@@ -45,13 +45,13 @@ class ColourMetrics:
 
 
 def colour_metrics(rgb: Floats, rgb_hr: Floats, y: Floats, y_hr: Floats, photographs: Sequence[str]) -> ColourMetrics:
-    """Compares N crops with their truth; borders are cut off already.
+    """Compares N crops with the ground truth; borders must already be removed.
 
     Args:
         rgb: Restored crops (N, 3, h, w) in grey levels of 0..255.
-        rgb_hr: The truth, of the same shape.
+        rgb_hr: Ground truth of the same shape.
         y: Restored luma (N, h, w) in grey levels of 0..255.
-        y_hr: The truth, of the same shape.
+        y_hr: Ground truth of the same shape.
         photographs: The photograph of each crop.
     """
     errors = cluster_means(np.mean((rgb - rgb_hr) ** 2, axis=(1, 2, 3)), photographs)
@@ -64,12 +64,12 @@ def colour_metrics(rgb: Floats, rgb_hr: Floats, y: Floats, y_hr: Floats, photogr
 
 
 def _matched_errors(y: Floats, y_hr: Floats, photographs: Sequence[str]) -> Floats:
-    """Returns the mean squared error of each photograph after its best straight line, (P,)."""
+    """Returns the mean squared error of each photograph after its best affine map, (P,)."""
     axes = (-2, -1)
     moments = [y, y_hr, y * y, y_hr * y_hr, y * y_hr]
     own, truth, own2, truth2, both = (cluster_means(one.mean(axis=axes), photographs) for one in moments)
     variance, covariance = own2 - own**2, both - own * truth
-    # A flat restoration has no contrast to match; its brightness alone is.
+    # A constant restoration has no contrast to match; only its brightness is matched.
     explained = np.divide(covariance**2, variance, out=np.zeros_like(variance), where=variance > 1e-9)
     explained[np.isnan(variance)] = np.nan
     return np.maximum(truth2 - truth**2 - explained, 0)
@@ -78,27 +78,27 @@ def _matched_errors(y: Floats, y_hr: Floats, photographs: Sequence[str]) -> Floa
 def colour_shifts(
     name: str, photographs: Sequence[str], errors: Sequence[float], bicubic: Sequence[float] | None
 ) -> str | None:
-    """Names the photographs whose colour an arm shifts by more than `COLOUR_SHIFT`; None if there are none.
+    """Returns a warning about photographs whose colour an arm shifts by more than `COLOUR_SHIFT`, or None.
 
     Args:
         name: Name of the arm.
         photographs: The photographs.
         errors: Mean colour error of each.
-        bicubic: The same of bicubic upscaling, if it was measured: what LR and HR differ by themselves.
+        bicubic: The same for bicubic upscaling, if measured: the difference between LR and HR themselves.
     """
     given = [0.0] * len(errors) if bicubic is None else bicubic
     rows = [row for row in zip(photographs, errors, given, strict=True) if row[1] > row[2] + COLOUR_SHIFT]
     if not rows:
         return None
-    places = ", ".join(f"{photograph} ({error:.1f}, bicubic {own:.1f})" for photograph, error, own in rows)
+    listing = ", ".join(f"{photograph} ({error:.1f}, bicubic {own:.1f})" for photograph, error, own in rows)
     return (
         f"{name} shifts the colour by more than {COLOUR_SHIFT:g} grey levels (mean over the channels) on {len(rows)} "
-        f"of {len(errors)} photographs: {places}; look at its pictures and at the colour of the shots"
+        f"of {len(errors)} photographs: {listing}; look at its pictures and at the colour of the shots"
     )
 
 
 def exact_restorations(exact: Mapping[str, Sequence[str]]) -> str | None:
-    """Says which PSNR-Y were infinite and what they count as; None if there are none.
+    """Returns a note about infinite PSNR-Y values, which are capped, or None if there are none.
 
     Args:
         exact: The photographs whose PSNR-Y is `CAP`, by the name of the arm.

@@ -1,4 +1,4 @@
-"""Before and after: test crops as pictures."""
+"""Test crops before and after restoration, as images."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def make_examples(
     lr, hr = workspace.target_task.query_lr, workspace.target_task.query_hr
     restored = {"bicubic": bicubic_upsample(lr, workspace.study.scale).clamp(0, 1)}
     restored |= {
-        label: found if isinstance(found, Tensor) else restored_crops(*found) for label, found in adapted.items()
+        label: entry if isinstance(entry, Tensor) else restored_crops(*entry) for label, entry in adapted.items()
     }
-    figures = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
+    psnr = {label: decibels(test.errors(rgb_to_y(images)), PEAK) for label, images in restored.items()}
     nearest = torch.nn.functional.interpolate(lr, scale_factor=float(workspace.study.scale), mode="nearest")
     photographs = workspace.target_draw.photographs
     chosen = [photographs.index(name) for name in dict.fromkeys(photographs)][:count]
@@ -44,7 +44,7 @@ def make_examples(
             caption=_caption(workspace, k),
             hr=_pixels(hr[k]),
             images={"LR": _pixels(nearest[k])} | {label: _pixels(images[k]) for label, images in restored.items()},
-            psnr_y={label: float(values[k]) for label, values in figures.items()},
+            psnr_y={label: float(values[k]) for label, values in psnr.items()},
         )
         for k in chosen
     )

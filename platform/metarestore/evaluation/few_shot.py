@@ -1,4 +1,4 @@
-"""Figures on the target: adapt to the shots, measure every test crop after every step."""
+"""Measurements on the target: adapts to the shots and measures every test crop between adaptation steps."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Floats = NDArray[np.float64]
 
 
 def evaluation_luma(y: Tensor, gray: NDArray[np.bool_]) -> Floats:
-    """Converts luma (N, 1, H, W) in limited range [0, 1] to what the field measures: 8-bit grey levels, (N, H, W).
+    """Converts luma (N, 1, H, W) in limited range [0, 1] to 8-bit grey levels (N, H, W), as in published metrics.
 
     Args:
-        y: Luma as `rgb_to_y` gives it.
-        gray: Which images are gray, (N,): such an image is its own Y, in full range.
+        y: Luma as returned by `rgb_to_y`.
+        gray: Mask of gray images, (N,): the luma of a gray image is the image itself, in full range.
     """
     levels = y[:, 0].to(torch.float64).numpy() * 255.0
     levels = np.where(gray[:, None, None], (levels - 16.0) * (255.0 / 219.0), levels)
@@ -57,7 +57,7 @@ def require_measurable(workspace: Workspace) -> None:
 
 @dataclass(frozen=True)
 class TestSet:
-    """The target's test crops, ready to be measured on."""
+    """The test crops of the target, prepared for measurements."""
 
     __test__ = False  # not a pytest class
 
@@ -98,12 +98,12 @@ class TestSet:
         return colour_metrics(restored, truth, luma, reference, self.photographs)
 
     def undefined(self, y: Tensor) -> tuple[str, ...]:
-        """Names the photographs whose restored luma (N, 1, H, W) has pixels that are not numbers."""
-        spoilt = ~np.isfinite(y.numpy()).all(axis=(1, 2, 3))
-        return tuple(dict.fromkeys(name for name, bad in zip(self.photographs, spoilt, strict=True) if bad))
+        """Returns the photographs whose restored luma (N, 1, H, W) has non-finite pixels."""
+        invalid = ~np.isfinite(y.numpy()).all(axis=(1, 2, 3))
+        return tuple(dict.fromkeys(name for name, bad in zip(self.photographs, invalid, strict=True) if bad))
 
     def curve(self, label: str, rows: Sequence[Floats], steps: Sequence[int], rgb: Tensor, y: Tensor) -> Curve:
-        """Gathers the PSNR-Y of every measurement, and all other metrics of the last restoration.
+        """Collects the PSNR-Y of every measurement, and all other metrics of the last restoration.
 
         Args:
             label: Label of the curve.
@@ -134,12 +134,12 @@ class Adapted:
 
 @dataclass(frozen=True)
 class AdaptationJob:
-    """Adapts a network to the shots in one way and measures it on the way, as `evaluation.every` says."""
+    """Adapts a network to the shots, and measures it every `evaluation.every` steps."""
 
-    how: AdaptationOptimizerSpec
+    options: AdaptationOptimizerSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
-        """Returns the figures of every photograph before, between and after the steps."""
+        """Returns the metrics of every photograph before, between and after the steps."""
         shots = workspace.for_model(workspace.shots)
         test = TestSet.of(workspace)
         lr = to_channels(test.lr, workspace.model.channels).to(workspace.device)
@@ -149,7 +149,7 @@ class AdaptationJob:
         every, steps = workspace.experiment.evaluation.every, []
 
         def measure(step: int, current: Tensor) -> None:
-            if step % every and step != self.how.steps:
+            if step % every and step != self.options.steps:
                 return
             steps.append(step)
             with torch.no_grad():
@@ -162,14 +162,13 @@ class AdaptationJob:
             workspace.network(flat).to(workspace.device),
             shots.support_lr,
             shots.support_hr,
-            self.how,
+            self.options,
             seed=derived_seed(workspace.experiment.seed, "adaptation"),
             rule=workspace.learner.adapting(workspace.layout, flat.to(workspace.device)),
             observe=measure,
         )
-        label = (
-            "no step, given HR" if workspace.model.privileged else way_label(self.how, workspace.experiment.evaluation)
-        )
+        described = adaptation_label(self.options, workspace.experiment.evaluation)
+        label = "no step, given HR" if workspace.model.privileged else described
         restored, y = last
         rgb = restore_rgb(lambda _: restored, test.lr, scale=workspace.study.scale, channels=workspace.model.channels)
         curve = test.curve(label, rows, steps, rgb, y)
@@ -177,23 +176,23 @@ class AdaptationJob:
 
 
 def _levels(images: Tensor) -> Floats:
-    """Rounds images in [0, 1] to 8-bit grey levels; what is not a number stays so."""
+    """Rounds images in [0, 1] to 8-bit grey levels; NaN is kept."""
     return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
-def way_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
+def adaptation_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
     """Names a way to adapt, e.g. `adam 0.0003, patches of 32`."""
     patches = "" if how.patch is None else f", patches of {how.patch}"
     return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
 
 
 def unique_photographs(workspace: Workspace) -> tuple[str, ...]:
-    """Returns the names of the test photographs, in the order of the figures."""
+    """Returns the names of the test photographs, in the order of the metrics."""
     return tuple(dict.fromkeys(workspace.target_draw.photographs))
 
 
 def bicubic_result(workspace: Workspace) -> ArmResult:
-    """Measures bicubic upscaling of the same test crops."""
+    """Measures bicubic upscaling on the same test crops."""
     test = TestSet.of(workspace)
     rgb = bicubic_upsample(test.lr, workspace.study.scale).clamp(0, 1)
     y = rgb_to_y(rgb)

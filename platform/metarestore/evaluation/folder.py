@@ -1,4 +1,4 @@
-"""PSNR-Y and SSIM-Y on a folder of photographs by the field's protocol (Set5, Set14, BSD100, Urban100, ...)."""
+"""PSNR-Y and SSIM-Y on a folder of photographs by the standard protocol (Set5, Set14, BSD100, Urban100, ...)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Degrade = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
 """Maps a photograph's name and its HR image, uint8 RGB (H, W, 3), to an LR image, uint8 RGB (H/scale, W/scale, 3)."""
 
 Progress = Callable[[str, int, int], None]
-"""Told after each photograph: its name, how many are done, how many there are."""
+"""Called after each photograph with its name, the number done, and the total."""
 
 PROTOCOL = (
     "HR cut at the bottom and right to a multiple of the scale; LR = MATLAB bicubic of 8-bit RGB, rounded to 8 bit; "
@@ -34,7 +34,7 @@ PROTOCOL = (
 )
 
 
-class Figures(TypedDict):
+class Metrics(TypedDict):
     """The metrics of one photograph: PSNR-Y in dB, SSIM-Y, and those of `ColourMetrics`."""
 
     psnr_y: float
@@ -46,20 +46,20 @@ class Figures(TypedDict):
 
 @dataclass(frozen=True)
 class FolderReport:
-    """The figures of a folder.
+    """The metrics of a folder of photographs.
 
     Attributes:
         scale: The scale that was restored.
-        images: Figures by photograph.
+        images: Metrics by photograph.
     """
 
     scale: int
-    images: Mapping[str, Figures]
+    images: Mapping[str, Metrics]
 
     @property
-    def means(self) -> Figures:
+    def means(self) -> Metrics:
         """The mean of each metric over the photographs."""
-        return mean_figures(self.images.values())
+        return mean_metrics(self.images.values())
 
     @property
     def psnr_y(self) -> float:
@@ -75,16 +75,16 @@ class FolderReport:
         """Returns the report as plain data."""
         return {
             **self.means,
-            "images": {name: dict(figures) for name, figures in self.images.items()},
+            "images": {name: dict(metrics) for name, metrics in self.images.items()},
             "scale": self.scale,
             "protocol": PROTOCOL,
         }
 
 
-def mean_figures(images: Iterable[Figures]) -> Figures:
+def mean_metrics(images: Iterable[Metrics]) -> Metrics:
     """Returns the mean of each metric."""
-    rows = np.asarray([tuple(figures.values()) for figures in images], np.float64)
-    return cast("Figures", dict(zip(Figures.__annotations__, rows.mean(axis=0).tolist(), strict=True)))
+    rows = np.asarray([tuple(metrics.values()) for metrics in images], np.float64)
+    return cast("Metrics", dict(zip(Metrics.__annotations__, rows.mean(axis=0).tolist(), strict=True)))
 
 
 def evaluate_folder(
@@ -95,9 +95,9 @@ def evaluate_folder(
     Args:
         folder: Folder of HR photographs.
         scale: Upscaling factor.
-        restore: What is measured.
-        progress: Told after each photograph.
-        degrade: Makes the LR images; bicubic downsampling if left out.
+        restore: The restoration to measure.
+        progress: Called after each photograph.
+        degrade: Creates the LR images; defaults to bicubic downsampling.
 
     Raises:
         UserError: The folder is missing or empty, or holds files that are no photographs or are too small.
@@ -113,14 +113,14 @@ def evaluate_files(
     progress: Progress | None = None,
     degrade: Degrade | None = None,
 ) -> FolderReport:
-    """Does what `evaluate_folder` does with photographs that are given by name.
+    """Evaluates photographs given by name, like `evaluate_folder`.
 
     Raises:
         UserError: Some files are no photographs or are too small.
         ValueError: `restore` returns another type or size.
     """
     _check(files, scale)
-    images: dict[str, Figures] = {}
+    images: dict[str, Metrics] = {}
     for done, (name, path) in enumerate(files.items(), start=1):
         photograph = read_image(path)
         hr = modcrop(photograph.pixels, scale)
@@ -132,7 +132,7 @@ def evaluate_files(
 
 
 def bicubic_restore(scale: int) -> Restore:
-    """Returns bicubic upsampling, the field's baseline."""
+    """Returns bicubic upsampling, the standard baseline."""
 
     def restore(lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return _to_uint8(bicubic_upsample(_to_tensor(lr), scale))
@@ -141,7 +141,7 @@ def bicubic_restore(scale: int) -> Restore:
 
 
 def modcrop(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Cuts (H, W, 3) at the bottom and right to multiples of the scale."""
+    """Crops (H, W, 3) at the bottom and right to multiples of the scale."""
     height, width = (side - side % scale for side in image.shape[:2])
     return image[:height, :width]
 
@@ -170,13 +170,13 @@ def _check(files: Mapping[str, Path], scale: int) -> None:
         raise UserError(problems)
 
 
-def _compare(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool) -> Figures:
+def _compare(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool) -> Metrics:
     if sr.dtype != np.uint8 or sr.shape != hr.shape:
         raise ValueError(f"a restoration must be uint8 {hr.shape}, got {sr.dtype} {sr.shape}")
     rgb, rgb_hr = (inside(image.astype(np.float64).transpose(2, 0, 1), scale)[None] for image in (sr, hr))
     y, y_hr = (inside(luma(image, gray=gray), scale)[None] for image in (sr, hr))
     colour = colour_metrics(rgb, rgb_hr, y, y_hr, [""])
-    return Figures(
+    return Metrics(
         psnr_y=psnr_y(sr, hr, scale, gray=gray),
         ssim_y=ssim_y(sr, hr, scale, gray=gray),
         psnr_rgb=float(colour.psnr_rgb[0]),

@@ -1,4 +1,4 @@
-"""PSNR and SSIM on luma, as the field publishes them: the MATLAB protocol for 8-bit images."""
+"""PSNR and SSIM on luma as in published results: the MATLAB protocol for 8-bit images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SSIM_WINDOW = 11  # pixels; Wang et al., sigma 1.5
 _SSIM_SIGMA = 1.5
 
 # BT.601 luma of 8-bit R, G, B is (65.481 R + 128.553 G + 24.966 B)/255 + 16 in limited range (16..235), and the same
-# sum over 219 in full range. As whole numbers, so that a colour is rounded the same way everywhere.
+# sum over 219 in full range. In integers, so that rounding is the same everywhere.
 _LUMA = np.array([21827, 42851, 8322], np.int64)
 _LIMITED, _FULL = 85000, 73000  # 255 and 219 in the same unit
 
@@ -22,8 +22,8 @@ _LIMITED, _FULL = 85000, 73000  # 255 and 219 in the same unit
 def luma(image: NDArray[np.uint8], *, gray: bool = False) -> NDArray[np.float64]:
     """Returns the luma of an 8-bit image, rounded to whole grey levels of 0..255.
 
-    Colour becomes what MATLAB's `rgb2ycbcr` gives for uint8: BT.601 in limited range, 16..235, rounded to 8 bit. The
-    published figures contain this rounding (bicubic on Set5 x2 is 33.66 dB with it, 33.69 dB without).
+    Colours are converted as by MATLAB's `rgb2ycbcr` for uint8: BT.601 in limited range, 16..235, rounded to 8 bits.
+    Published results include this rounding (bicubic on Set5 x2 is 33.66 dB with it, 33.69 dB without).
 
     Args:
         image: RGB (H, W, 3) or gray (H, W), uint8. An image of one channel is its own luma.
@@ -82,9 +82,9 @@ def psnr_y(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, *, gray: b
 
     Args:
         sr: Restored image, uint8 (H, W, 3) or (H, W).
-        hr: The truth, of the same shape.
-        border: Pixels left out on every side; the field takes the scale.
-        gray: Whether the truth is a gray photograph, see `luma`.
+        hr: Ground truth of the same shape.
+        border: Number of pixels to ignore on every side; by convention, the scale.
+        gray: Whether the ground truth is a gray photograph, see `luma`.
 
     Raises:
         ValueError: The shapes differ, or nothing is left inside the border.
@@ -104,11 +104,11 @@ def batch_mse(
 
     Args:
         sr: Restored luma (..., h, w) in grey levels of 0..255.
-        hr: The truth, of the same shape.
-        border: Pixels left out on every side.
+        hr: Ground truth of the same shape.
+        border: Number of pixels to ignore on every side.
 
     Returns:
-        Errors (...); NaN where a pixel is not a number.
+        Errors (...); NaN if a pixel is NaN.
 
     Raises:
         ValueError: The shapes differ, or nothing is left inside the border.
@@ -133,7 +133,7 @@ def _inner_lumas(
 
 
 def inside(images: NDArray[np.float64], border: int) -> NDArray[np.float64]:
-    """Cuts `border` pixels off every side of images (..., h, w)."""
+    """Crops `border` pixels from every side of images (..., h, w)."""
     height, width = images.shape[-2:]
     if border < 0 or min(height, width) <= 2 * border:
         raise ValueError(f"a border of {border} pixels leaves nothing of images of {height}x{width}")
@@ -141,7 +141,7 @@ def inside(images: NDArray[np.float64], border: int) -> NDArray[np.float64]:
 
 
 def _windowed(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the Gaussian-weighted local means at every place where the window lies inside the image."""
+    """Returns the Gaussian-weighted local means at every position where the window is inside the image."""
     kernel = cv2.getGaussianKernel(SSIM_WINDOW, _SSIM_SIGMA, cv2.CV_64F)
     radius = SSIM_WINDOW // 2
     return inside(cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel).astype(np.float64, copy=False), radius)

@@ -1,4 +1,4 @@
-"""PSNR-Y and SSIM-Y on LR and HR images that are given, as published LR sets are."""
+"""PSNR-Y and SSIM-Y on given LR and HR images, e.g. published LR sets."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def evaluate_pairs(
     Args:
         pairs: The pairs.
         scale: Upscaling factor.
-        restore: What is measured.
-        progress: Told after each pair.
+        restore: The restoration to measure.
+        progress: Called after each pair.
 
     Raises:
         UserError: A file is no photograph or is too small, or LR and HR do not fit the scale.
@@ -45,7 +45,7 @@ def evaluate_pairs(
 
 
 def check_evaluated(pairs: Sequence[PairFiles], scale: int) -> list[str]:
-    """Reads all pairs once; returns a line for each whose LR does not show what HR shows.
+    """Reads all pairs once, and returns one line for each whose LR and HR contents do not match.
 
     Raises:
         UserError: A file is no photograph, or LR and HR do not fit the scale.

@@ -1,4 +1,4 @@
-"""Evaluation protocols: a folder of photographs under every degradation that a protocol lists."""
+"""Evaluation protocols: a folder of photographs under every degradation of a protocol."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from metarestore.degradations import replay
 from metarestore.degradations.base import Drawn
 from metarestore.evaluation.folder import (
     Degrade,
-    Figures,
     FolderReport,
+    Metrics,
     Progress,
     Restore,
     evaluate_folder,
-    mean_figures,
+    mean_metrics,
 )
 from metarestore.seeds import derived_seed
 from metarestore.tasks.distribution import to_tensor
@@ -29,20 +29,20 @@ from metarestore.tasks.task import drawn_parameters
 
 @dataclass(frozen=True)
 class ProtocolReport:
-    """The figures of a folder under each case of a protocol.
+    """The metrics of a folder under each case of a protocol.
 
     Attributes:
         protocol: Name of the protocol.
-        cases: The report of each case, by what tells it from the others: `gaussian_blur.sigma 1.8`.
+        cases: The report of each case, by its distinguishing parameters: `gaussian_blur.sigma 1.8`.
     """
 
     protocol: str
     cases: Mapping[str, FolderReport]
 
     @property
-    def means(self) -> Figures:
+    def means(self) -> Metrics:
         """The mean of each metric over cases and photographs."""
-        return mean_figures(report.means for report in self.cases.values())
+        return mean_metrics(report.means for report in self.cases.values())
 
     @property
     def psnr_y(self) -> float:
@@ -65,14 +65,14 @@ def evaluate_protocol(
 ) -> ProtocolReport:
     """Degrades each photograph of a folder by each case, restores it, and compares.
 
-    A photograph has the same noise in all cases, so that cases differ by their parameters alone.
+    A photograph has the same noise in all cases, so that cases differ only by their parameters.
 
     Args:
         name: Name of the protocol.
         spec: The protocol.
         folder: Folder of HR photographs.
-        restore: What is measured.
-        progress: Told after each photograph of each case.
+        restore: The restoration to measure.
+        progress: Called after each photograph of each case.
 
     Raises:
         UserError: The folder is missing or empty, or holds files that are no photographs or are too small.
@@ -86,23 +86,23 @@ def evaluate_protocol(
 
 
 def case_labels(cases: Sequence[Drawn]) -> list[str]:
-    """Names each case by the parameters in which the cases differ; numbers them where that is not enough."""
+    """Names each case by the parameters in which the cases differ, with numbers if names are not unique."""
     parameters = [drawn_parameters(case) for case in cases]
-    names = list(dict.fromkeys(name for found in parameters for name in found))
-    differing = [name for name in names if len({str(found.get(name)) for found in parameters}) > 1]
+    names = list(dict.fromkeys(name for drawn in parameters for name in drawn))
+    differing = [name for name in names if len({str(drawn.get(name)) for drawn in parameters}) > 1]
     labels = [
         ", ".join(
-            f"{name} {found[name]:g}" if isinstance(found[name], float) else f"{name} {found[name]}"
+            f"{name} {drawn[name]:g}" if isinstance(drawn[name], float) else f"{name} {drawn[name]}"
             for name in differing
-            if name in found
+            if name in drawn
         )
-        for found in parameters
+        for drawn in parameters
     ]
     return [label if labels.count(label) == 1 else f"{label} (case {k})".strip() for k, label in enumerate(labels)]
 
 
 def degradation(case: Drawn) -> Degrade:
-    """Returns what makes the LR image of a photograph by a case of a protocol."""
+    """Returns the function that creates LR images by a case of a protocol."""
 
     def degrade(name: str, hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         lr = replay(to_tensor(hr)[None], case, [derived_seed("protocol", name)])

@@ -1,4 +1,4 @@
-"""What a study found, as plain data: written to JSON, drawn in reports, logged to MLflow."""
+"""Results of a study as plain data: written to JSON, plotted in reports, logged to MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class History:
-    """How a training run went; K logged steps, N sources of tasks.
+    """The history of a training run; K logged steps, N sources of tasks.
 
     Attributes:
         steps: Outer steps, (K,).
@@ -32,10 +32,10 @@ class History:
             from beside them.
         weights: Gradient weights (mean 1), (K, N).
         effective: Effective number of auxiliary distributions 1/Σp², (K,).
-        gradient_norms: Mean norm of the task gradients of each source, NaN where none was drawn, (K, N).
-        shares: Share of each source in the sum of weighted gradient norms, (K, N).
-        seconds: Wall time of the training, with the estimates of relations.
-        relating: Wall time of the estimates of relations.
+        gradient_norms: Mean norm of the task gradients of each source, NaN if none was drawn, (K, N).
+        shares: Fraction of each source in the sum of weighted gradient norms, (K, N).
+        seconds: Wall time of the training, including the estimation of relations.
+        relating: Wall time of the estimation of relations.
         related: (step, relations of the auxiliary distributions, their standard errors) of every estimate, in the order
             of the steps.
     """
@@ -55,13 +55,13 @@ class History:
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """Names of the auxiliary distributions, which relations are of."""
+        """Names of the auxiliary distributions, i.e. the sources with relations."""
         return self.sources[: len(self.related[0][1])] if self.related else self.sources
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One way of adapting: figures of P test photographs, measured A times.
+    """Metrics of one adaptation on P test photographs, measured A times.
 
     Attributes:
         label: For example "adam 3e-4".
@@ -69,7 +69,7 @@ class Curve:
         ssim_y: SSIM-Y after the last step, mean over a photograph's crops, (P,).
         steps: Adaptation steps before each measurement, (A,).
         colour: Colour, and luma apart from exposure, after the last step.
-        undefined: Photographs that were restored to pixels that are not numbers, after the last step.
+        undefined: Photographs with non-finite restored pixels after the last step.
     """
 
     label: str
@@ -91,11 +91,11 @@ class ArmResult:
     history: History | None = None
     relations: Relations | None = None
     weights: dict[str, float] = field(default_factory=dict)
-    """Gradient weight of each auxiliary distribution at the end of training (empty where there are none)."""
+    """Gradient weight of each auxiliary distribution at the end of training (empty if there are none)."""
     graph: Graph | None = None
-    """The relation graph, where there are relations."""
+    """The relation graph, if there are relations."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    """The arm's experiment as nested plain data: what arms are compared by; empty for bicubic."""
+    """The experiment of the arm as nested plain data; empty for bicubic."""
 
     @property
     def psnr_y(self) -> Floats:
@@ -130,7 +130,7 @@ class StudyResult:
     seconds: float
     baseline: str = "bicubic"
     notes: tuple[str, ...] = ()
-    """What a reader has to know of the shots."""
+    """Notes about the shots for readers."""
 
     def arm(self, name: str) -> ArmResult:
         """Returns the arm called `name`.
@@ -144,7 +144,7 @@ class StudyResult:
         raise KeyError(name)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the figures as JSON-able data: per arm and test photograph, with the last weights."""
+        """Returns the metrics per arm and test photograph as JSON data."""
         return {
             "name": self.name,
             "arms": {
@@ -167,7 +167,7 @@ class StudyResult:
 
 
 def strict_json(data: Any) -> Any:
-    """Replaces numbers that JSON does not know (NaN, infinity) by null, in nested dicts and lists."""
+    """Replaces numbers that JSON does not support (NaN, infinity) by null, in nested dicts and lists."""
     if isinstance(data, dict):
         return {key: strict_json(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -176,9 +176,9 @@ def strict_json(data: Any) -> Any:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes figures to a file, whole or not at all.
+    """Writes results to a file atomically.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
     write_atomically(path, (json.dumps(strict_json(data), indent=1, allow_nan=False) + "\n").encode())

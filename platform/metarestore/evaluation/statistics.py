@@ -1,7 +1,7 @@
-"""Figures over photographs with honest errors: crops of one photograph are not independent, photographs are.
+"""Statistics over photographs: crops of one photograph are not independent, but photographs are.
 
-So crops are averaged within their photograph first (for PSNR their squared errors, before the logarithm), and errors
-come from the spread between photographs.
+Therefore crops are averaged within their photograph first (for PSNR their squared errors, before the logarithm), and
+errors come from the spread between photographs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Estimate:
     """A mean over photographs.
 
     Attributes:
-        mean: In the unit of the values.
-        standard_error: Of the mean; inf for a single photograph, whose spread is unknown.
+        mean: Mean, in the unit of the values.
+        standard_error: Standard error of the mean; inf for a single photograph, whose spread is unknown.
         count: Number of photographs.
     """
 
@@ -40,12 +40,12 @@ class Difference:
     """The mean of paired differences a − b over photographs.
 
     Attributes:
-        mean: In the unit of the values.
-        standard_error: Of the mean; inf for a single photograph.
+        mean: Mean, in the unit of the values.
+        standard_error: Standard error of the mean; inf for a single photograph.
         low: Lower end of the two-sided 95% Student-t interval.
         high: Upper end of it.
         count: Number of photographs.
-        beyond_noise: Whether the interval excludes zero.
+        beyond_noise: Whether the difference is significant: the interval excludes zero.
     """
 
     mean: float
@@ -60,14 +60,14 @@ def cluster_means(values: ArrayLike, clusters: Sequence[str]) -> NDArray[np.floa
     """Averages the crops of each photograph.
 
     Args:
-        values: One figure per crop (..., crops).
+        values: One value per crop (..., crops).
         clusters: The photograph of each crop.
 
     Returns:
-        One figure per photograph (..., photographs), in the order in which `clusters` first names them.
+        One value per photograph (..., photographs), in the order of first appearance in `clusters`.
 
     Raises:
-        ValueError: There is not one cluster per crop, or there are none.
+        ValueError: The numbers of clusters and crops differ, or there are none.
 
     Example:
         >>> cluster_means([1.0, 3.0, 5.0], ["sea", "sea", "hill"])
@@ -75,36 +75,36 @@ def cluster_means(values: ArrayLike, clusters: Sequence[str]) -> NDArray[np.floa
     """
     crops = np.asarray(values, np.float64)
     if not clusters or crops.shape[-1:] != (len(clusters),):
-        raise ValueError(f"one cluster per crop is needed: got {len(clusters)} for values of shape {crops.shape}")
+        raise ValueError(f"one cluster per crop is required: got {len(clusters)} for values of shape {crops.shape}")
     labels = np.asarray(clusters)
     return np.stack([crops[..., labels == label].mean(axis=-1) for label in dict.fromkeys(clusters)], axis=-1)
 
 
 def mean_and_error(values: ArrayLike) -> Estimate:
-    """Returns the mean of one figure per photograph, and its standard error from their spread.
+    """Returns the mean of one value per photograph, and its standard error.
 
     Raises:
         ValueError: There are no values, or they are not a flat list.
     """
-    figures = np.asarray(values, np.float64)
-    if figures.ndim != 1 or figures.size == 0:
-        raise ValueError(f"values must be a flat list of at least one figure, got shape {figures.shape}")
-    count = figures.size
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"values must be a flat list of at least one value, got shape {array.shape}")
+    count = array.size
     with np.errstate(invalid="ignore"):  # an infinite PSNR has an infinite mean and an undefined spread
-        error = float(figures.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-    return Estimate(float(figures.mean()), error, count)
+        error = float(array.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return Estimate(float(array.mean()), error, count)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """Compares two methods on the same photographs.
 
     Args:
-        a: One figure per photograph.
-        b: The other method's figures, for the same photographs in the same order.
+        a: One value per photograph.
+        b: Values of the other method, for the same photographs in the same order.
 
     Returns:
-        The mean of a − b with its interval. A figure that is not finite makes the interval undefined (nan), which
-        is never beyond noise.
+        The mean of a − b with its interval. A non-finite value makes the interval undefined (nan), which is never
+        significant.
 
     Raises:
         ValueError: The lists differ in length, or are empty.
@@ -113,19 +113,19 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Difference:
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"figures must be paired, got shapes {first.shape} and {second.shape}")
+        raise ValueError(f"values must be paired, got shapes {first.shape} and {second.shape}")
     with np.errstate(invalid="ignore"):
         estimate = mean_and_error(first - second)
     mean, error, count = estimate.mean, estimate.standard_error, estimate.count
-    reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) if count > 1 else math.inf
-    low, high = mean - reach, mean + reach
+    margin = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) if count > 1 else math.inf
+    low, high = mean - margin, mean + margin
     return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)
 
 
 def crossed_difference(differences: ArrayLike) -> Difference:
-    """Compares two methods that were trained several times and measured on the same photographs each time.
+    """Compares two methods that were trained several times and always measured on the same photographs.
 
-    Both the trainings and the photographs are a sample: the interval is for another training on other photographs.
+    Trainings and photographs are both treated as samples: the interval covers new trainings and new photographs.
 
     Args:
         differences: a − b for each training and photograph, (S, N).
@@ -138,8 +138,8 @@ def crossed_difference(differences: ArrayLike) -> Difference:
         ValueError: There are no values, or they are not a table.
 
     Source: two-way random effects: the variance of the mean is at most the sum of those of the means over photographs
-        and over trainings (what is neither's own is counted twice, so the interval errs on the wide side); degrees of
-        freedom by Satterthwaite, An Approximate Distribution of Estimates of Variance Components (1946).
+        and over trainings (the residual variance is counted twice, so the interval is conservative); degrees of freedom
+        by Satterthwaite, An Approximate Distribution of Estimates of Variance Components (1946).
     """
     table = np.asarray(differences, np.float64)
     if table.ndim != 2 or table.size == 0:
@@ -154,16 +154,16 @@ def crossed_difference(differences: ArrayLike) -> Difference:
     spent = sum(part**2 / free for part, free in parts)
     freedom = variance**2 / spent if spent > 0 else math.inf
     error = math.sqrt(variance)
-    reach = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    low, high = mean - reach, mean + reach
+    margin = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    low, high = mean - margin, mean + margin
     return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)
 
 
 def bootstrap_difference(differences: ArrayLike, seed: int = 0) -> Difference:
     """Compares two methods as `crossed_difference` does, by resampling trainings and photographs.
 
-    Two or three trainings, resampled, show too little of their spread, so the interval is then on the narrow side;
-    with one, it covers photographs only.
+    With two or three trainings, resampling underestimates their spread, so the interval is anti-conservative; with one,
+    it covers photographs only.
 
     Args:
         differences: a − b for each training and photograph, (S, N).
@@ -187,5 +187,5 @@ def bootstrap_difference(differences: ArrayLike, seed: int = 0) -> Difference:
     means = ((rows @ table) * columns).sum(axis=1)
     low, high = (float(end) for end in np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     if table.size == 1:
-        low, high = -math.inf, math.inf  # the spread of a single figure is unknown
+        low, high = -math.inf, math.inf  # the spread of a single value is unknown
     return Difference(float(table.mean()), float(means.std()), low, high, photographs, beyond_noise=low > 0 or high < 0)

@@ -1,4 +1,4 @@
-"""What a parameter study found, as plain data: its trials with all that they reported."""
+"""The result of a tuning run as plain data: its trials with everything that they reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metarestore.decibels import FLOOR
 
 State = Literal["running", "finished", "stopped", "failed", "lost"]
-"""`stopped`: early, by the scheduler. `lost`: cut off, and done again by another trial."""
+"""`stopped`: early, by the scheduler. `lost`: interrupted, and repeated by another trial."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class TrialResult:
     """One trial.
 
     Attributes:
-        number: From 1, in the order of their start.
-        values: Key path to value; the last ones, where the scheduler changes values.
-        state: How it ended.
-        history: Step and metric of every measurement, in dB; `FLOOR` where the network had diverged.
-        error: Why it failed.
+        number: Number of the trial, from 1, in order of start.
+        values: Values by key path; the last ones if the scheduler changes values.
+        state: State in which it ended.
+        history: Step and metric of every measurement, in dB; `FLOOR` if the network had diverged.
+        error: The error, if it failed.
     """
 
     number: int
@@ -47,7 +47,7 @@ class TrialResult:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last measurement is that of a network that restores nothing."""
+        """Whether the network had diverged at the last measurement."""
         return bool(self.history) and self.metric <= FLOOR
 
     @property
@@ -56,36 +56,36 @@ class TrialResult:
         return bool(self.history) and not self.diverged and self.state != "failed"
 
     def at(self, step: int) -> float:
-        """Returns the measurement of a step, in dB; NaN where there is none."""
+        """Returns the measurement of a step, in dB; NaN if there is none."""
         return dict(self.history).get(step, float("nan"))
 
     def measured(self, step: int, metric: float) -> TrialResult:
-        """Returns the trial with another measurement."""
+        """Returns the trial with an additional measurement."""
         return replace(self, history=(*self.history, (step, metric)))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the trial as JSON-able data."""
+        """Returns the trial as JSON data."""
         return dict(vars(self)) | {"history": [list(one) for one in self.history]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialResult:
-        """Reads what `to_json` returned."""
-        # Earlier versions wrote null where a measurement was not finite.
+        """Reads data returned by `to_json`."""
+        # Earlier versions wrote null for measurements that are not finite.
         measured = ((int(step), FLOOR if value is None else float(value)) for step, value in data["history"])
         return cls(**dict(data) | {"history": tuple(measured)})
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class TuningResult:
     """A finished parameter study.
 
     Attributes:
         name: Name of the experiment.
-        metric: What was maximised.
-        keys: What was searched.
-        logarithmic: Those of `keys` that were drawn in the logarithm.
-        trials: All trials but the lost ones, by number.
-        changing: Whether values changed in the middle of trials.
+        metric: The metric that was maximised.
+        keys: The keys that were searched.
+        logarithmic: The keys that were drawn on a logarithmic scale.
+        trials: All trials except lost ones, by number.
+        changing: Whether values changed during trials.
         seconds: Wall time.
         notes: What a reader has to know of the pairs and shots.
     """
@@ -101,9 +101,9 @@ class SweepResult:
 
     @property
     def ranked(self) -> tuple[TrialResult, ...]:
-        """Trials with a figure: first those that came furthest, then those that were stopped; each best first.
+        """Trials with a metric, best first: those that reached the last step, then those that were stopped.
 
-        Neither those that failed nor those that diverged are among them.
+        Failed and diverged trials are excluded.
         """
         measured = [trial for trial in self.trials if trial.ranks]
         furthest = max((trial.step for trial in measured), default=0)
@@ -116,12 +116,12 @@ class SweepResult:
 
     @property
     def common_step(self) -> int | None:
-        """The last step that every ranked trial was measured at: there, all can be compared."""
+        """The last step at which all ranked trials were measured, and can be compared."""
         steps = [{step for step, _ in trial.history} for trial in self.ranked]
         return max(set.intersection(*steps), default=None) if steps else None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything as JSON-able data."""
+        """Returns the result as JSON data."""
         return {
             "name": self.name,
             "metric": self.metric,
@@ -132,7 +132,7 @@ class SweepResult:
         }
 
 
-def columns(sweep: SweepResult, trials: Sequence[TrialResult]) -> dict[str, NDArray[np.float64]]:
+def columns(sweep: TuningResult, trials: Sequence[TrialResult]) -> dict[str, NDArray[np.float64]]:
     """Returns one column of numbers for each key: NaN where a trial lacks it; choices by their order of appearance."""
     return {key: _column([trial.values.get(key) for trial in trials], key in sweep.logarithmic) for key in sweep.keys}
 
@@ -146,5 +146,5 @@ def _column(values: Sequence[Any], logarithmic: bool) -> NDArray[np.float64]:
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value is a number, and no truth value."""
+    """Returns whether a value is a number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarestore.config.experiment import AdaptationOptimizerSpec, AdaptationSpec
 from metarestore.decibels import decibels
-from metarestore.evaluation.few_shot import AdaptationJob, Adapted, Floats, TestSet, restorer, way_label
+from metarestore.evaluation.few_shot import AdaptationJob, Adapted, Floats, TestSet, adaptation_label, restorer
 from metarestore.evaluation.metrics import PEAK
 from metarestore.evaluation.statistics import cluster_means
 from metarestore.learners.adaptation import adapt
@@ -62,7 +62,7 @@ class ZeroShotJob:
         channels = workspace.model.channels
         y = images if channels == "y" else rgb_to_y(images.clamp(0, 1))
         rgb = restore_rgb(lambda _: images, test.lr, scale=workspace.study.scale, channels=channels)
-        label = f"zero-shot, {way_label(self.how, workspace.experiment.evaluation)}"
+        label = f"zero-shot, {adaptation_label(self.how, workspace.experiment.evaluation)}"
         if self.kernel == "bicubic":
             label = f"{label}, bicubic kernel"
         curve = test.curve(label, rows, steps, rgb, y)

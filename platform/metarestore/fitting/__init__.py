@@ -1,4 +1,4 @@
-"""Fitting: what a camera does to a photograph, estimated from a few aligned pairs, as a task distribution."""
+"""Fitting: estimates the degradation of a camera from a few aligned pairs, as a task distribution."""
 
 from metarestore.fitting.camera import CameraFit, PairFit, fit_camera, fit_pair
 from metarestore.fitting.kernel import synthesise

@@ -1,4 +1,4 @@
-"""How far HR and LR are apart, to a fraction of an HR pixel."""
+"""Sub-pixel registration of HR and LR."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from metarestore.fitting.pairs import Floats, Pair
 
 _STEPS = 8
 _SMOOTH = 1.0
-"""Standard deviation of the blur that makes both images alike, in LR pixels."""
+"""Standard deviation of the blur that is applied to both images, in LR pixels."""
 _EDGE = 4
 
 
 def bicubic_lr(pair: Pair) -> Floats:
-    """Returns the HR image of a pair shrunk as MATLAB does (h, w, 3), in grey levels, not clipped."""
+    """Returns the HR image of a pair, downsampled as by MATLAB (h, w, 3), in grey levels, not clipped."""
     images = torch.from_numpy(np.ascontiguousarray(pair.hr.transpose(2, 0, 1)))[None]
     return np.asarray(bicubic_downsample(images, pair.scale)[0].numpy().transpose(1, 2, 0), dtype=np.float64)
 
 
 def shift_between(pair: Pair) -> tuple[float, float]:
-    """Estimates where in HR the content of an LR pixel lies, against the centre-aligned place.
+    """Estimates the shift of the content of LR pixels in HR, relative to the centre-aligned position.
 
-    Least squares on the gradients of the mean of the channels, with a gain and an offset besides, repeated with the
-    shifted image. It does not know the blur; the mass centre of a fitted kernel should say the same.
+    Iterated least squares on the gradients of the mean of the channels, with a gain and an offset. It does not model
+    the blur; the centre of mass of a fitted kernel should agree with it.
 
     Returns:
         (down, right) in HR pixels.
@@ -39,7 +39,7 @@ def shift_between(pair: Pair) -> tuple[float, float]:
     shift = np.zeros(2)
     for _ in range(_STEPS):
         moved = _moved(source, shift)
-        down, right = (np.asarray(slope) for slope in np.gradient(moved))
+        down, right = (np.asarray(gradient) for gradient in np.gradient(moved))
         terms = np.stack([moved[inside], down[inside], right[inside], np.ones_like(moved[inside])], axis=-1)
         solution: Floats = np.linalg.lstsq(terms.reshape(-1, 4), target[inside].ravel(), rcond=None)[0]
         step = solution[1:3] / solution[0]

@@ -1,4 +1,4 @@
-"""A camera's degradation, pair by pair."""
+"""Estimates the degradation of a camera, pair by pair."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from metarestore.fitting.spread import Spread, spread, together
 from metarestore.tasks.pair_files import PairFiles, PairFolder
 
 Progress = Callable[[str, int, int], None]
-"""Is told the name of a pair that is done, how many are, and of how many."""
+"""Called after each pair with its name, the number done, and the total."""
 
 _WORSE = 0.5
-"""dB that a fit may be below bicubic downsampling."""
+"""Maximum loss of a fit relative to bicubic downsampling, in dB."""
 _DECIMALS = 6
-"""Decimals of a kernel's values: numbers of threads change the digits behind."""
+"""Decimals of the values of a kernel: further digits depend on the number of threads."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairFit:
-    """What one pair shows of the camera.
+    """The degradation estimated from one pair.
 
     Attributes:
         name: The files' common name.
-        shift: Where HR shows what an LR pixel shows, against the centre-aligned place: (down, right) in HR pixels, by
-            registration. The Gaussian's centre says the same by way of the kernel.
+        shift: Shift of the content of LR pixels in HR, relative to the centre-aligned position: (down, right) in HR
+            pixels, by registration. The centre of the Gaussian is an independent estimate of it.
         kernel: Blur kernel (K, K) of sum 1, in HR pixels.
         gaussian: The Gaussian blur that explains the pair best.
         colour: Gains and offsets from blurred HR to LR.
         noise: Noise of LR.
         jpeg: Compression of LR.
-        psnr_bicubic: PSNR in dB of HR shrunk by MATLAB's bicubic against LR, RGB.
-        psnr_fitted: The same of HR shrunk by the kernel, with the colour line.
+        psnr_bicubic: PSNR in dB (RGB) of bicubically downsampled HR relative to LR.
+        psnr_fitted: The same for HR downsampled with the kernel and the colour map.
         content: Hash of the pair's pixels; empty for a pair that was not read from files.
     """
 
@@ -61,19 +61,19 @@ class PairFit:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fit as JSON data."""
-        figures: dict[str, Any] = _rounded({**asdict(self), "kernel": self.kernel.tolist()})
-        return figures
+        data: dict[str, Any] = _rounded({**asdict(self), "kernel": self.kernel.tolist()})
+        return data
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFit:
-    """What a folder of pairs shows of one camera.
+    """The degradation of a camera, estimated from a folder of pairs.
 
     Attributes:
         source: The folder, as it was given.
-        scale: HR side over LR side.
+        scale: Ratio of HR side to LR side.
         pairs: One fit for each pair, sorted by name.
-        count: How many of the folder's pairs were asked for; None for all of them.
+        count: Number of requested pairs of the folder; None for all.
     """
 
     source: str
@@ -83,12 +83,12 @@ class CameraFit:
 
     @property
     def kept(self) -> tuple[PairFit, ...]:
-        """The pairs whose blur does not stand apart: a wall without detail shows no kernel."""
+        """The pairs whose blur is not an outlier: e.g. a wall without detail does not determine a kernel."""
         close = together([pair.gaussian.sigma for pair in self.pairs])
         return tuple(pair for pair, kept in zip(self.pairs, close, strict=True) if kept)
 
     def figure(self, of: Callable[[PairFit], float]) -> Spread:
-        """Returns how a figure varies over the pairs."""
+        """Returns the statistics of a quantity over the pairs."""
         return spread([of(pair) for pair in self.pairs])
 
     def to_json(self) -> dict[str, Any]:
@@ -109,14 +109,14 @@ def fit_camera(
     """Estimates the degradation of a camera from aligned pairs.
 
     Args:
-        pairs: Where the pairs are; of a folder, LR images in `lr/` and HR images in `hr/`, 2, 3 or 4 times as large.
-        count: How many pairs are used, the first by name; the others are not even read. All if left out.
-        source: How the pairs are called in the result; the folder's path if left out.
-        progress: Is told of each pair that is done.
+        pairs: The pairs; in a folder, LR images in `lr/` and HR images in `hr/`, 2, 3 or 4 times as large.
+        count: Number of pairs to use, the first by name; the others are not read. Defaults to all.
+        source: Name of the pairs in the result; defaults to the path of the folder.
+        progress: Called after each pair.
 
     Raises:
-        UserError: A folder or a partner is missing, sizes do not fit, an image shows nothing, or a pair cannot be
-            explained as one camera's LR and HR; nothing can be learned from such a fit.
+        UserError: A folder or a partner is missing, sizes do not match, an image has no content, or no
+            plausible degradation explains a pair.
     """
     there = list_pairs(pairs)
     files = first_pairs(there, count)
@@ -134,59 +134,59 @@ def fit_camera(
 
 
 def first_pairs(files: Sequence[PairFiles], count: int | None) -> Sequence[PairFiles]:
-    """Returns the first pairs by name: those that a study may learn from.
+    """Returns the first pairs by name, which a study may use for learning.
 
     Raises:
-        UserError: There are fewer.
+        UserError: There are fewer pairs.
     """
     if count is not None and count > len(files):
-        raise UserError(f"--count: {count} pairs are asked for, but there are only {len(files)}; write {len(files)}")
+        raise UserError(f"--count: {count} pairs are requested, but there are only {len(files)}; write {len(files)}")
     return files[:count]
 
 
 def implausible(fit: CameraFit) -> list[str]:
-    """Returns a line for each pair whose fit is no camera's degradation.
+    """Returns one line for each pair with an implausible fit.
 
-    Pairs whose blur stands apart are left out of the kernels, so that theirs does not matter.
+    Pairs whose blur is an outlier are excluded from the kernels, so their kernel is not checked.
     """
     side = kernel_size(fit.scale)
-    reach = side / 2 - fit.scale
+    radius = side / 2 - fit.scale
     problems = []
     for pair in fit.pairs:
         apart = max(map(abs, (*pair.shift, *pair.gaussian.centre)))
         reasons = []
         if pair.psnr_fitted < pair.psnr_bicubic - _WORSE:
             reasons.append(
-                f"HR shrunk by the fit has {pair.psnr_fitted:.1f} dB against LR, less than the "
+                f"HR shrunk by the fit has {pair.psnr_fitted:.1f} dB relative to LR, less than the "
                 f"{pair.psnr_bicubic:.1f} dB of bicubic"
             )
         if min(pair.colour.gains) <= 0:
             reasons.append(f"LR is dark where HR is bright (gains {' '.join(f'{g:.2f}' for g in pair.colour.gains)})")
-        if pair in fit.kept and apart > reach:
+        if pair in fit.kept and apart > radius:
             reasons.append(
-                f"LR and HR are {apart:.1f} HR pixels apart, beyond the kernel, which reaches {reach:.0f}; align them"
+                f"LR and HR are {apart:.1f} HR pixels apart, beyond the radius of the kernel ({radius:.0f}); align them"
             )
         if pair in fit.kept and pair.gaussian.sigma > side / 3:
             reasons.append(
                 f"its blur (sigma {pair.gaussian.sigma:.1f} HR pixels) is wider than the {side}x{side} kernel"
             )
         if reasons:
-            problems.append(f"pair '{pair.name}' cannot be fitted: {'; '.join(reasons)}; remove it, or mend the pair")
+            problems.append(f"pair '{pair.name}' cannot be fitted: {'; '.join(reasons)}; remove it, or fix the pair")
     return problems
 
 
 def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
-    """Estimates what one pair shows.
+    """Estimates the degradation of one pair.
 
     Args:
         pair: The pair.
-        stated: The JPEG compression that LR's file states, if it is a JPEG.
+        stated: The compression stated in the LR file, if it is a JPEG.
 
     Raises:
         UserError: LR is flat or saturated.
     """
-    found = fit_kernel([pair_sums(pair)])
-    kernel = np.round(found.kernel, _DECIMALS)
+    fit = fit_kernel([pair_sums(pair)])
+    kernel = np.round(fit.kernel, _DECIMALS)
     edge = border(pair.scale)
     inside = (slice(edge, -edge), slice(edge, -edge))
     lr, blurred = pair.lr[inside], synthesise(pair.hr, kernel, pair.scale)[inside]
@@ -196,7 +196,7 @@ def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
     noise = before_jpeg(fit_noise(lr, model), model, jpeg)
     fitted, bicubic = psnr_rgb(model, lr), psnr_rgb(bicubic_lr(pair)[inside], lr)
     shift = shift_between(pair)
-    return PairFit(pair.name, shift, kernel, found.gaussian, colour, noise, jpeg, bicubic, fitted, content=pair.content)
+    return PairFit(pair.name, shift, kernel, fit.gaussian, colour, noise, jpeg, bicubic, fitted, content=pair.content)
 
 
 def psnr_rgb(image: Floats, truth: Floats) -> float:
@@ -205,7 +205,7 @@ def psnr_rgb(image: Floats, truth: Floats) -> float:
 
 
 def _rounded(data: Any) -> Any:
-    """Rounds the numbers in JSON data: their last digits depend on the machine."""
+    """Rounds numbers in JSON data, because their last digits depend on the machine."""
     if isinstance(data, dict):
         return {key: _rounded(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

@@ -1,11 +1,11 @@
-"""The equations of a blur kernel: sums over the LR pixels of aligned pairs.
+"""Normal equations of a blur kernel: sums over the LR pixels of aligned pairs.
 
 LR pixel n of channel c is modelled as
 
     lr[n, c] = gain[c] · sum_d k[d] · hr[s·n + (s − 1)/2 + d, c] + offset[c],   sum_d k[d] = 1,
 
-so that a kernel whose mass centre is 0 means centre-aligned images. At an even scale the LR pixel sits between HR
-pixels, and so does the centre of the kernel, whose side is even then.
+so a kernel whose centre of mass is 0 corresponds to centre-aligned images. At an even scale the LR pixel lies between
+HR pixels, and so does the centre of the kernel, whose side is even.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from metarestore.seeds import generator
 KERNEL_SIDE = 6
 """Side of a kernel in LR pixels: real cameras spread a point over about 0.6 LR pixels (standard deviation)."""
 
-_MOST_PIXELS = 20_000
-"""LR pixels that take part: 35 for each of the 576 values at x4."""
+_MAX_PIXELS = 20_000
+"""Maximum number of LR pixels used: 35 for each of the 576 values at x4."""
 _CHUNK = 2_048
 _SATURATED = (1.0, 254.0)
 _BAND = 6
@@ -40,7 +40,7 @@ class Normal:
     Attributes:
         gram: (K², K²).
         moment: (K²,).
-        energy: Sum of the squares of what is to be explained.
+        energy: Sum of squared targets.
     """
 
     gram: Floats
@@ -57,12 +57,12 @@ class Normal:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the LR pixels of one pair, about the channels' means.
+    """Sums over the LR pixels of one pair, centred at the means of the channels.
 
     Attributes:
-        grams: (3, K², K²), of the HR windows.
-        moments: (3, K²), of HR windows and LR values.
-        energies: (3,), of the LR values.
+        grams: Gram matrices of the HR windows, (3, K², K²).
+        moments: Products of HR windows and LR values, (3, K²).
+        energies: Sums of squared LR values, (3,).
     """
 
     grams: Floats
@@ -70,12 +70,12 @@ class Sums:
     energies: Floats
 
     def normal(self, gains: Floats) -> Normal:
-        """Joins the channels, given their gains (3,)."""
+        """Combines the channels, given their gains (3,)."""
         gram = np.tensordot(gains**2, self.grams, axes=1)
         return Normal(gram, gains @ self.moments, float(self.energies.sum()))
 
     def gains(self, kernel: Floats) -> Floats:
-        """Returns the channels' best gains (3,) for a kernel (K²,) of sum 1."""
+        """Returns the least-squares gains (3,) of the channels for a kernel (K²,) of sum 1."""
         power = np.einsum("i,cij,j->c", kernel, self.grams, kernel)
         return np.asarray(self.moments @ kernel / np.maximum(power, 1e-9))
 
@@ -85,14 +85,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class PairSums:
-    """The equations of a pair: those to fit with, and those of the held-out bands of rows."""
+    """The equations of a pair, separately for fitting and for the held-out bands of rows."""
 
     fitted: Sums
     held: Sums
 
     @property
     def joined(self) -> Sums:
-        """All of them."""
+        """All equations of the pair."""
         return self.fitted + self.held
 
 
@@ -103,7 +103,7 @@ def kernel_size(scale: int) -> int:
 
 
 def pair_sums(pair: Pair) -> PairSums:
-    """Collects the equations of a pair; saturated pixels and those near the border do not take part.
+    """Computes the equations of a pair, without saturated pixels and pixels near the border.
 
     Raises:
         UserError: The LR image is flat or saturated.
@@ -113,24 +113,24 @@ def pair_sums(pair: Pair) -> PairSums:
     contrast = pair.lr[rows, columns][:, lit].std(axis=0).mean() if len(rows) else 0.0
     if len(rows) < kernel_size(pair.scale) ** 2 or contrast < _LEAST_CONTRAST:
         raise UserError(
-            f"pair '{pair.name}': LR is flat or saturated nearly everywhere; remove it, or take another crop"
+            f"pair '{pair.name}': LR is flat or saturated nearly everywhere; remove it, or use another crop"
         )
     held = rows // _BAND % 4 == 3
     return PairSums(_sums(pair, rows[~held], columns[~held]), _sums(pair, rows[held], columns[held]))
 
 
 def border(scale: int) -> int:
-    """Returns how many LR pixels from the edge a kernel reaches beyond the HR image."""
+    """Returns the number of LR pixels at the edge for which the kernel extends beyond the HR image."""
     return -(-(kernel_size(scale) - scale) // (2 * scale))
 
 
 def lit_channels(image: Floats) -> NDArray[np.bool_]:
-    """Tells which channels of an image (h, w, 3) have any content: a filter may leave one at 0 everywhere."""
+    """Returns which channels of an image (h, w, 3) have content: a colour filter may leave one at 0 everywhere."""
     return np.asarray(np.ptp(image, axis=(0, 1)) > 0)
 
 
 def _usable_pixels(pair: Pair, lit: NDArray[np.bool_]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows and columns of the LR pixels that take part; channels without content do not matter."""
+    """Returns rows and columns of the LR pixels to use; channels without content are ignored."""
     edge = border(pair.scale)
     low, high = _SATURATED
     inside = pair.lr[edge:-edge, edge:-edge][..., lit]
@@ -138,8 +138,8 @@ def _usable_pixels(pair: Pair, lit: NDArray[np.bool_]) -> tuple[np.ndarray, np.n
         return np.array([], np.intp), np.array([], np.intp)
     rows, columns = np.nonzero(np.all((inside > low) & (inside < high), axis=-1))
     rows, columns = rows + edge, columns + edge
-    if len(rows) > _MOST_PIXELS:
-        chosen = np.sort(generator("fitting").choice(len(rows), _MOST_PIXELS, replace=False))
+    if len(rows) > _MAX_PIXELS:
+        chosen = np.sort(generator("fitting").choice(len(rows), _MAX_PIXELS, replace=False))
         rows, columns = rows[chosen], columns[chosen]
     return rows, columns
 
@@ -154,7 +154,7 @@ def _sums(pair: Pair, rows: np.ndarray, columns: np.ndarray) -> Sums:
     targets = pair.lr[rows, columns] - pair.lr[rows, columns].mean(axis=0)
     for channel in range(3):
         windows = np.lib.stride_tricks.sliding_window_view(pair.hr[..., channel], (side, side))
-        # About the mean: the sums of squares of raw grey levels would cost half of the digits.
+        # Centred, because sums of squares of raw grey levels would lose half of the digits.
         level = pair.hr[..., channel].mean()
         total = np.zeros(side**2)
         for part in _chunks(len(rows)):

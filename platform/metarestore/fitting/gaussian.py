@@ -1,4 +1,4 @@
-"""The Gaussian blur that a camera's kernel resembles most."""
+"""Fits the Gaussian blur that is most similar to the kernel of a camera."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from metarestore.fitting.equations import Normal
 from metarestore.fitting.pairs import Floats
 
 _NARROWEST = 0.2
-"""Least standard deviation: a narrower Gaussian is a single pixel wherever its centre is."""
+"""Least standard deviation: a narrower Gaussian is a single pixel, independent of its centre."""
 _LONGEST = 4.0
 """Largest axis ratio."""
 _FIRST = 0.1
-"""Where the search for the standard deviation starts, as a share of the kernel's side."""
+"""Initial standard deviation of the search, as a fraction of the side of the kernel."""
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A blur's width, shape and place, in HR pixels.
+    """Width, shape and position of a blur, in HR pixels.
 
     Attributes:
         sigma: Root mean square of the standard deviations along both axes.
-        ratio: Long axis over short axis.
+        ratio: Ratio of the long axis to the short axis.
         angle: Direction of the long axis in degrees, 0..180, counter-clockwise from the horizontal.
-        centre: Centre (down, right), from the point that an LR pixel stands for.
+        centre: Centre (down, right), relative to the position of the LR pixel.
     """
 
     sigma: float
@@ -39,8 +39,7 @@ class Gaussian:
 def fit_gaussian(normal: Normal) -> tuple[Gaussian, Floats]:
     """Finds the Gaussian blur that explains LR best, with a free gain.
 
-    The width of a kernel is stated by it: the second moments of a fitted kernel are made of its tails, where it is
-    noise times the distance squared.
+    It determines the width of a kernel: the second moments of a fitted kernel are dominated by noise in its tails.
 
     Args:
         normal: Equations of a kernel of K·K values.
@@ -61,12 +60,12 @@ def fit_gaussian(normal: Normal) -> tuple[Gaussian, Floats]:
     # Wide first: the error of kernels narrower than a pixel does not depend on their centre.
     start: Floats = np.array([0.0, 0.0, math.log(side * _FIRST)])
     circle: Floats = minimize(unexplained_by_circle, start, method="BFGS").x
-    found: Floats = minimize(unexplained, _elongated(circle), method="BFGS").x
-    return _described(found), _kernel(side, found)
+    ellipse: Floats = minimize(unexplained, _elongated(circle), method="BFGS").x
+    return _described(ellipse), _kernel(side, ellipse)
 
 
 def _elongated(values: Floats) -> Floats:
-    """Appends an elongation to a round Gaussian: a tiny one, because none has no direction."""
+    """Appends a small elongation to a round Gaussian, because the direction of none is undefined."""
     return np.append(values, (0.01, 0.01))
 
 

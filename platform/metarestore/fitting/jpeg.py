@@ -1,7 +1,7 @@
-"""JPEG compression that LR went through: from the file's own tables, or from the marks it left in the pixels.
+"""Estimates the JPEG compression of LR, from the tables of the file or from traces in the pixels.
 
 In a decoded JPEG, the cosine coefficients of each block of 8x8 pixels are close to multiples of the steps of its
-quantisation table. The quality whose table explains that best is found by likelihood.
+quantisation table. The quality with the maximum likelihood is selected.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _STANDARD = np.array(
 _LUMA = np.array([0.299, 0.587, 0.114])
 _SAMPLINGS: dict[int, Literal[444, 422, 420]] = {0: 444, 1: 422, 2: 420}
 _LARGEST = 512
-"""Side of the part of an image that is looked at."""
+"""Side of the part of an image that is analysed."""
 _ERROR = 0.35
 """Standard deviation of a coefficient after decoding: luma and the channels are rounded to whole grey levels."""
 _OUTLIERS = 0.02
-"""Share of coefficients that something else has moved."""
+"""Fraction of coefficients that are outliers."""
 _LEAST_EVIDENCE = 30.0
 """Natural logarithm of a likelihood ratio, below which there is no sign of JPEG."""
 _LEAST_SHARE = 0.2
-"""Share of the evidence that a JPEG of that quality would leave, below which it is none."""
+"""Minimum fraction of the evidence expected from a JPEG of that quality."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class JpegFit:
     """The JPEG compression of one LR image.
 
     Attributes:
-        quality: On the scale of the Independent JPEG Group, 1..100; None when there is no sign of JPEG.
-        confidence: In [0, 1]: 1 when the file says so, else the share of the evidence that a JPEG of that quality
-            leaves in its pixels.
-        subsampling: Chroma subsampling, where the file says it.
+        quality: On the scale of the Independent JPEG Group, 1..100; None if there is no sign of JPEG.
+        confidence: In [0, 1]: 1 if stated by the file, else the fraction of the evidence that is expected from a JPEG
+            of that quality.
+        subsampling: Chroma subsampling, if stated by the file.
     """
 
     quality: int | None
@@ -76,10 +76,10 @@ def jpeg_of_file(path: Path) -> JpegFit | None:
 
 
 def jpeg_of_pixels(lr: Floats) -> JpegFit:
-    """Looks for the marks of JPEG in decoded pixels (h, w, 3), in grey levels.
+    """Detects traces of JPEG in decoded pixels (h, w, 3), in grey levels.
 
-    They are gone when the image was resized or much noise was added afterwards; at qualities above about 95 the steps
-    are too small to be seen.
+    They are lost if the image was resized or much noise was added afterwards; at qualities above about 95 the steps
+    are too small to be detected.
 
     Source: Fan and de Queiroz, Identification of Bitmap Compression History: JPEG Detection and Quantizer Estimation
     (2003), with the table restricted to those of the Independent JPEG Group.
@@ -91,7 +91,7 @@ def jpeg_of_pixels(lr: Floats) -> JpegFit:
     clipped = np.asarray(np.any(outside[..., lit] if lit.any() else outside, axis=-1))
     luma = part @ _LUMA - 128.0
     grids = dict.fromkeys([(0, 0), _likely_grid(luma)])
-    # Clipping has moved the coefficients of a block off their multiples.
+    # Clipping moves the coefficients of a block away from the multiples.
     whole = (_coefficients(luma, *grid)[~_blocks(clipped, *grid).any(axis=(1, 2))] for grid in grids)
     return max((_best_quality(coefficients) for coefficients in whole), key=lambda fit: fit.confidence)
 
@@ -105,8 +105,8 @@ def ijg_table(quality: int) -> NDArray[np.int64]:
 
 def _cosines() -> Floats:
     """Returns the orthonormal cosine transform of 8 values (8, 8)."""
-    order, place = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
-    table = np.cos((2 * place + 1) * order * np.pi / 16) / 2
+    order, position = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
+    table = np.cos((2 * position + 1) * order * np.pi / 16) / 2
     table[0] /= math.sqrt(2)
     return table
 
@@ -126,25 +126,25 @@ def _coefficients(luma: Floats, top: int, left: int) -> Floats:
 
 def _likely_grid(luma: Floats) -> tuple[int, int]:
     """Returns the grid on which most coefficients vanish."""
-    places = [(top, left) for top in range(8) for left in range(8)]
-    vanishing = [float((np.abs(_coefficients(luma, *place)) < 1).mean()) for place in places]
-    return places[int(np.argmax(vanishing))]
+    grids = [(top, left) for top in range(8) for left in range(8)]
+    vanishing = [float((np.abs(_coefficients(luma, *grid)) < 1).mean()) for grid in grids]
+    return grids[int(np.argmax(vanishing))]
 
 
 def _best_quality(coefficients: Floats) -> JpegFit:
-    """Returns the quality that explains the coefficients best, if any does."""
+    """Returns the quality that explains the coefficients best, if there is any."""
     evidence = [_evidence(coefficients, ijg_table(quality)) for quality in range(1, 101)]
-    best = int(np.argmax([found for found, _ in evidence]))
-    found, expected = evidence[best]
-    if found < _LEAST_EVIDENCE or found < _LEAST_SHARE * expected:
+    best = int(np.argmax([observed for observed, _ in evidence]))
+    observed, expected = evidence[best]
+    if observed < _LEAST_EVIDENCE or observed < _LEAST_SHARE * expected:
         return JpegFit(None, 0.0)
-    return JpegFit(best + 1, min(1.0, found / expected))
+    return JpegFit(best + 1, min(1.0, observed / expected))
 
 
 def _evidence(coefficients: Floats, table: NDArray[np.int64]) -> tuple[float, float]:
     """Compares two explanations of the coefficients: multiples of the steps with an error, or any numbers.
 
-    Coefficients that round to 0 are left out: those are small in any image.
+    Coefficients that round to 0 are ignored, because they are small in any image.
 
     Returns:
         Logarithm of the likelihood ratio, and its expectation if the table is right.
@@ -153,15 +153,15 @@ def _evidence(coefficients: Floats, table: NDArray[np.int64]) -> tuple[float, fl
     error = coefficients - multiples * table
     steps = np.broadcast_to(table, coefficients.shape)[multiples != 0].astype(np.float64)
     ratio = _density_ratio(error[multiples != 0], steps)
-    found = float(np.log(_OUTLIERS + (1 - _OUTLIERS) * ratio).sum())
+    observed = float(np.log(_OUTLIERS + (1 - _OUTLIERS) * ratio).sum())
     counts = (multiples != 0).sum(axis=0)
-    return found, float((counts * np.vectorize(_expected_evidence)(table)).sum())
+    return observed, float((counts * np.vectorize(_expected_evidence)(table)).sum())
 
 
 def _density_ratio(error: Floats, steps: Floats) -> Floats:
     """Returns the density of an error in ±step/2, over that of a uniform one."""
-    turns = [np.exp(-0.5 * ((error - turn * steps) / _ERROR) ** 2) for turn in (-1, 0, 1)]
-    return np.asarray(steps / (_ERROR * math.sqrt(2 * math.pi)) * sum(turns))
+    wrapped = [np.exp(-0.5 * ((error - k * steps) / _ERROR) ** 2) for k in (-1, 0, 1)]
+    return np.asarray(steps / (_ERROR * math.sqrt(2 * math.pi)) * sum(wrapped))
 
 
 @functools.cache

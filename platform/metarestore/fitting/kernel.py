@@ -1,4 +1,4 @@
-"""One blur kernel and one colour line per channel, by regularised least squares from HR to LR."""
+"""Fits a blur kernel and an affine colour map per channel, by regularised least squares from HR to LR."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from metarestore.fitting.pairs import Floats
 _WEIGHTS = tuple(10.0**power for power in range(-5, 3))
 _ROUNDS = 2
 _TOLERANCE = 1.02
-"""The strongest penalty is taken whose held-out error is at most this much above the least."""
+"""The strongest penalty is used whose held-out error is at most this factor above the minimum."""
 
 
 LEAST_GAIN = 0.001
-"""Gain of a channel that has no content in LR, although it has in HR: as little as a task file can say."""
+"""Gain of a channel with content in HR but not in LR: the smallest value that a task file allows."""
 _FLAT = 1e-6
 """Range of values of a channel in grey levels, below which it has no content."""
 
 
 @dataclass(frozen=True)
 class ColourLine:
-    """What happens to the channels: value → gain · value + offset, on encoded values.
+    """An affine map of the channels, value → gain · value + offset, on encoded values.
 
     Attributes:
         gains: Gain of R, G, B.
@@ -44,10 +44,9 @@ class ColourLine:
 
     @classmethod
     def between(cls, source: Floats, target: Floats) -> ColourLine:
-        """Returns the lines that take `source` to `target`, both (..., 3), by least squares.
+        """Returns the least-squares maps from `source` to `target`, both (..., 3).
 
-        A channel that is the same everywhere tells nothing of a gain: where `target` is, it is the least there is, and
-        1 where only `source` is.
+        A constant channel does not determine a gain: it is `LEAST_GAIN` if `target` is constant, and 1 if `source` is.
         """
         x, y = source.reshape(-1, 3), target.reshape(-1, 3)
         variance = np.maximum(x.var(axis=0), 1e-9)
@@ -71,16 +70,16 @@ class KernelFit:
 
 
 def fit_kernel(sums: Sequence[PairSums]) -> KernelFit:
-    """Fits one kernel to one or several pairs, each of which keeps gains and offsets of its own.
+    """Fits one kernel to one or several pairs, each with its own gains and offsets.
 
-    What the pairs do not show (frequencies that HR lacks, the far tails) follows the best Gaussian: the penalty is on
-    the difference from it, on its roughness and its distance from the centre. Without it a kernel explains the pairs
-    as well and is a pattern of stripes, which would ruin other photographs. The weight is the strongest that explains
-    the held-out rows almost as well as the best.
+    Components that the pairs do not determine (frequencies missing in HR, the tails) follow the best Gaussian: the
+    penalty is on the difference from it, on its roughness and its distance from the centre. Without it, the kernel
+    would fit the pairs equally well with a pattern of stripes that degrades other photographs. The strongest weight is
+    used that explains the held-out rows almost as well as the best one.
 
     Source: ridge regression, Hoerl and Kennard, Ridge Regression: Biased Estimation for Nonorthogonal Problems (1970).
     """
-    # A channel without content in LR explains nothing.
+    # A channel without content in LR has no information.
     gains = [(one.joined.energies > 0).astype(np.float64) for one in sums]
     gaussian, start = fit_gaussian(_total([one.joined.normal(gain) for one, gain in zip(sums, gains, strict=True)]))
     penalty = _penalty(math.isqrt(len(start)))
@@ -96,7 +95,7 @@ def fit_kernel(sums: Sequence[PairSums]) -> KernelFit:
 
 
 def synthesise(hr: Floats, kernel: Floats, scale: int) -> Floats:
-    """Blurs and shrinks, over a symmetric border: what the model says LR is, before the colour line.
+    """Blurs and downsamples with a symmetric border: the prediction of LR before the colour map.
 
     Args:
         hr: (s·h, s·w, 3).
@@ -107,13 +106,11 @@ def synthesise(hr: Floats, kernel: Floats, scale: int) -> Floats:
         (h, w, 3).
 
     Raises:
-        ValueError: K and the scale do not go together.
+        ValueError: The parity of K does not match the scale.
     """
     side = len(kernel)
     if (side - scale) % 2:
-        raise ValueError(
-            f"a kernel of side {side} has no centre at scale {scale}; the side must be even or odd like it"
-        )
+        raise ValueError(f"a kernel of side {side} has no centre at scale {scale}; both must be even, or both odd")
     anchor = (side - 1) // 2
     blurred = cv2.filter2D(hr, cv2.CV_64F, kernel, anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
     first = (scale - 1) // 2

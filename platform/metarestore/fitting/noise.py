@@ -1,4 +1,4 @@
-"""Noise of the LR image: what the kernel and the colour line leave, as far as it is not misfit at edges."""
+"""Estimates the noise of LR from the residual of the kernel and the colour map, excluding misfit at edges."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from metarestore.fitting.pairs import Floats
 
 _WINDOW = 5
 _ROUNDING = 1 / 12
-"""Variance that rounding to whole grey levels adds; a pipeline ends with that rounding by itself."""
+"""Variance that rounding to whole grey levels adds; pipelines also end with that rounding."""
 _LEVELS = np.linspace(0, 256, 9)
 _ACTIVITIES = (0.0, 0.1, 0.2, 0.35, 0.5)
-"""Quantiles of local contrast: the busier half of an image says nothing about noise."""
+"""Quantiles of local contrast: the half of an image with more detail is not used."""
 _LEAST = 60
-"""Values that a bin needs."""
+"""Minimum number of values in a bin."""
 _RANGE = (4.0, 251.0)
-"""Grey levels that noise of some levels does not clip."""
+"""Grey levels at which moderate noise is not clipped."""
 _ROUNDS = 3
 _CLEAR = 4.0
-"""Standard errors that make a growth of the variance with the level clear."""
+"""Number of standard errors for a significant increase of the variance with the level."""
 _TRIALS = 8
 _SEARCHED = (0.05, 60.0)
-"""Standard deviations among which noise before a JPEG is looked for; the trials leave 3 % of doubt."""
+"""Search interval of the standard deviation of noise before JPEG; the trials determine it to 3 %."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class NoiseFit:
 
     Attributes:
         constant: Variance at black.
-        per_level: Growth of the variance with each grey level.
+        per_level: Increase of the variance per grey level.
         level: Mean grey level of the image.
         correlation: Mean correlation of the noise of two channels: 0 for independent, 1 for colourless noise.
         curve: Grey level, standard deviation and number of values of each bin, flattest parts only.
@@ -59,7 +59,7 @@ class NoiseFit:
 
     @property
     def growing(self) -> float:
-        """Share of the variance at the mean grey level that grows with the level, in [0, 1]."""
+        """Fraction of the variance at the mean grey level that increases with the level, in [0, 1]."""
         return self.per_level * self.level / max(self.sigma**2, 1e-12)
 
 
@@ -74,13 +74,13 @@ class _Bin:
 def fit_noise(lr: Floats, model: Floats) -> NoiseFit:
     """Fits the noise of an LR image.
 
-    The residual's high frequencies are put into bins of grey level and local contrast; their robust variances are
-    explained by noise and by a misfit that grows with the squared contrast (a small shift of an edge does), which is
-    left out of the result.
+    The high frequencies of the residual are binned by grey level and local contrast; their robust variances are
+    modelled by noise and a misfit that increases with the squared contrast (e.g. from small shifts of edges), which is
+    not part of the result.
 
     Args:
         lr: Real LR (h, w, 3) in grey levels, without its border.
-        model: What the fitted kernel and colour line predict.
+        model: Prediction of the fitted kernel and colour map.
 
     Source: Foi et al., Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image Raw-Data (2008),
     eq. 3 for the variance; the noise-free image, which they estimate, is given by the pair here.
@@ -104,30 +104,30 @@ def fit_noise(lr: Floats, model: Floats) -> NoiseFit:
 
 
 def before_jpeg(noise: NoiseFit, model: Floats, jpeg: JpegFit) -> NoiseFit:
-    """Returns the noise that, compressed, would be seen as `noise`; the noise itself without compression.
+    """Returns the noise before compression that is measured as `noise` afterwards.
 
-    JPEG takes some noise away and adds errors of its own, so white noise of several strengths is compressed and fitted
-    in the same way.
+    JPEG removes some noise and adds its own errors, so white noise of several strengths is compressed and fitted in the
+    same way.
 
     Args:
-        noise: What was fitted after the compression.
+        noise: Noise fitted after compression.
         model: LR without noise (h, w, 3), in grey levels.
         jpeg: The compression.
     """
     if jpeg.quality is None or noise.sigma == 0:
         return noise
-    if _seen_after(0.0, model, jpeg) >= noise.sigma:
+    if _measured_after(0.0, model, jpeg) >= noise.sigma:
         return replace(noise, constant=0.0, per_level=0.0)
     low, high = _SEARCHED
     for _ in range(_TRIALS):
         sigma = (low * high) ** 0.5
-        low, high = (sigma, high) if _seen_after(sigma, model, jpeg) < noise.sigma else (low, sigma)
+        low, high = (sigma, high) if _measured_after(sigma, model, jpeg) < noise.sigma else (low, sigma)
     factor = low * high / noise.sigma**2
     return replace(noise, constant=noise.constant * factor, per_level=noise.per_level * factor)
 
 
-def _seen_after(sigma: float, model: Floats, jpeg: JpegFit) -> float:
-    """Returns the noise that is seen when `model` with white noise was compressed."""
+def _measured_after(sigma: float, model: Floats, jpeg: JpegFit) -> float:
+    """Returns the noise that is measured after compressing `model` with white noise."""
     compression = {"op": "jpeg", "quality": jpeg.quality, "subsampling": jpeg.subsampling or 420, "codec": "libjpeg"}
     pipeline = Pipeline.model_validate([{"op": "gaussian_noise", "sigma": sigma}, compression])
     image = torch.from_numpy(np.ascontiguousarray(model.transpose(2, 0, 1))).to(torch.float32)[None] / 255
@@ -136,7 +136,7 @@ def _seen_after(sigma: float, model: Floats, jpeg: JpegFit) -> float:
 
 
 def _high_frequencies(residual: Floats) -> Floats:
-    """Takes the local mean away: what is left of a lighting error is smooth. White noise keeps its variance."""
+    """Removes the local mean, because lighting errors are smooth; the variance of white noise is preserved."""
     mean = cv2.blur(residual, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT)
     # OpenCV drops the axis of a single channel.
     return np.asarray((residual - mean.reshape(residual.shape)) / np.sqrt(1 - 1 / _WINDOW**2))
@@ -146,7 +146,7 @@ def _local_contrast(image: Floats) -> Floats:
     """Returns the root mean square of the gradients nearby, in grey levels per pixel (h, w)."""
     gradients = (np.gradient(image[..., channel]) for channel in range(image.shape[-1]))
     power = np.mean([down**2 + right**2 for down, right in gradients], axis=0)
-    # The running sums of a box filter leave tiny negative numbers where all is flat.
+    # The running sums of a box filter give tiny negative numbers in flat areas.
     return np.sqrt(np.maximum(cv2.blur(power, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT), 0.0))
 
 
@@ -171,12 +171,12 @@ def _robust_variance(values: Floats) -> float:
 
 
 def _explained(bins: list[_Bin]) -> tuple[float, float]:
-    """Returns constant and growth of the variance; none is negative, and a growth that is not clear is 0."""
+    """Returns the constant and the increase of the variance, non-negative; an insignificant increase is 0."""
     levels, activities = np.array([one.level for one in bins]), np.array([one.activity for one in bins])
     terms = np.stack([np.ones_like(levels), activities**2, levels], axis=1)
-    found, error = _least_squares(terms, bins)
-    if found[2] > _CLEAR * error:
-        return float(found[0]), float(found[2])
+    factors, error = _least_squares(terms, bins)
+    if factors[2] > _CLEAR * error:
+        return float(factors[0]), float(factors[2])
     return float(_least_squares(terms[:, :2], bins)[0][0]), 0.0
 
 
@@ -185,13 +185,13 @@ def _least_squares(terms: Floats, bins: list[_Bin]) -> tuple[Floats, float]:
     variances, counts = np.array([one.variance for one in bins]), np.array([one.count for one in bins])
     expected = np.full(len(bins), max(float(np.median(variances)), _ROUNDING))
     for _ in range(_ROUNDS):
-        # An estimated variance is uncertain in proportion to itself.
+        # The standard error of a variance is proportional to the variance.
         weights = np.sqrt(counts) / (expected + _ROUNDING)
         weighted = terms * weights[:, None]
-        found, distance = nnls(weighted, np.maximum(variances, 0.0) * weights)
-        expected = terms @ found
+        factors, distance = nnls(weighted, np.maximum(variances, 0.0) * weights)
+        expected = terms @ factors
     scatter = distance**2 / max(len(bins) - terms.shape[1], 1)
-    return found, float(np.sqrt(scatter * np.linalg.pinv(weighted.T @ weighted)[-1, -1]))
+    return factors, float(np.sqrt(scatter * np.linalg.pinv(weighted.T @ weighted)[-1, -1]))
 
 
 def _correlation(residual: Floats, activity: Floats, usable: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Aligned pairs as a fit reads them: in grey levels, large enough, of one scale, and showing the same."""
+"""Reads aligned pairs for a fit, and checks their sizes, scales and contents."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ def read_pair(files: PairFiles) -> Pair:
 
 
 def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) -> int:
-    """Reads all pairs once, so that nothing is wrong with the last after minutes of work.
+    """Reads and checks all pairs before the fit starts.
 
     Args:
         pairs: The pairs.
-        others: Other pairs of the folder, among which the right partners of wrong pairs are looked for.
+        others: Other pairs of the folder, in which the correct partners of wrong pairs are searched.
 
     Returns:
         Their common scale.
 
     Raises:
-        UserError: A pair cannot be used, LR of one does not show what HR shows, or two have different scales; all
-            problems are named.
+        UserError: A pair cannot be used, LR and HR of a pair differ in content, or scales differ; all problems are
+            listed.
     """
     problems: list[str] = []
     scales: dict[int, PairFiles] = {}
@@ -101,15 +101,17 @@ def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) ->
     wrong = [f"{folder}: {report.problem}" for report in reports if report.problem is not None]
     problems += shortened(wrong, f"{folder}: {{more}} more pairs like these")
     if len(scales) > 1:
-        found = ", ".join(f"x{scale} ('{files.name}')" for scale, files in sorted(scales.items()))
-        problems.append(f"{pairs[0].hr.parent}: pairs of different scales: {found}; fit one camera and scale at a time")
+        listing = ", ".join(f"x{scale} ('{files.name}')" for scale, files in sorted(scales.items()))
+        problems.append(
+            f"{pairs[0].hr.parent}: pairs of different scales: {listing}; fit one camera and scale at a time"
+        )
     if problems:
         raise UserError(problems)
     return next(iter(scales))
 
 
 def _observed(pairs: Sequence[PairFiles]) -> Iterator[PairView]:
-    """Looks at the pairs that can be read."""
+    """Yields the data of the pairs that can be read."""
     for files in pairs:
         with suppress(UserError):
             read = files.read()

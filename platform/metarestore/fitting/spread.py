@@ -1,4 +1,4 @@
-"""How a figure varies over pairs, without those that stand apart."""
+"""Statistics over pairs without outliers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FAR = 3.0
-"""Robust standard deviations from the median beyond which a pair is left out."""
+"""Number of robust standard deviations from the median beyond which a pair is an outlier."""
 _ENOUGH = 4
-"""With fewer pairs nothing can be said to stand apart."""
+"""Minimum number of pairs for the detection of outliers."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over pairs.
+    """Statistics of a quantity over pairs.
 
     Attributes:
-        low: Least value.
-        high: Greatest value.
+        low: Minimum.
+        high: Maximum.
         mean: Mean.
         std: Standard deviation over pairs; nan for a single one.
-        count: Pairs that these figures are of.
-        left_out: Pairs that stand apart.
+        count: Number of pairs without outliers.
+        left_out: Number of outliers.
     """
 
     low: float
@@ -37,7 +37,7 @@ class Spread:
 
 
 def together(values: Sequence[float]) -> NDArray[np.bool_]:
-    """Tells which values do not stand apart: within 3 robust standard deviations of the median.
+    """Returns which values are not outliers: within 3 robust standard deviations of the median.
 
     Source: Hampel, The Influence Curve and Its Role in Robust Estimation (1974), for the median deviation.
     """
@@ -45,7 +45,7 @@ def together(values: Sequence[float]) -> NDArray[np.bool_]:
     if len(numbers) < _ENOUGH:
         return np.ones(len(numbers), dtype=np.bool_)
     away = np.abs(numbers - np.median(numbers))
-    # A deviation of 0 (most values equal) would leave out all others, however close.
+    # A deviation of 0 (most values equal) would make all other values outliers.
     scale = max(1.4826 * float(np.median(away)), 0.02 * abs(float(np.median(numbers))), 1e-9)
     return np.asarray(away <= _FAR * scale)
 
@@ -54,7 +54,7 @@ def spread(values: Sequence[float]) -> Spread:
     """Summarises one value or several.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are no values.
     """
     if not values:
         raise ValueError("there are no values to summarise")

@@ -1,4 +1,4 @@
-"""A fitted camera as a task distribution: a commented YAML file, with the kernels beside it."""
+"""Writes a fitted camera as a task distribution: a commented YAML file and a file of kernels."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: The name has another ending, the task is none that can be read again, or a file cannot be written.
+        UserError: The file has another extension, the resulting task is invalid, or a file cannot be written.
     """
     require_task_name(out)
     _require_readable(fit, out)
     folder = out.with_suffix("")
     buffer = io.BytesIO()
     np.save(buffer, np.stack([pair.kernel for pair in fit.kept]))
-    # The task last: whoever sees it finds its kernels. Its folder, which the first line makes, may be what makes a
-    # project.
+    # The task is written last, so that its kernels exist when it appears. Its folder, which the first line creates, may
+    # define the project.
     write_atomically(folder / "kernels.npy", buffer.getvalue())
     write_atomically(folder / "fit.json", (json.dumps(fit.to_json(), ensure_ascii=False) + "\n").encode())
     write_atomically(out, _task_text(fit, out, project_root(out)).encode())
@@ -58,20 +58,20 @@ def write_task(fit: CameraFit, out: Path) -> list[Path]:
 
 
 def require_task_name(out: Path) -> None:
-    """Makes sure that a file's name is that of a task file.
+    """Checks that a file has the extension of a task file.
 
     Raises:
-        UserError: It has another ending.
+        UserError: It has another extension.
     """
     if not is_yaml(out):
-        raise UserError(f"{out}: a task file ends in .yaml or .yml; choose such a name")
+        raise UserError(f"{out}: a task file must end in .yaml or .yml; choose another name")
 
 
 def _require_readable(fit: CameraFit, out: Path) -> None:
-    """Reads the task as `metarestore check` would, before anything is written to its place.
+    """Validates the task as `metarestore check` does, before anything is written.
 
     Raises:
-        UserError: It is refused; the pairs that are the reason are named.
+        UserError: It is invalid; the responsible pairs are listed.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,7 +82,7 @@ def _require_readable(fit: CameraFit, out: Path) -> None:
                 load_kernels(folder / "kernel.npy")
             except ValueError as error:
                 reason = str(error).removeprefix(f"{folder / 'kernel.npy'} ")
-                problems.append(f"{fit.source}: the kernel of pair '{pair.name}' {reason}; leave the pair out")
+                problems.append(f"{fit.source}: the kernel of pair '{pair.name}' {reason}; remove the pair")
         if problems:
             raise UserError(problems)
         np.save(folder / "kernels.npy", np.stack([pair.kernel for pair in fit.kept]))
@@ -94,7 +94,7 @@ def _require_readable(fit: CameraFit, out: Path) -> None:
                     step.content()
         except UserError as error:
             reasons = [problem.partition(": ")[2] for problem in error.problems]
-            raise UserError([f"{fit.source}: the fit makes no valid task: {each}" for each in reasons]) from error
+            raise UserError([f"{fit.source}: the fit gives an invalid task: {each}" for each in reasons]) from error
 
 
 def _task_text(fit: CameraFit, out: Path, root: Path, kernels: str | None = None) -> str:
@@ -120,8 +120,8 @@ def _opening(fit: CameraFit, out: Path) -> Iterator[str]:
     bicubic, fitted = mean(pair.psnr_bicubic for pair in fit.pairs), mean(pair.psnr_fitted for pair in fit.pairs)
     yield from _comment(
         f"The camera of {_pairs(len(fit.pairs))} in {fit.source}, fitted at x{fit.scale}: its blur, its colours "
-        f"against HR, its noise and its compression. HR blurred and recoloured like this, each pair by its own kernel, "
-        f"has a PSNR (RGB) of {fitted:.1f} dB against the camera's LR; bicubic downsampling has {bicubic:.1f} dB."
+        f"relative to HR, its noise and its compression. HR degraded by the fit, each pair with its own kernel, has a "
+        f"PSNR (RGB) of {fitted:.1f} dB relative to the camera's LR; bicubic downsampling has {bicubic:.1f} dB."
     )
     count = () if fit.count is None else ("--count", str(fit.count))
     made = command_line("metarestore", "tasks", "fit", "--pairs", str(fit.source), *count, "--out", out.as_posix())
@@ -134,15 +134,15 @@ def _blur(fit: CameraFit, kernels: str) -> Iterator[str]:
     sigma, ratio = (spread([getattr(pair.gaussian, name) for pair in kept]) for name in ("sigma", "ratio"))
     away = spread([float(np.hypot(*pair.gaussian.centre)) for pair in kept])
     yield from _comment(
-        f"{len(kept)} blur kernels, one per pair, in HR pixels. They resemble Gaussians of sigma {_figures(sigma, 2)}, "
-        f"axis ratio {_figures(ratio, 2)}; a generic stand-in would be gaussian_blur, sigma "
-        f"[{sigma.low:.2g}, {sigma.high:.2g}]. Centres lie {_figures(away, 2)} from that of the LR pixel: what is left "
-        "of the misalignment of the pairs."
+        f"{len(kept)} blur kernels, one per pair, in HR pixels, similar to Gaussians of sigma {_statistics(sigma, 2)}, "
+        f"axis ratio {_statistics(ratio, 2)}; a generic replacement is gaussian_blur, sigma "
+        f"[{sigma.low:.2g}, {sigma.high:.2g}]. Their centres are {_statistics(away, 2)} from the LR "
+        "pixel: the remaining misalignment of the pairs."
     )
     if strays := [pair.name for pair in fit.pairs if pair not in kept]:
-        yield from _comment(f"Left out, their blur stands apart: {', '.join(strays)}.")
+        yield from _comment(f"Excluded, because their blur is an outlier: {', '.join(strays)}.")
     yield f"- {{op: kernel_file, path: {_plain(kernels)}, recentre: false}}"
-    yield from _comment("The kernels hold the blur of the pixel as well; nearest takes the pixel that they are about.")
+    yield from _comment("The kernels include the blur of the LR pixel; nearest keeps the pixel at their centre.")
     yield "- {op: downsample, method: nearest}"
 
 
@@ -153,8 +153,8 @@ def _colour(fit: CameraFit) -> Iterator[str]:
 
     yield from _comment(
         f"Colours: gains {parts(lambda pair: pair.colour.gains, 3)}; offsets in grey levels "
-        f"{parts(lambda pair: pair.colour.offsets, 1)}. Gain and offset of a pair belong together (a greater gain "
-        "comes with a smaller offset), so the lines of the pairs are drawn as they are."
+        f"{parts(lambda pair: pair.colour.offsets, 1)}. Gain and offset are correlated (a greater gain comes "
+        "with a smaller offset), so they are drawn together, pair by pair."
     )
     lines = [_levels(pair) for pair in fit.pairs]
     if len(lines) == 1:
@@ -175,12 +175,12 @@ def _noise(fit: CameraFit) -> Iterator[str]:
     total = fit.figure(lambda pair: pair.noise.sigma)
     growing = mean(pair.noise.growing for pair in fit.pairs)
     yield from _comment(
-        f"Noise of LR: standard deviation {_figures(total, 2)} grey levels at the mean level; {growing:.0%} of the "
-        f"variance grows with the level. Edges that the kernel misses are not counted; on photographs without smooth "
-        "parts this is an upper bound."
+        f"Noise of LR: standard deviation {_statistics(total, 2)} grey levels at the mean level; {growing:.0%} of the "
+        f"variance grows with the level. Misfit at edges is not included; for photographs without "
+        "smooth areas this is an upper bound."
     )
     if total.high < _QUIET:
-        yield from _comment("Below what rounding to 8 bit hides, so none is added.")
+        yield from _comment("It is hidden by rounding to 8 bits, so none is added.")
         return
     within = fit.figure(lambda pair: min(max(pair.noise.correlation, 0.0), 1.0))
     correlation = f", correlation: {_range(within, 2)}" if within.high >= 0.1 else ""
@@ -203,7 +203,7 @@ def _jpeg(fit: CameraFit) -> Iterator[str]:
         return
     quality = spread([float(each.quality or 0) for each in found])
     yield from _comment(
-        f"JPEG in {len(found)} of {_pairs(len(fit.pairs))}: quality {_figures(quality, 0)}, "
+        f"JPEG in {len(found)} of {_pairs(len(fit.pairs))}: quality {_statistics(quality, 0)}, "
         f"confidence {mean(each.confidence for each in found):.0%}."
     )
     samplings = [each.subsampling for each in found if each.subsampling is not None]
@@ -216,8 +216,8 @@ def _comment(text: str) -> Iterator[str]:
     return (f"# {line}" for line in textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
 
 
-def _figures(found: Spread, decimals: int) -> str:
-    """Writes mean, spread, range and number of pairs."""
+def _statistics(found: Spread, decimals: int) -> str:
+    """Formats mean, standard deviation, range and number of pairs."""
     limits = f"{found.low:.{decimals}f} to {found.high:.{decimals}f}, " if found.count > 1 else ""
     apart = f", {found.left_out} apart" if found.left_out else ""
     return f"{_plus_minus(found, decimals)} ({limits}n = {found.count}{apart})"
@@ -233,7 +233,7 @@ def _range(found: Spread, decimals: int) -> str:
 
 
 def _plain(path: str) -> str:
-    """Writes a path as YAML: in quotes where it has anything but letters, digits and the usual signs."""
+    """Formats a path as YAML, quoted if it has unusual characters."""
     return path if re.fullmatch(r"[\w./-]+", path, re.ASCII) else json.dumps(path, ensure_ascii=False)
 
 

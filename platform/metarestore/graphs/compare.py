@@ -1,8 +1,8 @@
-"""Relates feature vectors of the target's shots to those that draws of the auxiliary distributions give on these shots.
+"""Compares features of the target's shots with features of draws of the auxiliary distributions on the same shots.
 
-What the features are, is the caller's affair: degradation responses, descriptors. Every distribution becomes a density
-over features, and a shot is shared out among the densities that explain it. Shots are shared out one by one, so that a
-target which mixes several degradations is related to each of them, and not to a wide distribution that holds them all.
+Features may be degradation responses or descriptors. Each distribution is modelled by a density over features, and each
+shot is soft-assigned to the densities that explain it. Shots are assigned one by one, so that a target that mixes
+several degradations is related to each of them, and not to one wide distribution that covers them all.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from metarestore.graphs.reliability import bootstrap_error, jackknife_error, ran
 Floats = NDArray[np.float64]
 
 _SHRINKAGE = 0.1
-"""Share of the diagonal in the pooled correlation of features, which has to be inverted."""
+"""Shrinkage of the pooled correlation of features towards the identity, so that it can be inverted."""
 
 _FREEDOM = 4.0
-"""Degrees of freedom of the densities: heavy tails, as no real camera follows one of the distributions exactly."""
+"""Degrees of freedom of the densities: heavy tails, because no real camera matches a distribution exactly."""
 
 _BROAD = 4.0
-"""How much wider than all auxiliary draws together the density of 'none of them' is, as a factor on the covariance."""
+"""Factor of the covariance of the density of 'none of them' relative to that of all auxiliary draws."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a target relates to N distributions.
+    """Relations of a target to N distributions.
 
     Attributes:
-        values: Relations, (N,), in −1..1: 1 for a target that is like the distribution and no other, 0 for one as far
-            away as two auxiliary distributions typically are from one another, towards −1 far away.
-        standard_errors: Jackknife error over shots (where there are several) and bootstrap error over draws, (N,).
+        values: Relations, (N,), in −1..1: 1 if the target matches only this distribution, 0 if it is as distant as two
+            auxiliary distributions typically are from each other, towards −1 for larger distances.
+        standard_errors: Combined jackknife error over shots (if there are several) and bootstrap error over draws,
+            (N,).
         reliability: Rank correlation of the values from the even and from the odd shots; NaN for one shot.
         matrix: Relations among the distributions and the target (last), (N+1, N+1), symmetric, ones on the diagonal.
     """
@@ -46,7 +47,7 @@ class Comparison:
     matrix: Floats
 
     def relations(self, target: str, auxiliary: tuple[str, ...], estimator: str, draws: int) -> Relations:
-        """Names what was compared."""
+        """Returns the comparison as relations between named distributions."""
         return Relations(
             target, auxiliary, self.values, self.standard_errors, estimator, draws, self.reliability, self.matrix
         )
@@ -72,11 +73,12 @@ def compare(target: Floats, auxiliary: Floats, seed: int) -> Comparison:
 
 @dataclass(frozen=True)
 class Axes:
-    """The directions in feature space in which the distributions differ: Fisher's discriminant analysis, regularised.
+    """Directions in feature space that separate the distributions: regularised linear discriminant analysis.
 
     Attributes:
-        centre: Mean over all draws of all distributions for each shot, (K, F): what the shot's content does.
-        projection: (F, A), A = min(N − 1, F), at least 1; the draws of one distribution vary by 1 along each axis.
+        centre: Mean over all draws of all distributions for each shot, (K, F): the effect of the shot's content.
+        projection: (F, A), A = min(N − 1, F), at least 1; scaled so that draws of one distribution have standard
+            deviation 1 along each axis.
 
     Source: Fisher, The use of multiple measurements in taxonomic problems (1936); Friedman, Regularized discriminant
     analysis (1989).
@@ -87,14 +89,15 @@ class Axes:
 
     @classmethod
     def fit(cls, auxiliary: Floats) -> Axes:
-        """Finds the axes from draws (N, draws, K, F) alone."""
+        """Fits the axes to draws (N, draws, K, F)."""
         centre = auxiliary.mean(axis=(0, 1))
         centred = auxiliary - centre
         count, _, _, features = centred.shape
         means = centred.mean(axis=(1, 2))
         inner = (centred - means[:, None, None]).reshape(-1, features)
         spread = np.sqrt(np.square(inner).mean(axis=0))
-        # A feature in which distributions differ, but not their draws, counts as one of which little is known.
+        # Features that differ between distributions but not between draws get a minimum spread, to limit their
+        # influence.
         spread = np.maximum(spread, 1e-3 * np.sqrt(np.square(means).mean(axis=0)))
         spread = np.where(spread > 1e-6 * (np.abs(centred).max(axis=(0, 1, 2)) + 1e-12), spread, np.inf)
         scaled = inner / spread
@@ -106,19 +109,19 @@ class Axes:
         return cls(centre, whitening @ directions.T)
 
     def of(self, features: Floats) -> Floats:
-        """Returns coordinates along the axes, (..., K, A), of features (..., K, F)."""
+        """Projects features (..., K, F) to coordinates along the axes (..., K, A)."""
         return np.asarray((features - self.centre) @ self.projection)
 
 
 @dataclass(frozen=True)
 class Densities:
-    """Multivariate t densities of N distributions over A axes, and a broad one (last) for what is like none of them.
+    """Multivariate t densities of N distributions over A axes, and a broad one (last) for shots that match none.
 
     Attributes:
         means: (N+1, A).
         factors: Inverse Cholesky factors of the scale matrices, (N+1, A, A).
 
-    The broad density has the heaviest tails, so that far away nothing explains a shot as well.
+    The broad density has the heaviest tails, so that it explains distant shots best.
     """
 
     means: Floats
@@ -126,9 +129,9 @@ class Densities:
 
     @classmethod
     def fit(cls, draws: Floats) -> Densities:
-        """Fits them to coordinates (N, draws, K, A).
+        """Fits the densities to coordinates (N, draws, K, A).
 
-        Each covariance is drawn towards the pooled one, the more the fewer its samples.
+        Each covariance is shrunk towards the pooled one, more strongly for fewer samples.
         """
         axes = draws.shape[-1]
         points = draws.reshape(len(draws), -1, axes)
@@ -141,7 +144,7 @@ class Densities:
         return cls(means, np.linalg.inv(np.linalg.cholesky(scales + 1e-9 * np.eye(axes))))
 
     def log(self, points: Floats) -> Floats:
-        """Returns the log densities (P, N+1) of points (P, A), up to a constant that all share."""
+        """Returns the log densities (P, N+1) of points (P, A), up to a common constant."""
         axes = points.shape[-1]
         away = np.einsum("nab,pnb->pna", self.factors, points[:, None] - self.means)
         peak = np.log(np.abs(np.diagonal(self.factors, axis1=1, axis2=2))).sum(axis=1)
@@ -157,18 +160,18 @@ def _covariance(sample: Floats) -> Floats:
 
 
 def distances(log: Floats) -> Floats:
-    """Returns how far a set of shots is from each distribution: −log of the distribution's share in explaining it.
+    """Returns the distance of a set of shots from each distribution: −log of its mean posterior probability.
 
     Args:
         log: Log densities of the shots under the N distributions and under 'none of them' (last), (K, N+1).
 
     Returns:
-        (N,), in nats, 0 or more: 0 where a distribution explains every shot and no other does, log 2 for each of two
-        that share the shots, and about the log likelihood ratio to the best explanation for one that explains none.
-        The share is the mean posterior probability, all being equally likely beforehand.
+        (N,), in nats, non-negative: 0 if only this distribution explains every shot, log 2 for each of two that explain
+        them equally well, and about the log-likelihood ratio to the best distribution if it explains none. The prior is
+        uniform.
 
-    Source of the component for what fits no other: Banfield and Raftery, Model-based Gaussian and non-Gaussian
-    clustering (1993).
+    Source of the component for shots that match no distribution: Banfield and Raftery, Model-based Gaussian and
+    non-Gaussian clustering (1993).
     """
     posterior = log - logsumexp(log, axis=1, keepdims=True)
     return np.asarray(np.maximum(np.log(len(log)) - logsumexp(posterior, axis=0)[:-1], 0.0))
@@ -179,19 +182,19 @@ def _relation(distance: Floats, typical: float) -> Floats:
 
 
 def _between(densities: Densities, draws: Floats) -> Floats:
-    """Returns the distances between N distributions, (N, N): from the draws of each to the others, both ways."""
+    """Returns the symmetrised distances (N, N) of the draws of each of N distributions from the others."""
     rows = np.stack([distances(densities.log(own.reshape(-1, draws.shape[-1]))) for own in draws])
     return np.asarray((rows + rows.T) / 2)
 
 
 def _typical(between: Floats) -> float:
-    """Returns the mean distance between different distributions; 1 where there is one alone."""
+    """Returns the mean distance between different distributions; 1 for a single distribution."""
     upper = np.triu_indices(len(between), 1)
     return float(between[upper].mean()) if len(between) > 1 else 1.0
 
 
 def _matrix(between: Floats, values: Floats) -> Floats:
-    """Puts the relations among N distributions and those of the target (last) together, (N+1, N+1)."""
+    """Assembles the relation matrix (N+1, N+1) of N distributions and the target (last)."""
     count = len(values)
     matrix = np.ones((count + 1, count + 1))
     matrix[:count, :count] = _relation(between, _typical(between))
@@ -205,7 +208,7 @@ def _values(shots: Floats, draws: Floats, typical: float) -> Floats:
 
 
 def _errors(shots: Floats, draws: Floats, typical: float, seed: int) -> Floats:
-    """Combines the jackknife error over shots and the bootstrap error over draws, along given axes."""
+    """Combines the jackknife error over shots and the bootstrap error over draws, for fixed axes."""
     over_draws = bootstrap_error(lambda drawn: _values(shots, draws[:, drawn], typical), draws.shape[1], seed)
     if len(shots) < 2:
         return over_draws
@@ -214,7 +217,7 @@ def _errors(shots: Floats, draws: Floats, typical: float, seed: int) -> Floats:
 
 
 def _split_half(target: Floats, auxiliary: Floats, typical: float) -> float:
-    """Returns the rank correlation between the relations from the even and from the odd shots, each with own axes."""
+    """Returns the rank correlation between the relations of even and of odd shots, each with their own axes."""
     if len(target) < 2:
         return float("nan")
     halves = []

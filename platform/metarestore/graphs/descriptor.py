@@ -1,10 +1,10 @@
-"""The `descriptor` estimator: which synthetic degradation a trained network describes as it describes the target's.
+"""The `descriptor` estimator: compares degradation descriptors of the target with those of synthetic degradations.
 
-The estimator of a KDSR that learned to tell degradations apart describes each of the target's shots, and the same HR
-images under every distribution. Plain cosines of descriptors say little: they are near 1 for whatever images, and what
-differs first is content. So the descriptors of a shot are compared with each other only, as `compare` does: relative to
-their mean over all distributions, and in units of how much the draws of a distribution differ. What is compared is D′,
-which the contrast of the network's training is about; D follows from it by a layer that the images alone train.
+The degradation encoder of a trained KDSR describes each of the target's shots, and the same HR images under every
+distribution. Cosine similarities of descriptors are not informative: they are near 1 for all images, and depend mostly
+on content. Therefore the descriptors of a shot are only compared with each other, by `compare`: relative to their mean
+over all distributions, and in units of the spread between draws of a distribution. The compared descriptor is D′, the
+one in the contrastive loss; D is derived from it by a layer that is trained by the image loss only.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from metarestore.graphs.compare import compare
 from metarestore.graphs.relations import Relations
 from metarestore.models.kdsr import KDSR
 from metarestore.seeds import derived_seed
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
 _STRIP = 2**18
-"""LR pixels, over all images, that the network sees at once."""
+"""Maximum number of LR pixels, over all images, in one forward pass."""
 
 
 def descriptors(network: KDSR, lr: Tensor, hr: Tensor) -> Floats:
-    """Describes the degradation of pairs of any size by D′.
+    """Computes the degradation descriptors D′ of pairs of any size.
 
     Args:
-        network: A KDSR with an estimator; a teacher's sees both images, a student's LR alone.
+        network: A KDSR with a degradation encoder; a teacher uses both images, a student only LR.
         lr: (K, 3, h, w) in [0, 1].
         hr: (K, 3, s·h, s·w) in [0, 1].
 
@@ -42,21 +43,21 @@ def descriptors(network: KDSR, lr: Tensor, hr: Tensor) -> Floats:
         (K, 4C).
     """
     if network.estimator is None:
-        raise TypeError("a network without an estimator describes all images alike")
+        raise TypeError("a network without a degradation encoder has no descriptors")
     device = next(network.parameters()).device
     with torch.no_grad():
-        seen = network.seen(lr.to(device), hr.to(device))
+        seen = network.encoder_input(lr.to(device), hr.to(device))
         described = network.estimator.in_strips(seen, max(_STRIP // len(lr), 1)).distilled
     return described.cpu().numpy().astype(np.float64)
 
 
 @dataclass(frozen=True)
 class DescriptorJob:
-    """Describes what one auxiliary distribution makes of the target's HR shots.
+    """Computes descriptors of the target's HR shots as degraded by one auxiliary distribution.
 
     Attributes:
-        distribution: Its name.
-        draws: Tasks drawn from it.
+        distribution: Name of the distribution.
+        draws: Number of tasks drawn from it.
     """
 
     distribution: str
@@ -70,22 +71,33 @@ class DescriptorJob:
         seed = derived_seed(workspace.experiment.seed, "descriptor")
         rows = []
         for index in range(self.draws):
-            found = descriptors(network, *distribution.pairs_on(hr, distribution.draw(seed, index)))
-            # What cannot be applied to other images shows its own: one mean descriptor stands in for every shot.
-            rows.append(found if distribution.degrades else np.repeat(found.mean(axis=0)[None], len(hr), axis=0))
+            described = descriptors(network, *distribution.pairs_on(hr, distribution.draw(seed, index)))
+            # Distributions that cannot degrade given images use their own: their mean descriptor is used for every
+            # shot.
+            rows.append(
+                described if distribution.degrades else np.repeat(described.mean(axis=0)[None], len(hr), axis=0)
+            )
         return np.stack(rows)
 
 
-def estimate_descriptor(workspace: Workspace, run: Runner, flat: Tensor, options: DescriptorEstimatorSpec) -> Relations:
+def estimate_descriptor(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: DescriptorEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
     """Relates the target to every auxiliary distribution by their descriptors; trains nothing.
 
     Raises:
         UserError: The network's descriptors are not finite.
     """
+    del step, previous
     names, (lr, hr) = tuple(workspace.study.auxiliary), workspace.seen_shots
     auxiliary = np.stack(run([DescriptorJob(name, options.draws) for name in names], flat))
     target = descriptors(workspace.describer, lr, hr)
     if not (np.isfinite(target).all() and np.isfinite(auxiliary).all()):
-        raise UserError(f"graph.estimator: the descriptors by {options.network} are not finite; take another network")
-    found = compare(target, auxiliary, workspace.experiment.seed)
-    return found.relations(workspace.experiment.graph.target, names, "descriptor", options.draws)
+        raise UserError(f"graph.estimator: the descriptors of {options.network} are not finite; use another network")
+    comparison = compare(target, auxiliary, workspace.experiment.seed)
+    return comparison.relations(workspace.experiment.graph.target, names, "descriptor", options.draws)

@@ -1,4 +1,4 @@
-"""Differences between relations, measured by their errors."""
+"""Differences between relations, in units of their standard errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metarestore.graphs.reliability import rank_correlation
 
 Floats = NDArray[np.float64]
 
-BEYOND = 2.0
-"""Two relations differ if they lie more than so many standard errors of their difference apart: about 95%."""
+SIGNIFICANT = 2.0
+"""Number of standard errors above which a difference is significant (about 95%)."""
 
 
 def separation(values: Floats, errors: Floats, others: Floats, other_errors: Floats) -> Floats:
     """Returns differences over their standard errors √(σ² + σ′²); NaN where an error is not defined.
 
-    Relations that share their shots err alike, so between two of one estimate this understates how far they are apart.
+    The errors of relations from the same shots are correlated, so this underestimates differences within one estimate.
     """
     differences = values - others
     spread = np.hypot(errors, other_errors)
@@ -52,9 +52,9 @@ class RelationDifference:
     missing: tuple[tuple[str, ...], tuple[str, ...]]
 
     @property
-    def beyond(self) -> tuple[str, ...]:
-        """The distributions whose relation differs by more than its errors."""
-        return tuple(n for n, z in zip(self.names, self.separations, strict=True) if abs(z) > BEYOND)
+    def significant(self) -> tuple[str, ...]:
+        """Names of the distributions whose relations differ significantly."""
+        return tuple(n for n, z in zip(self.names, self.separations, strict=True) if abs(z) > SIGNIFICANT)
 
     @property
     def rank_correlation(self) -> float:
@@ -70,7 +70,7 @@ class RelationDifference:
 def relation_difference(
     first: Relations, first_weights: Mapping[str, float], second: Relations, second_weights: Mapping[str, float]
 ) -> RelationDifference:
-    """Compares relations over the distributions that both have, in the order of the first."""
+    """Compares two sets of relations over their common distributions, in the order of the first."""
     names = tuple(name for name in first.auxiliary if name in second.auxiliary)
     rows = [[relations.auxiliary.index(name) for name in names] for relations in (first, second)]
     values = np.stack([first.values[rows[0]], second.values[rows[1]]])

@@ -1,4 +1,4 @@
-"""One entry to all relation estimators and controls."""
+"""The entry point to all relation estimators and controls."""
 
 from __future__ import annotations
 
@@ -11,41 +11,39 @@ from metarestore.config import estimators as spec
 from metarestore.config.graph import EdgeSpec
 from metarestore.config.pattern import matching
 from metarestore.errors import UserError
-from metarestore.graphs.descriptor import estimate_descriptor
-from metarestore.graphs.gradient import estimate_gradient
-from metarestore.graphs.learned import estimate_learned
 from metarestore.graphs.prior import combined, earlier_relations
 from metarestore.graphs.relations import Relations
-from metarestore.graphs.response import estimate_response
-from metarestore.graphs.transfer import estimate_transfer
 from metarestore.seeds import generator
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 
 def estimate(
     workspace: Workspace, run: Runner, flat: Tensor, step: int = 0, previous: Relations | None = None
 ) -> Relations:
-    """Estimates the relations that a study's graph asks for.
+    """Estimates the relations of a study with the estimator of its graph.
 
-    A prior is combined with the estimate first; then expert edges replace what they speak of. The controls stay
-    controls: neither touches `uniform` and `random`, and `inverted` turns both around too.
+    A prior is combined with the estimate first; then expert edges replace the relations that they specify. Neither
+    affects the controls `uniform` and `random`; `inverted` negates the result of both.
 
     Args:
         workspace: The study, opened in this process.
-        run: Runs jobs, here or on workers.
-        flat: Parameters (P,) that gradients are taken at and that short trainings start from.
+        run: Runs jobs, in this process or on workers.
+        flat: Parameters (P,) at which gradients are computed and from which short trainings start.
         step: The outer step.
-        previous: The relations of the refresh before, if there was one.
+        previous: The relations of the previous refresh, if any.
     """
     estimator = workspace.experiment.graph.estimator
-    found = dataclasses.replace(_estimate(estimator, workspace, run, flat, step, previous), estimator=estimator.kind)
-    lost = [name for name, value in zip(found.auxiliary, found.values, strict=True) if not np.isfinite(value)]
+    relations = dataclasses.replace(
+        _estimate(estimator, workspace, run, flat, step, previous), estimator=estimator.kind
+    )
+    lost = [name for name, value in zip(relations.auxiliary, relations.values, strict=True) if not np.isfinite(value)]
     if lost:
         raise UserError(
-            f"graph.estimator: {estimator.kind} gives no finite relation of {', '.join(lost)}: what it trains or "
-            "computes with diverged; lower its rate, or training.optimizer.lr"
+            f"graph.estimator: {estimator.kind} gives no finite relation for {', '.join(lost)}: its training or the "
+            "parameters diverged; lower its learning rate, or training.optimizer.lr"
         )
-    return found
+    return relations
 
 
 def _estimate(
@@ -59,20 +57,22 @@ def _estimate(
             return best_single(_estimate(estimator.of, workspace, run, flat, step, previous))
         case spec.RandomControlSpec() | spec.UniformControlSpec():
             return without_forbidden(_control(workspace, estimator.kind), graph.forbidden)
-        case spec.ResponseEstimatorSpec():
-            found = estimate_response(workspace, run, flat, estimator)
-        case spec.DescriptorEstimatorSpec():
-            found = estimate_descriptor(workspace, run, flat, estimator)
-        case spec.LearnedEstimatorSpec():
-            found = estimate_learned(workspace, run, flat, estimator, step, previous)
-        case spec.TransferEstimatorSpec():
-            found = estimate_transfer(workspace, run, flat, estimator)
-        case spec.GradientEstimatorSpec():
-            found = estimate_gradient(workspace, run, flat, estimator, previous)
-        case spec.ExpertEstimatorSpec():
-            found = _stated(workspace, np.zeros(len(workspace.study.auxiliary)), "expert")
-    found = with_expert_edges(_with_prior(workspace, found, estimator), graph.edges)
-    return without_forbidden(found, graph.forbidden)
+    relations: Relations = estimator.implemented()(workspace, run, flat, estimator, step, previous)
+    relations = with_expert_edges(_with_prior(workspace, relations, estimator), graph.edges)
+    return without_forbidden(relations, graph.forbidden)
+
+
+def estimate_expert(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: spec.ExpertEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
+    """Relates no distribution to the target: `edges` state all relations."""
+    del run, flat, step, previous
+    return _stated(workspace, np.zeros(len(workspace.study.auxiliary)), options.kind)
 
 
 def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Estimator) -> Relations:
@@ -84,7 +84,7 @@ def _with_prior(workspace: Workspace, relations: Relations, estimator: spec.Esti
 
 
 def without_forbidden(relations: Relations, patterns: tuple[str, ...]) -> Relations:
-    """Marks what matches a forbidden pattern as not to be learned from."""
+    """Marks distributions that match a forbidden pattern as not allowed."""
     named = {name for pattern in patterns for name in matching(pattern, relations.auxiliary)}
     forbidden = np.asarray([name in named for name in relations.auxiliary])
     return dataclasses.replace(relations, allowed=~forbidden) if forbidden.any() else relations
@@ -96,20 +96,20 @@ def _control(workspace: Workspace, kind: str) -> Relations:
 
 
 def inverted(relations: Relations) -> Relations:
-    """Turns relations around: the nearest distribution becomes the farthest."""
+    """Negates relations: the most related distribution becomes the least related."""
     estimated = None if relations.estimated is None else relations.estimated * [[-1.0], [1.0]]
     return dataclasses.replace(relations, values=-relations.values, matrix=None, estimated=estimated)
 
 
 def best_single(relations: Relations) -> Relations:
-    """Allows the nearest of the allowed distributions alone."""
+    """Allows only the most related of the allowed distributions."""
     values = relations.values if relations.allowed is None else np.where(relations.allowed, relations.values, -np.inf)
-    nearest = np.arange(len(values)) == int(values.argmax())
-    return dataclasses.replace(relations, allowed=nearest)
+    best = np.arange(len(values)) == int(values.argmax())
+    return dataclasses.replace(relations, allowed=best)
 
 
 def with_expert_edges(relations: Relations, edges: tuple[EdgeSpec, ...]) -> Relations:
-    """Replaces estimates by what an expert states; a stated relation has no error."""
+    """Replaces estimates by relations given by an expert, which have no error."""
     values, errors = relations.values.copy(), relations.standard_errors.copy()
     stated = np.zeros(len(values), bool)
     for edge in edges:

@@ -1,7 +1,7 @@
-"""The `gradient` estimator: cosine of task gradients, or of adaptation directions, on the same clean images.
+"""The `gradient` estimator: cosine similarity of task gradients, or of adaptation directions, on the same clean images.
 
-At a network that is already trained a gradient measures what the network still does wrong, not kinship, and can point
-the wrong way; use it early, along the trajectory (`refresh` and `memory`), or compare adaptations.
+For a trained network, gradients reflect its remaining errors rather than relatedness, and may be misleading. Use this
+estimator early in training, with `refresh` and `memory`, or compare adaptations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from metarestore.learners.learner import PretrainLearner
 from metarestore.learners.sketch import sketched
 from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ class ShotGradientJob:
 
     Attributes:
         distribution: Name of an auxiliary distribution, or None for the target's real LR images.
-        options: Draws, what is compared, size of a sketch.
+        options: Options of the estimator.
     """
 
     distribution: str | None
@@ -58,7 +59,7 @@ class ShotGradientJob:
 def _halves(
     workspace: Workspace, flat: Tensor, lr: Tensor, hr: Tensor, options: GradientEstimatorSpec
 ) -> NDArray[np.float32]:
-    """Computes the directions (2, m) on the even and the odd images; a single image stands for both."""
+    """Computes the directions (2, m) on the even and the odd images; a single image is used for both."""
     rows = []
     for half in (0, 1):
         first = half % len(lr)
@@ -68,7 +69,7 @@ def _halves(
 
 
 def _direction(workspace: Workspace, flat: Tensor, task: Task, options: GradientEstimatorSpec) -> Tensor:
-    """Returns the gradient (P,) on a task's support set, or the way back from a short adaptation to it."""
+    """Returns the gradient (P,) on a task's support set, or the negative parameter update of a short adaptation."""
     learner = PretrainLearner(PretrainSpec(kind="pretrain"), workspace.model)
     if options.compares == "gradients":
         return mean_loss_gradient(learner, workspace.layout, flat, task)
@@ -96,22 +97,28 @@ def cosine_relations(target: Floats, auxiliary: Floats) -> Floats:
 
 
 def estimate_gradient(
-    workspace: Workspace, run: Runner, flat: Tensor, options: GradientEstimatorSpec, previous: Relations | None
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: GradientEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
 ) -> Relations:
-    """Relates the target to every auxiliary distribution by their directions at the parameters `flat`.
+    """Estimates the relation of the target to every auxiliary distribution from directions at the parameters `flat`.
 
-    With `memory` μ, the directions of the refreshes before count too: their running mean is μ·before + (1 − μ)·now,
-    each direction at unit length, so that early gradients, which are longer, do not rule.
+    With `memory` μ, directions are averaged over refreshes: μ·previous + (1 − μ)·current, each normalised to unit
+    length, so that early gradients, which are longer, do not dominate.
     """
+    del step
     names = tuple(workspace.study.auxiliary)
     jobs = [ShotGradientJob(None, options), *(ShotGradientJob(name, options) for name in names)]
-    found = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
-    target, auxiliary = _remembered(found[0][0], np.stack(found[1:]), options.memory, previous)
+    sketches = [np.asarray(rows, np.float64) for rows in run(jobs, flat)]
+    target, auxiliary = _averaged(sketches[0][0], np.stack(sketches[1:]), options.memory, previous)
     whole = auxiliary.mean(axis=2)
     error = jackknife_error(
         [cosine_relations(target.mean(axis=0), np.delete(whole, k, axis=1)) for k in range(options.draws)], len(names)
     )
-    # The two halves have no clean image in common, so their agreement tells the noise of the shots.
+    # The two halves have no clean image in common, so their difference measures the noise between shots.
     halves = [cosine_relations(target[k], auxiliary[:, :, k]) for k in (0, 1)]
     halved = len(workspace.seen_shots[0]) > 1
     if halved:
@@ -129,8 +136,8 @@ def estimate_gradient(
     )
 
 
-def _remembered(target: Floats, auxiliary: Floats, memory: float, previous: Relations | None) -> tuple[Floats, Floats]:
-    """Mixes directions (2, m) and (N, draws, 2, m) with those that the refreshes before carried along."""
+def _averaged(target: Floats, auxiliary: Floats, memory: float, previous: Relations | None) -> tuple[Floats, Floats]:
+    """Averages directions (2, m) and (N, draws, 2, m) with those carried over from previous refreshes."""
     if not memory:
         return target, auxiliary
     now = np.concatenate([_unit(target).ravel(), _unit(auxiliary).ravel()])

@@ -1,7 +1,7 @@
-"""The relation graph: task distributions as nodes, relations as edges, saved with where they come from.
+"""The relation graph: task distributions as nodes, relations as edges, saved with their provenance.
 
-A graph holds one target or several, each with the edges that lead to it; what was estimated for one camera is kept for
-the next. GraphML holds scalars only, so lists are written as JSON in a string.
+A graph holds one or more targets with their incoming edges, so that the estimates for one camera can be reused for the
+next. GraphML supports scalars only, so lists are written as JSON strings.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from metarestore.tasks.spec import DistributionSpec, content_hash
 Graph: TypeAlias = "nx.DiGraph[str]"
 
 _ESTIMATED = ("estimator", "draws", "reliability", "attention")
-"""Attributes of a target's node that belong to its relations; the others say where they come from."""
-
+"""Attributes of a target's node that belong to its relations; the others are provenance."""
 
 _NUMBERS = ("relation", "standard_error", "weight", "own_relation", "own_error")
 """Attributes of edges that must be numbers."""
@@ -44,19 +43,19 @@ def build_graph(
     """Builds the graph of one study.
 
     Args:
-        relations: Relations to the target, and among the distributions if the estimator gives them.
+        relations: Relations to the target, and among the distributions if the estimator provides them.
         weights: Gradient weight of each auxiliary distribution.
         auxiliary: Specifications of the auxiliary distributions.
         target: Specification of the target.
-        provenance: Seeds, run, versions: whatever is needed to know where the values come from; scalars.
-        tasks: How many tasks the training drew from each auxiliary distribution, if known.
+        provenance: Origin of the values, e.g. seeds, run and versions; scalars.
+        tasks: Number of tasks that the training drew from each auxiliary distribution, if known.
 
     Returns:
-        A directed graph. Nodes carry `kind` (auxiliary or target), `content` (a hash of what the distribution draws),
+        A directed graph. Nodes carry `kind` (auxiliary or target), `content` (the content hash of the distribution),
         `parameters` (its specification as JSON) and, where known, `tasks`.
         The target's node also carries `estimator`, `draws`, `reliability` and the provenance. Edges to the target carry
-        `relation`, `standard_error`, `weight`, `estimator`, `draws`, `allowed`, `stated` where an expert stated it and,
-        where known, `tasks`; after a prior also `own_relation` and `own_error`, the estimate without it. Edges among
+        `relation`, `standard_error`, `weight`, `estimator`, `draws`, `allowed`, `stated` if given by an expert and,
+        where known, `tasks`; with a prior also `own_relation` and `own_error`, the estimate without it. Edges among
         auxiliary distributions carry `relation` and `estimator`.
     """
     graph: Graph = nx.DiGraph()
@@ -78,13 +77,13 @@ def build_graph(
         drawn = {} if tasks is None else {"tasks": int(tasks[name])}
         graph.add_edge(name, relations.target, **_edge(relations, index), weight=float(weights[name]), **drawn)
     if relations.matrix is not None:
-        _add_kinship(graph, relations, relations.matrix)
+        _add_relatedness(graph, relations, relations.matrix)
     count_tasks(graph)
     return graph
 
 
 def _edge(relations: Relations, index: int) -> dict[str, Any]:
-    """Returns what the relations say of one auxiliary distribution, as attributes of its edge to the target."""
+    """Returns the relation of one auxiliary distribution as attributes of its edge to the target."""
     own = {}
     if relations.estimated is not None:
         own = _defined(own_relation=relations.estimated[0, index], own_error=relations.estimated[1, index])
@@ -100,7 +99,7 @@ def _edge(relations: Relations, index: int) -> dict[str, Any]:
     }
 
 
-def _add_kinship(graph: Graph, relations: Relations, matrix: NDArray[np.float64]) -> None:
+def _add_relatedness(graph: Graph, relations: Relations, matrix: NDArray[np.float64]) -> None:
     for i, name in enumerate(relations.auxiliary):
         for j, other in enumerate(relations.auxiliary):
             if i != j and np.isfinite(matrix[i, j]):
@@ -113,7 +112,7 @@ def leads_to_target(edge: Mapping[str, Any]) -> bool:
 
 
 def count_tasks(graph: Graph) -> None:
-    """Sums up, at each node, the tasks that trainings for all targets drew from it; shots of a target do not count."""
+    """Sets at each node the number of tasks drawn from it for all targets; shots of a target do not count."""
     for name in graph:
         drawn = [edge["tasks"] for _, _, edge in graph.out_edges(name, data=True) if "tasks" in edge]
         graph.nodes[name].pop("tasks", None)
@@ -130,12 +129,12 @@ def chosen_target(graph: Graph, name: str | None) -> str:
     """Returns the target of that name, or the only one.
 
     Raises:
-        UserError: There is no such target, or none is named and there are several.
+        UserError: There is no such target, or there are several and none is given.
     """
     known = targets_of(graph)
     if name is None:
         if len(known) > 1:
-            raise UserError(f"the graph has {len(known)} targets; name one of them: {', '.join(known)}")
+            raise UserError(f"the graph has {len(known)} targets; choose one of {', '.join(known)}")
         return known[0]
     if name not in known:
         raise UserError(f"the graph has no target '{name}'{did_you_mean(name, known, noun='targets')}")
@@ -143,10 +142,10 @@ def chosen_target(graph: Graph, name: str | None) -> str:
 
 
 def relations_of(graph: Graph, target: str | None = None) -> Relations:
-    """Reads the relations of a target, the only one if none is named, back from a graph.
+    """Returns the relations of a target from a graph; `target` may be omitted if there is only one.
 
     Raises:
-        UserError: There is no such target, or none is named and there are several.
+        UserError: There is no such target, or there are several and none is given.
     """
     target = chosen_target(graph, target)
     node = graph.nodes[target]
@@ -181,38 +180,38 @@ def relations_of(graph: Graph, target: str | None = None) -> Relations:
 def _matrix(
     graph: Graph, names: tuple[str, ...], values: NDArray[np.float64], estimator: str
 ) -> NDArray[np.float64] | None:
-    """Puts together the matrix of relations; what another estimator found is left undefined."""
-    kinship = {
+    """Assembles the matrix of relations; values of other estimators are undefined (NaN)."""
+    relatedness = {
         (names.index(a), names.index(b)): edge["relation"]
         for a, b, edge in graph.edges(data=True)
         if a in names and b in names and edge["estimator"] == estimator and not leads_to_target(edge)
     }
-    if not kinship:
+    if not relatedness:
         return None
     matrix = np.full((len(names) + 1, len(names) + 1), np.nan)
-    for (i, j), value in kinship.items():
+    for (i, j), value in relatedness.items():
         matrix[i, j] = value
-        # Where j is a target too, the edge from i to j tells its own relation; the kinship is told the other way round.
-        matrix[j, i] = kinship.get((j, i), value)
+        # If j is also a target, the edge from i to j holds the relation to it; the reverse edge holds the relatedness.
+        matrix[j, i] = relatedness.get((j, i), value)
     matrix[-1, :-1] = matrix[:-1, -1] = values
     np.fill_diagonal(matrix, 1.0)
     return matrix
 
 
 def weights_of(graph: Graph, target: str | None = None) -> dict[str, float]:
-    """Returns the gradient weights with which a training for the target, the only one if none is named, ended."""
+    """Returns the final gradient weights of the training for a target, which may be omitted if there is only one."""
     edges = graph.in_edges(chosen_target(graph, target), data=True)
     return {name: edge["weight"] for name, _, edge in edges if leads_to_target(edge)}
 
 
 def provenance_of(graph: Graph, target: str) -> dict[str, Any]:
-    """Returns where the relations of a target come from: run, seed, version, date, prior."""
+    """Returns the provenance of the relations of a target: run, seed, version, date, prior."""
     node = {"kind", "content", "parameters", "tasks", "measure", *_ESTIMATED}
     return {key: value for key, value in graph.nodes[target].items() if key not in node and value != ""}
 
 
 def is_real(graph: Graph, name: str) -> bool:
-    """Returns whether a distribution is made of images of its own, so that no pipeline stands among its parameters."""
+    """Returns whether a distribution consists of its own images, i.e. has no pipeline among its parameters."""
     parameters = json.loads(graph.nodes[name].get("parameters", "{}"))
     return bool(parameters) and "pipeline" not in parameters
 
@@ -224,7 +223,7 @@ def save_graph(graph: Graph, folder: Path) -> None:
 
 
 def write_graph(graph: Graph, path: Path) -> None:
-    """Writes a graph as GraphML, where the name ends in `.graphml`, or as node-link JSON."""
+    """Writes a graph as GraphML if the extension is `.graphml`, or else as node-link JSON."""
     if path.suffix == ".graphml":
         text = "\n".join(nx.generate_graphml(graph))
     else:
@@ -233,14 +232,14 @@ def write_graph(graph: Graph, path: Path) -> None:
 
 
 def graph_file(path: Path) -> Path:
-    """Returns the graph's file in the folder of a run; the path of a file is its own.
+    """Returns the graph file in the folder of a run; the path of a file is returned unchanged.
 
     Raises:
         UserError: The folder holds no graph.
     """
     if not path.is_dir() or (path / "graph.json").is_file():
         return path / "graph.json" if path.is_dir() else path
-    arms = sorted(found.parent for found in path.glob("arms/*/graph.json"))
+    arms = sorted(file.parent for file in path.glob("arms/*/graph.json"))
     remedy = f"give one of its arms, e.g. {arms[0]}" if arms else "give a run that learned from several distributions"
     raise UserError(f"{path}: holds no graph.json; {remedy}")
 
@@ -249,7 +248,7 @@ def load_graph(path: Path) -> Graph:
     """Reads the graph of a run's folder, of a node-link file or of a GraphML file.
 
     Raises:
-        UserError: It does not exist or holds no relation graph.
+        UserError: The file does not exist or holds no relation graph.
     """
     path = graph_file(path)
     try:
@@ -269,7 +268,7 @@ def _read(path: Path) -> Graph:
     data = json.loads(path.read_text(encoding="utf-8"))
     graph: Graph = nx.DiGraph(json_graph.node_link_graph(data, directed=True, edges="links"))
     for name, node in graph.nodes(data=True):
-        # Version 0.1 knew one target and wrote of it at the graph.
+        # Version 0.1 supported one target, whose attributes it wrote to the graph.
         if node.get("kind") == "target" and "estimator" not in node:
             graph.nodes[name].update(graph.graph)
             graph.graph.clear()
@@ -277,7 +276,7 @@ def _read(path: Path) -> Graph:
 
 
 def _lacking(graph: Graph) -> str | None:
-    """Says what makes it no relation graph, or None."""
+    """Returns why it is not a relation graph, or None."""
     return next(_problems(graph), None)
 
 
@@ -294,7 +293,7 @@ def _problems(graph: Graph) -> Iterator[str]:
             yield f"the edge from '{a}' to '{b}' has no estimator"
         for key in _NUMBERS:
             if not isinstance(edge.get(key, 0.0), int | float):
-                yield f"{key} of the edge from '{a}' to '{b}' is no number: {edge[key]!r}"
+                yield f"{key} of the edge from '{a}' to '{b}' is not a number: {edge[key]!r}"
 
 
 def _parameters(spec: DistributionSpec) -> str:
@@ -302,5 +301,5 @@ def _parameters(spec: DistributionSpec) -> str:
 
 
 def _defined(**values: float) -> dict[str, float]:
-    """Leaves out undefined values: neither strict JSON nor every GraphML reader knows NaN."""
+    """Drops undefined values: neither strict JSON nor every GraphML reader supports NaN."""
     return {key: float(value) for key, value in values.items() if np.isfinite(value)}

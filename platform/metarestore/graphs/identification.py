@@ -1,8 +1,8 @@
-"""What a degradation does to given HR images, as numbers: paired system identification.
+"""Features of the effect of a degradation on given HR images: paired system identification.
 
-An LR image is taken apart into what a linear filter makes of the bicubically downsampled HR image, and the rest. The
-filter tells blur and sharpening, the rest tells noise and compression. A shift of the pair is part of the filter and
-leaves its gain alone, so real pairs that are misaligned by a fraction of a pixel can be compared with synthetic ones.
+An LR image is decomposed into the bicubically downsampled HR image after a linear filter, and a residual. The filter
+captures blur and sharpening, the residual noise and compression. A shift of the pair is absorbed by the phase of the
+filter and does not affect its gain, so real pairs with sub-pixel misalignment are comparable with synthetic ones.
 """
 
 from __future__ import annotations
@@ -20,40 +20,39 @@ from metarestore.models.colour import rgb_to_ycbcr
 Floats = NDArray[np.float64]
 
 _LUMA_RADIUS, _CHROMA_RADIUS = 3, 2
-"""Radii of the filters, LR pixels: 49 and 25 coefficients, which the 676 pixels of a shot of 32×32 determine."""
+"""Radii of the filters in LR pixels: 49 and 25 coefficients, estimated from the 676 pixels of a 32×32 shot."""
 
 _ROUNDING = 1 / 255**2 / 12
-"""Variance of rounding to 8 bit: what is weaker cannot be seen in a file."""
+"""Variance of rounding to 8 bits: weaker effects are invisible in a file."""
 
 _RIDGE = 200 * _ROUNDING
-"""Pull of the filter towards 'no change', in squared image units: it decides where the images have no detail."""
+"""Ridge penalty towards the identity filter, in squared image units; it dominates where images have no detail."""
 
 _GAIN_FLOOR = 0.03
-"""Gain that is told from none, added to all."""
+"""Smallest distinguishable gain, added to all gains."""
 
 _LUMA_BANDS, _CHROMA_BANDS, _REST_BANDS = 6, 3, 4
 _ANGLES = 12
-"""Directions, over half a turn, in which the gain is taken."""
+"""Number of directions over 180 degrees in which the gain is computed."""
 
 FEATURES = 2 * _LUMA_BANDS + _CHROMA_BANDS + 2 * _REST_BANDS + 2
 """Length of a feature vector."""
 
 
 def identify(lr: Tensor, hr: Tensor, scale: int) -> Floats:
-    """Measures what degradations did to HR images.
+    """Measures the effect of degradations on HR images.
 
     Args:
-        lr: D degraded versions of each of K images, (D, K, 3, h, w), RGB in [0, 1]; they are rounded to 8 bit first, as
-            files are.
+        lr: D degraded versions of each of K images, (D, K, 3, h, w), RGB in [0, 1]; they are rounded to 8 bits first,
+            as in files.
         hr: The clean images, (K, 3, s·h, s·w).
         scale: s.
 
     Returns:
         (D, K, FEATURES), natural logarithms: the gain of the luma filter in 6 radial bands up to the Nyquist frequency
-        (0: no change), how much it depends on the direction in each of them (0: not at all), the gain of the chroma
-        filter in 3 bands, the power of the rest in 4 bands for luma and for chroma, and the exponents with which the
-        power of the luma rest grows with brightness (photon noise: 1; other noise: 0) and with local contrast
-        (compression).
+        (0: identity), its anisotropy in each band (0: isotropic), the gain of the chroma filter in 3 bands, the power
+        of the residual in 4 bands for luma and for chroma, and the exponents with which the power of the luma residual
+        grows with brightness (photon noise: 1; other noise: 0) and with local contrast (compression).
     """
     clean = _ycbcr(bicubic_downsample(hr, scale).clamp(0, 1))
     return np.stack([_of_shot(_ycbcr(_rounded(lr[:, k])), shot) for k, shot in enumerate(clean)], axis=1)
@@ -84,14 +83,14 @@ def _of_shot(lr: Floats, clean: Floats) -> Floats:
 
 
 def _windows(plane: Floats, radius: int) -> Floats:
-    """Returns the surroundings of each pixel of (..., h, w) that has them all, (..., h − 2r, w − 2r, (2r + 1)²)."""
+    """Returns the neighbourhoods (..., h − 2r, w − 2r, (2r + 1)²) of the inner pixels of (..., h, w)."""
     side = 2 * radius + 1
     view = np.lib.stride_tricks.sliding_window_view(plane, (side, side), axis=(-2, -1))
     return np.asarray(view.reshape(*view.shape[:-2], side * side))
 
 
 def fit_filter(lr: Floats, clean: Floats, radius: int) -> tuple[Floats, Floats]:
-    """Fits the linear filter that takes a clean image to each degraded one, by least squares; channels share it.
+    """Fits by least squares the linear filter from a clean image to each degraded one; channels share the filter.
 
     Args:
         lr: Degraded versions, (D, C, h, w).
@@ -99,7 +98,7 @@ def fit_filter(lr: Floats, clean: Floats, radius: int) -> tuple[Floats, Floats]:
         radius: Radius of the filter; it is reduced for images too small for it.
 
     Returns:
-        The filters (D, 2r+1, 2r+1) and what they leave, without its mean, (D, C, h − 2r, w − 2r).
+        The filters (D, 2r+1, 2r+1) and the zero-mean residuals (D, C, h − 2r, w − 2r).
     """
     count, channels, height, width = lr.shape
     radius = max(0, min(radius, (min(height, width) - 1) // 4))
@@ -110,7 +109,7 @@ def fit_filter(lr: Floats, clean: Floats, radius: int) -> tuple[Floats, Floats]:
     outputs = outputs - outputs.mean(axis=-1, keepdims=True)
     same = np.zeros(inputs.shape[-1])
     same[len(same) // 2] = 1
-    # What the filter changes is fitted, so that the ridge pulls it towards no change.
+    # The difference from the identity is fitted, so that the ridge shrinks the filter towards the identity.
     flat = inputs.reshape(-1, len(same))
     change = (outputs - inputs @ same).reshape(count, -1)
     ridge = _RIDGE * np.eye(len(same))
@@ -129,12 +128,12 @@ def gains(filters: Floats, bands: int) -> tuple[Floats, Floats]:
 
     Returns:
         The log gain, mean over directions, (D, bands), and the amplitude of its second harmonic over the direction,
-        (D, bands), which does not depend on how the filter is turned.
+        (D, bands), which is invariant to rotation of the filter.
     """
-    waves, turns = _waves(filters.shape[-1], bands)
+    waves, harmonic = _waves(filters.shape[-1], bands)
     responses = np.abs(np.einsum("baij,dij->dba", waves, filters))
     log = np.log((responses + _GAIN_FLOOR) / (1 + _GAIN_FLOOR))
-    return np.asarray(log.mean(axis=-1)), np.asarray(np.abs((log * turns).mean(axis=-1)))
+    return np.asarray(log.mean(axis=-1)), np.asarray(np.abs((log * harmonic).mean(axis=-1)))
 
 
 @lru_cache(maxsize=8)
@@ -161,11 +160,11 @@ def _log_spectrum(rest: Floats) -> Floats:
 
 
 def _exponents(rest: Floats, clean: Floats) -> Floats:
-    """Regresses the log power of the rest (D, h', w') on log brightness and log contrast of (h, w): (D, 2)."""
+    """Regresses the log power of the residual (D, h', w') on log brightness and log contrast of (h, w): (D, 2)."""
     height, width = rest.shape[-2:]
     border = (clean.shape[0] - height) // 2
     contrast = _windows(np.pad(clean, 1, mode="edge"), 1).std(axis=-1)
-    # Luma starts at 16/255; the offset of the contrast is a visible step.
+    # Luma starts at 16/255; the offset of the contrast is about the smallest visible step.
     inputs = np.stack([np.log(clean), np.log(contrast + 0.002)])[:, border : border + height, border : border + width]
     inputs = inputs.reshape(2, -1)
     inputs = inputs - inputs.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Several relation graphs as one: what was learned for each camera, side by side."""
+"""Merges several relation graphs, e.g. of different cameras, into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarestore.graphs.graph import Graph, count_tasks, leads_to_target, target
 
 
 class Replaced(NamedTuple):
-    """A target that two graphs have: the later one counts."""
+    """A target that occurs in two graphs: the later graph takes precedence."""
 
     target: str
     earlier: str
@@ -20,10 +20,10 @@ class Replaced(NamedTuple):
 
 
 def merge_graphs(graphs: Sequence[tuple[str, Graph]]) -> tuple[Graph, tuple[Replaced, ...]]:
-    """Merges graphs, given with the names of their files; where two have the same target, the later one counts.
+    """Merges graphs, given as (file name, graph); for a target in several graphs, the last one takes precedence.
 
     Raises:
-        UserError: A task of the same name differs in content.
+        UserError: A task has different contents in two graphs.
     """
     merged: Graph = nx.DiGraph()
     sources: dict[str, str] = {}
@@ -37,17 +37,17 @@ def merge_graphs(graphs: Sequence[tuple[str, Graph]]) -> tuple[Graph, tuple[Repl
                 edges = [(a, b) for a, b, edge in merged.in_edges(target, data=True) if leads_to_target(edge)]
                 merged.remove_edges_from(edges)
             origins[target] = source
-        _take_over(merged, graph)
+        _add(merged, graph)
         sources |= dict.fromkeys(graph, source)
     count_tasks(merged)
     return merged, tuple(replaced)
 
 
 def _require_same_contents(merged: Graph, graph: Graph, source: str, sources: dict[str, str]) -> None:
-    """Refuses a task that changed in between: relations to what it was say nothing of what it is."""
+    """Raises `UserError` if a task has changed: relations of its old version are not valid for the new one."""
     problems = [
-        f"{source}: the {node['kind']} task '{name}' is not the one of {sources[name]}, its file was changed in "
-        "between; estimate one of the graphs anew, or rename the task"
+        f"{source}: the {node['kind']} task '{name}' differs from that of {sources[name]}, because its file has "
+        "changed; estimate one of the graphs again, or rename the task"
         for name, node in graph.nodes(data=True)
         if name in merged and merged.nodes[name].get("content") != node.get("content")
     ]
@@ -55,8 +55,8 @@ def _require_same_contents(merged: Graph, graph: Graph, source: str, sources: di
         raise UserError(problems)
 
 
-def _take_over(merged: Graph, graph: Graph) -> None:
-    """Adds nodes and edges; what is known of a target outweighs what is known of it as an auxiliary distribution."""
+def _add(merged: Graph, graph: Graph) -> None:
+    """Adds nodes and edges; data of a target takes precedence over its data as an auxiliary distribution."""
     for name, node in graph.nodes(data=True):
         if name not in merged or node["kind"] == "target" or merged.nodes[name]["kind"] == "auxiliary":
             merged.add_node(name)

@@ -1,8 +1,8 @@
 """Relations of earlier targets as prior knowledge for a new one: a random-effects combination.
 
-Each earlier target t stands for the new one up to a variance τ_t² between targets, which is estimated from how far its
-relations are from the fresh ones, beyond what their standard errors explain. So a target that disagrees counts little,
-and one that agrees sharpens the estimate.
+Each earlier target t represents the new one up to a variance τ_t² between targets, which is estimated from the
+differences between old and new relations that their standard errors do not explain. Thus a target that disagrees has
+little weight, and one that agrees reduces the error of the estimate.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from metarestore.tasks.spec import DistributionSpec, content_hash
 Floats = NDArray[np.float64]
 
 _LEAST_VARIANCE = 1e-12
-"""Keeps the precision of what claims to be exact finite."""
+"""Keeps the precision finite if an error is 0."""
 
 
 def between_targets(values: Floats, errors: Floats, earlier: Floats, earlier_errors: Floats) -> float:
     """Estimates the variance τ² between two targets by the method of moments.
 
     Args:
-        values: Relations of N distributions to the one target, (N,).
+        values: Relations of N distributions to one target, (N,).
         errors: Their standard errors, (N,).
         earlier: Relations of the same distributions to the other target, (N,).
         earlier_errors: Their standard errors, (N,).
@@ -43,21 +43,21 @@ def between_targets(values: Floats, errors: Floats, earlier: Floats, earlier_err
 
 
 def combined(relations: Relations, earlier: Sequence[Relations], strength: float = 1.0) -> Relations:
-    """Combines fresh relations with those of earlier targets by their precisions.
+    """Combines new relations with those of earlier targets by precision weighting.
 
-    r = (r/σ² + Σ_t s·r_t/(σ_t² + τ_t²)) / (1/σ² + Σ_t s/(σ_t² + τ_t²)), with one over the root of the denominator as
-    its standard error. Taken of an earlier target are its own estimates, from before a prior of its own, so that
-    nothing counts twice; not what an expert stated about it. The same target in the prior is an
-    earlier target like any other. An error that is not defined is taken to be the largest of the same estimate; where
-    none is defined nothing can be weighed: that earlier target is left out, or the fresh relations stay as they are.
+    r = (r/σ² + Σ_t s·r_t/(σ_t² + τ_t²)) / (1/σ² + Σ_t s/(σ_t² + τ_t²)), with the inverse square root of the
+    denominator as standard error. For an earlier target, its estimates before combination with its own prior are used,
+    so that nothing is counted twice, and relations given by an expert are ignored. If the prior contains the same
+    target, it is treated like any other. An undefined error is replaced by the largest error of the same estimate; if
+    none is defined, that earlier target is ignored, or the new relations are returned unchanged.
 
     Args:
-        relations: Fresh relations of N distributions.
+        relations: New relations of N distributions.
         earlier: Relations of T earlier targets, by the same kind of estimator.
-        strength: How much an earlier relation counts against a fresh one of the same error (s).
+        strength: Weight of an earlier relation relative to a new one with the same error (s).
 
     Returns:
-        The relations, with the fresh ones as `estimated`.
+        The combined relations, with the new ones as `estimated`.
     """
     errors = _completed(relations.standard_errors)
     if errors is None:
@@ -65,12 +65,12 @@ def combined(relations: Relations, earlier: Sequence[Relations], strength: float
     fresh = np.maximum(np.square(errors), _LEAST_VARIANCE)
     numerator, precision = relations.values / fresh, 1 / fresh
     for other in earlier:
-        found = _own(other, relations.auxiliary)
-        if found is None:
+        estimated = _own(other, relations.auxiliary)
+        if estimated is None:
             continue
-        shared, values, other_errors = found
-        between = between_targets(relations.values[shared], errors[shared], values, other_errors)
-        weight = strength / np.maximum(np.square(other_errors) + between, _LEAST_VARIANCE)
+        shared, values, other_errors = estimated
+        variance = between_targets(relations.values[shared], errors[shared], values, other_errors)
+        weight = strength / np.maximum(np.square(other_errors) + variance, _LEAST_VARIANCE)
         numerator[shared] += weight * values
         precision[shared] += weight
     return dataclasses.replace(
@@ -82,7 +82,7 @@ def combined(relations: Relations, earlier: Sequence[Relations], strength: float
 
 
 def _own(earlier: Relations, names: tuple[str, ...]) -> tuple[NDArray[np.int64], Floats, Floats] | None:
-    """Returns positions among `names`, values and errors of what was estimated for an earlier target, if anything."""
+    """Returns indices in `names`, values and errors of the estimates for an earlier target, or None."""
     stated = np.zeros(len(earlier.values), bool)
     if earlier.stated is not None and earlier.estimated is None:
         stated = earlier.stated
@@ -97,7 +97,7 @@ def _own(earlier: Relations, names: tuple[str, ...]) -> tuple[NDArray[np.int64],
 
 
 def _completed(errors: Floats) -> Floats | None:
-    """Puts the largest error in the place of undefined ones; None where all are undefined."""
+    """Replaces undefined errors by the largest one; None if all are undefined."""
     known = errors[np.isfinite(errors)]
     return None if not len(known) else np.where(np.isfinite(errors), errors, known.max())
 
@@ -106,13 +106,13 @@ def earlier_relations(path: Path, measured: str, auxiliary: Mapping[str, Distrib
     """Reads the relations of earlier targets that can be combined with a new estimate.
 
     Args:
-        path: A run's folder or a graph's file.
-        measured: What the new estimate measures (`measure`); targets whose relations are of another measure are left
-            out, since the values of two do not mean the same.
+        path: A run's folder or a graph file.
+        measured: The quantity measured by the new estimate (`measure`); targets with relations of another quantity are
+            ignored, because the values are not comparable.
         auxiliary: The distributions of the new estimate.
 
     Raises:
-        UserError: The file holds no graph, none of its relations is of this measure, or a distribution has changed.
+        UserError: The file holds no graph, it has no relations of this quantity, or a distribution has changed.
     """
     try:
         graph = load_graph(path)
@@ -120,15 +120,15 @@ def earlier_relations(path: Path, measured: str, auxiliary: Mapping[str, Distrib
         raise UserError([f"graph.prior.graph: {problem}" for problem in error.problems]) from error
     nodes = {target: graph.nodes[target] for target in targets_of(graph)}
     kinds = {target: node.get("measure", node["estimator"]) for target, node in nodes.items()}
-    # A graph of version 0.1 tells the estimator alone.
+    # Graphs of version 0.1 record only the estimator.
     old = {target for target, node in nodes.items() if "measure" not in node}
-    alike = {False: measured, True: measured.partition(",")[0]}
-    chosen = [target for target, kind in kinds.items() if kind == alike[target in old]]
+    wanted = {False: measured, True: measured.partition(",")[0]}
+    chosen = [target for target, kind in kinds.items() if kind == wanted[target in old]]
     if not chosen:
         others = ", ".join(sorted(set(kinds.values())))
         raise UserError(
             f"graph.prior.graph: {path} holds relations by {others}, which cannot be combined with those of the "
-            f"estimator ({measured}); name a graph by {measured}, or leave prior out"
+            f"estimator ({measured}); use a graph with {measured} relations, or remove prior"
         )
     _require_unchanged(graph, path, auxiliary)
     return tuple(relations_of(graph, target) for target in chosen)
@@ -136,8 +136,8 @@ def earlier_relations(path: Path, measured: str, auxiliary: Mapping[str, Distrib
 
 def _require_unchanged(graph: Graph, path: Path, auxiliary: Mapping[str, DistributionSpec]) -> None:
     changed = [
-        f"graph.prior.graph: the task '{name}' is not the one of {path}: its file was changed in between; rename it, "
-        "or leave prior out"
+        f"graph.prior.graph: the task '{name}' differs from that of {path}, because its file has changed; rename it, "
+        "or remove prior"
         for name, spec in auxiliary.items()
         if name in graph and graph.nodes[name]["content"] != content_hash(spec)
     ]

@@ -1,7 +1,7 @@
-"""How a relation network learns: episodes in which every distribution degrades the same clean patch, by its own loss.
+"""Training of the relation network: episodes in which every distribution degrades the same clean patch.
 
-The loss never sees the restoration network. Weights that were learned through the weighted restoration losses would
-move to the distribution that is easiest to restore, whatever the target.
+The loss does not involve the restoration network. Weights learned through weighted restoration losses would drift to
+the distribution that is easiest to restore, regardless of the target.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from metarestore.tasks.task import Episode
 from metarestore.workspace.workspace import Workspace
 
 TEMPERATURE = 0.1
-"""What cosines are divided by to become log probabilities."""
+"""Softmax temperature of the cosine similarities."""
 
 _SIDE = 24
-"""Largest side of a training patch, in LR pixels: three JPEG blocks."""
+"""Maximum side of a training patch, in LR pixels: three JPEG blocks."""
 
 _TASKS = 4
-"""Tasks of each distribution in an episode; half of them are prototypes, half queries, and then the other way round."""
+"""Tasks of each distribution in an episode; half of them are prototypes, half queries, and vice versa."""
 
 _CONTRAST, _CONTRAST_TEMPERATURE = 0.5, 0.2
 """Weight and temperature of the contrastive loss."""
 
-_LAST_RATE = 0.05
-"""The rate falls to this share, along half a cosine."""
+_FINAL_LR = 0.05
+"""Final learning rate as a fraction of the initial one; half-cosine schedule."""
 
 
 class Pairs(NamedTuple):
-    """Images with what they would be had they only been downsampled bicubically; both (..., 3, h, w) in [0, 1]."""
+    """LR images and the bicubically downsampled HR images, both (..., 3, h, w) in [0, 1]."""
 
     lr: Tensor
     clean: Tensor
@@ -59,7 +59,7 @@ class Training:
     Attributes:
         network: The network.
         optimizer: Adam.
-        done: Steps that were taken.
+        done: Number of steps taken.
     """
 
     network: RelationNetwork
@@ -68,16 +68,16 @@ class Training:
 
     @classmethod
     def start(cls, options: LearnedEstimatorSpec, seed: int, carried: NDArray[np.float32] | None = None) -> Training:
-        """Makes a network with the initial weights of `seed`, or takes up what `carry` returned."""
+        """Creates a network with initial weights from `seed`, or restores the state returned by `carry`."""
         sizes = {key: getattr(options, key) for key in ("dimension", "memory", "message_passing")}
         network = seeded(RelationNetwork, derived_seed(seed, "relation network"), **sizes)
         training = cls(network, torch.optim.Adam(network.parameters(), lr=options.lr))
         if carried is not None:
-            training._take_up(torch.from_numpy(carried.copy()))
+            training._restore(torch.from_numpy(carried.copy()))
         return training
 
     def carry(self) -> NDArray[np.float32]:
-        """Returns all that a later training goes on from: parameters, both moments of Adam, and the steps taken."""
+        """Returns the state to resume training from: parameters, both moments of Adam, and the number of steps."""
         parameters = list(self.network.parameters())
         states = [self.optimizer.state[p] for p in parameters]
         pieces = [p.detach() for p in parameters]
@@ -85,7 +85,7 @@ class Training:
             pieces += [s.get(moment, torch.zeros_like(p)) for s, p in zip(states, parameters, strict=True)]
         return torch.cat([*(piece.flatten() for piece in pieces), torch.tensor([float(self.done)])]).numpy()
 
-    def _take_up(self, carried: Tensor) -> None:
+    def _restore(self, carried: Tensor) -> None:
         parameters = list(self.network.parameters())
         self.done = int(carried[-1])
         sizes = [p.numel() for p in parameters]
@@ -96,15 +96,15 @@ class Training:
             self.optimizer.state[p] = {"step": torch.tensor(float(self.done)), **moments}
 
     def learn(self, workspace: Workspace, options: LearnedEstimatorSpec, until: int) -> list[float]:
-        """Takes steps until `until` were taken, and returns the loss of each.
+        """Trains up to a total of `until` steps, and returns the loss of each step.
 
-        The rate falls over all `options.steps`, so that a training in parts is the same as one at a stretch.
+        The learning-rate schedule spans all `options.steps`, so that training in parts equals training at once.
         """
         seed = derived_seed(workspace.experiment.seed, "relation training")
         side, losses = patch_side(workspace), []
         while self.done < until:
-            falling = (1 + math.cos(math.pi * self.done / options.steps)) / 2
-            self.optimizer.param_groups[0]["lr"] = options.lr * (_LAST_RATE + (1 - _LAST_RATE) * falling)
+            decay = (1 + math.cos(math.pi * self.done / options.steps)) / 2
+            self.optimizer.param_groups[0]["lr"] = options.lr * (_FINAL_LR + (1 - _FINAL_LR) * decay)
             loss = episode_loss(self.network, episode(workspace, side, seed, self.done))
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -115,35 +115,35 @@ class Training:
 
 
 def episode_loss(network: RelationNetwork, pairs: Pairs) -> Tensor:
-    """Computes the loss of an episode (N, tasks, ...): which distribution is a query from, and a contrast of tasks.
+    """Computes the loss of an episode (N, tasks, ...): a classification loss plus a contrastive loss.
 
-    The first is the cross-entropy of the cosines between nodes, as they are used later; the second tells all embeddings
-    of the episode apart.
+    The first is the cross-entropy of predicting the distribution of a query from the cosine similarities between nodes,
+    which are also used for estimation; the second separates all embeddings of the episode.
     """
     count, tasks = pairs.lr.shape[:2]
     embeddings = network.encoder(*(images.flatten(0, 1) for images in pairs)).view(count, tasks, -1)
     own = torch.arange(count).repeat_interleave(tasks // 2)
-    told = []
-    for known, asked in ((embeddings[:, ::2], embeddings[:, 1::2]), (embeddings[:, 1::2], embeddings[:, ::2])):
-        scores = cosines(network(known.mean(dim=1), asked.flatten(0, 1))) / TEMPERATURE
-        told.append(F.cross_entropy(scores, own))
+    losses = []
+    for prototypes, queries in ((embeddings[:, ::2], embeddings[:, 1::2]), (embeddings[:, 1::2], embeddings[:, ::2])):
+        scores = cosines(network(prototypes.mean(dim=1), queries.flatten(0, 1))) / TEMPERATURE
+        losses.append(F.cross_entropy(scores, own))
     contrast = contrastive_losses(embeddings, _CONTRAST_TEMPERATURE).mean()
-    return torch.stack(told).mean() + _CONTRAST * contrast
+    return torch.stack(losses).mean() + _CONTRAST * contrast
 
 
 def episode(workspace: Workspace, side: int, seed: int, index: int) -> Pairs:
     """Draws tasks of every auxiliary distribution, all on one clean patch: images (N, tasks, 3, h, w).
 
-    Distributions that cannot degrade the patch come with patches of their own.
+    Distributions that cannot degrade given patches contribute their own.
 
     Args:
         workspace: The study.
         side: Side of the patch, in HR pixels.
         seed: Seed of the draws.
-        index: Which episode.
+        index: Index of the episode.
     """
     geometry, names = Episode(_TASKS, 0, side), tuple(workspace.study.auxiliary)
-    found: dict[str, Pairs] = {}
+    pairs: dict[str, Pairs] = {}
     degrading: list[OpenDistribution] = []
     for distribution in map(workspace.auxiliary, names):
         if distribution.degrades:
@@ -151,18 +151,18 @@ def episode(workspace: Workspace, side: int, seed: int, index: int) -> Pairs:
         else:
             own = distribution.with_episode(geometry)
             lr, hr = own.build_support(own.draw(seed, index))
-            found[distribution.name] = Pairs(lr, bicubic_downsample(hr, distribution.scale).clamp(0, 1))
+            pairs[distribution.name] = Pairs(lr, bicubic_downsample(hr, distribution.scale).clamp(0, 1))
     if degrading:
-        found |= _degraded(degrading, workspace.images("train"), geometry, seed, index)
-    return Pairs(*(torch.stack([found[name][k] for name in names]) for k in (0, 1)))
+        pairs |= _degraded(degrading, workspace.images("train"), geometry, seed, index)
+    return Pairs(*(torch.stack([pairs[name][k] for name in names]) for k in (0, 1)))
 
 
 def _degraded(
     distributions: Sequence[OpenDistribution], images: ImageStore, geometry: Episode, seed: int, index: int
 ) -> dict[str, Pairs]:
-    """Degrades one patch by several draws of each distribution; the k-th draws of all have the same noise fields."""
+    """Degrades one patch by several draws of each distribution; the k-th draws of all share their noise seeds."""
     refs, _ = draw_patches(images, "train", geometry, seed, index)
-    first, found = refs[0], {}
+    first, pairs = refs[0], {}
     hr = flip_rotate(to_tensor(images.patch(first.image, *first.box)), first.turn)[None]
     clean = bicubic_downsample(hr, distributions[0].scale).clamp(0, 1).expand(len(refs), -1, -1, -1)
     for distribution in distributions:
@@ -170,12 +170,12 @@ def _degraded(
         for k, ref in enumerate(refs):
             draw = distribution.draw_on(seed, index * len(refs) + k, [replace(first, seed=ref.seed)], [])
             lr.append(distribution.degrade(hr, draw))
-        found[distribution.name] = Pairs(torch.cat(lr), clean)
-    return found
+        pairs[distribution.name] = Pairs(torch.cat(lr), clean)
+    return pairs
 
 
 def patch_side(workspace: Workspace) -> int:
-    """Returns the side of a training patch, in HR pixels: no larger than the shots or any photograph learned from."""
+    """Returns the side of a training patch, in HR pixels: at most that of the shots and of all training photographs."""
     scale = workspace.study.scale
     sides = [_SIDE * scale, *workspace.shots.support_hr.shape[-2:]]
     for distribution in map(workspace.auxiliary, workspace.study.auxiliary):

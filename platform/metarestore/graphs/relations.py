@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Relations:
-    """How N auxiliary distributions relate to one target.
+    """Relations of N auxiliary distributions to one target.
 
     Attributes:
         target: Name of the target distribution.
@@ -19,13 +19,13 @@ class Relations:
         values: Relation of each to the target, (N,), in −1..1.
         standard_errors: Standard error of each value over draws and halves of the shots, (N,); NaN where not defined.
         estimator: Kind of the estimator.
-        draws: Tasks (or halvings of the shots) behind each value.
+        draws: Number of tasks (or splits of the shots) per value.
         reliability: Rank correlation of the values from two halves of the shots; NaN where not defined.
         matrix: Relations among the auxiliary distributions and the target (last), (N+1, N+1), or None.
-        allowed: Which distributions may be learned from, (N,); None for all.
-        stated: Which relations an expert stated, (N,); None for none.
+        allowed: Mask of the distributions that may be used for training, (N,); None for all.
+        stated: Mask of the relations given by an expert, (N,); None for none.
         attention: Attention of the distributions and the target (last) to the M entries of a memory, (N+1, M), or None.
-        carried: What the estimator takes along to its next estimate, or None.
+        carried: State that the estimator carries over to its next estimate, or None.
         estimated: Values and standard errors before a prior was combined with them, (2, N); None without a prior.
     """
 
@@ -44,7 +44,7 @@ class Relations:
     estimated: NDArray[np.float64] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the relations as JSON-able data, without `carried`; `from_json` reads it back."""
+        """Returns the relations as JSON data, without `carried`; the inverse is `from_json`."""
         return {
             "target": self.target,
             "auxiliary": list(self.auxiliary),
@@ -62,7 +62,7 @@ class Relations:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Relations:
-        """Reads what `to_json` wrote."""
+        """Reads relations written by `to_json`."""
         return cls(
             target=data["target"],
             auxiliary=tuple(data["auxiliary"]),
@@ -80,8 +80,8 @@ class Relations:
 
 
 def _listed(array: NDArray[Any] | None) -> list[Any] | None:
-    found: list[Any] | None = None if array is None else array.tolist()
-    return found
+    values: list[Any] | None = None if array is None else array.tolist()
+    return values
 
 
 def _array(data: list[Any] | None, kind: type[np.generic]) -> NDArray[Any] | None:
@@ -89,5 +89,5 @@ def _array(data: list[Any] | None, kind: type[np.generic]) -> NDArray[Any] | Non
 
 
 def _defined(value: float) -> float | None:
-    """Returns a number, or None for an undefined one: JSON knows no NaN."""
+    """Returns a number, or None for an undefined one: JSON has no NaN."""
     return float(value) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How sure an estimate is: standard errors by resampling, and split-half reliability."""
+"""Uncertainty of an estimate: standard errors by resampling, and rank correlation for split-half reliability."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from metarestore.seeds import generator
 Floats = NDArray[np.float64]
 
 _RESAMPLES = 100
-"""Enough for a standard error that is itself known to a tenth."""
+"""Number of bootstrap resamples: enough to determine a standard error to about 10%."""
 
 
 def jackknife_error(replicates: Sequence[Floats], count: int) -> Floats:
-    """Returns the jackknife standard error (N,) from estimates that each leave one group out.
+    """Returns the jackknife standard error (N,) from leave-one-group-out estimates.
 
     Args:
         replicates: G estimates (N,), each without one of G groups of equal size.
@@ -33,7 +33,7 @@ def jackknife_error(replicates: Sequence[Floats], count: int) -> Floats:
 
 
 def bootstrap_error(estimate: Callable[[NDArray[np.int64]], Floats], draws: int, seed: int) -> Floats:
-    """Returns the bootstrap standard error (N,) of an estimate over draws; fit for estimates that are not smooth.
+    """Returns the bootstrap standard error (N,) of an estimate over draws; suitable for estimates that are not smooth.
 
     Args:
         estimate: Maps indices of draws (draws,), with repetitions, to an estimate (N,).

@@ -1,13 +1,13 @@
-"""The `response` estimator: which synthetic degradations answer to the target's HR images as the target does.
+"""The `response` estimator: compares the effects of the target and of synthetic degradations on the same HR images.
 
-Every auxiliary distribution degrades the target's own HR shots, which removes image content from the comparison, and
-what each draw did to each shot is measured as it is for the target's shots. There are two ways to measure and compare:
+Every auxiliary distribution degrades the target's HR shots, which removes image content from the comparison, and the
+effect of each draw on each shot is measured in the same way as for the target. There are two kinds of features:
 
-`identification` tells blur, noise and compression apart and asks which distribution the shots are likely to come from.
-It finds what a target is made of.
+`identification` has separate features of blur, noise and compression, and computes how likely the shots come from each
+distribution. It identifies the components of a target.
 
-`spectra` asks how much of each frequency is left, and compares means by their distance. It mixes up noise and detail,
-and in return still grades distributions when none of them fits, as with most real cameras.
+`spectra` measures the power at each frequency and compares means by their distance. It cannot distinguish noise from
+detail, but still ranks distributions if none of them matches, as with most real cameras.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from metarestore.graphs.identification import identify
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.spectra import compare_spectra, response
 from metarestore.seeds import derived_seed
-from metarestore.workspace.workspace import Runner, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ResponseJob:
-    """Measures what one auxiliary distribution does to the target's HR shots."""
+    """Measures the effect of one auxiliary distribution on the target's HR shots."""
 
     distribution: str
     options: ResponseEstimatorSpec
@@ -47,7 +48,7 @@ class ResponseJob:
         if distribution.degrades:
             lr = torch.stack([distribution.degrade(hr, draw) for draw in draws])
             return _features(lr, hr, distribution.scale, self.options)
-        # What cannot be applied to other images shows its own: they stand in, in turn, one for each shot.
+        # Distributions that cannot degrade given images use their own, cyclically, one for each shot.
         rows = []
         for draw in draws:
             own_lr, own_hr = distribution.build_support(draw)
@@ -63,12 +64,20 @@ def _features(lr: Tensor, hr: Tensor, scale: int, options: ResponseEstimatorSpec
     return np.stack([response(one, hr, scale) for one in lr])
 
 
-def estimate_response(workspace: Workspace, run: Runner, flat: Tensor, options: ResponseEstimatorSpec) -> Relations:
+def estimate_response(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: ResponseEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
     """Relates the target to every auxiliary distribution by what they do to its HR shots; needs no training."""
+    del step, previous
     names = tuple(workspace.study.auxiliary)
     auxiliary = np.stack(run([ResponseJob(name, options) for name in names], flat))
     lr, hr = workspace.seen_shots
     target = _features(lr[None], hr, workspace.study.scale, options)[0]
-    compared = compare if options.features == "identification" else compare_spectra
-    found = compared(target, auxiliary, workspace.experiment.seed)
-    return found.relations(workspace.experiment.graph.target, names, "response", options.draws)
+    comparison = compare if options.features == "identification" else compare_spectra
+    compared = comparison(target, auxiliary, workspace.experiment.seed)
+    return compared.relations(workspace.experiment.graph.target, names, "response", options.draws)

@@ -1,9 +1,9 @@
 """Degradation responses as spectra, and relations as distances between their means.
 
 A degradation's response is the log ratio, over spatial frequencies, of the spectrum of its LR image to that of the
-bicubically downsampled one. The magnitude alone is compared, since real pairs are often misaligned by a fraction of a
-pixel. Noise and detail count alike, so that parts of a pipeline whose effects cancel are not told apart; in return a
-target that no distribution fits exactly still has near and far ones.
+bicubically downsampled one. Only the magnitude is compared, because real pairs are often misaligned by a fraction of a
+pixel. Noise and detail are not distinguished, so operations whose effects cancel are invisible; in return the distances
+are informative even if no distribution matches the target exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BINS = 16
 """Radial frequency bands between 0 and the Nyquist frequency."""
 
 _FLOOR = 1e-7
-"""Power added to both spectra: about that of rounding to 8 bit, so that empty bands have ratio 1."""
+"""Power added to both spectra: about that of rounding to 8 bits, so that empty bands have ratio 1."""
 
 
 def log_spectrum(images: Tensor) -> Floats:
@@ -37,7 +37,7 @@ def log_spectrum(images: Tensor) -> Floats:
         images: (N, 3, h, w) in [0, 1].
 
     Returns:
-        Natural log of the mean power in each band, (N, bands); a Hann window keeps the borders out.
+        Natural log of the mean power in each band, (N, bands); a Hann window suppresses the borders.
     """
     luma = rgb_to_y(images.to(torch.float64))[:, 0].numpy()
     height, width = luma.shape[-2:]
@@ -51,7 +51,7 @@ def log_spectrum(images: Tensor) -> Floats:
 
 @lru_cache(maxsize=8)
 def _bands(height: int, width: int) -> tuple[NDArray[np.int64], Floats]:
-    """Assigns each frequency of `rfft2` to a radial band; the corners beyond Nyquist fall into a last, unused one."""
+    """Assigns each frequency of `rfft2` to a radial band; the corners beyond Nyquist go to a last, unused one."""
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]) / 0.5
     bands = np.minimum((radius * _BINS).astype(np.int64), _BINS)
     bands[0, 0] = _BINS
@@ -65,23 +65,23 @@ def response(lr: Tensor, hr: Tensor, scale: int) -> Floats:
 
 
 def spectral_relations(target: Floats, auxiliary: Floats) -> Floats:
-    """Turns distances between responses into relations.
+    """Converts distances between responses to relations.
 
     Args:
         target: Responses of the target, (K, bands).
         auxiliary: Responses of the draws of N distributions on the same HR images, (N, draws, K, bands).
 
     Returns:
-        r = (D − d)/(D + d), (N,): 1 at distance 0, 0 at the distance D that two auxiliary draws typically have, towards
-        −1 far away. The distance d to a distribution is the mean over its nearest quarter of draws, so that a wide
-        distribution is near if it holds what the target shows.
+        r = (D − d)/(D + d), (N,): 1 at distance 0, 0 at the typical distance D between two auxiliary draws, towards −1
+        for larger distances. The distance d to a distribution is the mean over its nearest quarter of draws, so that a
+        wide distribution is close to any target that it covers.
     """
     distances = _distances(target.mean(axis=0)[None], auxiliary.mean(axis=2))[0]
     return _to_relation(_nearest(distances), _typical_distance(auxiliary.mean(axis=2)))
 
 
 def relation_matrix(target: Floats, auxiliary: Floats) -> Floats:
-    """Relates N distributions and the target (last) to one another: (N+1, N+1), symmetric, ones on the diagonal."""
+    """Returns the relations among N distributions and the target (last): (N+1, N+1), symmetric, unit diagonal."""
     draws = auxiliary.mean(axis=2)
     count = len(draws)
     matrix = np.ones((count + 1, count + 1))
@@ -118,7 +118,7 @@ def _to_relation(distance: Floats, scale: float) -> Floats:
 
 
 def _standard_errors(target: Floats, auxiliary: Floats, seed: int) -> Floats:
-    """Combines the jackknife error over shots (where there are several) and the bootstrap error over draws."""
+    """Combines the jackknife error over shots (if there are several) and the bootstrap error over draws."""
     over_draws = bootstrap_error(
         lambda drawn: spectral_relations(target, auxiliary[:, drawn]), auxiliary.shape[1], seed
     )
@@ -131,7 +131,7 @@ def _standard_errors(target: Floats, auxiliary: Floats, seed: int) -> Floats:
 
 
 def _split_half(target: Floats, auxiliary: Floats) -> float:
-    """Returns the rank correlation between the relations from the even and from the odd shots."""
+    """Returns the rank correlation between the relations of even and of odd shots."""
     if len(target) < 2:
         return float("nan")
     halves: Sequence[Floats] = [spectral_relations(target[k::2], auxiliary[:, :, k::2]) for k in (0, 1)]

@@ -1,4 +1,4 @@
-"""The `transfer` estimator: what a short training on each source is worth on the target's held-out shots."""
+"""The `transfer` estimator: the gain of a short training on each source, measured on held-out shots of the target."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner, psnr_of_mse, restore
 from metarestore.seeds import derived_seed, generator
 from metarestore.tasks.task import Task
-from metarestore.workspace.workspace import Runner, TaskRef, Workspace
+from metarestore.workspace.job import Runner
+from metarestore.workspace.refs import TaskRef
+from metarestore.workspace.workspace import Workspace
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class TransferJob:
-    """Trains on one source, adapts to halves of the shots, scores on the other halves.
+    """Trains on one source, adapts to halves of the shots, and evaluates on the other halves.
 
     Attributes:
-        source: Name of an auxiliary distribution, or None to adapt the parameters as they are.
-        options: Lengths and number of halvings.
+        source: Name of an auxiliary distribution, or None to adapt the given parameters without training.
+        options: Numbers of steps and of splits.
     """
 
     source: str | None
     options: TransferEstimatorSpec
 
     def run(self, workspace: Workspace, flat: Tensor) -> Floats:
-        """Returns the PSNR in dB on the held-out half for each halving and side, (draws, 2)."""
+        """Returns the PSNR in dB on the held-out half for each split and half, (draws, 2)."""
         flat = flat.to(workspace.device)
         if self.source is not None:
             flat = _train(workspace, flat, self.source, self.options.steps)
@@ -53,7 +55,7 @@ class TransferJob:
 
 
 def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tensor:
-    """Pre-trains on one source for a few steps, one task a step, with Adam at the experiment's outer rate."""
+    """Pre-trains on one source for a few steps, one task per step, with Adam at the outer learning rate."""
     spec = workspace.experiment.learner
     pretrain = PretrainSpec(kind="pretrain", loss=spec.loss, charbonnier_eps=spec.charbonnier_eps)
     learner = PretrainLearner(pretrain, workspace.model)
@@ -77,14 +79,14 @@ def _score(
     options: TransferEstimatorSpec,
 ) -> float:
     """Adapts to the shots `learn` and returns the mean PSNR in dB on the shots `test`."""
-    how = workspace.experiment.adaptation
+    adaptation = workspace.experiment.adaptation
     lr_images, hr_images = shots.support_lr, shots.support_hr
     adapted = adapt(
         workspace.model,
         flat,
         lr_images[learn],
         hr_images[learn],
-        how.model_copy(update={"steps": options.adaptation_steps}),
+        adaptation.model_copy(update={"steps": options.adaptation_steps}),
         seed=derived_seed(workspace.experiment.seed, "transfer"),
         rule=workspace.learner.adapting(workspace.layout, workspace.learner.initial(flat)),
     )
@@ -94,25 +96,33 @@ def _score(
     return float(psnr_of_mse(errors.cpu().numpy()).mean())
 
 
-def estimate_transfer(workspace: Workspace, run: Runner, flat: Tensor, options: TransferEstimatorSpec) -> Relations:
+def estimate_transfer(
+    workspace: Workspace,
+    run: Runner,
+    flat: Tensor,
+    options: TransferEstimatorSpec,
+    step: int = 0,
+    previous: Relations | None = None,
+) -> Relations:
     """Relates the target to each source by the gain, in dB on held-out shots, of having trained on it first.
 
-    The relation is tanh(gain / 1 dB), so it lies in −1..1 and keeps the order of the gains; where there are gains above
-    1 dB, as of a network without a bicubic skip, they are measured in the largest.
+    The relation is tanh(gain / 1 dB), so it is in −1..1 and preserves the order of the gains; if gains exceed 1 dB, as
+    for a network without a bicubic skip, they are divided by the largest one.
 
     Raises:
-        UserError: There is only one shot, which cannot be halved.
+        UserError: There is only one shot, which cannot be split.
     """
+    del step, previous
     if len(workspace.shots.support_lr) < 2:
-        raise UserError("graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots")
+        raise UserError("graph.estimator: transfer requires at least 2 shots to hold some out; raise adaptation.shots")
     names = tuple(workspace.study.auxiliary)
     scores = run([TransferJob(None, options), *(TransferJob(name, options) for name in names)], flat)
     gains = np.stack(scores[1:]) - scores[0][None]
     means = gains.mean(axis=(1, 2))
     unit = max(1.0, float(np.abs(means).max()))
     values = np.tanh(means / unit)
-    # Only two halves are ever independent, however often the shots are halved, so errors and agreement are taken within
-    # each halving; the error of tanh follows by its slope.
+    # Only the two halves of a split are independent, so errors and agreement are computed within each split; the error
+    # of tanh follows from its derivative.
     within = np.sqrt(np.square((gains[:, :, 0] - gains[:, :, 1]) / 2).mean(axis=1))
     error = within / unit * (1 - values**2)
     agreements = [rank_correlation(gains[:, k, 0], gains[:, k, 1]) for k in range(options.draws)]

@@ -1,4 +1,4 @@
-"""From relations to gradient weights, and from task gradients to the outer gradient: pure functions.
+"""Pure functions that compute gradient weights from relations, and balancing factors from gradient norms.
 
 Weights are never trained through Σ wᵢ Lᵢ, which drifts to the easiest task; nothing here is differentiable.
 """
@@ -23,9 +23,9 @@ def standardised(values: ArrayLike) -> Floats:
 
 
 def softmax_weights(relations: ArrayLike, temperature: float) -> Floats:
-    """Turns relations (N,) into gradient weights `N·softmax(z/τ)` of the standardised relations z.
+    """Converts relations (N,) to gradient weights `N·softmax(z/τ)` of the standardised relations z.
 
-    Standardising makes τ mean the same for every estimator, whatever the spread of its values.
+    Standardising makes τ independent of the estimator and the spread of its values.
 
     Returns:
         Weights (N,), positive, with mean 1.
@@ -41,18 +41,18 @@ def softmax_weights(relations: ArrayLike, temperature: float) -> Floats:
 
 
 def relu_weights(relations: ArrayLike) -> Floats:
-    """Returns weights (N,) in proportion to the relations above 0, with mean 1; all 1 where no relation is above 0."""
+    """Returns weights (N,) proportional to the positive relations, with mean 1; all 1 if no relation is positive."""
     positive = np.maximum(np.asarray(relations, np.float64), 0.0)
     total = positive.sum()
-    # A sum too small to divide by says as little as none.
+    # A sum that is too small to divide by is treated like 0.
     return np.ones_like(positive) if total < 1e-12 else np.asarray(len(positive) * positive / total)
 
 
 def temperature_for(relations: ArrayLike, effective: float) -> float:
-    """Returns the τ at which `softmax_weights` counts `effective` distributions, between 0.01 and 100.
+    """Returns the τ in [0.01, 100] for which `softmax_weights` has the effective number of distributions `effective`.
 
-    The effective number rises with τ from the number of nearest distributions (1, if no two are equally near) to N, so
-    a number outside of that gives the nearest end.
+    The effective number increases with τ from 1 (more if several distributions share the largest relation) to N; values
+    outside that interval give the nearest end.
     """
     low, high = 1e-2, 1e2
 
@@ -67,9 +67,9 @@ def temperature_for(relations: ArrayLike, effective: float) -> float:
 
 
 def signal_share(values: ArrayLike, standard_errors: ArrayLike) -> float:
-    """Returns which share of the variance of relations (N,) is not of their standard errors (N,): 1 − Σσ²/Σ(r−r̄)².
+    """Returns the fraction of the variance of relations (N,) not explained by their errors (N,): 1 − Σσ²/Σ(r−r̄)².
 
-    Errors that are not defined count as 0.
+    Undefined errors count as 0.
 
     Source: the shrinkage of Morris, Parametric Empirical Bayes Inference (1983), with one factor for all values.
     """
@@ -80,18 +80,18 @@ def signal_share(values: ArrayLike, standard_errors: ArrayLike) -> float:
 
 
 def relation_weights(relations: Relations, spec: WeightsSpec, step: int = 0, steps: int = 1) -> Floats:
-    """Turns relations into the gradient weights of an outer step.
+    """Converts relations to the gradient weights of an outer step.
 
     Args:
         relations: The relations of N distributions.
-        spec: How.
+        spec: Options of the conversion.
         step: The outer step, from 0.
         steps: Outer steps of the training.
 
     Returns:
-        Weights (N,), not negative, with mean 1; 0 for distributions that are not allowed, or are not among the `top`.
+        Weights (N,), non-negative, with mean 1; 0 for distributions that are not allowed or not among the `top`.
     """
-    step = min(step, max(steps - 1, 0))  # after the last step, its weights stand
+    step = min(step, max(steps - 1, 0))  # the weights of the last step are kept
     kept = _kept(relations, spec.top)
     weights = np.zeros(len(kept))
     chosen = _rule(relations.values[kept], relations.standard_errors[kept], spec, step / max(steps - 1, 1))
@@ -105,7 +105,7 @@ def relation_weights(relations: Relations, spec: WeightsSpec, step: int = 0, ste
 
 
 def _kept(relations: Relations, top: int | None) -> NDArray[np.bool_]:
-    """Returns which distributions may have a weight, (N,)."""
+    """Returns the mask (N,) of the distributions that may have a weight."""
     kept = np.ones(len(relations.values), bool) if relations.allowed is None else relations.allowed.copy()
     if top is not None:
         order = np.argsort(-np.where(kept, relations.values, -np.inf), kind="stable")
@@ -114,7 +114,7 @@ def _kept(relations: Relations, top: int | None) -> NDArray[np.bool_]:
 
 
 def _rule(values: Floats, errors: Floats, spec: WeightsSpec, progress: float) -> Floats:
-    """Applies the rule to the relations of the K distributions that count; `progress` goes from 0 to 1."""
+    """Applies the rule to the relations of the K distributions with weights; `progress` goes from 0 to 1."""
     share = signal_share(values, errors) if spec.shrink else 1.0
     if spec.rule == "relu":
         return np.asarray(share * relu_weights(values) + (1 - share))
@@ -130,22 +130,22 @@ def _rule(values: Floats, errors: Floats, spec: WeightsSpec, progress: float) ->
 
 
 def effective_tasks(weights: ArrayLike) -> float:
-    """Returns the effective number of tasks 1/Σp² with p = w/Σw: N for equal weights, 1 if one has all."""
+    """Returns the effective number of tasks 1/Σp² with p = w/Σw: N for equal weights, 1 if only one is positive."""
     array = np.asarray(weights, np.float64)
     shares = array / array.sum()
     return float(1.0 / np.square(shares).sum())
 
 
 def balancing(norms: ArrayLike) -> Floats:
-    """Returns the factors (T,) that divide task gradients by reference norms (T,), keeping their mean scale.
+    """Returns the factors (T,) that divide task gradients by reference norms (T,), preserving their mean scale.
 
-    Raw norms differ by more than twenty times between degradations, so that a plain sum is ruled by noise removal.
+    Raw norms differ by more than a factor of 20 between degradations, so a plain sum is dominated by noise removal.
     """
     reference = np.maximum(np.asarray(norms, np.float64), 1e-12)
     return np.asarray(reference.mean() / reference)
 
 
 def relative_to_largest(weights: ArrayLike) -> Floats:
-    """Returns weights (N,) over the largest one, in 0..1: factors of an inner rate that is never exceeded."""
+    """Divides weights (N,) by the largest one: factors in 0..1 of the inner learning rate."""
     array = np.asarray(weights, np.float64)
     return np.asarray(array / array.max())

@@ -1,4 +1,4 @@
-"""The trained network by which the `descriptor` estimator tells what was done to images."""
+"""Opens the trained network that the `descriptor` estimator computes descriptors with."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from metarestore.models.kdsr import KDSR
 
 
 def open_describer(estimator: Estimator, scale: int) -> KDSR:
-    """Opens the network of a `descriptor` estimator, or of the one behind a control.
+    """Opens the network of a `descriptor` estimator, or of a control that wraps one.
 
     Args:
         estimator: The graph's estimator.
         scale: Upscaling factor of the study.
 
     Raises:
-        UserError: There is no such network, or it has no estimator of the degradation, or another scale.
-        TypeError: The estimator describes nothing.
+        UserError: The network does not exist, has no degradation encoder, or has another scale.
+        TypeError: The estimator does not use descriptors.
     """
     options, key = estimate_behind(estimator), network_key(estimator)
     if not isinstance(options, DescriptorEstimatorSpec):
-        raise TypeError(f"the estimator {options.kind} describes nothing")
+        raise TypeError(f"the estimator {options.kind} does not use descriptors")
     try:
         network = load_model(options.network)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     if not isinstance(network, KDSR) or network.estimator is None:
         raise UserError(
-            f"{key}: {options.network} has no estimator of the degradation; name a KDSR that was trained with "
+            f"{key}: {options.network} has no degradation encoder; give a KDSR that was trained with "
             "model.estimator: teacher or student"
         )
     if network.scale != scale:
         raise UserError(
-            f"{key}: {options.network} is for scale {network.scale}, the target for scale {scale}; name one for it, or "
-            "choose another graph.estimator"
+            f"{key}: {options.network} has scale {network.scale}, but the target has scale {scale}; give a network of "
+            "that scale, or choose another graph.estimator"
         )
     return network

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metarestore.config.learner import DistillSpec
 from metarestore.errors import UserError
-from metarestore.learners.embedding import EmbeddingLearner, Terms, describing
+from metarestore.learners.embedding import EmbeddingLearner, Terms, require_encoder
 from metarestore.learners.learner import Precision
 from metarestore.learners.teacher import open_teacher, started_as_taught
 from metarestore.models.kdsr import KDSR, Embeddings
@@ -43,7 +43,7 @@ class DistillLearner(EmbeddingLearner):
         Raises:
             UserError: `learner.teacher` is no teacher of the network.
         """
-        student, teacher = describing(model), open_teacher(spec.teacher, model)
+        student, teacher = require_encoder(model), open_teacher(spec.teacher, model)
         if not isinstance(teacher, KDSR) or not teacher.privileged:
             raise UserError(
                 f"learner.teacher: {spec.teacher} holds no teacher; train one with model.estimator: teacher"

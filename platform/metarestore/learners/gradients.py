@@ -18,15 +18,15 @@ from metarestore.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class TaskFigures:
-    """What is told of the gradients of T tasks: bytes, where the gradients are megabytes.
+class TaskMetrics:
+    """Metrics of the gradients of T tasks: a few bytes, while the gradients take megabytes.
 
     Attributes:
         losses: Task losses, (T,).
         mse: Mean squared errors of the query images, (T,).
         norms: Norms of the gradients, (T,).
-        sketches: Sketches of the gradients, (T, m), or None where nobody asked for them.
-        terms: Parts of the losses that are logged, (T,), by name.
+        sketches: Sketches of the gradients, (T, m), or None if they are not requested.
+        terms: Logged terms of the losses, (T,), by name.
     """
 
     losses: NDArray[np.float32]
@@ -42,25 +42,25 @@ class TaskGradients:
 
     Attributes:
         gradients: (T, P), float32.
-        figures: What is told of them.
+        metrics: Metrics of the tasks.
     """
 
     gradients: NDArray[np.float32]
-    figures: TaskFigures
+    metrics: TaskMetrics
 
     @classmethod
     def of(cls, gradients: Tensor, metrics: Metrics) -> TaskGradients:
-        """Takes gradients (T, P) and what goes with them from the device."""
+        """Copies gradients (T, P) and their metrics from the device."""
         rows, loss, mse = (_numpy(tensor) for tensor in (gradients, metrics.loss, metrics.mse))
         terms = {name: _numpy(term) for name, term in metrics.terms.items()}
-        return cls(rows, TaskFigures(loss, mse, np.linalg.norm(rows, axis=1), terms=terms))
+        return cls(rows, TaskMetrics(loss, mse, np.linalg.norm(rows, axis=1), terms=terms))
 
     def sketch(self, size: int, length: int | None = None) -> TaskGradients:
-        """Adds sketches of `size` entries, of the first `length` parameters: learned rates have another unit."""
-        return replace(self, figures=replace(self.figures, sketches=sketched(self.gradients[:, :length], size)))
+        """Adds sketches of size `size` of the first `length` parameters (learned rates have another unit)."""
+        return replace(self, metrics=replace(self.metrics, sketches=sketched(self.gradients[:, :length], size)))
 
     def weighted(self, factors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns Σ factorᵢ·gᵢ, (P,), summed in the order of the tasks and so to the same bytes everywhere."""
+        """Returns Σ factorᵢ·gᵢ, (P,), summed in the order of the tasks, so that all workers give the same bytes."""
         total: NDArray[np.float32] = np.zeros(self.gradients.shape[1], np.float32)
         for factor, gradient in zip(factors, self.gradients, strict=True):
             total += factor * gradient
@@ -68,14 +68,14 @@ class TaskGradients:
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = tensor.detach().cpu().numpy()
-    return found
+    array: NDArray[np.float32] = tensor.detach().cpu().numpy()
+    return array
 
 
-def joined(parts: Sequence[TaskFigures]) -> TaskFigures:
-    """Joins the figures of consecutive tasks, in order."""
+def joined(parts: Sequence[TaskMetrics]) -> TaskMetrics:
+    """Concatenates the metrics of consecutive tasks, in order."""
     sketches = [part.sketches for part in parts if part.sketches is not None]
-    return TaskFigures(
+    return TaskMetrics(
         np.concatenate([part.losses for part in parts]),
         np.concatenate([part.mse for part in parts]),
         np.concatenate([part.norms for part in parts]),
@@ -88,33 +88,33 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
     """Computes the gradients of T stacked tasks at once.
 
     Args:
-        learner: The task loss.
-        layout: Names and shapes of all that is learned.
+        learner: The learner, which defines the task loss.
+        layout: Names and shapes of all learned parameters.
         flat: Parameters, (P,).
         tasks: Tensors with a leading dimension T.
         step: The outer step.
 
     Raises:
-        UserError: An operation of the network has no (double) backward pass under vectorisation, or none in bfloat16,
-            or the tasks do not fit the memory.
+        UserError: An operation of the network has no (double) backward pass under vectorisation or in bfloat16, or the
+            tasks do not fit into memory.
     """
     params = repeated(layout.unflatten(flat), len(tasks.query_lr))
     try:
         gradients, metrics = learner.gradients(params, tasks, step)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{len(tasks.query_lr)} tasks at once do not fit the GPU's memory; set training.microbatch to fewer"
+            f"{len(tasks.query_lr)} tasks at a time do not fit into GPU memory; set training.microbatch to fewer tasks"
         ) from error
     except RuntimeError as error:
         if learner.precision != "float32":
             raise UserError(
-                f"training.precision: {learner.precision} does not work here ({str(error).splitlines()[0]}); "
-                "use float32, or a first-order learner such as fomaml"
+                f"training.precision: {learner.precision} is not supported by this learner and network "
+                f"({str(error).splitlines()[0]}); use float32, or a first-order learner such as fomaml"
             ) from error
         if not isinstance(error, NotImplementedError):
             raise
         raise UserError(
-            f"the network cannot be differentiated task by task: {error}; "
+            f"the network does not support per-task gradients: {error}; "
             "use learner.kind: fomaml, or learner.backend: learn2learn"
         ) from error
     return TaskGradients.of(layout.flatten(gradients, batch=1), metrics)
@@ -123,19 +123,20 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
 def split_gradients(
     learner: Learner, layout: Layout, flat: Tensor, tasks: Task, step: int, microbatch: int | None
 ) -> TaskGradients:
-    """Computes `vectorised_gradients` of at most `microbatch` tasks at once, and joins them in the order of the tasks.
+    """Computes `vectorised_gradients` for at most `microbatch` tasks at a time, in the order of the tasks.
 
-    How many tasks are computed at once decides which kernels convolve, and so the last bits of a gradient: measured on
-    a CPU, 4 of 8 tasks at once give the bits of all 8, one at a time is up to 3e-5 of the largest entry away.
+    The number of tasks at a time can change the convolution kernels and thus the last bits of a gradient: measured on
+    a CPU, 4 tasks at a time give the same bits as 8, single tasks differ by up to 3e-5 of the largest entry.
     """
     count = len(tasks.query_lr)
     size = microbatch or count
     pieces = [slice(first, first + size) for first in range(0, count, size)]
-    found = [
+    results = [
         vectorised_gradients(learner.part(piece), layout, flat, Task(*(tensor[piece] for tensor in tasks)), step)
         for piece in pieces
     ]
-    return TaskGradients(np.concatenate([f.gradients for f in found]), joined([f.figures for f in found]))
+    gradients = np.concatenate([result.gradients for result in results])
+    return TaskGradients(gradients, joined([result.metrics for result in results]))
 
 
 def mean_loss_gradient(learner: Learner, layout: Layout, flat: Tensor, task: Task) -> Tensor:
@@ -145,6 +146,6 @@ def mean_loss_gradient(learner: Learner, layout: Layout, flat: Tensor, task: Tas
 
 
 def repeated(params: Params, count: int) -> Params:
-    """Gives each of T tasks parameters of its own, (T, ...)."""
-    # Copies: a convolution is faster on dense weights than on one weight seen T times.
+    """Repeats parameters for each of T tasks, (T, ...)."""
+    # Copied, because convolutions are faster with contiguous weights than with an expanded view.
     return {name: value.expand(count, *value.shape).contiguous() for name, value in params.items()}

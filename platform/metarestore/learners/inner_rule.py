@@ -1,4 +1,4 @@
-"""What adaptation to the shots takes over from a learner's inner loop."""
+"""The settings of a learner's inner loop that adaptation to the shots uses too."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarestore.config.learner import LossName
 
 @dataclass(frozen=True)
 class InnerRule:
-    """How one step on a support set is taken, beside the optimizer and its rate.
+    """The settings of a step on a support set, except for optimizer and learning rate.
 
     Attributes:
         loss_name: Image loss.
         eps: ε of the Charbonnier loss.
-        clip: Largest norm of a gradient of SGD.
-        mask: 1 for parameters that adapt, 0 for those that stay, (P,); all adapt if it is None.
-        rates: Learned rate of each parameter, (P,): SGD takes it in place of its own rate.
+        clip: Maximum norm of the gradient in SGD.
+        mask: 1 for parameters that are adapted, 0 for those that stay fixed, (P,); None adapts all.
+        rates: Learned rate of each parameter, (P,), which replaces the learning rate of SGD.
     """
 
     loss_name: LossName

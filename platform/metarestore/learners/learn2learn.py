@@ -1,8 +1,8 @@
-"""The reference backend: task gradients by learn2learn's own `clone` and `adapt`.
+"""The reference backend: task gradients computed with learn2learn's `clone` and `adapt`.
 
-This is the only module that imports learn2learn. Version 0.2.0 runs an `__init__` that imports its vision, text and
-reinforcement-learning parts, which need torchvision and gym; `learn2learn.algorithms.maml` and `.meta_sgd` alone need
-torch only. Where the plain import works it is used; elsewhere the packages are registered without their `__init__`.
+This is the only module that imports learn2learn. The `__init__` of version 0.2.0 imports its vision, text and
+reinforcement-learning parts, which need torchvision and gym, while `learn2learn.algorithms.maml` and `.meta_sgd` only
+need torch. If the normal import fails, the packages are registered without running their `__init__`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSTALL = 'pip install --no-deps "learn2learn==0.2.0" --config-settings=--build-
 
 
 def _register_without_init(name: str) -> None:
-    """Puts a package into `sys.modules` so that its submodules can be imported, without running its `__init__`."""
+    """Adds a package to `sys.modules` without running its `__init__`, so that its submodules can be imported."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         raise UserError(f"learn2learn is not installed; install it with: {INSTALL}")
@@ -69,11 +69,11 @@ def maml_class() -> Any:
 def reference_gradients(
     learner: PretrainLearner | MAMLLearner, layout: Layout, flat: Tensor, tasks: Task, step: int = 0
 ) -> TaskGradients:
-    """Computes what `vectorised_gradients` computes, one task after the other, with learn2learn.
+    """Computes the same gradients as `vectorised_gradients`, one task at a time, with learn2learn.
 
     Args:
-        learner: The task loss; its network is used as a module.
-        layout: Names and shapes of all that is learned.
+        learner: The learner, which defines the task loss; its network is used as a module.
+        layout: Names and shapes of all learned parameters.
         flat: Parameters, (P,).
         tasks: Tensors with a leading dimension T.
         step: The outer step.
@@ -82,14 +82,14 @@ def reference_gradients(
     wrapped = _wrapped(learner, rates)
     leaves = {**dict(learner.model.named_parameters()), **rates}
     rows, losses, errors = [], [], []
-    whole = learner
+    all_tasks = learner
     for index in range(len(tasks.query_lr)):
-        task, learner = Task(*(tensor[index] for tensor in tasks)), whole.part(slice(index, index + 1))
+        task, learner = Task(*(tensor[index] for tensor in tasks)), all_tasks.part(slice(index, index + 1))
         for leaf in leaves.values():
             leaf.grad = None
         if isinstance(learner, ReptileLearner):
-            way, loss, mse = _reptile_way(wrapped, task, learner)
-            rows.append(layout.flatten(way))
+            displacement, loss, mse = _reptile_displacement(wrapped, task, learner)
+            rows.append(layout.flatten(displacement))
         else:
             if isinstance(learner, MAMLLearner):
                 loss, mse = _maml_loss(wrapped, task, learner, step)
@@ -103,7 +103,7 @@ def reference_gradients(
 
 
 def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Parameter]) -> Any:
-    """Wraps the network as learn2learn does."""
+    """Wraps the network in the learn2learn algorithm."""
     if isinstance(learner, MetaSGDLearner):
         lrs = nn.ParameterList(list(rates.values()))
         return _module("meta_sgd").MetaSGD(learner.model, first_order=learner.spec.first_order, lrs=lrs)
@@ -113,7 +113,7 @@ def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Paramet
 
 
 def _load(model: nn.Module, layout: Layout, flat: Tensor) -> dict[str, nn.Parameter]:
-    """Puts parameters into the network and returns what else is learned, in the order of the network's parameters."""
+    """Loads parameters into the network and returns learned rates, in the order of the network's parameters."""
     rates = {}
     with torch.no_grad():
         for name, value in layout.unflatten(flat).items():
@@ -146,18 +146,20 @@ def _maml_loss(wrapped: Any, task: Task, learner: MAMLLearner, step: int) -> tup
     return torch.stack(losses).sum(), nn.functional.mse_loss(restored, task.query_hr)
 
 
-def _reptile_way(wrapped: Any, task: Task, learner: ReptileLearner) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _reptile_displacement(
+    wrapped: Any, task: Task, learner: ReptileLearner
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     network = wrapped.clone()
     lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
     for _ in range(learner.spec.inner_steps):
         _adapt(network, learner, lr, hr)
     after = dict(network.module.named_parameters())
-    way = {name: (before - after[name]).detach() for name, before in learner.model.named_parameters()}
-    return way, *_pooled_loss(network, task, learner)
+    displacement = {name: (before - after[name]).detach() for name, before in learner.model.named_parameters()}
+    return displacement, *_pooled_loss(network, task, learner)
 
 
 def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
-    """Takes an inner step by `adapt` or, where learn2learn has no such option, by the update that `adapt` ends with."""
+    """Takes an inner step with `adapt`, or for options that it lacks, with the update function that it calls."""
     rule = learner.inner_rule
     factor = 1.0 if learner.rate_factors is None else float(learner.rate_factors)
     loss = image_loss(rule.loss_name, rule.eps)(network(lr), hr)

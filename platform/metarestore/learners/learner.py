@@ -1,9 +1,9 @@
-"""Learners: each turns a task into a scalar loss of the parameters; nothing else tells them apart.
+"""Learners: each defines the scalar loss of a task as a function of the parameters.
 
-A learner computes T stacked tasks at once: every tensor has T as its first dimension, the parameters too, so that each
-task has parameters of its own. The sum of the losses then has the task gradients as its gradient. Forward passes are
-vectorised by `vmap`, derivatives are PyTorch's ordinary ones, taken outside of it: measured on FSRCNN, that is 1.1 to
-1.25 times as fast as `vmap(grad)`, whose nested levels cost more than they save.
+A learner computes T stacked tasks at once: every tensor, including the parameters, has T as its first dimension, so
+each task has its own parameters. The gradient of the sum of the losses then consists of the task gradients. Forward
+passes are vectorised with `vmap`; derivatives are computed by autograd outside of it: measured on FSRCNN, this is 1.1
+to 1.25 times as fast as `vmap(grad)`, whose nested levels add overhead.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Metrics(NamedTuple):
-    """What a learner tells beside its losses; (T,), detached.
+    """Metrics that a learner computes beside its losses; (T,), detached.
 
     Attributes:
         loss: The task losses.
         mse: Mean squared error of the query images, after the inner steps if there are any.
-        terms: Parts of the losses that are logged, by name.
+        terms: Logged terms of the losses, by name.
     """
 
     loss: Tensor
@@ -63,14 +63,14 @@ class Metrics(NamedTuple):
 def restore(
     model: nn.Module, params: Params, lr: Tensor, precision: Precision = "float32", *, hr: Tensor | None = None
 ) -> Tensor:
-    """Restores LR (N, C, h, w) to (N, C, s·h, s·w), in the type of LR, with the given parameters.
+    """Restores LR (N, C, h, w) to (N, C, s·h, s·w) of the same dtype, with the given parameters.
 
     Args:
         model: The network.
         params: Its parameters.
         lr: LR images.
         precision: Arithmetic of the network.
-        hr: The HR images, for a network that must be given them (a teacher); no other sees them.
+        hr: The HR images, passed only to a network that needs them (a teacher).
     """
     inputs = (lr, hr) if getattr(model, "privileged", False) else (lr,)
     with Bfloat16() if precision == "bfloat16" else nullcontext():
@@ -87,13 +87,13 @@ def restore_with_features(
     *,
     hr: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Restores LR as `restore` does, and returns named features of the network, (N, channels, ...), with the images.
+    """Restores LR as `restore` does, and also returns named features of the network, (N, channels, ...).
 
     Args:
         model: The network.
         params: Its parameters.
         lr: LR images (N, C, h, w).
-        names: Names of the features, some of the network's `feature_layers`.
+        names: Names of the features, a subset of the network's `feature_layers`.
         precision: Arithmetic of the network.
         hr: The HR images, for a teacher.
     """
@@ -103,16 +103,16 @@ def restore_with_features(
 
 
 def each(function: Callable[..., _Result], *inputs: Any) -> _Result:
-    """Applies a function to each of T tasks: everything in the inputs and the result has T as its first dimension.
+    """Applies a function to each of T tasks; all inputs and results have T as their first dimension.
 
-    One task alone is computed without `vmap`, whose grouped convolutions are slower than plain ones.
+    A single task is computed without `vmap`, whose grouped convolutions are slower than ordinary ones.
     """
     count = len(pytree.tree_leaves(inputs)[0])
     if count > 1:
-        found: _Result = vmap(function)(*inputs)
-        return found
-    alone = function(*pytree.tree_map(lambda tensor: tensor[0], inputs))
-    stacked: _Result = pytree.tree_map(lambda tensor: tensor[None], alone)
+        results: _Result = vmap(function)(*inputs)
+        return results
+    single = function(*pytree.tree_map(lambda tensor: tensor[0], inputs))
+    stacked: _Result = pytree.tree_map(lambda tensor: tensor[None], single)
     return stacked
 
 
@@ -120,7 +120,7 @@ class Learner(ABC):
     """A task loss.
 
     Attributes:
-        spec: Its options, as an experiment gives them.
+        spec: Its specification in the experiment.
         model: The network.
         precision: Arithmetic of the network.
     """
@@ -134,41 +134,41 @@ class Learner(ABC):
         """Computes the losses (T,) of tasks, each differentiable with respect to its own row of `params`.
 
         Args:
-            params: Parameters of the network, and what else is learned, by name, with a leading dimension T.
+            params: Parameters of the network and other learned parameters, by name, with a leading dimension T.
             tasks: T stacked tasks.
-            step: The outer step, which a loss may change with.
+            step: The outer step, which a loss may depend on.
         """
 
     @property
     @abstractmethod
     def inner_rule(self) -> InnerRule:
-        """How a step on a support set is taken."""
+        """The settings of a step on a support set."""
 
     def gradients(self, params: Params, tasks: Task, step: int = 0) -> tuple[Params, Metrics]:
-        """Computes what the outer optimizer steps against, for each task: the gradient of its loss."""
+        """Computes the outer gradient of each task: by default the gradient of its loss."""
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         with torch.enable_grad():
             losses, metrics = self.losses(leaves, tasks, step)
-        return slopes(losses, leaves), metrics
+        return per_task_gradients(losses, leaves), metrics
 
     def part(self, chosen: slice) -> Self:
-        """Returns the learner of some of the tasks, where it has something of its own for each."""
+        """Returns the learner for a slice of the tasks, if it has per-task settings."""
         return self
 
     def layout(self, network: Layout) -> Layout:
-        """Returns names and shapes of all that is learned: the network's parameters first, in their order."""
+        """Returns names and shapes of all learned parameters: the network's parameters first, in their order."""
         return network
 
     def initial(self, network: Tensor) -> Tensor:
-        """Returns the initial vector of all that is learned, given that of the network (P,)."""
+        """Returns the initial vector of all learned parameters, given that of the network (P,)."""
         return network
 
     def adapting(self, network: Layout, flat: Tensor) -> InnerRule:
-        """Returns how to adapt to shots from all that was learned."""
+        """Returns the settings for adaptation to shots, given all learned parameters."""
         return self.inner_rule
 
     def inner_rates(self, network: Layout, flat: Tensor) -> Params:
-        """Returns the learned rates of the network's parameters, by their names; none, where none are learned."""
+        """Returns the learned rates of the network's parameters by name; empty if none are learned."""
         return {}
 
     def image_losses(self, restored: Tensor, hr: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Learner(ABC):
         return image_losses(self.spec.loss, self.spec.charbonnier_eps)(restored, hr)
 
     def pooled_losses(self, params: Params, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Computes the losses of support and query together, with the parameters as they are."""
+        """Computes the losses of support and query together, without inner steps."""
         lr, hr = all_patches(tasks)
         restored = self.restore(params, lr, hr)
         losses = self.image_losses(restored, hr)
@@ -184,7 +184,7 @@ class Learner(ABC):
         return losses, Metrics(losses.detach(), mse)
 
     def restore(self, params: Params, lr: Tensor, hr: Tensor | None = None) -> Tensor:
-        """Restores LR images of T tasks, (T, N, C, h, w), with the learner's network; a teacher is given HR."""
+        """Restores LR images of T tasks, (T, N, C, h, w), with the learner's network; a teacher also needs HR."""
         given = (params, lr) if hr is None else (params, lr, hr)
 
         def restore_one(params: Params, lr: Tensor, hr: Tensor | None = None) -> Tensor:
@@ -195,7 +195,7 @@ class Learner(ABC):
     def restore_with_features(
         self, params: Params, lr: Tensor, names: Sequence[str], hr: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Restores as `restore` does, and returns named features (T, N, channels, ...) of the network with the images.
+        """Restores as `restore` does, and also returns named features of the network, (T, N, channels, ...).
 
         Raises:
             TypeError: The network is a module without named features.
@@ -212,7 +212,7 @@ class Learner(ABC):
 
 @dataclass(frozen=True)
 class PretrainLearner(Learner):
-    """Pre-training: L(θ; S∪Q), the mean over all patches of a task."""
+    """Pre-training: L(θ; S∪Q), the mean loss over all patches of a task."""
 
     spec: PretrainSpec | FinetuneSpec
     model: nn.Module
@@ -220,7 +220,7 @@ class PretrainLearner(Learner):
 
     @property
     def inner_rule(self) -> InnerRule:
-        """Adapts with the loss of training."""
+        """Adapts with the training loss."""
         return InnerRule(self.spec.loss, self.spec.charbonnier_eps)
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
@@ -233,12 +233,12 @@ class MAMLLearner(Learner):
     """Model-agnostic meta-learning: L(U^k(θ; S); Q), where U is one step of gradient descent.
 
     Args:
-        spec: Number, rate, loss and clipping of the inner steps k; whether inner gradients count as constants (FOMAML),
-            which saves the double backward pass; how the query losses after each inner step are weighted.
+        spec: Number k, learning rate, loss and clipping of the inner steps; whether inner gradients are treated as
+            constants (FOMAML), which saves the double backward pass; weights of the query losses after each inner step.
         model: The network.
         precision: Arithmetic of the network.
-        adapts: Names of the parameters that adapt (ANIL); None for all.
-        rate_factors: Factor of each task's inner rate, (T,); None counts as 1. The tasks must be as many.
+        adapts: Names of the parameters that are adapted (ANIL); None for all.
+        rate_factors: Factor on the inner learning rate of each of the T tasks, (T,); None means 1.
 
     Source: Finn, Abbeel, Levine, Model-Agnostic Meta-Learning (ICML 2017), eq. 1 and section 5.2; with `adapts`, Raghu
     et al., Rapid Learning or Feature Reuse? (ICLR 2020), section 4; with `multi_step`, Antoniou et al., How to train
@@ -253,12 +253,12 @@ class MAMLLearner(Learner):
 
     @property
     def inner_rule(self) -> InnerRule:
-        """Adapts as the inner loop does."""
+        """The settings of the inner loop."""
         spec = self.spec
         return InnerRule(spec.inner_loss or spec.loss, spec.charbonnier_eps, spec.inner_clip)
 
     def adapting(self, network: Layout, flat: Tensor) -> InnerRule:
-        """Adapts to shots what adapts in the inner loop."""
+        """Restricts adaptation to the parameters that the inner loop adapts."""
         if self.adapts is None:
             return self.inner_rule
         ones = {name: torch.full(shape, float(name in self.adapts)) for name, shape in network.entries}
@@ -266,7 +266,7 @@ class MAMLLearner(Learner):
 
     @property
     def multi_step(self) -> MultiStepSpec | None:
-        """Weights of the query losses after each inner step; None counts the last alone."""
+        """Weights of the query losses after each inner step; None uses only the last."""
         return None if isinstance(self.spec, ReptileSpec) else self.spec.multi_step
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
@@ -282,13 +282,13 @@ class MAMLLearner(Learner):
         return loss, Metrics(loss.detach(), squared_errors(restored, tasks.query_hr))
 
     def inner_step(self, adapted: Params, params: Params, lr: Tensor, hr: Tensor) -> Params:
-        """Takes one step on images from the network's parameters `adapted`; `params` is all that is learned."""
+        """Takes one step on images from the network's parameters `adapted`; `params` are all learned parameters."""
         gradient = self.inner_gradient(adapted, lr, hr)
         moved = {name: adapted[name] - self._rate(params, name) * value for name, value in gradient.items()}
         return moved if self.adapts is None else {**adapted, **moved}
 
     def inner_gradient(self, network: Params, lr: Tensor, hr: Tensor) -> Params:
-        """Computes the clipped gradient of the inner loss with respect to the parameters that adapt."""
+        """Computes the clipped gradient of the inner loss with respect to the adapted parameters."""
         moving = {name: value for name, value in network.items() if self.adapts is None or name in self.adapts}
         first_order, rule = self.spec.first_order, self.inner_rule
         if first_order or not all(value.requires_grad for value in moving.values()):
@@ -296,26 +296,26 @@ class MAMLLearner(Learner):
         with torch.enable_grad():
             restored = self.restore({**network, **moving}, lr)
             losses = image_losses(rule.loss_name, rule.eps)(restored, hr)
-        gradient = slopes(losses, moving, differentiable=not first_order)
+        gradient = per_task_gradients(losses, moving, differentiable=not first_order)
         if rule.clip is not None and gradient:
             gradient = _scaled(gradient, norm_factors(gradient.values(), rule.clip))
         return gradient if self.rate_factors is None else _scaled(gradient, self.rate_factors)
 
     def part(self, chosen: slice) -> Self:
-        """Returns the learner of some of the tasks."""
+        """Returns the learner for a slice of the tasks."""
         return self if self.rate_factors is None else replace(self, rate_factors=self.rate_factors[chosen])
 
     def _network(self, params: Params) -> Params:
-        """Returns the network's share of what is learned."""
+        """Returns the network's parameters among all learned parameters."""
         return params
 
     def _rate(self, params: Params, name: str) -> float | Tensor:
-        """Returns the inner rate of a parameter."""
+        """Returns the inner learning rate of a parameter."""
         return self.spec.inner_lr
 
 
 def _scaled(params: Params, factors: Tensor) -> Params:
-    """Multiplies what belongs to each of T tasks by its factor, (T,)."""
+    """Scales the parameters of each of T tasks by its factor, (T,)."""
     return {name: per_task(factors, value) * value for name, value in params.items()}
 
 
@@ -325,15 +325,15 @@ def all_patches(tasks: Task) -> tuple[Tensor, Tensor]:
     return torch.cat(lr, dim=1), torch.cat(hr, dim=1)
 
 
-def slopes(losses: Tensor, params: Params, *, differentiable: bool = False) -> Params:
+def per_task_gradients(losses: Tensor, params: Params, *, differentiable: bool = False) -> Params:
     """Computes the gradient of each of the losses (T,) with respect to its own row of parameters (T, ...)."""
     if not params:
         return {}
-    # What a loss does not depend on has the slope 0.
-    found = torch.autograd.grad(
+    # Parameters that a loss does not depend on have the gradient 0.
+    gradients = torch.autograd.grad(
         losses.sum(), list(params.values()), create_graph=differentiable, materialize_grads=True
     )
-    return dict(zip(params, found, strict=True))
+    return dict(zip(params, gradients, strict=True))
 
 
 def squared_errors(restored: Tensor, hr: Tensor) -> Tensor:
@@ -342,7 +342,7 @@ def squared_errors(restored: Tensor, hr: Tensor) -> Tensor:
 
 
 def per_task(factors: Tensor, like: Tensor) -> Tensor:
-    """Views factors (T,) so that they multiply tensors (T, ...)."""
+    """Views factors (T,) so that they broadcast to tensors (T, ...)."""
     return factors.view(-1, *(1,) * (like.dim() - 1))
 
 

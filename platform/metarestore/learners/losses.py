@@ -1,4 +1,4 @@
-"""Losses between images, and the norm of a gradient."""
+"""Image losses, and clipping of gradient norms."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from metarestore.config.learner import LossName
 
 
 def image_loss(name: LossName, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns the mean error between images of one shape.
+    """Returns a loss function: the mean error between images of the same shape.
 
     Args:
         name: Absolute error, its smooth form √(d² + ε²), or squared error.
-        eps: ε of the Charbonnier loss; the others do not use it.
+        eps: ε of the Charbonnier loss; not used by the other losses.
 
     Source: Charbonnier et al., Two deterministic half-quadratic regularization algorithms (1994); Lai et al., LapSRN
     (2017), eq. 4.
@@ -27,17 +27,17 @@ def image_loss(name: LossName, eps: float) -> Callable[[Tensor, Tensor], Tensor]
 
 
 def image_losses(name: LossName, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns what `image_loss` returns, for each of T tasks: (T, ...) to (T,)."""
+    """Returns `image_loss` vectorised over T tasks: (T, ...) to (T,)."""
     return vmap(image_loss(name, eps))
 
 
 def norm_factors(gradients: Iterable[Tensor], largest: float) -> Tensor:
-    """Returns the factors (T,), at most 1, that bring the joint norms of gradients (T, ...) down to `largest`.
+    """Returns the factors (T,), at most 1, that clip the joint norms of gradients (T, ...) to `largest`.
 
     They are differentiable.
     """
     squares = torch.stack([gradient.square().reshape(len(gradient), -1).sum(dim=1) for gradient in gradients]).sum(
         dim=0
     )
-    # The root has no slope at 0, and 0/0 would spread as NaN through the double backward.
+    # The gradient of the root is infinite at 0, which would give NaN in the double backward pass.
     return (largest / squares.clamp_min(1e-24).sqrt()).clamp_max(1.0)

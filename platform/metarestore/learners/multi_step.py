@@ -1,4 +1,4 @@
-"""Weights of the query losses after each inner step: a pure function of the outer step, the same on every worker."""
+"""Weights of the query losses after each inner step, a pure function of the outer step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from metarestore.config.learner import MultiStepSpec
 def step_weights(spec: MultiStepSpec | None, inner_steps: int, step: int) -> tuple[float, ...]:
     """Returns the weight of the query loss after each inner step; they sum to 1.
 
-    Annealing takes the steps before the last from 1/k linearly to `floor`/k, and gives to the last what they lose. MZSR
-    is k = 5, `steps` 10000/3, floor 0.03: max(1/5 − 6e-5·g, 0.006) at outer step g, up to 0.976 for the last.
+    Annealing decreases the weights of all steps but the last linearly from 1/k to `floor`/k, and increases that of the
+    last accordingly. MZSR is k = 5, `steps` 10000/3, floor 0.03: max(1/5 − 6e-5·g, 0.006) at outer step g, up to 0.976
+    for the last.
 
     Args:
-        spec: The rule; None gives the last step everything, as in MAML.
+        spec: The schedule; None gives all weight to the last step, as in MAML.
         inner_steps: k.
         step: The outer step, from 0.
 

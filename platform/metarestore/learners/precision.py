@@ -1,4 +1,4 @@
-"""Networks in bfloat16 under `vmap`, where PyTorch's autocast silently does nothing."""
+"""Mixed precision in bfloat16 under `vmap`, where PyTorch's autocast silently does nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 _CAST = frozenset({torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.bmm, torch.prelu})
-"""What autocast, too, computes in the lower precision; all else keeps to the precision of its arguments."""
+"""Functions computed in bfloat16, as in autocast; all others use the precision of their arguments."""
 
 
 class Bfloat16(TorchFunctionMode):
-    """Casts the arguments of convolutions, matrix products and PReLU to bfloat16 while it is entered.
+    """A context manager that casts the arguments of convolutions, matrix products and PReLU to bfloat16.
 
-    It acts on the call in Python, above `vmap`; the casts are part of the graph, so gradients of float32 parameters
-    come out in float32.
+    It intercepts the Python calls, above `vmap`; the casts are part of the graph, so gradients of float32 parameters
+    are float32.
     """
 
     def __torch_function__(
@@ -29,7 +29,7 @@ class Bfloat16(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Calls a function of torch, with its arguments cast if it is one of those."""
+        """Calls a torch function, with its arguments cast if it is one of those."""
         given = (args, dict(kwargs or {}))
         args, kwargs = pytree.tree_map(_cast, given) if func in _CAST else given
         return func(*args, **kwargs)

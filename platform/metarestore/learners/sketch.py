@@ -1,4 +1,4 @@
-"""Sketches of gradients: a fixed random projection that keeps inner products, in bytes instead of megabytes."""
+"""Sketches of gradients: a fixed random projection that preserves inner products, in bytes instead of megabytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarestore.seeds import generator
 Floats = NDArray[np.float64]
 
 SEED = 0
-"""Sketches can be compared only if they are projected alike, so all runs share the projection."""
+"""Seed of the projection, the same in all runs, so that their sketches can be compared."""
 
 
 def sketched(gradients: ArrayLike, size: int, seed: int = SEED) -> NDArray[np.float32]:
@@ -33,8 +33,8 @@ def sketched(gradients: ArrayLike, size: int, seed: int = SEED) -> NDArray[np.fl
     entries, signs = _projection(vectors.shape[-1], size, seed)
     rows = vectors.reshape(-1, vectors.shape[-1])
     # bincount adds in the order of the coordinates and in double precision: the same bits on every machine.
-    found = [np.bincount(entries, weights=row * signs, minlength=size) for row in rows]
-    return np.asarray(found, np.float32).reshape(*vectors.shape[:-1], size)
+    sketches = [np.bincount(entries, weights=row * signs, minlength=size) for row in rows]
+    return np.asarray(sketches, np.float32).reshape(*vectors.shape[:-1], size)
 
 
 @lru_cache(maxsize=4)
@@ -52,16 +52,16 @@ def cosines(vectors: ArrayLike) -> Floats:
 
 
 def mean_cosine(vectors: ArrayLike) -> float:
-    """Returns the mean cosine between different vectors of (T, m): how far tasks agree; 1 if there is one."""
-    found = cosines(vectors)
-    count = len(found)
-    return float((found.sum() - np.trace(found)) / (count * (count - 1))) if count > 1 else 1.0
+    """Returns the mean cosine between different vectors of (T, m), the agreement of tasks; 1 for a single vector."""
+    matrix = cosines(vectors)
+    count = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / (count * (count - 1))) if count > 1 else 1.0
 
 
 def cosine_error(cosine: ArrayLike, size: int) -> Floats:
-    """Returns the standard error (1 − c²)/√m of a cosine c that is taken between sketches.
+    """Returns the standard error (1 − c²)/√m of a cosine c between sketches.
 
-    It holds for vectors without a dominating coordinate, and large m: the entries of a sketch are then nearly normal,
-    and the cosine is the correlation of m pairs of them.
+    It is valid for vectors without a dominating coordinate and large m: the entries of a sketch are then approximately
+    normal, and the cosine is the correlation of m pairs of them.
     """
     return np.asarray((1.0 - np.square(np.asarray(cosine, np.float64))) / np.sqrt(size))

@@ -1,74 +1,46 @@
-"""From the model section of an experiment to a network, and from images to what a network sees."""
+"""Builds networks from specifications, and converts images to and from a network's channels."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from metarestore.config.model import (
-    AnyDecoderSpec,
-    BaseModelSpec,
-    CompactSpec,
-    ECBSRSpec,
-    FSRCNNSpec,
-    KDSRSpec,
-    PISRTeacherSpec,
-    ZeroShotNetworkSpec,
-)
+from metarestore.config.model import BaseModelSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
-from metarestore.models.compact import Compact
-from metarestore.models.ecbsr import ECBSR
-from metarestore.models.fsrcnn import FSRCNN
-from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Channels, Network, Restore, seeded
 from metarestore.models.pisr_teacher import PISRTeacher
-from metarestore.models.refiner import ZeroShotNetwork
-
-
-def _pisr_teacher(scale: int, decoder: AnyDecoderSpec, d: int, s: int) -> Network:
-    return PISRTeacher(scale, _built(decoder, scale), d, s)
-
-
-NETWORKS: Mapping[type[BaseModelSpec], Callable[..., Network]] = {
-    FSRCNNSpec: FSRCNN,
-    KDSRSpec: KDSR,
-    CompactSpec: Compact,
-    ECBSRSpec: ECBSR,
-    PISRTeacherSpec: _pisr_teacher,
-    ZeroShotNetworkSpec: ZeroShotNetwork,
-}
-"""What builds the network of each kind, from the scale and the keys of its specification."""
 
 
 def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
     """Builds the network of an experiment, on the CPU, with initial weights drawn from `seed`.
 
     Raises:
-        TypeError: The kind of network is not registered.
+        UserError: The code of the network cannot be imported.
     """
     return seeded(_built, seed, spec=spec, scale=scale)
 
 
 def _built(spec: BaseModelSpec, scale: int) -> Network:
-    build = NETWORKS.get(type(spec))
-    if build is None:
-        raise TypeError(f"{type(spec).__name__} is not the specification of a registered network")
     options = {name: getattr(spec, name) for name in type(spec).model_fields if name != "kind"}
-    return build(scale=scale, **options)
+    network: Network = spec.implemented()(scale=scale, **options)
+    return network
+
+
+def pisr_teacher(scale: int, decoder: BaseModelSpec, d: int, s: int) -> Network:
+    """Builds a teacher of PISR with the decoder that its specification describes."""
+    return PISRTeacher(scale, _built(decoder, scale), d, s)
 
 
 def to_channels(rgb: Tensor, channels: Channels) -> Tensor:
-    """Converts RGB (..., 3, H, W) to what a network with `channels` works on."""
+    """Converts RGB (..., 3, H, W) to the channels of a network."""
     return rgb if channels == "rgb" else rgb_to_y(rgb)
 
 
 def restore_rgb(model: Restore, lr: Tensor, *, scale: int, channels: Channels) -> Tensor:
     """Restores RGB images, (N, 3, h, w) in [0, 1] to (N, 3, s·h, s·w) in [0, 1].
 
-    A luma network restores Y; the chroma planes are upscaled bicubically, as the field does.
+    A luma network restores Y; the chroma planes are upscaled bicubically, as is standard.
     """
     with torch.no_grad():
         if channels == "rgb":

@@ -1,4 +1,4 @@
-"""Trained networks on disk: safetensors with what is needed to rebuild the network."""
+"""Saves and loads trained networks: safetensors with the specification needed to rebuild the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from metarestore.config.model import AnyModelSpec, ModelSpec
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from metarestore.models.network import Network
 
-# One metadata key only: safetensors writes several in arbitrary order, and equal weights must give equal bytes.
+# A single metadata key: safetensors writes several keys in arbitrary order, but equal weights must give equal bytes.
 _KEY = "metarestore"
 
-_SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec)
+_SPEC: TypeAdapter[AnyModelSpec] = TypeAdapter(ModelSpec, config=ConfigDict(defer_build=True))
 
 
 def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None:
-    """Writes a network's parameters (P,) with its specification; equal input gives equal bytes."""
+    """Writes a network's parameters (P,) with its specification; equal inputs give equal bytes."""
     from safetensors.torch import save
 
     from metarestore.models.build import build_model
@@ -45,57 +45,58 @@ def load_model(path: str | os.PathLike[str]) -> Network:
     """Reads a network written by `save_model`.
 
     Args:
-        path: Its file, the folder of its run, or the name of a shipped network.
+        path: The network's file, the folder of its run, or the name of a shipped network.
 
     Raises:
-        UserError: There is no such file, or it is not a network of ours.
+        UserError: The file does not exist, or is not a metarestore network.
     """
     return _read(Path(path))[0].eval()
 
 
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
-    """Reads the parameters (P,) of a network that must be of the given kind.
+    """Reads the parameters (P,) of a network that must have the given architecture.
 
-    A network may differ in what its class calls interchangeable; the class says what is taken then.
+    A network may differ in the keys that its class lists as interchangeable; the class then selects the parameters.
 
     Args:
         path: As for `load_model`.
-        spec: The network that is wanted.
+        spec: Specification of the expected network.
         scale: Its upscaling factor.
-        key: Key of the configuration that names the file, for the message.
+        key: Configuration key of the file, for error messages.
         fresh: The network with its initial weights.
 
     Raises:
-        UserError: There is no such file, or it is not a network of ours, or another one.
+        UserError: The file does not exist, is not a metarestore network, or contains another network.
     """
     from metarestore.models.parameters import Layout
 
     try:
-        model, found, found_scale = _read(path)
+        model, file_spec, file_scale = _read(path)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
-    wanted, given = ({**dict(one), "scale": factor} for one, factor in ((spec, scale), (found, found_scale)))
-    names = [name for name in wanted if name not in fresh.interchangeable] if spec.kind == found.kind else ["kind"]
-    differing = [name for name in names if wanted[name] != given[name]]
+    expected, given = ({**dict(one), "scale": factor} for one, factor in ((spec, scale), (file_spec, file_scale)))
+    names = [name for name in expected if name not in fresh.interchangeable]
+    names = names if spec.kind == file_spec.kind else ["kind"]
+    differing = [name for name in names if expected[name] != given[name]]
     if differing:
-        text = ", ".join(f"{name} {given.get(name)} where {wanted[name]} is wanted" for name in differing)
-        raise UserError(f"{key}: {path} holds another network ({text}); make model and scale those of the file")
+        text = ", ".join(f"{name} is {given.get(name)}, expected {expected[name]}" for name in differing)
+        raise UserError(f"{key}: {path} contains another network ({text}); set model and scale to match the file")
     try:
         return Layout.of(fresh).flatten(fresh.started_from(model)).clone()
     except ValueError as error:
-        raise UserError(f"{key}: {path} is nothing to start from: {error}; name another file") from error
+        raise UserError(f"{key}: {path} cannot initialise this network: {error}; choose another file") from error
 
 
 def network_hash(path: str | os.PathLike[str]) -> str:
-    """Returns 16 hex digits that change with a network's file, which is named as for `load_model`."""
+    """Returns a hash (16 hex digits) of a network's file, which is given as for `load_model`."""
     return hashlib.blake2b(network_file(path).read_bytes(), digest_size=8).hexdigest()
 
 
 def network_file(path: str | os.PathLike[str]) -> Path:
-    """Returns the file of a network: of a folder the `model.safetensors` in it, of a shipped network's name its file.
+    """Returns the file of a network, given the file, a folder with a `model.safetensors`, or a shipped network's name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such file.
     """
     path, known = Path(path), shipped()
     if not path.exists() and str(path) in known:
@@ -103,7 +104,7 @@ def network_file(path: str | os.PathLike[str]) -> Path:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         if arms := sorted(map(str, path.glob("arms/*/model.safetensors"))):
-            raise UserError(f"{path}: is a comparison; name the folder of an arm, e.g. {Path(arms[0]).parent}")
+            raise UserError(f"{path}: is a study; give the folder of one of its arms, e.g. {Path(arms[0]).parent}")
         hint = did_you_mean(str(path), known, noun="shipped networks")
         raise UserError(f"{file}: no such file; give a run's folder or its model.safetensors{hint}")
     return file
@@ -122,7 +123,9 @@ def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
     except SafetensorError as error:
         raise UserError(f"{file}: not a safetensors file ({error})") from error
     if _KEY not in metadata:
-        raise UserError(f"{file}: was not written by metarestore; its metadata has no '{_KEY}' entry")
+        raise UserError(
+            f"{file}: was not written by metarestore (its metadata has no '{_KEY}' entry); give another file"
+        )
     try:
         description = json.loads(metadata[_KEY])
         spec, scale = _SPEC.validate_python(description["model"]), int(description["scale"])
@@ -130,5 +133,5 @@ def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: its weights do not fit its description ({reason}); take another file") from error
+        raise UserError(f"{file}: its weights do not match its description ({reason}); give another file") from error
     return model, spec, scale

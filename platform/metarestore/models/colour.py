@@ -1,4 +1,4 @@
-"""BT.601 limited-range luma and chroma, the colour space in which super-resolution is measured.
+"""BT.601 limited-range luma and chroma, the colour space in which super-resolution is evaluated.
 
 Source: ITU-R BT.601; the same numbers as MATLAB's `rgb2ycbcr`, here for images in [0, 1].
 """
@@ -24,17 +24,17 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
 
 
 def rgb_to_gray(rgb: Tensor) -> Tensor:
-    """Converts RGB (..., 3, H, W) in [0, 1] to luma of the full range, (..., 1, H, W) in [0, 1]: white stays white."""
+    """Converts RGB (..., 3, H, W) in [0, 1] to full-range luma (..., 1, H, W) in [0, 1]: white stays white."""
     weights = _TO_YCBCR[0].to(rgb)
     return (rgb * (weights / weights.sum())[:, None, None]).sum(dim=-3, keepdim=True).clamp(0, 1)
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
-    """Converts RGB (..., 3, H, W) in [0, 1] to YCbCr of the same shape, limited range."""
+    """Converts RGB (..., 3, H, W) in [0, 1] to limited-range YCbCr of the same shape."""
     mixed = torch.einsum("ij,...jhw->...ihw", _TO_YCBCR.to(rgb), rgb)
     return mixed + _OFFSET.to(rgb)[:, None, None]
 
 
 def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
-    """Inverts `rgb_to_ycbcr`; the result may leave [0, 1] where luma and chroma do not belong together."""
+    """Inverts `rgb_to_ycbcr`; the result may leave [0, 1] for colours outside the RGB gamut."""
     return torch.einsum("ij,...jhw->...ihw", _TO_RGB.to(ycbcr), ycbcr - _OFFSET.to(ycbcr)[:, None, None])

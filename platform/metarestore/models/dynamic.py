@@ -1,8 +1,8 @@
-"""Depthwise convolution where every image has kernels of its own, and the memory format that makes it fast.
+"""Depthwise convolution with a separate kernel per image, and the memory format that makes it fast.
 
-The derivatives of the convolution are itself and a correlation, and those of the correlation are the convolution: two
-operations that know each other's derivatives are differentiable any number of times. PyTorch's own second derivative
-of a grouped convolution goes through the groups one by one, and here each image has a group per channel.
+The derivatives of the convolution are a convolution and a correlation, and those of the correlation are convolutions,
+so the two operations define each other's derivatives and are differentiable any number of times. PyTorch's own second
+derivative of a grouped convolution loops over the groups, of which there is one per image and channel here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERNEL = 3
 
 
 def dynamic_depthwise(images: Tensor, kernels: Tensor) -> Tensor:
-    """Convolves each channel of each image with its own 3×3 kernel, over a border of zeros.
+    """Convolves each channel of each image with its own 3×3 kernel, with zero padding.
 
     Args:
         images: (B, C, h, w).
@@ -37,16 +37,16 @@ def dynamic_depthwise(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Lays images (B, C, h, w) out pixel by pixel on the CPU, where convolutions are faster so.
+    """Converts images (B, C, h, w) to channels-last memory format on the CPU, where it makes convolutions faster.
 
-    Under `vmap` they stay as they are: there, the channels of all tasks are groups of one convolution.
+    Under `vmap` it does nothing: there, the channels of all tasks are groups of one convolution.
     """
-    laid: Tensor = _ChannelsLast.apply(images)  # type: ignore[no-untyped-call]
-    return laid
+    converted: Tensor = _ChannelsLast.apply(images)  # type: ignore[no-untyped-call]
+    return converted
 
 
 class _OfTwo(Function):
-    """A function of two batches, whose derivatives need both."""
+    """A function of two batches whose derivatives need both."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -55,13 +55,13 @@ class _OfTwo(Function):
 
 
 class _Convolve(_OfTwo):
-    """Images (B, C, h, w) and kernels (B, C, 3, 3) to images."""
+    """Convolves images (B, C, h, w) with kernels (B, C, 3, 3)."""
 
     @staticmethod
     def forward(images: Tensor, kernels: Tensor) -> Tensor:
         batch, channels, height, width = images.shape
         if _is_channels_last(images):
-            # Folding the batch into groups would copy the images; one by one, none is copied.
+            # Folding the batch into groups would copy the images; a loop does not.
             each = [
                 F.conv2d(image, kernel[:, None], padding=1, groups=channels)
                 for image, kernel in zip(_each(images), kernels, strict=True)
@@ -72,12 +72,12 @@ class _Convolve(_OfTwo):
         return F.conv2d(folded, weight, padding=1, groups=batch * channels).view(images.shape)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
         images, kernels = ctx.saved_tensors
         of_images, of_kernels = ctx.needs_input_grad
         return (
-            _Convolve.apply(slopes[0], kernels.flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
-            _Correlate.apply(images, slopes[0]) if of_kernels else None,  # type: ignore[no-untyped-call]
+            _Convolve.apply(grad_outputs[0], kernels.flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
+            _Correlate.apply(images, grad_outputs[0]) if of_kernels else None,  # type: ignore[no-untyped-call]
         )
 
     @staticmethod
@@ -86,7 +86,7 @@ class _Convolve(_OfTwo):
 
 
 class _Correlate(_OfTwo):
-    """Sums of images (B, C, h, w), moved by −1..1 pixels, times others of their shape: (B, C, 3, 3)."""
+    """Correlates images (B, C, h, w) with others of the same shape, at shifts of −1..1 pixels: (B, C, 3, 3)."""
 
     @staticmethod
     def forward(images: Tensor, others: Tensor) -> Tensor:
@@ -94,19 +94,19 @@ class _Correlate(_OfTwo):
         if _is_channels_last(images):
             shape, others = (channels, 1, KERNEL, KERNEL), others.contiguous(memory_format=torch.channels_last)
             pairs = zip(_each(images), _each(others), strict=True)
-            return torch.stack([_weight_slope(x, shape, y)[:, 0] for x, y in pairs])
+            return torch.stack([_weight_gradient(x, shape, y)[:, 0] for x, y in pairs])
         folded = (1, batch * channels, height, width)
         shape = (batch * channels, 1, KERNEL, KERNEL)
-        found = _weight_slope(images.reshape(folded), shape, others.reshape(folded))
-        return found.view(batch, channels, KERNEL, KERNEL)
+        gradient = _weight_gradient(images.reshape(folded), shape, others.reshape(folded))
+        return gradient.view(batch, channels, KERNEL, KERNEL)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
         images, others = ctx.saved_tensors
         of_images, of_others = ctx.needs_input_grad
         return (
-            _Convolve.apply(others, slopes[0].flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
-            _Convolve.apply(images, slopes[0]) if of_others else None,  # type: ignore[no-untyped-call]
+            _Convolve.apply(others, grad_outputs[0].flip(-1, -2)) if of_images else None,  # type: ignore[no-untyped-call]
+            _Convolve.apply(images, grad_outputs[0]) if of_others else None,  # type: ignore[no-untyped-call]
         )
 
     @staticmethod
@@ -115,7 +115,7 @@ class _Correlate(_OfTwo):
 
 
 class _ChannelsLast(Function):
-    """Images (B, C, h, w) in another memory format; nothing under `vmap`."""
+    """Converts the memory format of images (B, C, h, w); the identity under `vmap`."""
 
     @staticmethod
     def forward(images: Tensor) -> Tensor:
@@ -126,8 +126,8 @@ class _ChannelsLast(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
-        return slopes[0]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int], images: Tensor) -> tuple[Tensor, int]:
@@ -139,9 +139,10 @@ def _each(images: Tensor) -> list[Tensor]:
     return [images.narrow(0, index, 1) for index in range(len(images))]
 
 
-def _weight_slope(images: Tensor, shape: tuple[int, ...], slopes: Tensor) -> Tensor:
-    found: Tensor = conv2d_weight(images, shape, slopes, padding=1, groups=shape[0])  # type: ignore[no-untyped-call]
-    return found
+def _weight_gradient(images: Tensor, shape: tuple[int, ...], grad_output: Tensor) -> Tensor:
+    groups = shape[0]
+    gradient: Tensor = conv2d_weight(images, shape, grad_output, padding=1, groups=groups)  # type: ignore[no-untyped-call]
+    return gradient
 
 
 def _is_channels_last(images: Tensor) -> bool:
@@ -157,5 +158,5 @@ def _of_all_tasks(
         tensor.expand(tasks, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(given, in_dims, strict=True)
     ]
-    found = function(*(tensor.flatten(0, 1) for tensor in stacked))
-    return found.view(tasks, -1, *found.shape[1:]), 0
+    result = function(*(tensor.flatten(0, 1) for tensor in stacked))
+    return result.view(tasks, -1, *result.shape[1:]), 0

@@ -28,8 +28,8 @@ class FSRCNN(Network):
         d: Feature channels.
         s: Channels of the mapping layers.
         m: Number of mapping layers.
-        residual: Whether the output is added to the bicubic upscaling, or is the image itself as published.
-        prelu: Whether each channel of a PReLU has a slope of its own, or all of a layer share one as published.
+        residual: Whether the output is added to the bicubic upscaling ("bicubic"), or is the image itself as published.
+        prelu: Whether each channel of a PReLU has its own slope, or all channels of a layer share one as published.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class FSRCNN(Network):
         for _ in range(m):
             layers += [nn.Conv2d(s, s, 3, padding=1), rectifier(s)]
         self.body = nn.Sequential(*layers, nn.Conv2d(s, d, 1), rectifier(d))
-        # Kept in the transposed convolution's shape, so that published checkpoints load.
+        # Stored in the shape of the transposed convolution, so that published checkpoints load.
         self.tail = nn.ConvTranspose2d(d, planes, KERNEL, stride=scale, padding=4, output_padding=scale - 1)
         self._initialise()
 
     @property
     def receptive_field(self) -> int:
-        """Radius, in LR pixels, of what an output pixel depends on."""
+        """Receptive-field radius in LR pixels."""
         convolutions = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
         body = sum(layer.kernel_size[0] // 2 for layer in convolutions)
         return max(body + math.ceil(PADDING / self.scale), _BICUBIC if self.residual == "bicubic" else 0)
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
-        """The maps after each part of the published network, its PReLU included."""
+        """The maps after each part of the published network, including its PReLU."""
         ends = {"features": 1, "shrinking": 3, "mapping": 3 + 2 * self.mapping_layers}
         return {**{name: f"body.{end}" for name, end in ends.items()}, "expanding": f"body.{ends['mapping'] + 2}"}
 

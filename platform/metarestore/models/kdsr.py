@@ -1,8 +1,8 @@
-"""KDSR: super-resolution whose depthwise kernels follow an implicit estimate of the degradation.
+"""KDSR: super-resolution with depthwise kernels predicted from an implicit degradation embedding.
 
 Source: Xia, Zhang, Wang, Tian, Yang, Timofte, Van Gool, Knowledge Distillation based Degradation Estimation for Blind
-Super-Resolution (ICLR 2023), section 3. Widths and depths of the published sizes are those that give the published
-numbers of parameters.
+Super-Resolution (ICLR 2023), section 3. Widths and depths of the published sizes were chosen to match the published
+parameter counts.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from metarestore.models.kdsr_start import blind_to_brightness, excite, shrink, s
 from metarestore.models.linear_tail import RADIUS, Layer, linear_tail
 from metarestore.models.network import Channels, Network, Restore
 
-EstimatorKind = Literal["student", "teacher", "none"]
+EncoderKind = Literal["student", "teacher", "none"]
 SizeName = Literal["tiny", "s", "m", "l"]
 EmbeddingOf = Literal["image", "task"]
 
 _SLOPE = 0.1
 _MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean RGB of DIV2K, which the network works around."""
+"""Mean RGB of DIV2K, which is subtracted from the input and added to the output."""
 _STRIP = 2**18
-"""LR pixels of a large image that the estimator sees at once; its widest maps have 4C channels."""
+"""LR pixels of a large image that the encoder processes at once; its widest maps have 4C channels."""
 
 
 class Size(NamedTuple):
@@ -37,12 +37,12 @@ class Size(NamedTuple):
     Attributes:
         features: Channels C.
         blocks: Blocks of the restorer.
-        estimator_blocks: Residual blocks of the estimator.
+        encoder_blocks: Residual blocks of the encoder.
     """
 
     features: int
     blocks: int
-    estimator_blocks: int
+    encoder_blocks: int
 
 
 SIZES: dict[SizeName, Size] = {
@@ -54,19 +54,19 @@ SIZES: dict[SizeName, Size] = {
 
 
 class Embeddings(NamedTuple):
-    """What an estimator says of images.
+    """The degradation embeddings of images.
 
     Attributes:
-        distilled: D′, (B, 4C): what a student learns to agree on with its teacher.
-        modulating: D, (B, C): what the restorer's kernels are made from.
+        distilled: D′, (B, 4C): matched between student and teacher by distillation.
+        modulating: D, (B, C): the restorer's kernels are predicted from it.
     """
 
     distilled: Tensor
     modulating: Tensor
 
 
-class Estimator(nn.Module):
-    """KD-IDE: from images to an implicit description of their degradation.
+class Encoder(nn.Module):
+    """KD-IDE: encodes the degradation of images in an implicit embedding.
 
     Args:
         planes: Channels of its input.
@@ -93,14 +93,14 @@ class Estimator(nn.Module):
         self.mix = nn.Sequential(nn.Linear(wide, wide), _rectifier(), nn.Linear(wide, wide), _rectifier())
         self.compress = nn.Sequential(nn.Linear(wide, features), _rectifier())
         self.receptive_field = 1 + 2 * blocks + 3
-        """Radius, in pixels, of what a position of the last maps depends on."""
+        """Receptive-field radius of the last maps, in pixels."""
 
     def forward(self, images: Tensor) -> Embeddings:
-        """Describes images (B, planes, h, w)."""
+        """Encodes the degradation of images (B, planes, h, w)."""
         return self.embed(self.body(channels_last(images)).mean(dim=(-2, -1)))
 
     def in_strips(self, images: Tensor, strip: int = _STRIP) -> Embeddings:
-        """Describes images as `forward` does, but for rounding, in the memory of a strip of about `strip` pixels."""
+        """Computes `forward` up to rounding, in strips of about `strip` pixels to save memory."""
         height, width = images.shape[-2:]
         rows = max(strip // width, 1)
         total = images.new_zeros(())
@@ -111,13 +111,13 @@ class Estimator(nn.Module):
         return self.embed(total / (height * width))
 
     def embed(self, pooled: Tensor) -> Embeddings:
-        """Turns the means of the last maps, (B, 4C), into embeddings."""
+        """Maps the spatial means of the last maps, (B, 4C), to embeddings."""
         distilled = self.mix(pooled)
         return Embeddings(distilled, self.compress(distilled))
 
 
 class Restorer(nn.Module):
-    """The super-resolution network: LR images and embeddings to restored images.
+    """The super-resolution network: restores LR images, conditioned on embeddings.
 
     Args:
         scale: Upscaling factor s: 2, 3 or 4.
@@ -140,7 +140,7 @@ class Restorer(nn.Module):
         self.tail = _conv(features, 3)
 
     def forward(self, lr: Tensor, embedding: Tensor) -> Tensor:
-        """Restores LR (B, 3, h, w) to (B, 3, s·h, s·w), given embeddings D (B, C), or (1, C) for all."""
+        """Restores LR (B, 3, h, w) to (B, 3, s·h, s·w), given embeddings D (B, C), or (1, C) for all images."""
         head = self.head(channels_last(lr - self.mean))
         embedding = embedding.expand(len(lr), -1)
         features = head
@@ -154,18 +154,19 @@ class Restorer(nn.Module):
 
 
 class KDSR(Network):
-    """The restorer with an estimator of the degradation.
+    """The restorer with a degradation encoder.
 
     Args:
         scale: Upscaling factor s: 2, 3 or 4.
         size: Name in `SIZES`.
-        estimator: The student's sees LR, the teacher's LR and HR; without one, the embedding is 1 for every image.
+        estimator: Kind of the degradation encoder: a student's takes LR, a teacher's LR and HR; with "none", the
+            embedding is 1 for every image.
         channels: RGB.
-        embedding: Whether each image has the embedding of its own, or the images that are given together have their
-            mean: they are of one task then.
+        embedding: Whether each image is restored with its own embedding, or all images of a batch with their mean
+            embedding; they must belong to one task then.
 
     Raises:
-        ValueError: There is no such scale.
+        ValueError: The scale is not supported.
     """
 
     interchangeable: ClassVar[tuple[str, ...]] = ("estimator", "embedding")
@@ -174,7 +175,7 @@ class KDSR(Network):
         self,
         scale: int,
         size: SizeName,
-        estimator: EstimatorKind,
+        estimator: EncoderKind,
         channels: Channels,
         embedding: EmbeddingOf,
     ) -> None:
@@ -185,11 +186,11 @@ class KDSR(Network):
         self.channels = channels
         self.size = size
         self.embedding_of = embedding
-        self.estimator_kind = estimator
+        self.encoder_kind = estimator
         self.privileged = estimator == "teacher"
         self.features, blocks, depth = SIZES[size]
         planes = 3 + 3 * scale**2 if self.privileged else 3
-        self.estimator = None if estimator == "none" else Estimator(planes, self.features, depth)
+        self.estimator = None if estimator == "none" else Encoder(planes, self.features, depth)
         self.restorer = Restorer(scale, self.features, blocks)
         self._start()
 
@@ -198,7 +199,7 @@ class KDSR(Network):
         restorer = self.restorer
         excite(self, _SLOPE)
         blocks = [block for block in restorer.modules() if isinstance(block, _Block)]
-        shrink((block.kernels[-1] for block in blocks), 1 / KERNEL)  # a position sums KERNEL² products
+        shrink((block.kernels[-1] for block in blocks), 1 / KERNEL)  # an output pixel sums KERNEL² products
         shrink(block.mix for block in blocks)
         shrink(block.body[-1] for block in self.modules() if isinstance(block, _Residual))
         if self.estimator is not None:
@@ -209,67 +210,67 @@ class KDSR(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Radius, in LR pixels, of what an output pixel depends on, given the embedding."""
+        """Receptive-field radius in LR pixels, given the embedding."""
         return 1 + 2 * len(self.restorer.blocks) + 1 + RADIUS
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
-        """The restorer's maps after its first convolution, its middle and last block, and before it upscales."""
+        """The restorer's maps after the first convolution, the middle and last block, and before upscaling."""
         last = len(self.restorer.blocks) - 1
         parts = {"head": "head", "middle": f"blocks.{last // 2}", "blocks": f"blocks.{last}", "join": "join"}
         return {name: f"restorer.{part}" for name, part in parts.items()}
 
     def for_student(self) -> dict[str, Tensor]:
-        """Returns the restorer, and the layer from D′ to D.
+        """Returns the parameters of the restorer and of the layer from D′ to D.
 
-        The student learns the teacher's D′, so that layer is right for it (published students learn it anew).
+        The student learns the teacher's D′, so it can reuse that layer (published students train it from scratch).
         """
         kept = ("restorer.", "estimator.compress.")
         return {name: value for name, value in super().for_student().items() if name.startswith(kept)}
 
     def started_from(self, other: Network) -> dict[str, Tensor]:
-        """Returns the parameters of a KDSR; of one with another estimator, or without, the restorer's alone.
+        """Returns the parameters of another KDSR; if its encoder is of another kind, the restorer's only.
 
-        Estimators start near 1, which is what a network without one has for an embedding.
+        A new encoder outputs an embedding near 1, the embedding of a network without an encoder.
         """
         taken = super().started_from(other)
         own = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        if isinstance(other, KDSR) and self.estimator_kind == other.estimator_kind:
+        if isinstance(other, KDSR) and self.encoder_kind == other.encoder_kind:
             return taken
         return {name: taken[name] if name.startswith("restorer.") else value for name, value in own.items()}
 
     def encode(self, lr: Tensor, hr: Tensor | None = None) -> Embeddings:
-        """Describes the degradation of images by both embeddings.
+        """Computes both degradation embeddings of images.
 
         Args:
             lr: (B, 3, h, w) in [0, 1].
             hr: (B, 3, s·h, s·w), for a teacher.
 
         Raises:
-            ValueError: A teacher is not given HR, or the network has no estimator.
+            ValueError: HR is missing for a teacher, or the network has no encoder.
         """
         if self.estimator is None:
-            raise ValueError("the network has no estimator; build it with estimator: student")
-        embeddings: Embeddings = self.estimator(self.seen(lr, hr))
+            raise ValueError("the network has no degradation encoder; build it with estimator: student")
+        embeddings: Embeddings = self.estimator(self.encoder_input(lr, hr))
         return embeddings
 
     def describe(self, lr: Tensor, hr: Tensor | None = None, crop: int | None = None) -> Tensor:
-        """Describes the degradation of images by D, (B, C): the task descriptor.
+        """Computes the embedding D (B, C) of the degradation of images: the task descriptor.
 
-        Without an estimator it is 1 throughout: from D = 0 the kernels, which have no bias, would all be 0, and the
-        network linear.
+        Without an encoder every entry is 1: with D = 0 the predicted kernels, which have no bias, would all be 0, and
+        the network would be linear.
 
         Args:
             lr: (B, 3, h, w) in [0, 1].
             hr: (B, 3, s·h, s·w), for a teacher.
-            crop: Sees only the middle of LR, `crop` pixels wide and high: an approximation that saves time.
+            crop: Size of the central LR crop that is used instead of the whole image: a faster approximation.
         """
         if self.estimator is None:
             return lr.new_ones(len(lr), self.features)
         return self.encode(_middle(lr, crop), None if hr is None else _middle(hr, crop, self.scale)).modulating
 
     def describe_photograph(self, lr: Tensor, crop: int | None = None) -> Tensor:
-        """Describes LR of any size as `describe` does, but for rounding, in the memory of a strip; without autograd.
+        """Computes `describe` up to rounding for LR of any size, in strips to save memory; without autograd.
 
         Args:
             lr: (B, 3, h, w) in [0, 1].
@@ -278,25 +279,25 @@ class KDSR(Network):
         if self.estimator is None:
             return lr.new_ones(len(lr), self.features)
         with torch.no_grad():
-            return self.estimator.in_strips(self.seen(_middle(lr, crop), None)).modulating
+            return self.estimator.in_strips(self.encoder_input(_middle(lr, crop), None)).modulating
 
     def forward(self, lr: Tensor, hr: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
         """Restores LR (B, 3, h, w) in [0, 1] to (B, 3, s·h, s·w), not clamped.
 
         Args:
             lr: LR images.
-            hr: (B, 3, s·h, s·w), for a teacher that is not given an embedding.
-            embedding: D, (B, C) or (1, C), in place of what the estimator says.
+            hr: (B, 3, s·h, s·w), for a teacher without a given embedding.
+            embedding: D, (B, C) or (1, C), used instead of the encoder's output.
         """
         restored: Tensor = self.restorer(lr, self.shared(self.describe(lr, hr)) if embedding is None else embedding)
         return restored
 
     def shared(self, embedding: Tensor) -> Tensor:
-        """Returns embeddings D of images of one task, (N, C), as they are used: as they are, or their mean (1, C)."""
+        """Returns the embeddings D that images of one task are restored with: their own (N, C) or the mean (1, C)."""
         return embedding if self.embedding_of == "image" else embedding.mean(dim=0, keepdim=True)
 
     def for_image(self, lr: Tensor, crop: int | None = None) -> Restore:
-        """Returns what restores parts of an image LR (1, 3, h, w), all with the embedding of the whole image.
+        """Returns a function that restores parts of an image LR (1, 3, h, w) with the embedding of the whole image.
 
         Args:
             lr: The whole image.
@@ -306,23 +307,23 @@ class KDSR(Network):
             return self
         return partial(self.restorer, embedding=self.describe_photograph(lr, crop))
 
-    def seen(self, lr: Tensor, hr: Tensor | None) -> Tensor:
-        """Returns what the estimator sees of images (..., 3, h, w): LR, or for a teacher (..., 3 + 3s², h, w).
+    def encoder_input(self, lr: Tensor, hr: Tensor | None) -> Tensor:
+        """Returns the encoder's input for images (..., 3, h, w): LR, or for a teacher (..., 3 + 3s², h, w).
 
-        A teacher sees the HR pixels of each LR pixel after it.
+        For a teacher, the pixel-unshuffled HR image is concatenated to LR.
 
         Raises:
-            ValueError: A teacher is not given HR.
+            ValueError: HR is missing for a teacher.
         """
         if not self.privileged:
             return lr
         if hr is None:
-            raise ValueError("a KDSR teacher must be given the HR images; restore with a student")
+            raise ValueError("a KDSR teacher needs the HR images as input; use a student to restore")
         return torch.cat([lr, F.pixel_unshuffle(hr, self.scale)], dim=-3)
 
 
 class _Residual(nn.Module):
-    """Two convolutions around a rectifier, added to their input."""
+    """A residual block of two convolutions with a rectifier in between."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -334,7 +335,7 @@ class _Residual(nn.Module):
 
 
 class _Block(nn.Module):
-    """IDR-DCRB: a dynamic depthwise and an ordinary convolution, added to their input."""
+    """IDR-DCRB: a residual block of a dynamic depthwise and an ordinary convolution."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -343,7 +344,7 @@ class _Block(nn.Module):
             _rectifier(),
             nn.Linear(features, features * KERNEL**2, bias=False),
         )
-        self.rectifier = nn.LeakyReLU(_SLOPE)  # not in place: autograd guards the output of its own functions
+        self.rectifier = nn.LeakyReLU(_SLOPE)  # not in place: autograd forbids it for the output of custom functions
         self.mix = _conv(features, features)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -367,7 +368,7 @@ def _bias(layer: nn.Module) -> Tensor:
 
 
 def _middle(images: Tensor, crop: int | None, scale: int = 1) -> Tensor:
-    """Cuts the middle `crop` LR pixels, at most all, out of images (B, C, s·h, s·w)."""
+    """Returns the central crop of images (B, C, s·h, s·w), at most `crop` LR pixels wide and high."""
     if crop is None:
         return images
     height, width = (side // scale for side in images.shape[-2:])

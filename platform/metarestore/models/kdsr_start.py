@@ -1,8 +1,8 @@
-"""Initial weights of KDSR: an estimator that tells images apart, and a restorer that upscales bilinearly.
+"""Initial weights of KDSR: an encoder that distinguishes images, and a restorer that upscales bilinearly.
 
-PyTorch's initial convolutions shrink what they are given by √3 each; behind the estimator's dozen of layers nothing is
-left of an image but the layers' own biases. All images then have nearly the same embedding, which no restorer can make
-use of, so restoring gives the estimator no reason to change.
+With PyTorch's default initialisation each convolution shrinks its input by √3; after the encoder's dozen layers, the
+output depends on the layers' biases rather than on the image. All images then have nearly the same embedding, which
+the restorer cannot use, so the restoration loss gives the encoder no useful gradient.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ BRANCH = 0.1
 
 
 def excite(module: nn.Module, slope: float) -> None:
-    """Gives convolutions and linear layers weights that keep the variance of what they are given; biases are 0.
+    """Initialises convolutions and linear layers with weights that preserve the variance of their input; biases are 0.
 
-    Source: He et al., Delving Deep into Rectifiers (2015), eq. 15, for rectifiers of a negative slope.
+    Source: He et al., Delving Deep into Rectifiers (2015), eq. 15, for leaky rectifiers.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -29,9 +29,9 @@ def excite(module: nn.Module, slope: float) -> None:
 
 
 def blind_to_brightness(layer: nn.Module) -> None:
-    """Makes a convolution start with 0 on even images.
+    """Makes a convolution's initial output 0 on uniform images.
 
-    Brightness is most of what tells images apart, and no sign of their degradation.
+    Brightness is the largest difference between images, but carries no information about their degradation.
     """
     with torch.no_grad():
         weight = layer.get_parameter("weight")
@@ -39,10 +39,10 @@ def blind_to_brightness(layer: nn.Module) -> None:
 
 
 def start_around_one(layer: nn.Module) -> None:
-    """Makes a layer start near 1 for all inputs.
+    """Makes a layer's initial output near 1 for all inputs.
 
-    The kernels of the restorer, which have no bias, then start as large as those of a network without an estimator, and
-    a restorer that was trained without one is hardly changed by it.
+    The kernels of the restorer, which have no bias, are then initially as large as those of a network without an
+    encoder, and adding an encoder to a trained restorer hardly changes its output.
     """
     shrink([layer])
     with torch.no_grad():
@@ -50,9 +50,10 @@ def start_around_one(layer: nn.Module) -> None:
 
 
 def shrink(layers: Iterable[nn.Module], factor: float = BRANCH) -> None:
-    """Multiplies the weights of layers, by default those of the last layers of residual branches.
+    """Scales the weights of layers; the default factor is for the last layers of residual branches.
 
-    Source: Wang et al., ESRGAN (2018), section 3.1: many branches in a row then start near the identity.
+    Source: Wang et al., ESRGAN (2018), section 3.1: a sequence of many residual blocks is then initially near the
+    identity.
     """
     with torch.no_grad():
         for layer in layers:
@@ -61,9 +62,9 @@ def shrink(layers: Iterable[nn.Module], factor: float = BRANCH) -> None:
 
 
 def start_bilinear(head: nn.Conv2d, grow: Iterable[nn.Module], factors: Iterable[int], tail: nn.Conv2d) -> None:
-    """Lets the first three channels carry the colours through head, pixel shuffles and tail, upscaled bilinearly.
+    """Makes the first three channels carry the colours through head, pixel shuffles and tail, upscaled bilinearly.
 
-    What the other channels say is learned beside that, from small weights.
+    The other channels start with small weights.
 
     Args:
         head: From RGB to the features.
@@ -81,13 +82,13 @@ def start_bilinear(head: nn.Conv2d, grow: Iterable[nn.Module], factors: Iterable
 
 
 def _carry(layer: nn.Module, taps: list[Tensor]) -> None:
-    """Makes the P phases of each colour out of its input channel, by P taps (k, k) in the order of phases."""
+    """Computes the P phases of each colour from its input channel, with P taps (k, k) in the order of phases."""
     weight, phases = layer.get_parameter("weight"), len(taps)
     weight[: 3 * phases] = 0
     for colour in range(3):
         for phase, tap in enumerate(taps):
-            around = (weight.shape[-1] - tap.shape[-1]) // 2
-            inner = slice(around, around + tap.shape[-1])
+            margin = (weight.shape[-1] - tap.shape[-1]) // 2
+            inner = slice(margin, margin + tap.shape[-1])
             weight[colour * phases + phase, colour, inner, inner] = tap
 
 
@@ -95,6 +96,6 @@ def _bilinear(factor: int) -> list[Tensor]:
     """Returns the 3 x 3 taps of bilinear, centre-aligned upsampling by `factor` for each of its factor² phases."""
     lines = []
     for phase in range(factor):
-        away = (phase + 0.5) / factor - 0.5  # of the output pixel from its input pixel, in input pixels
-        lines.append(torch.tensor([max(-away, 0.0), 1 - abs(away), max(away, 0.0)]))
+        offset = (phase + 0.5) / factor - 0.5  # from the input pixel to the output pixel, in input pixels
+        lines.append(torch.tensor([max(-offset, 0.0), 1 - abs(offset), max(offset, 0.0)]))
     return [torch.outer(down, across) for down in lines for across in lines]

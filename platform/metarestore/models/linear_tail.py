@@ -1,9 +1,9 @@
-"""The linear end of a super-resolution network as one convolution at LR size.
+"""Computes the linear tail of a super-resolution network as one convolution at LR size.
 
 Between the last nonlinearity and the image there are only convolutions and pixel shuffles. They compose: at ×4 and 64
-channels, one 5×5 convolution does with 77 thousand multiplications per LR pixel what the layers do with 765 thousand.
-Only the outermost LR pixels differ, where the layers see the zeros around their own maps; a frame is computed by the
-layers themselves.
+channels, one 5×5 convolution needs 77 thousand multiplications per LR pixel, the separate layers 765 thousand. Only
+the outermost LR pixels differ, because each layer pads its own input with zeros; this border is computed with the
+separate layers.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RADIUS = 2
-"""Radius, in LR pixels, of what an output pixel depends on, at any scale."""
+"""Receptive-field radius in LR pixels, at any scale."""
 
 _SMALLEST, _FEWEST = 24, 1500
-"""Sides of images and LR pixels of a batch from which on composing pays: the frame and the composition cost too."""
+"""Smallest image side and number of LR pixels in a batch for which the composed form is faster, border included."""
 
 
 class Layer(NamedTuple):
-    """A 3×3 convolution with zeros around its input, and the pixel shuffle that follows it.
+    """A 3×3 convolution with zero padding, and the pixel shuffle that follows it.
 
     Attributes:
         weight: (O·r², C, 3, 3).
         bias: (O·r²,).
-        factor: r; 1 for none.
+        factor: r; 1 means no pixel shuffle.
     """
 
     weight: Tensor
@@ -45,7 +45,7 @@ def linear_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
         layers: At least two; the last one has factor 1.
 
     Returns:
-        (N, O, s·h, s·w), s being the product of the factors.
+        (N, O, s·h, s·w), where s is the product of the factors.
     """
     count, _, height, width = features.shape
     large = min(height, width) >= _SMALLEST and count * height * width >= _FEWEST
@@ -61,7 +61,7 @@ def layered_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 
 def composed_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Applies the layers to features (N, C, h, w), h and w at least 3: one convolution, and the frame by the layers."""
+    """Applies the layers as one convolution, except at the border, to features (N, C, h, w) with h, w ≥ 3."""
     kernel, bias = composed(layers)
     inner = F.conv2d(features, kernel, bias, padding=RADIUS - 1)
     for layer in layers[:-1]:
@@ -73,7 +73,7 @@ def composed_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 
 def _edge(features: Tensor, layers: Sequence[Layer], scale: int, axis: int, *, last: bool) -> Tensor:
-    """Applies the layers to what the first or last LR row (axis 2) or column (axis 3) of the output depends on."""
+    """Computes the first or last LR row (axis 2) or column (axis 3) of the output with the separate layers."""
     needed = [scale]
     for layer in reversed(layers):
         needed.append(-(-needed[-1] // layer.factor) + 1)
@@ -93,12 +93,12 @@ def _kept(features: Tensor, axis: int, count: int, *, last: bool) -> Tensor:
 
 
 def composed(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
-    """Returns kernel (O·s², C, 5, 5) and bias (O·s²,) of the layers away from the border, before their shuffles."""
+    """Returns kernel (O·s², C, 5, 5) and bias (O·s²,) of the composed layers, which act before the pixel shuffles."""
     kernel, bias, _ = layers[-1]
     for layer in reversed(layers[:-1]):
         outer = before_shuffle(kernel, layer.factor)
         bias = bias.repeat_interleave(layer.factor**2) + outer.sum(dim=(2, 3)) @ layer.bias
-        # Correlating with one kernel and then with another is correlating with the convolution of the two.
+        # Correlating with two kernels in sequence is correlating with their convolution.
         kernel = F.conv_transpose2d(outer, layer.weight).to(outer.dtype)  # bfloat16 would not fit the next bias
     return kernel, bias
 
@@ -106,9 +106,9 @@ def composed(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
 def before_shuffle(kernel: Tensor, factor: int) -> Tensor:
     """Moves a convolution from after a pixel shuffle to before it.
 
-    Row r·i + a of the output sees row r·i + a + u − ⌊k/2⌋ of the shuffled image with row u of the kernel: row b of the
-    block i + d, where a + u − ⌊k/2⌋ = r·d + b. Padding the kernel so that each phase a starts at a whole block splits
-    its axes into (d, b).
+    Row u of the kernel connects row r·i + a of the output to row r·i + a + u − ⌊k/2⌋ of the shuffled image: row b of
+    the block i + d, where a + u − ⌊k/2⌋ = r·d + b. Padding the kernel so that each phase a starts at a whole block
+    splits its axes into (d, b).
 
     Args:
         kernel: (O, C, k, k), k odd.

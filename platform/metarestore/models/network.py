@@ -1,4 +1,4 @@
-"""What all networks have in common."""
+"""The interface of all networks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Network(nn.Module, ABC):
     Attributes:
         scale: Upscaling factor s.
         channels: Whether images are luma (C = 1) or RGB (C = 3).
-        privileged: Whether it must be given the HR images too, as its second input: a teacher.
+        privileged: Whether the network (a teacher) takes the HR images as a second input.
         tile: Side, in LR pixels, of the overlapping tiles in which a network without a `receptive_field` restores.
-        interchangeable: Keys of the specification in which a network that this one starts from may differ.
+        interchangeable: Keys of the specification in which a network used for initialisation may differ.
     """
 
     scale: int
@@ -35,44 +35,44 @@ class Network(nn.Module, ABC):
     @property
     @abstractmethod
     def receptive_field(self) -> int | None:
-        """Radius, in LR pixels, of what an output pixel depends on, given what `for_image` computes once.
+        """Receptive-field radius in LR pixels, given what `for_image` computes once per image.
 
-        None: it depends on the whole image, however large.
+        None: an output pixel depends on the whole image, regardless of its size.
         """
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
-        """The named features: the path of the layer whose output each of them is, in the order of computation."""
+        """The named features, in the order of computation: for each, the path of the layer that outputs it."""
         return {}
 
     def for_image(self, lr: Tensor, crop: int | None = None) -> Restore:
-        """Returns what restores parts of an image LR (1, C, h, w): what depends on all of it is computed once.
+        """Returns a function that restores parts of an image; values that depend on the whole image are computed once.
 
         Args:
-            lr: The whole image.
-            crop: Computes that from the middle `crop` by `crop` pixels alone, an approximation that saves time.
+            lr: The whole image LR (1, C, h, w).
+            crop: Size of the central crop that those values are computed from, a faster approximation.
         """
         del lr, crop
         return self
 
     def for_student(self) -> dict[str, Tensor]:
-        """Returns what a student of this network, as its teacher, starts with: parameters by the student's names."""
+        """Returns the initial parameters of a student that this network teaches, by the student's names."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     def started_from(self, other: Network) -> dict[str, Tensor]:
-        """Returns initial parameters by name, taken from a trained network that may differ in `interchangeable` keys.
+        """Returns initial parameters by name from a trained network, which may differ in `interchangeable` keys.
 
         Raises:
-            ValueError: The other network has nothing to start from.
+            ValueError: The other network cannot initialise this one.
         """
         return {name: parameter.detach() for name, parameter in other.named_parameters()}
 
 
 @contextmanager
 def collected_features(network: Network, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects named features of the network while it is called: each call replaces those of the call before.
+    """Collects named features of the network during calls; each call replaces the features of the previous one.
 
-    It works under `vmap` and `functional_call`: what is collected belongs to the call, and must be returned from it.
+    It works under `vmap` and `functional_call`; the features belong to the call and must be returned from it.
 
     Args:
         network: The network.
@@ -81,30 +81,30 @@ def collected_features(network: Network, names: Iterable[str]) -> Iterator[dict[
     Raises:
         ValueError: The network has no such feature.
     """
-    known, found = network.feature_layers, dict[str, Tensor]()
+    layers, features = network.feature_layers, dict[str, Tensor]()
 
     def collect(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda module, inputs, output: found.update({name: output})
+        return lambda module, inputs, output: features.update({name: output})
 
     with ExitStack() as hooks:
         for name in names:
-            if name not in known:
-                raise ValueError(f"the network has no feature '{name}'; it has {', '.join(known) or 'none'}")
-            handle = network.get_submodule(known[name]).register_forward_hook(collect(name))
+            if name not in layers:
+                raise ValueError(f"the network has no feature '{name}'; available: {', '.join(layers) or 'none'}")
+            handle = network.get_submodule(layers[name]).register_forward_hook(collect(name))
             hooks.callback(handle.remove)
-        yield found
+        yield features
 
 
-class _Enough(Exception):  # noqa: N818
-    """Ends a call whose result nobody waits for."""
+class _Stop(Exception):  # noqa: N818
+    """Ends a forward pass after the last requested feature."""
 
 
 def features_of(network: Network, names: Collection[str], *images: Tensor) -> dict[str, Tensor]:
-    """Computes named features of images, and nothing of the network behind the last one.
+    """Computes named features of images, and stops after the last requested layer.
 
     Args:
         network: The network.
-        names: Some of its `feature_layers`; where there are none, nothing is computed.
+        names: A subset of its `feature_layers`; if it is empty, nothing is computed.
         images: LR images, and for a teacher HR images.
 
     Raises:
@@ -114,23 +114,23 @@ def features_of(network: Network, names: Collection[str], *images: Tensor) -> di
         return {}
 
     def stop(module: nn.Module, inputs: object, output: Tensor) -> None:
-        raise _Enough
+        raise _Stop
 
-    with collected_features(network, names) as found, suppress(_Enough):
+    with collected_features(network, names) as features, suppress(_Stop):
         *_, last = (name for name in network.feature_layers if name in names)
         handle = network.get_submodule(network.feature_layers[last]).register_forward_hook(stop)
         try:
             network(*images)
         finally:
             handle.remove()
-    return found
+    return features
 
 
 _Built = TypeVar("_Built", bound=nn.Module)
 
 
 def seeded(build: Callable[..., _Built], seed: int, **options: object) -> _Built:
-    """Builds a network whose initial weights depend on `seed` alone; global random state is left as it was."""
+    """Builds a network whose initial weights depend only on `seed`; the global random state is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(**options)

@@ -1,4 +1,4 @@
-"""Parameters as one flat vector: what travels between driver and workers and what the outer optimizer sees."""
+"""Parameters as one flat vector, as exchanged between driver and workers and used by the outer optimizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Layout:
         return sum(math.prod(shape) for _, shape in self.entries)
 
     def flatten(self, params: Mapping[str, Tensor], batch: int = 0) -> Tensor:
-        """Concatenates parameters to (P,), or with `batch` leading dimensions kept to (..., P)."""
+        """Concatenates parameters to (P,), or to (..., P) if `batch` leading dimensions are kept."""
         pieces = [params[name] for name, _ in self.entries]
         return torch.cat([piece.reshape(*piece.shape[:batch], -1) for piece in pieces], dim=-1)
 

@@ -1,7 +1,7 @@
-"""A distortion relation network: pairs to embeddings, a memory of relation vectors, and messages among them.
+"""A distortion relation network: embeddings of pairs, a memory of relation vectors, and message passing among them.
 
 In the style of DRTL (Li et al., A Close Look at Few-shot Real Image Super-resolution from the Distortion Relation
-Perspective, 2021), whose layers and sizes are not public: the memory and the messages follow ARML (Yao et al.,
+Perspective, 2021), whose layers and sizes are not public: memory and message passing follow ARML (Yao et al.,
 Automated Relational Meta-learning, 2020).
 """
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _WIDTHS = (16, 24)
-"""Channels of the encoder's two layers: it must learn in seconds on one core."""
+"""Channels of the encoder's two layers: small enough to train in seconds on one core."""
 
 _GRAY_LEVEL = 1 / 255
-"""What inputs are compressed around: differences of less are rounding."""
+"""Scale at which inputs are compressed: smaller differences are rounding errors."""
 
 _TINY = 1e-6
 
@@ -28,8 +28,8 @@ class Nodes(NamedTuple):
 
     Attributes:
         distributions: One node for each auxiliary distribution, (..., N, d).
-        queries: One node for each image that is asked about, (..., Q, d).
-        attention: How much each of these, (..., N+Q, M), attends to the entries of the memory; rows sum to 1.
+        queries: One node for each query image, (..., Q, d).
+        attention: Attention of each of these nodes to the entries of the memory, (..., N+Q, M); rows sum to 1.
     """
 
     distributions: Tensor
@@ -38,10 +38,10 @@ class Nodes(NamedTuple):
 
 
 class PairEncoder(nn.Module):
-    """Embeds what a degradation did to an image.
+    """Embeds the effect of a degradation on an image.
 
-    It sees the fine detail of LR and its difference from the bicubically downsampled HR image, compressed so that weak
-    degradations count beside strong ones. What is pooled is the mean and the log power of the last maps.
+    Its inputs are the fine detail of LR and its difference from the bicubically downsampled HR image, compressed so
+    that weak degradations are not dominated by strong ones. The maps are pooled to their mean and log power.
 
     Args:
         dimension: d, length of an embedding.
@@ -57,8 +57,8 @@ class PairEncoder(nn.Module):
     def forward(self, lr: Tensor, clean: Tensor) -> Tensor:
         """Embeds LR (B, 3, h, w) and bicubically downsampled HR images of the same size, in [0, 1]: (B, d)."""
         detail = lr - F.avg_pool2d(F.pad(lr, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        seen = torch.cat([_compressed(detail), _compressed(lr - clean)], dim=1)
-        first = self.first(seen)
+        inputs = torch.cat([_compressed(detail), _compressed(lr - clean)], dim=1)
+        first = self.first(inputs)
         last = self.last(F.leaky_relu(first, 0.1))
         embeddings: Tensor = self.embed(torch.cat([_pooled(first), _pooled(last)], dim=1))
         return embeddings
@@ -104,13 +104,13 @@ class Edges(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Returns the edges (..., A, B) between (..., A, d) and (..., B, d)."""
-        apart = (a[..., :, None, :] - b[..., None, :, :]).abs() / self.width
-        edges: Tensor = self.linear(apart)[..., 0].sigmoid()
+        distances = (a[..., :, None, :] - b[..., None, :, :]).abs() / self.width
+        edges: Tensor = self.linear(distances)[..., 0].sigmoid()
         return edges
 
 
 class JoinedGraph(nn.Module):
-    """The graph of tasks and memory: its edges, and the one layer that passes messages along them.
+    """The graph of tasks and memory: its edges, and the layer that passes messages along them.
 
     Source: Yao et al. (2020), eqs. 4 to 7.
     """
@@ -133,18 +133,18 @@ class JoinedGraph(nn.Module):
         return messages
 
     def adjacency(self, nodes: Tensor, attention: Tensor, known: int) -> Tensor:
-        """Returns the edges (..., V, V), to rows from columns; no node has one to itself.
+        """Returns the edges (..., V, V) from columns to rows, without self-loops.
 
-        Queries hear and are not heard: what is said of one does not depend on the others, and the distributions are the
-        same whoever asks.
+        Queries receive messages but send none: the node of a query does not depend on the other queries, and those of
+        the distributions do not depend on the queries at all.
         """
         tasks, entries = attention.shape[-2:]
         embeddings, memory = nodes[..., :tasks, :], nodes[..., tasks:, :]
         of_tasks = self.among_tasks(embeddings, embeddings[..., :known, :]) * (1 - torch.eye(tasks, known))
         of_memory = self.among_memory(memory, memory) * (1 - torch.eye(entries))
-        unheard = (0, tasks - known)
-        upper = torch.cat([F.pad(of_tasks, unheard), attention], dim=-1)
-        lower = torch.cat([F.pad(attention[..., :known, :].transpose(-1, -2), unheard), of_memory], dim=-1)
+        no_messages = (0, tasks - known)
+        upper = torch.cat([F.pad(of_tasks, no_messages), attention], dim=-1)
+        lower = torch.cat([F.pad(attention[..., :known, :].transpose(-1, -2), no_messages), of_memory], dim=-1)
         return torch.cat([upper, lower], dim=-2)
 
 
@@ -153,8 +153,8 @@ class RelationNetwork(nn.Module):
 
     Args:
         dimension: d, length of an embedding.
-        memory: M, learnable relation vectors; 0: none.
-        message_passing: Whether messages pass between distributions and memory before the memory is read.
+        memory: Number M of learnable relation vectors; 0 disables the memory.
+        message_passing: Whether distributions and memory exchange messages before the memory is read.
     """
 
     def __init__(self, dimension: int, memory: int, message_passing: bool) -> None:
@@ -166,7 +166,7 @@ class RelationNetwork(nn.Module):
     def attention(self, embeddings: Tensor) -> Tensor:
         """Returns the attention (..., V, M) of embeddings (..., V, d): softmax over entries of −|(c − h)/γ|²/2.
 
-        γ is a quarter of √(2d), the typical distance of entries that were just drawn.
+        γ is a quarter of √(2d), the typical distance between entries at initialisation.
 
         Source: Yao et al. (2020), eq. 6.
         """
@@ -175,10 +175,10 @@ class RelationNetwork(nn.Module):
         return (-squares / gamma**2 / 2).softmax(dim=-1)
 
     def forward(self, prototypes: Tensor, queries: Tensor) -> Nodes:
-        """Turns prototypes (..., N, d) and queries (..., Q, d) into nodes.
+        """Computes the nodes of prototypes (..., N, d) and queries (..., Q, d).
 
-        A node is the embedding, plus its message, plus what it reads from the memory. What all prototypes have in
-        common is taken off first, and their root mean square is brought to 1: otherwise all would read the same.
+        A node is the sum of the embedding, its message, and what it reads from the memory. The prototypes' mean is
+        subtracted first and their root mean square normalised to 1, otherwise all nodes would read the same entries.
         """
         known = prototypes.shape[-2]
         centre = prototypes.mean(dim=-2, keepdim=True)
@@ -194,9 +194,9 @@ class RelationNetwork(nn.Module):
 
 
 def cosines(nodes: Nodes) -> Tensor:
-    """Returns the cosine of each query to each distribution, (..., Q, N), after subtracting the distributions' mean.
+    """Returns the cosine similarities of queries and distributions, (..., Q, N), after subtracting the latter's mean.
 
-    What all distributions have in common would otherwise bring every cosine close to 1.
+    Without the subtraction, the part that all distributions share would bring every cosine close to 1.
     """
     centre = nodes.distributions.mean(dim=-2, keepdim=True)
     a, b = F.normalize(nodes.queries - centre, dim=-1), F.normalize(nodes.distributions - centre, dim=-1)

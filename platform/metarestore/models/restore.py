@@ -1,4 +1,4 @@
-"""Restoring whole photographs with a trained network."""
+"""Restores whole photographs with a trained network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from metarestore.models.tiles import tiled
 Pixels = NDArray[np.uint8]
 
 _STRIP = 2**19
-"""LR pixels that are restored at once: what a network of 64 channels holds of them fits some hundred MiB."""
+"""LR pixels that are restored at once: the features of a network of 64 channels then take a few hundred MiB."""
 
 _PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
-"""White, by the type of an array."""
+"""The value of white, by array type."""
 
 ACCEPTED = (
     "give uint8 values of 0..255, uint16 values of 0..65535, or float32 or float64 values in [0, 1], of shape (H, W), "
@@ -41,34 +41,34 @@ def image_restorer(
     *,
     ensemble: bool = False,
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Returns a function that restores photographs: arrays (h, w, ...) to arrays (s·h, s·w, ...) of the same type.
+    """Returns a function that restores photographs (h, w, ...) to arrays (s·h, s·w, ...) of the same type.
 
     It takes uint8 values of 0..255, uint16 values of 0..65535, or float32 or float64 values in [0, 1]. The shape is
     (h, w) or (h, w, 1) for gray, (h, w, 2) for gray and alpha, (h, w, 3) for RGB, (h, w, 4) for RGB and alpha. Gray
-    stays gray; alpha is restored as a gray picture of its own. Anything else is a `UserError`.
+    stays gray; alpha is restored as a separate gray image. Any other input raises a `UserError`.
 
-    Large photographs are restored in horizontal strips that overlap by what the network sees around a pixel, so the
-    strips do not show; what a network computes from the whole image is computed once for all strips. A network without
-    a receptive field restores overlapping tiles of its stated size, which fade into each other.
+    Large photographs are restored in horizontal strips that overlap by the receptive field, so no seams are visible;
+    values that depend on the whole image are computed once for all strips. A network without a limited receptive
+    field restores overlapping tiles, which are blended.
 
     Args:
         network: The network.
-        strip: LR pixels of a strip, about.
-        crop: Estimates the degradation on the middle `crop` by `crop` LR pixels alone: faster, an approximation.
-        embedding: D (1, C) for every photograph, in place of what a KDSR's estimator says of it; even a teacher can
-            restore with one.
-        ensemble: Restores in eight orientations and takes the mean, see `self_ensemble`; what is computed once for the
-            whole image is computed of it as it is.
+        strip: Approximate number of LR pixels in a strip.
+        crop: Estimates the degradation from the central `crop` by `crop` LR pixels only, a faster approximation.
+        embedding: D (1, C) for every photograph, used instead of the output of a KDSR's encoder; with an embedding,
+            even a teacher can restore.
+        ensemble: Restores in eight orientations and averages the results, see `self_ensemble`; values that depend on
+            the whole image are computed in its original orientation.
 
     Raises:
-        UserError: The network restores from the HR image (a teacher), takes no such embedding, or estimates nothing
-            that a crop could be for.
+        UserError: The network needs the HR image (a teacher), does not accept the embedding, or has no encoder that
+            `crop` could apply to.
     """
     given = None if embedding is None else _with_embedding(network, embedding)
     if network.privileged and given is None:
-        raise UserError("the network is a teacher, which sees the HR image itself; restore with a student")
+        raise UserError("the network is a teacher, which needs the HR image as input; use a student to restore")
     if crop is not None and not (isinstance(network, KDSR) and network.estimator is not None):
-        raise UserError("--estimate-on: the network has no estimator of the degradation; leave it out, or give a KDSR")
+        raise UserError("--estimate-on: the network has no degradation encoder; remove this option, or give a KDSR")
 
     def restore(pixels: NDArray[Any]) -> NDArray[Any]:
         planes = _checked(pixels)
@@ -82,7 +82,7 @@ def image_restorer(
         if alpha:
             opacity = to_image(planes[..., -1:].repeat(3, axis=2))
             plane = _by_strips(part, network, opacity, strip, planes.dtype, gray=True)
-            # A network need not give back 1 for 1, but what is opaque stays opaque.
+            # A network need not map 1 to 1, but an opaque image must stay opaque.
             plane = np.full_like(plane, planes[0, 0, -1]) if np.ptp(planes[..., -1]) == 0 else plane
             restored = np.dstack([restored, plane])
         return restored[..., 0] if pixels.ndim == 2 else restored
@@ -107,9 +107,9 @@ def _by_strips(
 
 
 def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Returns the pixels as (h, w, 1 to 4), or says what is wrong with them."""
+    """Returns the pixels as (h, w, 1 to 4), or raises a `UserError` that describes the problem."""
     if not isinstance(pixels, np.ndarray):
-        raise UserError(f"restore: the photograph is no array but {type(pixels).__name__}; {ACCEPTED}")
+        raise UserError(f"restore: the photograph must be a NumPy array, got {type(pixels).__name__}; {ACCEPTED}")
     if pixels.dtype.name not in _PEAKS:
         raise UserError(f"restore: the photograph has {pixels.dtype} values; {ACCEPTED}")
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -124,10 +124,12 @@ def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def _with_embedding(network: Network, embedding: Tensor) -> Restore:
     if not isinstance(network, KDSR):
-        raise UserError("the network takes no embedding, as it has no estimator of the degradation; give a KDSR")
+        raise UserError("the network does not accept an embedding, because it has no degradation encoder; give a KDSR")
     if embedding.shape != (1, network.features):
         given = "x".join(map(str, embedding.shape))
-        raise UserError(f"the embedding is {given}, but that of this network is 1x{network.features}; describe with it")
+        raise UserError(
+            f"the embedding has shape {given}, but this network needs 1x{network.features}; describe with it"
+        )
     return partial(network.restorer, embedding=embedding)
 
 
@@ -148,5 +150,5 @@ def _values(image: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Maps an image (C, h, w) in [0, 1] to values of `dtype`, (h, w, C)."""
     scaled = image * _PEAKS[dtype.name]
     values = scaled if dtype.kind == "f" else scaled.round()
-    found: NDArray[Any] = values.permute(1, 2, 0).cpu().numpy().astype(dtype)
-    return found
+    pixels: NDArray[Any] = values.permute(1, 2, 0).cpu().numpy().astype(dtype)
+    return pixels

@@ -1,4 +1,4 @@
-"""The geometric self-ensemble: one network as eight, which see an image from eight sides."""
+"""The geometric self-ensemble: averages a network's outputs over the eight flips and rotations of an image."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from metarestore.models.network import Restore
 
 
 def self_ensemble(restore: Restore) -> Restore:
-    """Returns what restores images in all orientations of the square and takes the mean of the results turned back.
+    """Returns a function that restores images in all eight orientations and averages the results, transformed back.
 
-    What a network makes of an image should not depend on how the camera was held. One that learned from five pairs
-    depends on it, and the mean evens out what it only remembers of them. It costs eight times the work.
+    A network's output should not depend on the orientation of the camera. A network adapted to five pairs does depend
+    on it, and averaging reduces this overfitting. It takes eight times the computation.
 
     Args:
         restore: Restores images (N, C, h, w) to (N, C, s·h, s·w), of any height and width.

@@ -1,4 +1,4 @@
-"""Trained networks that travel with the package, by name, each with a card that says what it was trained on."""
+"""Trained networks that are shipped with the package, by name, each with a card that describes its training."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from metarestore.errors import UserError
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a shipped network.
+    """The model card of a shipped network.
 
     Attributes:
-        name: Its name, which commands take in place of a path.
-        purpose: What it is for, in a sentence.
+        name: Name of the network, which commands accept instead of a path.
+        purpose: Intended use, in one sentence.
         parameters: Number of its parameters.
         scale: Upscaling factor.
-        sha256: Of its file.
-        data: What it was trained on.
-        tasks: Content hash of each task distribution it was trained on.
+        sha256: SHA-256 of its file.
+        data: Training data.
+        tasks: Content hash of each task distribution that it was trained on.
         seed: Seed of its training.
         steps: Outer steps of each stage.
-        minutes: Of training, all stages.
-        command: What it was trained by.
-        metrics: Figures by name.
-        measured_on: What they were measured on.
-        date: Day of the training.
+        minutes: Training time of all stages.
+        command: Command that trained it.
+        metrics: Test metrics by name.
+        measured_on: Data that the metrics were measured on.
+        date: Date of the training.
     """
 
     name: str
@@ -67,11 +67,11 @@ def read_card(path: Path) -> Card:
     """Reads the card beside a network's file.
 
     Raises:
-        UserError: There is none, or it is no card.
+        UserError: There is no card, or it is invalid.
     """
     card = path.with_suffix(".json")
     try:
         return _CARD.validate_python(json.loads(card.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{card}: is not the card of a network ({reason}); install metarestore again") from error
+        raise UserError(f"{card}: is not a valid model card ({reason}); reinstall metarestore") from error

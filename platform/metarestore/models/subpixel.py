@@ -1,4 +1,4 @@
-"""The exact sub-pixel form of a 9×9 transposed convolution."""
+"""The exact sub-pixel (pixel-shuffle) form of a 9×9 transposed convolution."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PADDING = 4
 
 
 def subpixel_weight(weight: Tensor, scale: int) -> Tensor:
-    """Rearranges a transposed convolution's kernel into that of an ordinary convolution before a pixel shuffle.
+    """Converts the kernel of a transposed convolution to that of a convolution followed by a pixel shuffle.
 
     Output pixel s·n + r of `ConvTranspose2d(C, O, 9, stride=s, padding=4)` takes kernel index s·(n − i) + r + 4 of
     input pixel i. Padding the kernel so that index 4 falls on a multiple of s splits each axis into (tap, phase); the
-    taps run against the input, hence the flip.
+    taps run in the opposite direction of the input, hence the flip.
 
     Args:
         weight: Kernel of the transposed convolution, (C, O, 9, 9).

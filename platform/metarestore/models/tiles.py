@@ -1,4 +1,4 @@
-"""Restoring a large image tile by tile, with a network that depends on the whole image."""
+"""Restores a large image in overlapping tiles, with a network whose receptive field is the whole image."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 from metarestore.models.network import Restore
 
 _OVERLAP = 4
-"""Neighbouring tiles share 1/4 of their side."""
+"""Neighbouring tiles overlap by 1/4 of their side."""
 
 
 def tiled(restore: Restore, tile: int, scale: int) -> Restore:
-    """Returns what restores images in overlapping tiles, which fade into each other.
+    """Returns a function that restores images in overlapping tiles, which are blended.
 
-    All tiles have the same size, except that none is larger than the image.
+    All tiles have the same size, at most that of the image.
 
     Args:
         restore: Restores images (N, C, h, w) to (N, C, s·h, s·w).
@@ -41,11 +41,11 @@ def tiled(restore: Restore, tile: int, scale: int) -> Restore:
 
 
 def starts(length: int, tile: int) -> list[int]:
-    """Returns where tiles start along an axis: evenly spaced, the last one ends with the image.
+    """Returns the first pixels of the tiles along an axis: evenly spaced, with the last tile at the image's end.
 
     Args:
-        length: Pixels of the axis.
-        tile: Pixels of a tile, at most `length`.
+        length: Length of the axis in pixels.
+        tile: Side of a tile in pixels, at most `length`.
     """
     step = tile - tile // _OVERLAP
     count = -(-(length - tile) // step) + 1
@@ -53,7 +53,7 @@ def starts(length: int, tile: int) -> list[int]:
 
 
 def _ramp(side: int, scale: int) -> Tensor:
-    """Returns weights (s·side,) that rise from the border of a tile over its overlap, and fall towards the other."""
+    """Returns blending weights (s·side,) that increase from both borders of a tile over the overlap."""
     pixels = torch.arange(scale * side, dtype=torch.float64)
     from_border = torch.minimum(pixels, pixels.flip(0)) + 1
     return (from_border / max(scale * (side // _OVERLAP), 1)).clamp(max=1)

@@ -1,1 +1,1 @@
-"""What people look at: progress, tables, figures, contact sheets, the HTML report."""
+"""Output for users: progress displays, tables, figures, contact sheets, HTML reports."""

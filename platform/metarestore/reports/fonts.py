@@ -1,4 +1,4 @@
-"""Names in any script in figures: by an installed font that has them, else as numbers that are explained once."""
+"""Draws text in any script in figures: with an installed font, or as numbers that are explained in a warning."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from matplotlib.text import Text
 from matplotlib.ticker import Formatter
 
 BASE = "DejaVu Sans"
-"""The font that comes with matplotlib: Latin, Greek, Cyrillic, Arabic, symbols."""
+"""The font that is shipped with matplotlib: Latin, Greek, Cyrillic, Arabic, symbols."""
 _BLANK = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn"})
-"""Categories of characters that need no picture of their own: spaces, joiners, variation selectors, accents."""
+"""Categories of characters that need no glyph: spaces, joiners, variation selectors, accents."""
 _UNFIT = ("Last Resort", "Color Emoji", "NonUnicode")
-"""Parts of the names of fonts that have no outlines of what they claim to have."""
+"""Parts of the names of fonts that lack outlines for the characters that they list."""
 
 _log = logging.getLogger(__name__)
 _numbers: dict[str, int] = {}
 
 
 def use_fallback_fonts(figure: Figure) -> None:
-    """Lets installed fonts draw what the base font lacks; costs nothing where it lacks nothing."""
+    """Adds installed fonts for characters that the base font lacks; does nothing if it lacks none."""
     texts = figure.findobj(Text)
     lacking = _lacking("".join(text.get_text() for text in texts))
     if families := fallback_fonts(frozenset(lacking)):
         for text in texts:
-            # Ticks too, whose text is set again when the figure is drawn.
+            # Includes tick labels, whose text is set again when the figure is drawn.
             text.set_fontfamily([*text.get_fontfamily(), *families])
 
 
 def number_what_no_font_has(figure: Figure) -> None:
-    """Writes numbers, [1], in place of words that no installed font can draw, and warns of each word once.
+    """Replaces words that no installed font can draw by numbers such as [1], and warns once for each word.
 
-    A compatible spelling is taken where there is one (`ｐｈｏｔｏ` is written photo).
+    A compatible spelling is used if there is one (`ｐｈｏｔｏ` becomes photo).
     """
     undrawable = _undrawable("".join(text.get_text() for text in figure.findobj(Text)))
     if not undrawable:
@@ -52,17 +52,17 @@ def number_what_no_font_has(figure: Figure) -> None:
         text.set_text(_numbered(text.get_text(), undrawable))
     if new := list(_numbers)[known:]:
         legend = ", ".join(f"[{_numbers[word]}] is {word}" for word in new)
-        _log.warning("no installed font has these words, so pictures show numbers: %s; install one, e.g. Noto", legend)
+        _log.warning("no installed font can draw these words, so figures show numbers: %s; install e.g. Noto", legend)
 
 
 @cache
 def fallback_fonts(characters: frozenset[str]) -> tuple[str, ...]:
-    """Returns as few installed fonts as possible that have all of these characters that any font has."""
+    """Returns a small set of installed fonts that cover the characters, as far as any font does."""
     left, chosen = set(characters), []
     while left:
         best, covered = max(
             ((family, left & have) for family, have in _coverage(characters).items()),
-            key=lambda found: len(found[1]),
+            key=lambda item: len(item[1]),
             default=("", set[str]()),
         )
         if not covered:
@@ -74,12 +74,12 @@ def fallback_fonts(characters: frozenset[str]) -> tuple[str, ...]:
 
 @cache
 def _coverage(characters: frozenset[str]) -> dict[str, set[str]]:
-    """Returns which of some characters each installed font has, by family in alphabetic order."""
-    found: dict[str, set[str]] = {}
+    """Returns the subset of the characters that each installed font has, by family in alphabetic order."""
+    coverage: dict[str, set[str]] = {}
     for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.style != "normal", str(entry.fname))):
-        if entry.name not in found and not any(part in entry.name for part in _UNFIT):
-            found[entry.name] = {each for each in characters if ord(each) in _charmap(entry.fname)}
-    return found
+        if entry.name not in coverage and not any(part in entry.name for part in _UNFIT):
+            coverage[entry.name] = {each for each in characters if ord(each) in _charmap(entry.fname)}
+    return coverage
 
 
 @cache
@@ -103,13 +103,13 @@ def _undrawable(text: str) -> set[str]:
 
 
 def _numbered(text: str, undrawable: set[str]) -> str:
-    """Replaces runs of undrawable characters; the characters between them stay."""
+    """Replaces runs of undrawable characters by numbers, and keeps the other characters."""
     parts: list[str] = []
     run = ""
     for each in [*text, ""]:
         spelt = unicodedata.normalize("NFKC", each) if each in undrawable else each
         if each and spelt != each and not _lacking(spelt):
-            each = spelt  # noqa: PLW2901 - a compatible spelling is drawn in its place
+            each = spelt  # noqa: PLW2901 - a compatible spelling is drawn instead
         if each in undrawable or (run and each and unicodedata.category(each) in {"Mn", "Cf"}):
             run += each
             continue
@@ -127,7 +127,7 @@ def _axes(figure: Figure) -> Iterator[Axis]:
 
 
 class _Legible(Formatter):
-    """Labels ticks as another formatter does, in characters that can be drawn."""
+    """Formats tick labels like another formatter, with undrawable characters replaced."""
 
     def __init__(self, inner: Formatter, undrawable: Iterable[str]) -> None:
         self._inner = inner

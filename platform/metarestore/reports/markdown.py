@@ -1,4 +1,4 @@
-"""Text in Markdown: names and commands stand there as they are, whatever characters they are made of."""
+"""Escapes text for Markdown, so that names and commands are shown literally."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 
 from metarestore.console import visible
 
-# A bracket alone is none of Markdown's marks: intervals such as [−0.1, 0.3] stay readable in the file.
+# A bracket alone is not Markdown syntax: intervals such as [−0.1, 0.3] stay readable in the file.
 _MARKS = re.compile(r"[\\`*<|]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|~(?=~)")
 
 
 def markdown_text(text: str) -> str:
-    r"""Escapes what Markdown would take for its marks; a name in a table stays in its cell.
+    r"""Escapes Markdown syntax, also inside a table cell.
 
     >>> markdown_text("a|b <i> gain_weighted [-0.1, 0.3]")
     'a\\|b \\<i> gain_weighted [-0.1, 0.3]'
     """
-    return _MARKS.sub(lambda found: "\\" + found[0], visible(text).replace("\n", " "))
+    return _MARKS.sub(lambda match: "\\" + match[0], visible(text).replace("\n", " "))
 
 
 def markdown_code(text: str) -> str:
-    """Returns text as code, between as many backticks as it needs.
+    """Returns text as inline code, with as many backticks as needed.
 
     >>> markdown_code("metarestore train a.yaml")
     '`metarestore train a.yaml`'

@@ -1,4 +1,4 @@
-"""HTML pages: the templates that they are made of."""
+"""The templates of HTML pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def page_templates() -> Environment:
-    """Returns the package's templates; what a page is given is escaped, and what it is not given is an error."""
+    """Returns the package's templates; values are escaped, and undefined variables raise an error."""
     return Environment(
         loader=PackageLoader("metarestore", "reports/templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Pictures placed to the pixel, with labels: nothing is interpolated that the reader is to judge."""
+"""Figures of images with pixel-exact placement and labels; enlarged images are not interpolated."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from metarestore.reports.style import GREY, house_style
 Pixels = NDArray[np.uint8]
 
 DPI = 100
-"""Pixels of an inch in figures that hold pictures."""
+"""Pixels per inch in figures of images."""
 _LETTER = 0.0086
-"""Width of a letter of 1 pt, in inches at the least: what a caption is wrapped by."""
+"""Minimum width of a character of 1 pt in inches, used to wrap captions."""
 _TILE = 180
-"""Least width of a tile in pixels, so that its label fits."""
+"""Minimum width of a tile in pixels, so that its label fits."""
 _GAP = 8
 
 
 def pixel_figure(width: int, height: int) -> Figure:
-    """Returns an empty figure of that many pixels."""
+    """Returns an empty figure of the given size in pixels."""
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
 
 def place_image(figure: Figure, image: Pixels, left: int, top: int, width: int, height: int) -> None:
-    """Puts an image (H, W, 3) into a box of a figure, in pixels from the top left; whole multiples stay pixelated."""
+    """Draws an image (H, W, 3) into a box of a figure, in pixels from the top left; enlarged pixels stay sharp."""
     total_width, total_height = figure.get_size_inches() * DPI
     box = (left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height)
     axes = figure.add_axes(box)
@@ -47,24 +47,24 @@ def place_image(figure: Figure, image: Pixels, left: int, top: int, width: int, 
 def place_text(
     figure: Figure, text: str, left: int, top: int, *, size: float = 9, bold: bool = False, grey: bool = False
 ) -> None:
-    """Writes text whose top left corner is at that pixel."""
+    """Draws text with its top left corner at the given pixel."""
     width, height = figure.get_size_inches() * DPI
     weight, colour = "bold" if bold else "normal", GREY if grey else "black"
     figure.text(left / width, 1 - top / height, text, va="top", fontsize=size, fontweight=weight, color=colour)
 
 
 def wrapped(text: str, width: int, size: float) -> list[str]:
-    """Breaks text into lines that are at most `width` pixels wide at `size` points."""
+    """Wraps text into lines of at most `width` pixels at `size` points."""
     return textwrap.wrap(text, max(8, int(width / DPI / (_LETTER * size)))) or [""]
 
 
 @house_style
 def before_after(example: Example, zoom: int = 1) -> Figure:
-    """Draws one example as a strip: the LR, the restorations with their PSNR-Y, and the ground truth last.
+    """Draws one example as a strip of LR, restorations with their PSNR-Y, and ground truth.
 
     Args:
-        example: The pictures.
-        zoom: Pixels on a side for each pixel of the example; small crops are enlarged further, until labels fit.
+        example: The images.
+        zoom: Enlargement factor; small crops are enlarged further, until labels fit.
     """
     height, width = example.hr.shape[:2]
     zoom = max(zoom, math.ceil(_TILE / width))
@@ -85,7 +85,7 @@ def before_after(example: Example, zoom: int = 1) -> Figure:
 
 
 def tile_note(example: Example, label: str) -> str:
-    """Returns what stands under a tile's label: its PSNR-Y, or what it is."""
+    """Returns the text below a tile's label: its PSNR-Y, or a description."""
     if label in example.psnr_y:
         return f"{example.psnr_y[label]:.2f} dB PSNR-Y"
     return "ground truth" if label == "HR" else "not interpolated" if label == "LR" else ""
@@ -98,16 +98,16 @@ def png_bytes(image: Pixels) -> bytes:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, making its folder where needed.
+    """Writes a figure as PNG, and creates its folder if needed.
 
     Raises:
-        UserError: The file cannot be written, or its name does not end in .png.
+        UserError: The file is not writable, or its name does not end in .png.
     """
     if path.suffix.lower() != ".png":
-        raise UserError(f"{path}: pictures are written as PNG; end the name in .png")
+        raise UserError(f"{path}: figures are written as PNG; choose a name that ends in .png")
     number_what_no_font_has(figure)
     buffer = io.BytesIO()
-    # A figure of pictures keeps its pixels; the others get enough of them to be read on a dense screen.
+    # A figure of images keeps its pixels; other figures get a resolution for high-density screens.
     figure.savefig(buffer, format="png", dpi="figure" if figure.dpi == DPI and not _has_layout(figure) else 150)
     write_atomically(path, buffer.getvalue())
 

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers can tell apart, labels at line ends."""
+"""The style of all figures: a colour-blind safe palette, labels at line ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 P = ParamSpec("P")
 
 WIDTH = 8.0
-"""Width of a figure in inches; at 9 pt it reads well on a page and, scrolled, on a phone."""
+"""Width of a figure in inches; with text of 9 pt it is readable on a page and, scrolled, on a phone."""
 SMALL = 8.0
 """Size of labels and values, in points."""
 GREY = "#6e6e6e"
@@ -31,7 +31,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8
 """Okabe and Ito (2008), without black and yellow, then Tol's muted scheme (2021)."""
 
 _VARIANTS = {"weighted": "-", "uniform": "--", "inverted": ":", "random": "-."}
-"""Line of an arm `<learner>_<variant>`; its colour is the learner's."""
+"""Line style by variant of an arm `<learner>_<variant>`; the learner determines the colour."""
 _STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -51,7 +51,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one arm or distribution is drawn, the same in every figure of a report."""
+    """The line style of an arm or distribution, the same in all figures of a report."""
 
     colour: str
     dashes: str
@@ -59,7 +59,7 @@ class LineStyle:
 
 @dataclass(frozen=True)
 class EndLabel:
-    """What stands at the right end of a line, and the point in data units where the line ends."""
+    """The label at the right end of a line, and the end point in data units."""
 
     text: str
     style: LineStyle
@@ -68,13 +68,13 @@ class EndLabel:
 
 
 def house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws a figure in the style of the reports, whatever a user's own matplotlib settings are."""
+    """Draws a figure in the style of the reports, independent of the user's matplotlib settings."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.style.context(["default", _STYLE]):
             figure = draw(*args, **kwargs)
-            # Names are shown as they are: a `$` in one is no formula.
+            # Names are shown literally: a `$` does not start a formula.
             for text in figure.findobj(Text):
                 text.set_parse_math(False)
             use_fallback_fonts(figure)
@@ -84,7 +84,7 @@ def house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def arm_styles(names: Sequence[str]) -> dict[str, LineStyle]:
-    """Gives the arms `<learner>_<variant>` of one learner the same colour, and tells the variants apart by the line."""
+    """Assigns one colour to all arms `<learner>_<variant>` of a learner, and a line style to each variant."""
     families: dict[str, int] = {}
     styles: dict[str, LineStyle] = {}
     for name in names:
@@ -96,7 +96,7 @@ def arm_styles(names: Sequence[str]) -> dict[str, LineStyle]:
 
 
 def distribution_styles(names: Sequence[str]) -> dict[str, LineStyle]:
-    """Gives every distribution a colour; beyond the palette's length the colours come again, dashed."""
+    """Assigns a colour to each distribution; if there are more than colours, they repeat with other dashes."""
     dashes = ("-", "--", ":", "-.")
     return {
         name: LineStyle(PALETTE[index % len(PALETTE)], dashes[index // len(PALETTE) % len(dashes)])
@@ -105,7 +105,7 @@ def distribution_styles(names: Sequence[str]) -> dict[str, LineStyle]:
 
 
 def smoothed(values: Floats, window: int) -> Floats:
-    """Averages values (K,) or (K, N) over a centred window that is cut at the ends; what is not finite is left out."""
+    """Averages values (K,) or (K, N) over a centred window, truncated at the ends; non-finite values are ignored."""
     table = values.reshape(len(values), -1)
     kernel = np.ones(2 * (window // 2) + 1)
     present = np.isfinite(table)
@@ -118,7 +118,7 @@ def smoothed(values: Floats, window: int) -> Floats:
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Moves positions in 0..1 apart to at least `gap`, as little as possible in the sense of least squares."""
+    """Moves positions in 0..1 to distances of at least `gap`, with minimal squared displacement."""
     if not positions:
         return []
     order = np.argsort(positions, kind="stable")
@@ -130,18 +130,18 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
-    """Writes labels to the right of the axes, none over another, each tied to its line's end; limits must be set."""
+    """Draws labels right of the axes without overlap, connected to their line ends; axis limits must be set before."""
     low, high = axes.get_ylim()
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     height = axes.get_position().height * figure.get_figheight() * 72
     ends = [float(np.clip(label.y, low, high)) for label in labels]
-    places = spread([(end - low) / (high - low) for end in ends], 1.3 * SMALL / height)
-    for label, end, place in zip(labels, ends, places, strict=True):
+    positions = spread([(end - low) / (high - low) for end in ends], 1.3 * SMALL / height)
+    for label, end, position in zip(labels, ends, positions, strict=True):
         axes.annotate(
             label.text,
             xy=(label.x, end),
-            xytext=(1.05, place),
+            xytext=(1.05, position),
             textcoords="axes fraction",
             color=label.style.colour,
             fontsize=SMALL,
@@ -160,10 +160,10 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """Returns a figure as an SVG element for an HTML page, without XML prologue and metadata."""
+    """Returns a figure as an SVG element for an HTML page, without XML declaration and metadata."""
     buffer = io.StringIO()
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-        # Text stays text, which browsers have fonts for.
+        # Text is not converted to paths; the browser selects the fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
@@ -171,5 +171,5 @@ def svg(figure: Figure) -> str:
 
 
 def signed(value: float, decimals: int = 2) -> str:
-    """Writes a number with its sign; a number that rounds to zero is +0."""
+    """Formats a number with its sign; numbers that round to zero get a plus sign."""
     return f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−")

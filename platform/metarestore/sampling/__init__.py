@@ -1,1 +1,1 @@
-"""Drawn pairs as files: LR and HR images beside a text file of parameters, from which they can be made again."""
+"""Drawn pairs as files: LR and HR images, and a text file of parameters from which they can be recreated."""

@@ -66,7 +66,7 @@ class DrawnOperation(Strict):
 
 
 class Record(Strict):
-    """One line: a pair of images, and all that it takes to make it again."""
+    """One line: a pair of images, with everything needed to recreate it."""
 
     index: NonNegativeInt
     """Number of the draw; the files are named after it."""
@@ -76,11 +76,11 @@ class Record(Strict):
     box: tuple[int, int, int, int]
     """Top, left, height, width of the HR image in the photograph, in pixels."""
     turn: Annotated[int, Field(ge=0, le=7)]
-    """One of the 8 turns of the square: quarter turns, plus 4 if mirrored first."""
+    """Number of the dihedral transform: quarter turns, plus 4 if mirrored first."""
     noise_seed: NonNegativeInt
     """Seed of the noise fields."""
     degradations: tuple[DrawnOperation, ...]
-    """The drawn operations, in the order in which they act; none for real pairs."""
+    """The drawn operations, in the order in which they are applied; none for real pairs."""
     vector: tuple[float | None, ...]
     """The drawn parameters in [0, 1], null where an operation is absent; see `metarestore.tasks.vectors`."""
     lr_sha256: Sha256
@@ -95,20 +95,20 @@ class Record(Strict):
         """Returns the draw of this pair.
 
         Raises:
-            UserError: This version of metarestore lacks an operation, or a parameter cannot be one of its.
+            UserError: This version of metarestore lacks an operation, or a parameter is not valid.
         """
         split: Split = "test" if header.data else "pairs"
         try:
             degradations = tuple(DegradationDraw.from_json(one.model_dump()) for one in self.degradations)
         except ValueError as error:
             then = header.versions.get("metarestore")
-            raise UserError(f"{error}; the line was edited, or needs metarestore {then}") from error
+            raise UserError(f"{error}; the line was edited, or requires metarestore {then}") from error
         patch = PatchRef(split, self.image, self.box, self.turn, self.noise_seed)
         return TaskDraw(header.task, header.content, header.scale, degradations, (patch,), ())
 
 
 def current_versions() -> dict[str, str]:
-    """Returns the versions of everything that pixels may depend on, the processor included."""
+    """Returns the versions of everything that pixels may depend on, including the processor."""
     return {
         "metarestore": metarestore.__version__,
         "numpy": np.__version__,
@@ -119,22 +119,22 @@ def current_versions() -> dict[str, str]:
 
 
 def version_changes(then: Mapping[str, str]) -> str:
-    """Returns what differs from the versions of a header, e.g. `opencv 4.10.0 then, 4.12.0 now`; empty if nothing."""
+    """Returns differences from the versions of a header, e.g. `opencv 4.10.0 then, 4.12.0 now`; empty if nothing."""
     now = current_versions()
     changed = [name for name in now if then.get(name) != now[name]]
     return ", ".join(f"{name} {then.get(name, 'unknown')} then, {now[name]} now" for name in changed)
 
 
 def to_line(entry: Header | Record) -> str:
-    """Returns an entry as one line of JSON; every number reads back as the same number."""
+    """Returns an entry as one line of JSON; numbers are written exactly."""
     return json.dumps(entry.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_samples(path: Path) -> tuple[Header, tuple[Record, ...]]:
-    """Reads a file of parameters; a folder stands for the `params.jsonl` in it.
+    """Reads a file of parameters, or the `params.jsonl` of a folder.
 
     Raises:
-        UserError: The file is missing, or a line is not what it should be.
+        UserError: The file is missing, or a line is invalid.
     """
     file = path / FILE if path.is_dir() else path
     try:
@@ -151,14 +151,14 @@ def read_samples(path: Path) -> tuple[Header, tuple[Record, ...]]:
 Entry = TypeVar("Entry", Header, Record)
 
 
-def _parsed(kind: type[Entry], line: str, place: str) -> Entry:
-    # By Python's own parser, whose numbers are exact.
+def _parsed(kind: type[Entry], line: str, position: str) -> Entry:
+    # With Python's JSON parser, which reads numbers exactly.
     try:
         return kind.model_validate(json.loads(line))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         doubt = f"was it written by another version of metarestore than {metarestore.__version__}?"
-        raise UserError(f"{place}: {key}: {first['msg']}; {doubt}") from error
+        raise UserError(f"{position}: {key}: {first['msg']}; {doubt}") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: is not JSON ({error.msg}); take the file as `tasks sample` wrote it") from error
+        raise UserError(f"{position}: is not JSON ({error.msg}); use the file as `tasks sample` wrote it") from error

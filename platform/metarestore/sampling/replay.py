@@ -1,4 +1,4 @@
-"""Making pairs again from their parameters, and saying which came out differently and why."""
+"""Recreates pairs from their parameters, and reports which differ and why."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from metarestore.sampling.sample import Sample, Sampler
 from metarestore.tasks.images import ImageSource
 
 _NAMED = 8
-"""Most pairs that a message names."""
+"""Maximum number of pairs listed in a message."""
 
 
 class Replay:
-    """Makes the pairs of a file of parameters again.
+    """Recreates the pairs of a file of parameters.
 
     Args:
         path: The file, or its folder.
-        data: Folder of the photographs, if they are not where the file says; of real pairs, the folder of `lr/` and
+        data: Folder of the photographs, if different from that in the file; for real pairs, the folder of `lr/` and
             `hr/`.
 
     Raises:
-        UserError: The file is not one of parameters, or the photographs are missing or too small.
+        UserError: The file is not a file of parameters, or the photographs are missing or too small.
     """
 
     def __init__(self, path: Path, data: Path | None = None) -> None:
@@ -35,7 +35,7 @@ class Replay:
         self._different: dict[str, list[Record]] = defaultdict(list)
 
     def samples(self) -> Iterator[Sample]:
-        """Makes the pairs, but for those whose photograph is not there."""
+        """Recreates the pairs, except those whose photograph is missing."""
         self._different.clear()
         for record in self.records:
             try:
@@ -51,7 +51,7 @@ class Replay:
             yield made
 
     def problems(self) -> list[str]:
-        """Returns one line for each reason why pairs that were made differ from those of the file."""
+        """Returns one line for each reason why recreated pairs differ from those of the file."""
         total = len(self.records)
         return [
             f"{self._path}: {len(records)} of {total} pairs differ ({_named(records)}): {reason}"

@@ -1,4 +1,4 @@
-"""Drawing pairs one at a time, and writing them."""
+"""Draws pairs one at a time, and writes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from metarestore.tasks.task import Episode, TaskDraw
 Pixels = NDArray[np.uint8]
 
 SIDES = ("lr", "hr")
-"""The folders of the images; `kind: pairs` reads them as they are."""
+"""The folders of the images; they can be read directly by `kind: pairs`."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Sample:
 
 
 def new_header(name: str, spec: DistributionSpec, *, seed: int, patch: int, data: ImageSource | None = None) -> Header:
-    """Returns the header of samples that are yet to be drawn.
+    """Returns the header for new samples.
 
     Args:
         name: Name of the task distribution.
-        spec: The task distribution, at the scale that is wanted.
+        spec: The task distribution, at the requested scale.
         seed: Seed of the draws.
         patch: Side of the HR images, in pixels.
-        data: The photographs; the embedded test photographs if left out. Real pairs have their own.
+        data: The photographs; defaults to the embedded test photographs. Real pairs have their own.
 
     Raises:
         UserError: The patch does not fit the scale, or photographs are given for real pairs.
@@ -62,7 +62,7 @@ def new_header(name: str, spec: DistributionSpec, *, seed: int, patch: int, data
         least = max(spec.scale, patch - patch % spec.scale)
         raise UserError(f"--patch: {patch} is not a multiple of the scale {spec.scale}; write {least}")
     if data is not None and spec.own_images:
-        raise UserError(f"--data: {name} has images of its own; leave it out")
+        raise UserError(f"--data: {name} has its own images; remove the option")
     return Header(
         task=name,
         spec=spec,
@@ -77,10 +77,10 @@ def new_header(name: str, spec: DistributionSpec, *, seed: int, patch: int, data
 
 
 class Sampler:
-    """Makes the pairs of a header.
+    """Creates the pairs of a header.
 
     Args:
-        header: What the pairs have in common.
+        header: Properties shared by all pairs.
 
     Raises:
         UserError: Photographs are missing.
@@ -98,7 +98,7 @@ class Sampler:
         self._hashes: dict[str, str] = {}
 
     def samples(self, start: int, count: int) -> Iterator[Sample]:
-        """Draws pairs number `start` to `start + count - 1`; each depends on its number alone.
+        """Draws pairs `start` to `start + count - 1`; each depends only on its number.
 
         Raises:
             UserError: Some photographs are smaller than a patch.
@@ -111,10 +111,10 @@ class Sampler:
         return self.header.spec.open(self.header.task, self._episode, lambda _: self.images, "test")
 
     def make(self, index: int, draw: TaskDraw, vector: tuple[float | None, ...]) -> Sample:
-        """Makes the pair of a draw.
+        """Creates the pair of a draw.
 
         Raises:
-            UserError: The photograph is not there.
+            UserError: The photograph is missing.
             ValueError: The photograph is smaller than the draw's box.
         """
         patch = draw.support[0]
@@ -134,7 +134,7 @@ class Sampler:
         return Sample(record, lr, hr)
 
     def _build(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Makes LR (1, 3, h, w) and HR (1, 3, H, W) from the draw alone: files that a task names are not needed."""
+        """Creates LR (1, 3, h, w) and HR (1, 3, H, W) from the draw only: files of the task are not needed."""
         if self._own is not None:
             return self._own.build_support(draw)
         [patch] = draw.support
@@ -154,27 +154,27 @@ def sha256(pixels: Pixels) -> str:
 
 
 def require_empty(folder: Path) -> None:
-    """Makes sure that samples may be written into a folder.
+    """Checks that samples may be written into a folder.
 
     Raises:
-        UserError: It holds files, or is one.
+        UserError: It contains files, or is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out: {folder} is a file; name a new folder")
+        raise UserError(f"--out: {folder} is a file; choose a new folder")
     if any(not path.is_dir() for path in folder.rglob("*")):
-        raise UserError(f"--out: {folder} holds files already; name a new folder, or empty it")
+        raise UserError(f"--out: {folder} already contains files; choose a new folder, or empty it")
 
 
 def write_samples(folder: Path, header: Header, samples: Iterable[Sample]) -> int:
     """Writes `lr/NNNNNN.png`, `hr/NNNNNN.png` and `params.jsonl`, and returns the number of pairs.
 
-    The file of parameters appears last. If writing stops early, it lists the pairs that are complete, and no others
-    are left.
+    The file of parameters is written last. If writing stops early, it lists the complete pairs, and incomplete ones are
+    removed.
 
     Args:
         folder: A new or empty folder.
-        header: What the pairs have in common.
-        samples: The pairs; taken one at a time.
+        header: Properties shared by all pairs.
+        samples: The pairs, consumed one at a time.
 
     Raises:
         UserError: The folder holds files, or cannot be written to.
@@ -201,7 +201,7 @@ def write_samples(folder: Path, header: Header, samples: Iterable[Sample]) -> in
 
 
 def _write_pair(folder: Path, sample: Sample, lines: IO[bytes]) -> None:
-    """Writes two images and a line, or, if it is interrupted, nothing."""
+    """Writes two images and a line, or nothing if interrupted."""
     images = {folder / side / f"{sample.record.name}.png": getattr(sample, side) for side in SIDES}
     with ExitStack() as undo:
         undo.callback(lines.truncate, lines.tell())

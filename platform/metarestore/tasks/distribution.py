@@ -1,4 +1,4 @@
-"""Task distributions: drawing yields data, building yields tensors."""
+"""Task distributions: drawing returns data, building returns tensors."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class TaskDistribution(Protocol):
 
         Args:
             seed: Seed of the run.
-            index: Which task.
-            patches: Index that the patches are drawn by, if not `index`.
+            index: Index of the task.
+            patches: Index by which the patches are drawn; defaults to `index`.
         """
         ...
 
     def build(self, draw: TaskDraw) -> Task:
-        """Makes the tensors of a drawn task, RGB in [0, 1]."""
+        """Builds the tensors of a drawn task, RGB in [0, 1]."""
         ...
 
 
 class OpenDistribution(ABC):
-    """A task distribution with its images open: what every kind of task file can do.
+    """A task distribution with open images: the interface of all kinds of task files.
 
     Attributes:
         name: The distribution's name.
-        content: Hash of what it draws.
-        scale: HR side over LR side.
-        images: The HR photographs that patches are cut from.
+        content: Content hash of the distribution.
+        scale: Ratio of HR side to LR side.
+        images: The HR photographs from which patches are cropped.
         episode: Geometry of a task.
-        degrades: Whether `degrade` applies its draws to HR images that are given.
+        degrades: Whether `degrade` can apply draws to given HR images.
     """
 
     name: str
@@ -61,19 +61,19 @@ class OpenDistribution(ABC):
 
     @abstractmethod
     def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
-        """Draws task `index`, with patches of its own or those of task `patches`; see `TaskDistribution`."""
+        """Draws task `index`, with its own patches or those of task `patches`; see `TaskDistribution`."""
 
     @abstractmethod
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
-        """Draws task `index` on patches that are given."""
+        """Draws task `index` on given patches."""
 
     @abstractmethod
     def build(self, draw: TaskDraw) -> Task:
-        """Makes the tensors of a drawn task, RGB in [0, 1]."""
+        """Builds the tensors of a drawn task, RGB in [0, 1]."""
 
     @abstractmethod
     def build_support(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Makes the support set alone: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
+        """Builds only the support set: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
 
     @abstractmethod
     def sizes(self) -> Iterator[tuple[int, int]]:
@@ -83,17 +83,17 @@ class OpenDistribution(ABC):
         """Applies a drawn degradation to other HR images (N, 3, H, W); LR (N, 3, h, w).
 
         Raises:
-            UserError: The kind cannot (`degrades`).
+            UserError: The kind cannot degrade given images (see `degrades`).
         """
         del hr, draw
         raise UserError(
-            f"'{self.name}' has images of its own and cannot degrade others; name a task distribution of kind synthetic"
+            f"'{self.name}' has its own images and cannot degrade others; use a task distribution of kind synthetic"
         )
 
     def pairs_on(self, hr: Tensor, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Returns LR and HR images that show what a draw does: to the HR images that are given, if the kind `degrades`.
+        """Returns LR and HR images that show the effect of a draw: on the given HR images, if the kind `degrades`.
 
-        Otherwise the support set of the draw stands in, whose number and sizes are its own.
+        Otherwise returns the support set of the draw, whose number and sizes may differ.
         """
         return (self.degrade(hr, draw), hr) if self.degrades else self.build_support(draw)
 
@@ -110,7 +110,7 @@ def draw_patches(
     """Draws support and query patches.
 
     They do not depend on the distribution: two distributions drawn with the same seed and index degrade the same
-    clean patches, which takes image content out of their comparison.
+    clean patches, which removes image content from their comparison.
     """
     rng = generator(seed, "patches", index)
     refs = []

@@ -1,4 +1,4 @@
-"""The photographs that come with scikit-image: data for demonstrations and tests without a download."""
+"""The photographs included in scikit-image: data for demonstrations and tests without downloads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def embedded_path(name: str) -> Path:
     Raises:
         UserError: The installed scikit-image does not hold this photograph.
     """
-    # The package is found without being imported: only its files are wanted, and a worker starts sooner.
+    # The package is located without importing it: only its files are needed, and workers start faster.
     package = importlib.util.find_spec("skimage")
     roots = package.submodule_search_locations if package is not None else None
     for root in roots or ():

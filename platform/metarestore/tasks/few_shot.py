@@ -1,4 +1,4 @@
-"""The target as a few-shot problem: K real pairs to learn from, and test crops to be measured on."""
+"""The target as a few-shot problem: K real pairs to learn from, and test crops for measurements."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FewShotGeometry:
-    """How many shots and test crops, and how large.
+    """Numbers and sizes of shots and test crops.
 
     Attributes:
-        shots: Real pairs K that may be learned from.
+        shots: Number K of real pairs that may be used for learning.
         shot_size: Side of a shot, in HR pixels.
         crop: Side of a test crop, in HR pixels.
-        crops: Largest number of test crops of one photograph.
+        crops: Maximum number of test crops per photograph.
     """
 
     shots: int
@@ -34,7 +34,7 @@ class FewShotGeometry:
 
 @dataclass(frozen=True)
 class FewShotDraw:
-    """A target as plain data; each image is a draw of its own, as each photograph of a real camera is.
+    """A target as plain data; each image is a separate draw, like the photographs of a real camera.
 
     Attributes:
         shots: One draw of one patch for each shot.
@@ -46,7 +46,7 @@ class FewShotDraw:
 
     @property
     def photographs(self) -> tuple[str, ...]:
-        """Name of the photograph that each test crop comes from."""
+        """Name of the photograph of each test crop."""
         return tuple(draw.support[0].image for draw in self.test)
 
 
@@ -59,7 +59,7 @@ class FewShotTarget(Protocol):
 
     @property
     def split(self) -> tuple[int, int] | None:
-        """How many pairs may be learned from, and how many are tested on; None for a synthetic target."""
+        """Numbers of pairs for learning and for testing; None for a synthetic target."""
         ...
 
     def draw(self, seed: int) -> FewShotDraw:
@@ -67,11 +67,11 @@ class FewShotTarget(Protocol):
         ...
 
     def build(self, draw: FewShotDraw) -> Task:
-        """Makes the tensors: the support set is the shots, the query set is the test crops."""
+        """Builds the tensors: the support set contains the shots, the query set the test crops."""
         ...
 
     def is_gray(self, photograph: str) -> bool:
-        """Tells whether a test photograph is stored with a single channel."""
+        """Returns whether a test photograph is stored with a single channel."""
         ...
 
 
@@ -79,7 +79,7 @@ Box = tuple[int, int, int, int]
 
 
 def grid_boxes(height: int, width: int, side: int, count: int) -> list[Box]:
-    """Places up to `count` square boxes evenly over an image, without overlap, starting from its middle.
+    """Returns up to `count` non-overlapping square boxes, preferring those near the centre of the image.
 
     Raises:
         ValueError: The image is smaller than a box.
@@ -94,12 +94,12 @@ def grid_boxes(height: int, width: int, side: int, count: int) -> list[Box]:
 
 
 def test_crops(images: ImageStore, names: Sequence[str], geometry: FewShotGeometry) -> list[tuple[str, Box]]:
-    """Lists the test crops of every photograph, in a fixed order."""
+    """Returns the test crops of every photograph, in a fixed order."""
     return [(name, box) for name in names for box in grid_boxes(*images.size(name), geometry.crop, geometry.crops)]
 
 
 def joined(shots: Sequence[tuple[Tensor, Tensor]], test: Sequence[tuple[Tensor, Tensor]]) -> Task:
-    """Joins (LR, HR) pairs to one task: shots as the support set, test crops as the query set."""
+    """Combines (LR, HR) pairs into one task: shots as the support set, test crops as the query set."""
     import torch
 
     support_lr, support_hr = (torch.cat(side) for side in zip(*shots, strict=True))
@@ -108,7 +108,7 @@ def joined(shots: Sequence[tuple[Tensor, Tensor]], test: Sequence[tuple[Tensor, 
 
 
 class ShotTasks:
-    """Random patches of the target's shots, as a distribution: what a network sees that learns from them alone.
+    """Random patches of the target's shots as a distribution, for learning from the shots.
 
     Args:
         name: The target's name.
@@ -124,7 +124,7 @@ class ShotTasks:
         self._episode = episode
 
     def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
-        """Draws patches of task `index`, or of task `patches`, whose boxes fall on LR pixels."""
+        """Draws patches of task `index`, or of task `patches`, aligned to the LR pixel grid."""
         rng = generator(seed, "patches", index if patches is None else patches)
         count, _, height, width = self._shots.support_lr.shape
         side = self._episode.patch // self.scale
@@ -138,7 +138,7 @@ class ShotTasks:
         return TaskDraw(self.name, self.content, self.scale, (), tuple(refs[:support]), tuple(refs[support:]))
 
     def build(self, draw: TaskDraw) -> Task:
-        """Cuts the patches out of the shots."""
+        """Crops the patches from the shots."""
         lr, hr = self._shots.support_lr, self._shots.support_hr
         return Task(
             cut(lr, draw.support, self.scale),
@@ -149,7 +149,7 @@ class ShotTasks:
 
 
 def cut(images: Tensor, refs: Sequence[PatchRef], shrink: int = 1) -> Tensor:
-    """Cuts patches out of images (K, C, H, W) that are numbered by name; boxes are divided by `shrink`."""
+    """Crops patches from images (K, C, H, W), named by index; boxes are divided by `shrink`."""
     import torch
 
     patches = []

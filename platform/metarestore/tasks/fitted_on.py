@@ -28,12 +28,12 @@ def pair_warnings(studies: Iterable[tuple[Specs, DistributionSpec]]) -> list[str
 
 
 def fitted_on_test_pairs(studies: Iterable[tuple[Specs, DistributionSpec]]) -> list[str]:
-    """Returns a warning for each distribution that knows test pairs of the target it is learned for.
+    """Returns a warning for each distribution that was fitted to test pairs of its target.
 
-    Pairs are compared by their pixels, so that renamed or moved ones are recognised.
+    Pairs are compared by their pixels, so that renamed or moved pairs are recognised.
 
     Args:
-        studies: Distributions that are learned from, by name, and the target of each study.
+        studies: Auxiliary distributions, by name, and target of each study.
 
     Raises:
         UserError: The target's pairs cannot be opened.

@@ -34,12 +34,12 @@ from metarestore.tasks.photographs import (
 
 __all__ = ["ImageSource", "ImageStore", "Photograph", "cache_folder", "read_image", "write_image"]
 
-_FORMAT = 2  # raised whenever the same files would be cached as other bytes
+_FORMAT = 2  # incremented whenever the cache of the same files would change
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Says where photographs come from: plain data that can be sent to a worker and opened there.
+    """The origin of photographs: plain data that can be sent to a worker and opened there.
 
     Attributes:
         kind: A folder of photographs, a single one, or a split of the embedded ones.
@@ -51,7 +51,7 @@ class ImageSource:
 
     @classmethod
     def folder(cls, path: str | os.PathLike[str]) -> ImageSource:
-        """Names a folder; a relative path is completed now, because a worker runs in another folder."""
+        """Returns the source of a folder; its path is made absolute, because workers run in other folders."""
         return cls("folder", str(Path(path).expanduser().absolute()))
 
     @classmethod
@@ -61,7 +61,7 @@ class ImageSource:
 
     @classmethod
     def embedded(cls, split: str) -> ImageSource:
-        """Names a split of the embedded photographs.
+        """Returns the source of a split of the embedded photographs.
 
         Raises:
             UserError: There is no such split.
@@ -87,7 +87,7 @@ class ImageSource:
 
 
 class _Record(Strict):
-    """Where one photograph lies in the pixel file."""
+    """Position of one photograph in the pixel file."""
 
     name: str
     offset: int
@@ -102,7 +102,7 @@ class _Record(Strict):
 
 
 class _Index(Strict):
-    """What the pixel file of a cache holds."""
+    """Contents of the pixel file of a cache."""
 
     source: str
     content: str
@@ -116,8 +116,8 @@ class _Index(Strict):
 class ImageStore:
     """Decoded photographs of one source, 8-bit RGB, read from a memory map that all processes of a node share.
 
-    The cache is built when it is missing, stale or damaged. A pickled store carries no pixels: it reopens the map
-    when they are first asked for, and rebuilds the cache on a node that has none.
+    The cache is built if it is missing, stale or damaged. A pickled store contains no pixels: it reopens the map at
+    first access, and rebuilds the cache on a node that has none.
 
     Example:
         >>> store = ImageStore.open(ImageSource.embedded("test"))
@@ -137,10 +137,10 @@ class ImageStore:
 
     @classmethod
     def open(cls, source: ImageSource) -> ImageStore:
-        """Opens the cache of a source, and builds it first where needed.
+        """Opens the cache of a source, and builds it first if necessary.
 
         Raises:
-            UserError: The source is missing or empty, some of its files are no photographs (all are named), or the
+            UserError: The source is missing or empty, some of its files are not photographs (all are listed), or the
                 cache cannot be written.
         """
         files = source.files()
@@ -159,7 +159,7 @@ class ImageStore:
 
     @property
     def content(self) -> str:
-        """A hash of the names, sizes and pixels: equal on every machine that holds the same photographs."""
+        """A hash of names, sizes and pixels, which is equal on all machines with the same photographs."""
         return self._index.content
 
     def size(self, name: str) -> tuple[int, int]:
@@ -168,11 +168,11 @@ class ImageStore:
         return record.height, record.width
 
     def is_gray(self, name: str) -> bool:
-        """Tells whether the file of this photograph stores a single channel."""
+        """Returns whether the file of this photograph stores a single channel."""
         return self._record(name).gray
 
     def image(self, name: str) -> NDArray[np.uint8]:
-        """Returns a photograph, uint8 (H, W, 3): a read-only view of the shared map, nothing is copied."""
+        """Returns a photograph, uint8 (H, W, 3): a read-only view of the shared map without copying."""
         record = self._record(name)
         flat = self._pixels[record.offset : record.offset + record.nbytes]
         return flat.reshape(record.height, record.width, 3)
@@ -189,7 +189,7 @@ class ImageStore:
         return self.image(name)[top : top + height, left : left + width].copy()
 
     def at_least(self, height: int, width: int) -> ImageStore:
-        """Returns the store without the photographs that are smaller than a crop, which a notice counts.
+        """Returns the store without photographs that are smaller than a crop, and logs a notice about them.
 
         Raises:
             UserError: All photographs are smaller.
@@ -211,10 +211,10 @@ class ImageStore:
         return store
 
     def require_size(self, height: int, width: int) -> None:
-        """Makes sure that a crop of this size fits into every photograph.
+        """Checks that a crop of this size fits into every photograph.
 
         Raises:
-            UserError: Some photographs are smaller; all are named.
+            UserError: Some photographs are smaller; all are listed.
         """
         small = [record for record in self._index.records if record.height < height or record.width < width]
         if small:
@@ -237,11 +237,11 @@ class ImageStore:
         return np.memmap(_cache_file(self._key, "u8"), np.uint8, mode="r").view(np.ndarray)
 
     def _rebuilt_key(self) -> str:
-        """Builds the cache that this machine lacks, and makes sure that it holds the same photographs."""
+        """Builds the cache on this machine, and checks that it holds the same photographs."""
         local = ImageStore.open(self.source)
         if local.content != self.content:
             raise UserError(
-                f"{self.source}: the photographs are not those that the run began with; "
+                f"{self.source}: the photographs differ from those at the start of the run; "
                 "restore them, and give every machine the same files and the same version of OpenCV"
             )
         return local._key
@@ -257,7 +257,7 @@ class ImageStore:
 
 
 def cache_folder() -> Path:
-    """Returns where caches are kept: `$METARESTORE_CACHE`, or `metarestore` in the user's cache folder."""
+    """Returns the folder of caches: `$METARESTORE_CACHE`, or `metarestore` in the user's cache folder."""
     if given := os.environ.get("METARESTORE_CACHE"):
         return Path(given).expanduser()
     if given := os.environ.get("XDG_CACHE_HOME"):
@@ -274,7 +274,7 @@ def _cache_file(key: str, suffix: Literal["u8", "json"]) -> Path:
 
 def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
     """Returns a hash that changes whenever the cache of these files would: the name of the cache."""
-    # Decoders differ in the last bit between versions of OpenCV.
+    # The results of decoders differ in the last bit between versions of OpenCV.
     parts: list[object] = [_FORMAT, cv2.__version__]
     if source.kind == "embedded":
         parts += [importlib.metadata.version("scikit-image"), *files]
@@ -283,14 +283,14 @@ def _key(source: ImageSource, files: Mapping[str, Path]) -> str:
             try:
                 real, state = followed(path), path.stat()
             except OSError as error:
-                # Those that cannot be decoded are reported along with it.
+                # Report all files that cannot be decoded.
                 raise UserError(decoding_problems(files.values())) from error
             parts.append((str(real), state.st_size, state.st_mtime_ns))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _read_index(key: str) -> _Index | None:
-    """Returns the index of a cache, or None when it is missing, damaged, or does not fit the pixel file."""
+    """Returns the index of a cache, or None if it is missing, damaged, or does not match the pixel file."""
     try:
         index = _Index.model_validate_json(_cache_file(key, "json").read_bytes())
         size = _cache_file(key, "u8").stat().st_size
@@ -306,18 +306,18 @@ def _build(key: str, source: ImageSource, files: Mapping[str, Path]) -> _Index:
         pixels.parent.mkdir(parents=True, exist_ok=True)
         with replacing(pixels) as out:
             index = _decode_all(out, source, files)
-        with replacing(index_file) as out:  # last: an index says that its pixels are complete
+        with replacing(index_file) as out:  # last: an index implies that its pixels are complete
             out.write(index.model_dump_json().encode())
     except OSError as error:
         raise UserError(
             f"{pixels.parent}: cannot write the cache of {source} ({error.strerror}); "
-            "set METARESTORE_CACHE to a folder that can be written and has room"
+            "set METARESTORE_CACHE to a writable folder with enough space"
         ) from error
     return index
 
 
 def _decode_all(out: IO[bytes], source: ImageSource, files: Mapping[str, Path]) -> _Index:
-    """Appends the pixels of all photographs to `out`; raises `UserError` naming every file that is bad."""
+    """Appends the pixels of all photographs to `out`; raises `UserError` with all files that cannot be decoded."""
     content = hashlib.blake2b(digest_size=16)
     records: list[_Record] = []
     problems: list[str] = []
@@ -328,8 +328,8 @@ def _decode_all(out: IO[bytes], source: ImageSource, files: Mapping[str, Path]) 
             problems += error.problems
             continue
         height, width, _ = photograph.pixels.shape
-        place = {"offset": out.tell(), "height": height, "width": width}
-        records.append(_Record(name=name, **place, gray=photograph.gray, damage=photograph.damage))
+        position = {"offset": out.tell(), "height": height, "width": width}
+        records.append(_Record(name=name, **position, gray=photograph.gray, damage=photograph.damage))
         content.update(json.dumps([name, height, width]).encode())
         content.update(photograph.pixels.data)
         out.write(photograph.pixels.data)

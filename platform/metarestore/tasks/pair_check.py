@@ -1,8 +1,8 @@
-"""Checks that LR shows what HR shows, before anything is learned from the pairs.
+"""Checks that LR and HR show the same content, before pairs are used for learning.
 
 Pairs are compared as small gray copies without their finest and coarsest details, so that noise, blur, compression,
-exposure and vignetting hardly matter. A fault is reported only where another explanation of LR (another HR image, a
-shift, a rotation, another scale) correlates far better than the pair as it is.
+exposure and vignetting hardly matter. A fault is reported only if another explanation of LR (another HR image, a
+shift, a rotation, another scale) correlates far better than the pair itself.
 
 Example:
     >>> rng = np.random.default_rng(0)
@@ -33,26 +33,26 @@ _SIDE = 48
 _FINE, _COARSE = 1.0, 6.0
 """Standard deviations of the Gaussians between which details are compared, in pixels of the small copies."""
 _CLEAR = 0.95
-"""Correlation from which no other explanation is looked for; the lowest of 111 real pairs is 0.97."""
+"""Correlation above which no other explanation is considered; the lowest of 111 real pairs is 0.97."""
 _MARGIN = 0.06
-"""How much better another explanation must correlate,"""
+"""Minimum improvement of the correlation by another explanation."""
 _UNEXPLAINED = 0.5
-"""what share of the unexplained part it may leave,"""
+"""Maximum fraction of the unexplained part that it may leave."""
 _BELIEVED, _BELIEVED_OF_MANY = 0.5, 0.65
-"""and which correlation it needs; more, if it is the best of hundreds of shifts."""
+"""Minimum correlation of another explanation; higher if it is the best of hundreds of shifts."""
 _UNLIKE = 0.35
-"""Correlation below which LR and HR show different scenes, if noise and blur cannot be the reason."""
+"""Correlation below which LR and HR show different scenes, unless noise or blur may be the reason."""
 _STRONGEST_NOISE = 60.0
-"""Standard deviation of the noise in grey levels that LR may have."""
-_TELLING = 0.35
-"""Correlation that a pair must have with that noise, if a low one shall mean anything."""
+"""Largest standard deviation of the noise of LR that is considered, in grey levels."""
+_INFORMATIVE = 0.35
+"""Minimum expected correlation with that noise for a low correlation to be informative."""
 _BLURRED, _DIMMED = 0.3, 0.5
-"""Contrast of LR over that of HR below which LR is blurred too much to look for shifts and scales, and to say that the
+"""Contrast of LR over that of HR below which LR is too blurred to search for shifts and scales, and to decide that the
 scenes differ."""
 _LEAST_SIDE = 32
-"""Shorter side of an LR image in pixels, below which nothing is said."""
+"""Shorter side of an LR image in pixels, below which a pair is not judged."""
 _LEAST_CONTRAST = 1.5
-"""Standard deviation of a small copy in grey levels, below which nothing is said."""
+"""Standard deviation of a small copy in grey levels, below which a pair is not judged."""
 _LEAST_SHIFT = 1.5
 """Shift in LR pixels from which a pair is misaligned; real cameras are aligned to 0.2."""
 _TILE = 192
@@ -62,7 +62,7 @@ _ZOOMS = tuple(z for k in range(-15, 16) if abs((z := 1.02**k) - 1) > 0.03)
 _SLACK = 4
 """Shift in pixels of the small copies that is allowed for beside another scale."""
 
-_TURNS: dict[tuple[int, bool], tuple[Fault, str]] = {
+_ORIENTATIONS: dict[tuple[int, bool], tuple[Fault, str]] = {
     (0, True): ("mirrored", "mirrored left to right"),
     (2, True): ("mirrored", "mirrored top to bottom"),
     (2, False): ("rotated", "rotated by 180 degrees"),
@@ -71,12 +71,12 @@ _TURNS: dict[tuple[int, bool], tuple[Fault, str]] = {
     (1, True): ("mirrored", "mirrored along a diagonal"),
     (3, True): ("mirrored", "mirrored along the other diagonal"),
 }
-"""What LR looks like whose copy, turned by quarters counter-clockwise and then mirrored, equals HR."""
+"""Orientation of LR relative to HR, by the quarter turns (counter-clockwise) and the flip that map LR to HR."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairView:
-    """What is kept of a pair to compare it with the others.
+    """The data of a pair that is needed to compare it with others.
 
     Attributes:
         name: The pair's name.
@@ -98,19 +98,19 @@ class PairView:
 
 @dataclass(frozen=True)
 class PairReport:
-    """What a pair looks like beside the others.
+    """The result of comparing a pair with the others.
 
     Attributes:
         name: The pair's name.
-        scale: HR side over LR side, the geometric mean of both directions.
-        correlation: Of LR with its own HR, as they are.
-        other: The pair whose HR resembles this LR most among the others, and their correlation; None without others.
-        shift: Where the content of LR lies in HR, (down, right) in LR pixels; (0, 0) where it cannot be told.
-        turn: How LR is mirrored or rotated against HR; empty if it is not.
-        zoom: How much larger LR shows things than HR does.
-        gain: Contrast of LR over that of HR.
-        fault: What is wrong; None if nothing is, or nothing can be told.
-        explained: Correlation with what the fault says; that of the pair where there is none.
+        scale: Ratio of HR side to LR side, geometric mean of both directions.
+        correlation: Correlation of LR with its own HR.
+        other: The other pair whose HR is most similar to this LR, and their correlation; None without others.
+        shift: Position of the content of LR in HR, (down, right) in LR pixels; (0, 0) if unknown.
+        turn: How LR is mirrored or rotated relative to HR; empty if it is not.
+        zoom: Magnification of LR relative to HR.
+        gain: Contrast of LR divided by that of HR.
+        fault: The fault; None if there is none, or it cannot be determined.
+        explained: Correlation for the fault; that of the pair if there is none.
     """
 
     name: str
@@ -126,7 +126,7 @@ class PairReport:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the pair and what to do, as a part of a line."""
+        """The problem of the pair and its remedy, as part of a line."""
         if self.fault is None:
             return None
         other = self.other[0] if self.other else ""
@@ -134,19 +134,19 @@ class PairReport:
         words: dict[Fault, str] = {
             "exchanged": f"LR shows what HR of '{other}' shows; exchange the files",
             "shifted": f"LR is shifted: HR shows it {down:+.0f} (down) {right:+.0f} (right) LR pixels away; align them",
-            "mirrored": f"LR is {self.turn} against HR; mirror it back",
-            "rotated": f"LR is {self.turn} against HR; rotate it back",
+            "mirrored": f"LR is {self.turn} relative to HR; mirror it back",
+            "rotated": f"LR is {self.turn} relative to HR; rotate it back",
             "rescaled": f"LR shows things {self.zoom:.2f} times as large as HR does; crop or resample the pair",
             "inverted": "LR is dark where HR is bright; invert it",
             "another scene": "LR and HR show different scenes; remove the pair, or find the right partner",
         }
-        figures = "" if self.fault in ("inverted", "another scene") else f" instead of {self.correlation:.2f}"
-        shown = self.correlation if not figures else self.explained
-        return f"pair '{self.name}': {words[self.fault]} (correlation {shown:.2f}{figures})"
+        reference = "" if self.fault in ("inverted", "another scene") else f" instead of {self.correlation:.2f}"
+        shown = self.correlation if not reference else self.explained
+        return f"pair '{self.name}': {words[self.fault]} (correlation {shown:.2f}{reference})"
 
 
 def observe(name: str, lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> PairView:
-    """Looks at one pair.
+    """Extracts the data of one pair.
 
     Args:
         name: The pair's name.
@@ -195,40 +195,49 @@ def _judged(views: Sequence[PairView], row: NDArray[np.float64], k: int) -> Pair
     report = PairReport(view.name, scale, own, other, gain=gain, explained=own)
     if min(view.lr_size) < _LEAST_SIDE or min(lr.std(), hr.std()) < _LEAST_CONTRAST:
         return report
-    found = _fault(view, own, best)
-    if found is None:
+    explanation = _fault(view, own, best)
+    if explanation is None:
         return report
     return PairReport(
-        view.name, scale, own, other, found.shift, found.turn, found.zoom, gain, found.fault, found.correlation
+        view.name,
+        scale,
+        own,
+        other,
+        explanation.shift,
+        explanation.turn,
+        explanation.zoom,
+        gain,
+        explanation.fault,
+        explanation.correlation,
     )
 
 
 def _fault(view: PairView, own: float, other: tuple[float, int] | None) -> _Explanation | None:
-    """Returns the explanation of LR that is far better than the pair as it is, if there is one."""
+    """Returns an explanation of LR that is far better than the pair itself, or None."""
     lr, hr = _details(view.lr), _details(view.hr)
     contrast = float(lr.std() / hr.std())
     shift = _agreed_shift(view) if contrast >= _BLURRED else None
     if own >= _CLEAR:
         return shift
-    found = [*_turned(view), _Explanation(-own, "inverted")]
+    candidates = [*_reoriented(view), _Explanation(-own, "inverted")]
     if other is not None:
-        found.append(_Explanation(other[0], "exchanged"))
+        candidates.append(_Explanation(other[0], "exchanged"))
     if contrast >= _BLURRED:
-        # Compared with the middle alone, as other scales and shifts are.
+        # Compared in the middle only, like other scales and shifts.
         middle = max(own, _best_match(lr, hr, _SLACK)[0])
-        found += [each for each in _searched(view) if _better(each.correlation, middle, _BELIEVED_OF_MANY)]
-    best = max(found, key=lambda each: each.correlation)
+        candidates += [each for each in _searched(view) if _better(each.correlation, middle, _BELIEVED_OF_MANY)]
+    best = max(candidates, key=lambda each: each.correlation)
     if _better(best.correlation, own, _BELIEVED):
         return shift if best.fault == "shifted" and shift is not None else best
     if shift is not None or contrast < _DIMMED:
         return shift
     expected = _least_expected(view)
-    unlike = expected >= _TELLING and own < min(_UNLIKE, 0.5 * expected)
+    unlike = expected >= _INFORMATIVE and own < min(_UNLIKE, 0.5 * expected)
     return _Explanation(own, "another scene") if unlike else None
 
 
 def _least_expected(view: PairView) -> float:
-    """Returns how well a pair correlates at least, with the strongest noise on LR."""
+    """Returns the expected correlation of a pair with the strongest noise in LR."""
     # A pixel of the small copy is the mean of several of LR, and the fine Gaussian averages further.
     averaged = max(math.sqrt(view.lr_size[0] * view.lr_size[1]) / _SIDE, 1.0) * 2 * math.sqrt(math.pi) * _FINE
     signal = float(_details(view.hr).std())
@@ -236,14 +245,14 @@ def _least_expected(view: PairView) -> float:
 
 
 def _better(correlation: float, than: float, least: float) -> bool:
-    """Tells whether an explanation is far better than another."""
+    """Returns whether an explanation is far better than another."""
     return correlation >= max(least, than + _MARGIN) and 1 - correlation <= _UNEXPLAINED * (1 - than)
 
 
-def _turned(view: PairView) -> Iterator[_Explanation]:
+def _reoriented(view: PairView) -> Iterator[_Explanation]:
     hr = _details(view.hr)
     square = view.lr_size[0] == view.lr_size[1]
-    for (quarters, mirrored), (fault, words) in _TURNS.items():
+    for (quarters, mirrored), (fault, words) in _ORIENTATIONS.items():
         if square or quarters % 2 == 0:
             lr = np.rot90(view.lr, quarters)
             lr = np.ascontiguousarray(lr[:, ::-1] if mirrored else lr)
@@ -288,15 +297,15 @@ def _agreed_shift(view: PairView) -> _Explanation | None:
 def _tile_shifts(lr: Gray, hr: Gray) -> Iterator[tuple[tuple[float, float], float, float]]:
     """Measures the shift of up to three parts of LR, those with most detail, by correlation with HR of its size.
 
-    A correlation that is highest at the limits of the search is no shift, so that of no shift stands for it.
+    If the correlation is highest at the limits of the search, that without a shift is used instead.
     """
     low, high = (_details(image, _TILE_FINE, _TILE_COARSE) for image in (lr, hr))
     side = min(_TILE, *lr.shape)
     slack = side // 6
     if side < _LEAST_SIDE:
         return
-    places = product(*({0, (length - side) // 2, length - side} if length > side else {0} for length in lr.shape))
-    tiles = [(slice(top, top + side), slice(left, left + side)) for top, left in sorted(places)]
+    corners = product(*({0, (length - side) // 2, length - side} if length > side else {0} for length in lr.shape))
+    tiles = [(slice(top, top + side), slice(left, left + side)) for top, left in sorted(corners)]
     tiles.sort(key=lambda tile: -min(float(low[tile].std()), float(high[tile].std())))
     for tile in tiles[:3]:
         part = np.ascontiguousarray(low[tile][slack:-slack, slack:-slack])
@@ -318,7 +327,7 @@ def _resized(image: Gray, width: int, height: int) -> Gray:
 
 
 def _details(image: Gray, fine: float = _FINE, coarse: float = _COARSE) -> Gray:
-    """Takes the finest and the coarsest details away."""
+    """Removes the finest and the coarsest details."""
     near, far = (cv2.GaussianBlur(image, (0, 0), s, borderType=cv2.BORDER_REFLECT) for s in (fine, coarse))
     return np.asarray(near - far, np.float32)
 

@@ -1,6 +1,6 @@
-"""Folders of aligned pairs: which files belong together, and in which sizes they fit.
+"""Folders of aligned pairs: matching of file names, and checks of sizes.
 
-Every command that reads pairs finds them here, so that all accept the same layouts and refuse the same mistakes.
+All commands that read pairs use this module, so that they accept the same layouts and reject the same mistakes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 SCALES = (2, 3, 4)
 LISTED = 10
-"""Files of one kind that an error names; the others are counted."""
+"""Maximum number of files listed in an error; the others are counted."""
 
 _SUBFOLDERS = (
     ("lr", "hr"),
@@ -34,13 +34,13 @@ _SUBFOLDERS = (
     ("DIV2K_train_LR_bicubic/X{scale}", "DIV2K_train_HR"),
     ("DIV2K_valid_LR_bicubic/X{scale}", "DIV2K_valid_HR"),
 )
-"""Where data sets keep the two sides: our own, DRealSR, the bicubic benchmarks and DIV2K."""
+"""Folders of LR and HR in data sets: ours, DRealSR, the bicubic benchmarks and DIV2K."""
 _REMEDY = "pairs need the same file names, or lr_name and hr_name in the task file"
 
 
 @dataclass(frozen=True)
 class PairNames:
-    """How the file names of a pair follow from the pair's name.
+    """Templates of the file names of a pair.
 
     Attributes:
         lr: Name of the LR file without suffix; `{name}` stands for the pair's name.
@@ -52,10 +52,10 @@ class PairNames:
 
 
 def published_names(scale: int | None) -> list[PairNames]:
-    """Lists the names that published data sets give to pairs: DIV2K, RealSR, DRealSR.
+    """Returns the name templates of published data sets: DIV2K, RealSR, DRealSR.
 
     Args:
-        scale: HR side over LR side; those of all scales if it is not known.
+        scale: Ratio of HR side to LR side; all scales if unknown.
     """
     names: list[PairNames] = []
     for factor in SCALES if scale is None else (scale,):
@@ -66,7 +66,7 @@ def published_names(scale: int | None) -> list[PairNames]:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which names of two folders belong together.
+    """The result of matching the names of two folders.
 
     Attributes:
         pairs: The LR and the HR file's name of each pair, by the pair's name; sorted.
@@ -92,8 +92,8 @@ class PairFiles:
         name: The pair's name.
         lr: LR file.
         hr: HR file.
-        scale: HR side over LR side; it follows from the sizes if left out.
-        crop: Whether both are cut at the bottom and right to a multiple of the scale.
+        scale: Ratio of HR side to LR side; determined from the sizes if omitted.
+        crop: Whether both are cropped at the bottom and right to a multiple of the scale.
     """
 
     name: str
@@ -118,7 +118,7 @@ class PairFiles:
 
 
 class RawPair(NamedTuple):
-    """A pair as it is stored.
+    """A pair as stored in its files.
 
     Attributes:
         lr: LR image (h, w, 3), RGB of 0..255.
@@ -135,14 +135,14 @@ class RawPair(NamedTuple):
 
 @dataclass(frozen=True)
 class PairFolder:
-    """Where pairs are, and how they are read.
+    """The folders of pairs, and options for reading them.
 
     Attributes:
         lr: Folder of LR images.
-        hr: Folder of HR images; it may be the same folder, if the names tell LR from HR.
-        names: How the file names follow from the pairs' names; recognised if left out.
-        scale: HR side over LR side; it follows from the sizes if left out.
-        crop: Whether HR and LR are cut at the bottom and right to a multiple of the scale.
+        hr: Folder of HR images; it may be the same folder if the names distinguish LR from HR.
+        names: Templates of the file names; recognised automatically if omitted.
+        scale: Ratio of HR side to LR side; determined from the sizes if omitted.
+        crop: Whether HR and LR are cropped at the bottom and right to a multiple of the scale.
     """
 
     lr: Path
@@ -153,7 +153,7 @@ class PairFolder:
 
     @classmethod
     def of_folder(cls, folder: Path, scale: int | None = None) -> PairFolder:
-        """Finds the two sides in one folder: in `lr/` and `hr/`, or in the folder itself where the names differ."""
+        """Finds LR and HR in one folder: in known subfolders such as `lr/` and `hr/`, or in the folder itself."""
         scales = SCALES if scale is None else (scale,)
         subfolders = [(lr.format(scale=each), hr) for lr, hr in _SUBFOLDERS for each in scales]
         for lr, hr in subfolders:
@@ -165,48 +165,48 @@ class PairFolder:
         return cls(folder / "lr", folder / "hr", None, scale)
 
     def match(self, lr: Iterable[str], hr: Iterable[str]) -> Matching:
-        """Finds out which names belong together."""
+        """Matches the names of LR and HR files."""
         return match_names(lr, hr, self.names, self.scale, together=self.lr.absolute() == self.hr.absolute())
 
     def files(self) -> tuple[PairFiles, ...]:
-        """Lists the pairs, sorted by name.
+        """Returns the pairs, sorted by name.
 
         Raises:
             UserError: A folder is missing or empty, or an image has no partner.
         """
         lr, hr = list_photographs(self.lr), list_photographs(self.hr)
-        found = self.match(lr, hr)
-        if problems := self.lone_problems(found, lr, hr):
+        matching = self.match(lr, hr)
+        if problems := self.lone_problems(matching, lr, hr):
             raise UserError(problems)
         return tuple(
-            PairFiles(name, lr[low], hr[high], self.scale, self.crop) for name, (low, high) in found.pairs.items()
+            PairFiles(name, lr[low], hr[high], self.scale, self.crop) for name, (low, high) in matching.pairs.items()
         )
 
-    def lone_problems(self, found: Matching, lr: Mapping[str, Path], hr: Mapping[str, Path]) -> list[str]:
+    def lone_problems(self, matching: Matching, lr: Mapping[str, Path], hr: Mapping[str, Path]) -> list[str]:
         """Returns a line for each file without a partner, up to ten."""
-        lines = [f"{lr[name]}: has no partner '{name}' in {self.hr}; {_REMEDY}" for name in found.lone_lr]
-        lines += [f"{hr[name]}: has no partner '{name}' in {self.lr}; {_REMEDY}" for name in found.lone_hr]
-        if not found.pairs and not lines:
+        lines = [f"{lr[name]}: has no partner '{name}' in {self.hr}; {_REMEDY}" for name in matching.lone_lr]
+        lines += [f"{hr[name]}: has no partner '{name}' in {self.lr}; {_REMEDY}" for name in matching.lone_hr]
+        if not matching.pairs and not lines:
             lines = [f"{self.lr}: no file is called {self.names.lr if self.names else '{name}'}; correct lr_name"]
         return shortened(lines, f"{self.hr}: {{more}} more files have no partner; {_REMEDY}")
 
 
 @dataclass(frozen=True)
 class PairSource:
-    """Pairs, and which of them may be learned from.
+    """Pairs, and how many of them may be used for learning.
 
     Attributes:
-        folder: Where they are.
-        support_pool: How many of them may be learned from, if a task file says so.
+        folder: The folders of the pairs.
+        support_pool: Number of pairs that may be used for learning, if a task file specifies it.
     """
 
     folder: PairFolder
     support_pool: int | None = None
 
     def shots(self, shots: int) -> tuple[int, int]:
-        """Returns how many pairs a study with so many shots learns from, and how many there are.
+        """Returns the number of pairs that a study with `shots` shots uses for learning, and the total number.
 
-        At least one of several is left to test on.
+        If there are several pairs, at least one is kept for testing.
 
         Raises:
             UserError: A folder is missing or empty, or an image has no partner.
@@ -215,7 +215,7 @@ class PairSource:
         return max(min(shots, self.support_pool or there, there - 1), 1), there
 
     def tested(self) -> tuple[PairFiles, ...]:
-        """Lists the pairs to measure on: all of a folder, the test pairs of a task file.
+        """Returns the pairs for measurements: all pairs of a folder, or the test pairs of a task file.
 
         Raises:
             UserError: A folder is missing or empty, or an image has no partner.
@@ -228,7 +228,7 @@ class PairSource:
 
 
 def split_pairs(names: Sequence[str], support_pool: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Splits pairs by name into those that may be learned from and those to test on; at least one is to test on."""
+    """Splits pairs by name into pairs for learning and test pairs, of which there is at least one."""
     count = min(support_pool, len(names) - 1)
     return tuple(names[:count]), tuple(names[count:])
 
@@ -236,13 +236,13 @@ def split_pairs(names: Sequence[str], support_pool: int) -> tuple[tuple[str, ...
 def match_names(
     lr: Iterable[str], hr: Iterable[str], names: PairNames | None = None, scale: int | None = None, *, together: bool
 ) -> Matching:
-    """Finds out which names belong together; names are compared after Unicode normalisation (NFC).
+    """Matches LR and HR names, after Unicode normalisation (NFC).
 
     Args:
         lr: Names of the LR files, without suffix.
         hr: Names of the HR files.
-        names: How they follow from the pairs' names. If left out, equal names are pairs, or else the names of a
-            published data set are recognised.
+        names: Templates of the names. If omitted, equal names are pairs, or else the names of a published data set are
+            recognised.
         scale: HR side over LR side, if known.
         together: Whether both are the names of one folder.
     """
@@ -255,18 +255,18 @@ def match_names(
     tried = [
         _matched(low, high, each, strict=not together, together=together) for each in (*plain, *published_names(scale))
     ]
-    # A complete layout wins, then the one that explains most files; equal names come first.
-    return min(tried, key=lambda found: (found.lone > 0 or not found.pairs, -len(found.pairs)))
+    # Complete layouts take precedence, then those that match most files; equal names come first.
+    return min(tried, key=lambda matching: (matching.lone > 0 or not matching.pairs, -len(matching.pairs)))
 
 
 def fitted_size(lr: Size, hr: Size, scale: int | None, *, crop: bool) -> tuple[Size, int] | None:
-    """Returns the size of LR that is used, and the scale; None where the sizes do not fit.
+    """Returns the size of LR to use, and the scale; None if the sizes do not match.
 
     Args:
         lr: Size of the LR image.
         hr: Size of the HR image.
-        scale: HR side over LR side; 2, 3 or 4 if left out.
-        crop: Whether both may be cut at the bottom and right, by less than one LR pixel of HR.
+        scale: Ratio of HR side to LR side; 2, 3 or 4 if omitted.
+        crop: Whether both may be cropped at the bottom and right, HR by less than one LR pixel.
     """
     for factor in SCALES if scale is None else (scale,):
         if hr == (factor * lr[0], factor * lr[1]):
@@ -280,33 +280,33 @@ def fitted_size(lr: Size, hr: Size, scale: int | None, *, crop: bool) -> tuple[S
 
 
 def size_problem(lr: Size, hr: Size, scale: int | None) -> str:
-    """Says why the sizes of a pair do not fit, and what to do."""
+    """Returns why the sizes of a pair do not match, and what to do."""
     (h, w), (height, width) = lr, hr
-    said = f"is {height}x{width} (height x width), its LR partner {h}x{w}; "
+    prefix = f"is {height}x{width} (height x width), its LR partner {h}x{w}; "
     factors = SCALES if scale is None else (scale,)
     if lr == hr:
-        return said + (
+        return prefix + (
             "LR was enlarged to the size of HR, as in RealSR 1 and 2 and in City100, or is HR itself; "
             "use LR images as the camera stores them (RealSR 3)"
         )
     if h > height or w > width:
-        return said + "HR is smaller than LR; exchange the folders"
+        return prefix + "HR is smaller than LR; exchange the folders"
     if any((height, width) == (factor * w, factor * h) for factor in factors):
-        return said + "one of the two is rotated by 90 degrees; rotate it back"
+        return prefix + "one of the two is rotated by 90 degrees; rotate it back"
     if fitted_size(lr, hr, scale, crop=True) is not None:
-        return said + (
+        return prefix + (
             "HR is not a multiple of the scale; write crop: true in a task file of kind pairs, and both are "
             "cut at the bottom and right"
         )
     if scale is None:
-        return said + "HR must be exactly 2, 3 or 4 times as large on both sides; crop the pair"
+        return prefix + "HR must be exactly 2, 3 or 4 times as large on both sides; crop the pair"
     whole = next((k for k in range(2, 17) if (height, width) == (k * h, k * w)), None)
     other = f"; it is {whole} times as large" if whole else ""
-    return said + f"at scale {scale} it should be {scale * h}x{scale * w}{other}"
+    return prefix + f"at scale {scale} it should be {scale * h}x{scale * w}{other}"
 
 
 def pair_content(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> str:
-    """Returns 16 hex digits that stand for the pixels of a pair, whatever its files are called."""
+    """Returns a hash (16 hex digits) of the pixels of a pair, independent of file names."""
     content = hashlib.blake2b(digest_size=8)
     for image in (lr, hr):
         content.update(str(image.shape).encode())
@@ -321,13 +321,13 @@ def shortened(lines: Sequence[str], more: str) -> list[str]:
 
 
 def _matched(lr: Sequence[str], hr: Sequence[str], names: PairNames, *, strict: bool, together: bool) -> Matching:
-    """Matches by one template.
+    """Matches names by one pair of templates.
 
     Args:
         lr: Names of the LR files.
         hr: Names of the HR files.
         names: The template.
-        strict: Whether a name that does not follow the template has no partner; else it is not part of the pairs.
+        strict: Whether names that do not match the template count as files without a partner, or are ignored.
         together: Whether both are the names of one folder, where an LR name may look like an HR name.
     """
     low, high = dict(_keyed(lr, names.lr)), dict(_keyed(hr, names.hr))
@@ -345,7 +345,7 @@ def _matched(lr: Sequence[str], hr: Sequence[str], names: PairNames, *, strict: 
 
 
 def _keyed(stored: Sequence[str], template: str) -> Iterator[tuple[str, str]]:
-    """Yields the pair's name of each file that follows the template, and the file's own."""
+    """Yields the pair name and the file name of each file that matches the template."""
     before, after = (unicodedata.normalize("NFC", part) for part in template.split("{name}"))
     for each in stored:
         name = unicodedata.normalize("NFC", each)

@@ -47,32 +47,33 @@ class PairsSpec(DistributionSpec):
 
     kind: Literal["pairs"]
     scale: Scale
-    """HR side over LR side."""
+    """Ratio of HR side to LR side."""
     lr: Path
-    """Folder of LR images; a relative path starts at the project's folder."""
+    """Folder of LR images; a relative path is resolved against the project's folder."""
     hr: Path
     """Folder of HR images."""
     support_pool: int = Field(10, ge=1)
-    """The first so many pairs, by name, may be learned from; the others are the test set, whatever the shots."""
+    """Number of pairs, the first by name, that may be used for learning; the others are the test set, independent of
+    the number of shots."""
     lr_name: NameTemplate | None = Field(None, exclude_if=lambda value: value is None)
-    """Name of a pair's LR file without suffix, e.g. "{name}x4"; `{name}` is the pair's name. Files of other names are
-    passed over. If neither name is given, equal names are pairs, or those of DIV2K, RealSR and DRealSR."""
+    """Name of a pair's LR file without suffix, e.g. "{name}x4"; `{name}` is the pair's name. Files with other
+    names are ignored. If neither name is given, equal names are pairs, or the names of DIV2K, RealSR and DRealSR."""
     hr_name: NameTemplate | None = Field(None, exclude_if=lambda value: value is None)
     """Name of a pair's HR file without suffix, e.g. "{name}_HR"."""
     crop: bool = Field(False, exclude_if=lambda value: not value)
-    """Cut HR at the bottom and right to a multiple of the scale, and LR to it."""
+    """Whether HR is cropped at the bottom and right to a multiple of the scale, and LR accordingly."""
     check_content: bool = Field(True, exclude=True)
     """Report pairs whose LR does not show what HR shows: exchanged, shifted, mirrored, rotated or rescaled ones."""
 
     @property
     def pairs(self) -> PairSource:
-        """Both folders, and how many of their pairs may be learned from."""
+        """Both folders, and the number of pairs that may be used for learning."""
         given = self.lr_name is not None or self.hr_name is not None
         names = PairNames(self.lr_name or "{name}", self.hr_name or "{name}") if given else None
         return PairSource(PairFolder(self.lr, self.hr, names, self.scale, self.crop), self.support_pool)
 
     def content(self) -> Any:
-        """Returns what decides its draws: pixels and names of the images, wherever they lie.
+        """Returns everything that determines its draws: pixels and names of the images, independent of their folder.
 
         Raises:
             UserError: They cannot be read.
@@ -102,18 +103,18 @@ class PairsSpec(DistributionSpec):
         """Returns the pairs, which have one scale.
 
         Raises:
-            PydanticCustomError: They are for another; it is a `ValueError`, and `at` says where.
+            PydanticCustomError: They have another scale; a `ValueError` whose `at` is the key path.
         """
         if scale != self.scale:
-            raise error_at(f"the pairs are for scale {self.scale}, not for {scale}; leave out scale", "scale")
+            raise error_at(f"the pairs are for scale {self.scale}, not for {scale}; remove scale", "scale")
         return self
 
     def rooted(self, root: Path) -> Self:
-        """Returns the pairs with relative folders starting at `root`, the project's folder."""
+        """Returns the pairs with folders resolved against `root`, the project's folder."""
         return self.model_copy(update={key: full_path(root, getattr(self, key)) for key in ("lr", "hr")})
 
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
-        """Lists the folders that are not there."""
+        """Returns the folders that do not exist."""
         folders = {"lr": self.lr, "hr": self.hr}
         return [
             ((key,), f"there is no folder {folder}; put the images there")
@@ -140,7 +141,7 @@ def open_pairs(name: str, spec: PairsSpec, episode: Episode) -> PairTasks:
     """Opens both folders of a camera and checks that they belong together.
 
     Raises:
-        UserError: The folders have different names in them, or sizes that do not fit the scale.
+        UserError: Names or sizes of LR and HR do not match.
     """
     lr, hr = open_sides(spec.pairs.folder)
     if len(hr.names) < 2:
@@ -150,7 +151,7 @@ def open_pairs(name: str, spec: PairsSpec, episode: Episode) -> PairTasks:
 
 
 class PairTasks(OpenDistribution):
-    """Cuts aligned patches from real pairs; draws come from the support pool only, never from the test pairs.
+    """Crops aligned patches from real pairs of the support pool, never from test pairs.
 
     Args:
         name: The distribution's name.
@@ -177,18 +178,18 @@ class PairTasks(OpenDistribution):
         return self.draw_on(seed, index, support, query)
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
-        """Makes the draw of patches that are given; a real camera has no drawn degradation."""
+        """Returns the draw of given patches; a real camera has no drawn degradation."""
         del seed, index
         return TaskDraw(self.name, self.content, self.scale, (), tuple(support), tuple(query))
 
     def build(self, draw: TaskDraw) -> Task:
-        """Reads both sides of each patch."""
+        """Reads LR and HR of each patch."""
         support_lr, support_hr = self._pairs(draw.support)
         query_lr, query_hr = self._pairs(draw.query)
         return Task(support_lr, support_hr, query_lr, query_hr)
 
     def build_support(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Reads the support set alone: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
+        """Reads only the support set: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
         return self._pairs(draw.support)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
@@ -210,7 +211,7 @@ class PairTasks(OpenDistribution):
 def draw_pair_patches(
     images: ImageStore, names: Sequence[str], scale: int, episode: Episode, seed: int, index: int
 ) -> tuple[tuple[PatchRef, ...], tuple[PatchRef, ...]]:
-    """Draws patches whose boxes fall on LR pixels, from the HR images called `names`."""
+    """Draws patches, aligned to the LR pixel grid, from the HR images `names`."""
     rng = generator(seed, "patches", index)
     refs = []
     for _ in range(episode.support + episode.query):
@@ -223,17 +224,17 @@ def draw_pair_patches(
 
 
 class PairsTarget:
-    """A real camera: the shots are the first pairs of its support pool, the figures come from its test pairs.
+    """A real camera: the shots are the first pairs of its support pool; metrics are measured on its test pairs.
 
     Raises:
-        UserError: More shots are asked for than the support pool has, or an image is smaller than a shot or a crop.
+        UserError: More shots are requested than the support pool has, or an image is smaller than a shot or a crop.
     """
 
     def __init__(self, tasks: PairTasks, geometry: FewShotGeometry) -> None:
         if geometry.shots > len(tasks.pool):
             raise UserError(
-                f"{tasks.spec.hr}: {geometry.shots} shots are asked for, but only {len(tasks.pool)} pairs may be "
-                f"learned from; lower adaptation.shots, or raise support_pool in the task file of {tasks.name}"
+                f"{tasks.spec.hr}: {geometry.shots} shots are requested, but only {len(tasks.pool)} pairs may be "
+                f"used for learning; lower adaptation.shots, or raise support_pool in the task file of {tasks.name}"
             )
         side = max(geometry.shot_size, geometry.crop)
         tasks.images.require_size(side, side)
@@ -242,11 +243,11 @@ class PairsTarget:
 
     @property
     def split(self) -> tuple[int, int]:
-        """How many pairs may be learned from, and how many are tested on."""
+        """Numbers of pairs for learning and for testing."""
         return len(self._tasks.pool), len(self._tasks.test)
 
     def draw(self, seed: int) -> FewShotDraw:
-        """Lists the shots (the middles of their images) and the test crops; real pairs do not depend on `seed`."""
+        """Returns the shots (centre crops) and the test crops; for real pairs they do not depend on `seed`."""
         size = self._geometry.shot_size
         names = self._tasks.pool[: self._geometry.shots]
         shots = [(name, grid_boxes(*self._tasks.images.size(name), size, 1)[0]) for name in names]
@@ -260,7 +261,7 @@ class PairsTarget:
         return joined(shots, test)
 
     def is_gray(self, photograph: str) -> bool:
-        """Tells whether a test pair's HR image is stored with a single channel."""
+        """Returns whether a test pair's HR image is stored with a single channel."""
         return self._tasks.images.is_gray(photograph)
 
     def _pair(self, crop: tuple[str, Box]) -> TaskDraw:

@@ -1,4 +1,4 @@
-"""Photographs on disk: which files of a folder are photographs, and how they are read and written."""
+"""Reading and writing photographs, and listing the photographs of a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAW = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw"}
     | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
-"""Endings of the raw files of cameras; several are TIFF files inside, whose first image is a thumbnail."""
+"""Extensions of raw files of cameras; some are TIFF files whose first image is a thumbnail."""
 _HIDDEN_ON_WINDOWS = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -36,7 +36,7 @@ class Photograph(NamedTuple):
     Attributes:
         pixels: RGB values of 0..255, uint8 (H, W, 3); a gray photograph has three equal channels.
         gray: Whether the file stores a single channel, not counting alpha.
-        damage: What the decoder reports of a damaged file that it could read in part.
+        damage: Message of the decoder about a damaged file that was decoded in part.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class Photograph(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph with all that its file holds.
+    """A photograph with alpha channel and colour profile.
 
     Attributes:
         pixels: Gray (H, W), gray and alpha (H, W, 2), RGB (H, W, 3) or RGB and alpha (H, W, 4), uint8 or uint16.
@@ -58,20 +58,20 @@ class Picture:
 
 
 def read_image(path: str | os.PathLike[str]) -> Photograph:
-    """Decodes a PNG, JPEG, BMP, TIFF, WebP or HEIC file to 8-bit RGB, turned as its EXIF orientation says.
+    """Decodes a PNG, JPEG, BMP, TIFF, WebP or HEIC file to 8-bit RGB and applies its EXIF orientation.
 
-    Palettes are resolved and 16-bit values are divided by 257 and rounded. An alpha channel is dropped, as the field
-    does (the colours of transparent pixels are kept as stored; TIFF alone stores them blended with black). HEIC needs
-    the library pillow-heif.
+    Palettes are resolved and 16-bit values are divided by 257 and rounded. An alpha channel is dropped, as is common
+    (colours of transparent pixels are kept as stored; only TIFF stores them blended with black). HEIC requires the
+    library pillow-heif.
 
     Raises:
-        UserError: The file is missing, damaged, no image, or has neither 8 nor 16 bits per channel.
+        UserError: The file is missing, damaged, not an image, or has neither 8 nor 16 bits per channel.
     """
-    found = decode(_content(path), path)
-    gray = found.pixels.ndim == 2
-    rgb = cv2.cvtColor(found.pixels, cv2.COLOR_GRAY2RGB) if gray else found.pixels
-    report_damage(path, found.damage)
-    return Photograph(_to_8_bit(rgb), gray, found.damage)
+    decoded = decode(_content(path), path)
+    gray = decoded.pixels.ndim == 2
+    rgb = cv2.cvtColor(decoded.pixels, cv2.COLOR_GRAY2RGB) if gray else decoded.pixels
+    report_damage(path, decoded.damage)
+    return Photograph(_to_8_bit(rgb), gray, decoded.damage)
 
 
 def read_picture(path: str | os.PathLike[str]) -> Picture:
@@ -81,18 +81,18 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
         UserError: As for `read_image`.
     """
     data = _content(path)
-    found = decode(data, path)
-    report_damage(path, found.damage)
-    pixels, icc = extras(data, found.pixels, path)
-    # Bytes 16 to 19 of a profile name the colours that it is for. OpenCV converts CMYK to RGB without a profile.
-    fits = icc is None or icc[16:20] == (b"GRAY" if found.pixels.ndim == 2 else b"RGB ")
+    decoded = decode(data, path)
+    report_damage(path, decoded.damage)
+    pixels, icc = extras(data, decoded.pixels, path)
+    # Bytes 16 to 19 of a profile are its colour space. OpenCV converts CMYK to RGB without a profile.
+    fits = icc is None or icc[16:20] == (b"GRAY" if decoded.pixels.ndim == 2 else b"RGB ")
     if not fits:
         notice(f"{path}: its colour profile is for other channels than gray or RGB, so it is left out")
     return Picture(pixels, icc if fits else None)
 
 
 def report_damage(path: str | os.PathLike[str], damage: str | None) -> None:
-    """Names a damaged file, once, whether it was decoded now or earlier."""
+    """Logs a notice, once, about a damaged file, whether it was decoded now or earlier."""
     if damage is not None:
         notice(f"{path}: is damaged ({damage}), so parts of it are not as they were; replace it or remove it")
 
@@ -116,7 +116,7 @@ def _to_8_bit(pixels: Levels) -> NDArray[np.uint8]:
 
 
 def write_image(path: str | os.PathLike[str], pixels: Levels, icc: bytes | None = None) -> None:
-    """Writes pixels as PNG, whole or not at all.
+    """Writes pixels as PNG atomically.
 
     Args:
         path: A name that ends in .png; missing folders are created.
@@ -170,13 +170,12 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Lists the photographs of a folder, not of its subfolders.
+    """Returns the photographs of a folder, not of its subfolders.
 
-    What a camera or a program puts beside photographs (sidecar files, movies, raw files) is left out and counted in a
-    notice; hidden files are passed over.
+    Other files (sidecar files, movies, raw files) are skipped and counted in a notice; hidden files are ignored.
 
     Returns:
-        Name to file, sorted by name. The name is the file's without its suffix, unless two files would share it.
+        Files by name, sorted. The name is that of the file without suffix, unless it is not unique.
 
     Raises:
         UserError: The folder is missing, or holds no photographs.
@@ -196,21 +195,21 @@ def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _counted(files: Sequence[Path]) -> str:
-    """Returns how many files there are of each ending, e.g. `3 files (2 .xmp, 1 .mov)`."""
+    """Returns the number of files of each extension, e.g. `3 files (2 .xmp, 1 .mov)`."""
     endings = Counter(path.suffix.lower() or "without an ending" for path in files)
     kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
     return f"{len(files)} file{'s' if len(files) > 1 else ''} ({kinds})"
 
 
 def _hints(endings: set[str]) -> str:
-    """Returns how files of these endings can be used after all."""
+    """Returns how files with these extensions can be used."""
     heic = f"; to read HEIC: {INSTALL_HEIC}" if endings & HEIC else ""
     raw = "; to use raw files, develop them and save them as PNG or TIFF" if endings & RAW else ""
     return heic + raw
 
 
 def decoding_problems(paths: Iterable[Path]) -> list[str]:
-    """Returns one line for each file that `read_image` refuses."""
+    """Returns one line for each file that `read_image` rejects."""
     problems: list[str] = []
     for path in paths:
         try:
@@ -221,7 +220,7 @@ def decoding_problems(paths: Iterable[Path]) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Returns the visible files of a folder, sorted, or raises `UserError` when it cannot be listed."""
+    """Returns the visible files of a folder, sorted, or raises `UserError` if it cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if not _is_hidden(path) and not path.is_dir())
     except FileNotFoundError as error:
@@ -235,12 +234,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tells whether a desktop does not show this file."""
+    """Returns whether a desktop hides this file."""
     return path.name.startswith(".") or path.name.lower() in _HIDDEN_ON_WINDOWS
 
 
 def _names(files: list[Path]) -> list[str]:
-    """Names files by their stems, and by their full names where stems collide."""
+    """Names files by their stems, or by their full names if stems are not unique."""
     stems = Counter(path.stem for path in files)
     names = [path.stem if stems[path.stem] == 1 else path.name for path in files]
     # A stem may equal another file's full name ("a.png.jpg" beside "a.png" and "a.bmp").

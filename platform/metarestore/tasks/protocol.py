@@ -1,4 +1,4 @@
-"""The kind `protocol`: a pipeline whose every case is measured."""
+"""The kind `protocol`: a pipeline of which all cases are measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from metarestore.tasks.synthetic import PipelineSpec
 
 
 class ProtocolSpec(PipelineSpec):
-    """An evaluation protocol: a pipeline whose every case is measured, instead of being drawn by chance.
+    """An evaluation protocol: a pipeline of which all cases are measured, instead of random draws.
 
     Parameters are numbers or `{choice: [...]}`, structures are `one_of`, `group` and `repeat`; the cases are all
-    combinations. Task number i is case number i, over and over.
+    combinations. Task i is case i, modulo the number of cases.
     """
 
     kind: Literal["protocol"]
@@ -24,7 +24,7 @@ class ProtocolSpec(PipelineSpec):
     """Scales that the protocol is defined for."""
 
     @model_validator(mode="after")
-    def _can_be_listed(self) -> Self:
+    def _is_enumerable(self) -> Self:
         self._check_defined(self.scale)
         self.pipeline.cases(self.scale)
         return self
@@ -33,7 +33,7 @@ class ProtocolSpec(PipelineSpec):
         """Returns the same protocol for another scale.
 
         Raises:
-            PydanticCustomError: It is not defined for this scale; it is a `ValueError`, and `at` says where.
+            PydanticCustomError: It is not defined for this scale; a `ValueError` whose `at` is the key path.
         """
         self._check_defined(scale)
         return super().at_scale(scale)
@@ -41,7 +41,7 @@ class ProtocolSpec(PipelineSpec):
     def _check_defined(self, scale: Scale) -> None:
         if scale not in self.scales:
             defined = ", ".join(map(str, self.scales))
-            raise error_at(f"the protocol is defined for scale {defined} alone, not for {scale}", "scales")
+            raise error_at(f"the protocol is defined only for scale {defined}, not for {scale}", "scales")
 
     @cached_property
     def cases(self) -> tuple[Drawn, ...]:

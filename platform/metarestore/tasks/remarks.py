@@ -1,4 +1,4 @@
-"""What works in a pipeline but is hardly meant: LR that lies beside HR, kernels that are probably turned around."""
+"""Warnings about pipelines that are valid but probably wrong: misaligned LR, and kernels of the wrong orientation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from metarestore.degradations.resample import Downsample
 from metarestore.notices import notice
 
 _DRAWS = 16
-"""Draws that are looked at: kernels of a file differ, and on average must lie where they should."""
+"""Number of draws over which shifts are averaged, because the kernels of a file differ."""
 _SHIFT = 0.45
-"""HR pixels from which on a shift is reported: half a pixel is what a wrong `centre` makes."""
+"""Shift in HR pixels above which a warning is given: a wrong `centre` causes half a pixel."""
 
 Remark = tuple[tuple[str | int, ...], str]
-"""Where in the pipeline, and what is remarkable."""
+"""Key path in the pipeline, and the warning."""
 
 
 def remarks(pipeline: Pipeline, scale: int) -> Iterator[Remark]:
-    """Yields what is remarkable about a pipeline whose kernels can be read.
+    """Yields warnings about a pipeline whose kernels can be read.
 
     Args:
         pipeline: The pipeline.
@@ -40,50 +40,53 @@ def remarks(pipeline: Pipeline, scale: int) -> Iterator[Remark]:
             if source is not None:
                 yield (
                     (*path, "path"),
-                    f"{entry.path.name} is known to hold kernels that are meant for convolution, but they are taken "
-                    f"for correlation; write source: {source}, or orientation: correlation if that is meant",
+                    f"{entry.path.name} is known to hold kernels for convolution, but they are used "
+                    f"for correlation; write source: {source}, or orientation: correlation if that is intended",
                 )
     yield from _shifts(pipeline, scale)
 
 
 def give_remarks(document: Document, found: Iterable[Remark]) -> None:
-    """Reports, once, the remarks about the pipeline of a task file, with line and column."""
+    """Logs the warnings about the pipeline of a task file, once, with line and column."""
     for at, text in found:
         path = ("pipeline", *at)
         notice(document.message(Problem(path, text, path))[1])
 
 
 def _shifts(pipeline: Pipeline, scale: int) -> Iterator[Remark]:
-    """Yields where a kernel and the `downsample` after it put LR beside HR."""
+    """Yields warnings about kernels that, with the following `downsample`, shift LR relative to HR."""
     entries = dict(pipeline.entries())
     if scale == 1 or not any(_may_shift(entry) for entry in entries.values()):
         return
-    found: dict[tuple[tuple[int, ...], ...], list[tuple[float, float]]] = defaultdict(list)
+    by_position: dict[tuple[tuple[int, ...], ...], list[tuple[float, float]]] = defaultdict(list)
     for index in range(_DRAWS):
         draws = pipeline.draw(("remarks", index), scale)
         if (shift := lr_shift(draws)) is not None:
-            found[tuple(draw.position for draw in draws if _is_blur(draw))].append(shift)
+            by_position[tuple(draw.position for draw in draws if _is_blur(draw))].append(shift)
     reported = set()
-    for positions, shifts in found.items():
+    for positions, shifts in by_position.items():
         down, right = np.mean(shifts, axis=0)
         if max(abs(down), abs(right)) < _SHIFT or positions[-1] in reported:
             continue
         reported.add(positions[-1])
-        # Inside a structure that repeats, the position counts the turns as well: then the structure is named.
+        # Inside a repeat, the position includes the repetition: then the structure is reported.
         path = next((path for path in entries if _position(path) == positions[-1]), positions[-1][:1])
         remedy = _remedy(entries[path], scale, down)
-        yield path, f"LR lies beside HR, as it shows what is {_way(down, right)} of where it should; {remedy}"
+        yield (
+            path,
+            f"LR is shifted relative to HR: it shows what is {_direction(down, right)} of its position; {remedy}",
+        )
 
 
 def lr_shift(draws: Sequence[DegradationDraw]) -> tuple[float, float] | None:
-    """Returns how far down and right of where an LR pixel lies on HR the content lies that it shows, in HR pixels.
+    """Returns the offset, (down, right) in HR pixels, of the content of an LR pixel from its position in HR.
 
     Args:
         draws: A drawn degradation.
 
     Returns:
-        The shift that kernels and `downsample` make together; None where there is no kernel before it, or where a
-        `resize` before it changes what a pixel is.
+        The total shift of kernels and `downsample`; None if there is no kernel before it, or if a `resize` before it
+        changes the pixel size.
     """
     before = []
     for draw in draws:
@@ -101,7 +104,7 @@ def lr_shift(draws: Sequence[DegradationDraw]) -> tuple[float, float] | None:
 
 
 def _centre(draw: DegradationDraw) -> tuple[float, float]:
-    """Returns how far down and right of the output pixel the mass centre of a drawn kernel lies."""
+    """Returns the offset (down, right) of the centre of mass of a drawn kernel from the output pixel."""
     if draw.op != KernelFile.op_name():
         return (number(draw.params, "shift"),) * 2
     kernel = KernelFile.kernel(draw.params)
@@ -114,18 +117,18 @@ def _is_blur(draw: DegradationDraw) -> bool:
 
 
 def _may_shift(entry: object) -> bool:
-    """Tells whether an entry can put LR beside HR."""
+    """Returns whether an entry can shift LR relative to HR."""
     if isinstance(entry, KernelBlur):
         return entry.centre == "block" or (isinstance(entry, KernelFile) and not entry.recentre)
     return isinstance(entry, Downsample) and "nearest" in entry.method
 
 
 def _position(path: tuple[str | int, ...]) -> tuple[int, ...]:
-    """Returns the position that draws of an entry have: its path without the keys."""
+    """Returns the position of the draws of an entry: its path without the keys."""
     return tuple(part for part in path if isinstance(part, int))
 
 
-def _way(down: float, right: float) -> str:
+def _direction(down: float, right: float) -> str:
     parts = [(down, "down" if down > 0 else "up"), (right, "right" if right > 0 else "left")]
     return " and ".join(f"{abs(much):.2g} HR pixels {way}" for much, way in parts if abs(much) >= 0.05)
 
@@ -135,6 +138,6 @@ def _remedy(entry: Step, scale: int, down: float) -> str:
     if not isinstance(entry, KernelBlur):
         return "change the centre of the kernels in it"
     if isinstance(entry, KernelFile) and not entry.recentre:
-        return "leave recentre: false out, and write centre: block if downsample takes the nearest pixel"
+        return "remove recentre: false, and write centre: block if downsample uses method nearest"
     at_block = entry.shift(scale) > 0
     return f"write centre: {'pixel' if at_block and down > 0 else 'block'}"

@@ -1,6 +1,6 @@
-"""The interface that every kind of task file implements: what it says, and what can be asked of it.
+"""The interface of all kinds of task files.
 
-A kind is one file beside this one, with a class that extends `DistributionSpec`, and its entry in `kinds.py`.
+A kind is one file in this package, with a class that extends `DistributionSpec`, and an entry in `kinds.py`.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class KernelSource(Protocol):
 
 
 class DistributionSpec(Strict, ABC):
-    """One task distribution, as its file describes it.
+    """One task distribution, as described by its file.
 
-    What a kind cannot do is asked for before it is tried: `own_images`, `cases`, `steps` and `lr_files` are empty
-    where a kind has none, and an open distribution states whether it `degrades` other images.
+    Callers check the capabilities of a kind before they use them: `own_images`, `cases`, `steps` and `lr_files` are
+    empty if a kind has none, and an open distribution states whether it `degrades` other images.
     """
 
     kind: str
     """Name of the kind."""
     scale: Scale
-    """HR side over LR side."""
+    """Ratio of HR side to LR side."""
 
     @property
     def own_images(self) -> Path | None:
-        """Where the HR images are that the kind brings along; None if it degrades the photographs of a study."""
+        """Folder of the HR images of the kind; None if it degrades the photographs of a study."""
         return None
 
     @property
@@ -74,17 +74,17 @@ class DistributionSpec(Strict, ABC):
 
     @property
     def cases(self) -> tuple[Drawn, ...]:
-        """The degradations of an evaluation protocol, which are all measured; empty if tasks are drawn by chance."""
+        """The degradations of an evaluation protocol, which are all measured; empty if tasks are drawn at random."""
         return ()
 
     @property
     def space(self) -> DrawSpace:
-        """What may differ between its draws."""
+        """The space of its draws."""
         return DrawSpace(())
 
     @property
     def pairs(self) -> PairSource | None:
-        """The aligned real pairs that the kind brings along; None if it has none."""
+        """The aligned real pairs of the kind; None if it has none."""
         return None
 
     @property
@@ -102,7 +102,7 @@ class DistributionSpec(Strict, ABC):
         return self
 
     def fitted_pairs(self) -> Mapping[str, str]:
-        """Returns the pairs that the distribution was fitted to, by name, with the hashes of their pixels."""
+        """Returns the hashes of the pairs to which the distribution was fitted, by name."""
         return {}
 
     def implausible_pairs(self) -> Sequence[str]:
@@ -114,7 +114,7 @@ class DistributionSpec(Strict, ABC):
         return ()
 
     def lr_files(self) -> Mapping[str, Path]:
-        """Lists the LR photographs that the kind brings along, by name; empty if it has none.
+        """Returns the LR photographs of the kind, by name; empty if it has none.
 
         Raises:
             UserError: There should be some, but their folder is missing or empty.
@@ -122,7 +122,7 @@ class DistributionSpec(Strict, ABC):
         return {}
 
     def content(self) -> Any:
-        """Returns what decides its draws, as JSON data."""
+        """Returns everything that determines its draws, as JSON data."""
         return self.model_dump(mode="json")
 
     @abstractmethod
@@ -130,35 +130,35 @@ class DistributionSpec(Strict, ABC):
         """Returns the same distribution for another scale.
 
         Raises:
-            PydanticCustomError: There is none; it is a `ValueError`, and `at` says where.
+            PydanticCustomError: It does not support this scale; a `ValueError` whose `at` is the key path.
         """
 
     @abstractmethod
     def rooted(self, root: Path) -> Self:
-        """Returns the distribution with its relative paths starting at `root`, the project's folder."""
+        """Returns the distribution with relative paths resolved against `root`, the project's folder."""
 
     @abstractmethod
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
-        """Lists the files and folders that it names and that cannot be used: the key of each, and what is wrong."""
+        """Returns the key and the problem of each file or folder that cannot be used."""
 
     def remarks(self) -> Iterable[Remark]:
-        """Yields what works but is probably not meant: where in its pipeline, and what."""
+        """Yields warnings about its pipeline, with their key paths."""
         return ()
 
     def moved(self, folder: Path) -> Self:
-        """Returns the distribution with the images that it brings along in another folder."""
+        """Returns the distribution with its own images in another folder."""
         del folder
         return self
 
     @abstractmethod
     def open(self, name: str, episode: Episode, images: Photographs, split: Split = "train") -> OpenDistribution:
-        """Opens the images that its tasks are made of.
+        """Opens the distribution with its images.
 
         Args:
             name: The distribution's name.
             episode: Geometry of a task.
-            images: Opens clean photographs; not called by a kind that brings its own images.
-            split: Which of them patches are drawn from.
+            images: Opens clean photographs; not called by kinds with their own images.
+            split: Split from which patches are drawn.
 
         Raises:
             UserError: Images are missing, do not belong together, or are smaller than a patch.
@@ -166,12 +166,12 @@ class DistributionSpec(Strict, ABC):
 
     @abstractmethod
     def few_shot(self, name: str, episode: Episode, images: Photographs, geometry: FewShotGeometry) -> FewShotTarget:
-        """Opens the distribution as a target of few shots.
+        """Opens the distribution as a few-shot target.
 
         Args:
             name: The distribution's name.
             episode: Geometry of a task.
-            images: Opens clean photographs; not called by a kind that brings its own images.
+            images: Opens clean photographs; not called by kinds with their own images.
             geometry: Shots and test crops.
 
         Raises:
@@ -181,6 +181,6 @@ class DistributionSpec(Strict, ABC):
 
 
 def content_hash(spec: DistributionSpec) -> str:
-    """Returns 16 hex digits that change with what a distribution draws, not with comments or the file's layout."""
+    """Returns a hash (16 hex digits) of the content of a distribution, independent of comments and layout."""
     canonical = json.dumps(spec.content(), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()

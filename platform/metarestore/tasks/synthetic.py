@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class PipelineSpec(DistributionSpec):
-    """What all kinds share that degrade photographs by a pipeline."""
+    """Base class of the kinds that degrade photographs with a pipeline."""
 
     scale: Scale
-    """Upscaling factor that the distribution is for, unless an experiment or a command asks for another."""
+    """Upscaling factor, unless an experiment or a command sets another."""
     pipeline: Pipeline
     """Degradations, applied in order to HR images."""
 
@@ -52,11 +52,11 @@ class PipelineSpec(DistributionSpec):
 
     @property
     def space(self) -> DrawSpace:
-        """What may differ between its draws."""
+        """The space of its draws."""
         return DrawSpace.of(self.pipeline, self.scale)
 
     def content(self) -> Any:
-        """Returns what decides its draws: the pipeline as far as it concerns this scale."""
+        """Returns everything that determines its draws: the pipeline for this scale."""
         written: dict[str, Any] = self.model_dump(mode="json", exclude={"pipeline", "scales"})
         return {**written, "pipeline": _at_scale(json.loads(json.dumps(self.pipeline.content())), self.scale)}
 
@@ -64,18 +64,17 @@ class PipelineSpec(DistributionSpec):
         """Returns the same degradation type for another scale.
 
         Raises:
-            PydanticCustomError: A parameter is written per scale, and there is nothing for this one; it is a
-                `ValueError`, and `at` says where.
+            PydanticCustomError: A parameter has no range for this scale; a `ValueError` whose `at` is the key path.
         """
         self.pipeline.check_scale(scale)
         return self.model_copy(update={"scale": scale})
 
     def rooted(self, root: Path) -> Self:
-        """Returns the distribution with its relative paths starting at `root`, the project's folder."""
+        """Returns the distribution with relative paths resolved against `root`, the project's folder."""
         return self.model_copy(update={"pipeline": self.pipeline.rooted(root)})
 
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
-        """Lists the files that entries name and that cannot be used."""
+        """Returns the key and the problem of each file of an entry that cannot be used."""
         problems: list[tuple[KeyPath, str]] = []
         for at, step in self.pipeline.entries():
             if not step.inner:
@@ -86,7 +85,7 @@ class PipelineSpec(DistributionSpec):
         return problems
 
     def remarks(self) -> Iterable[Remark]:
-        """Yields what is remarkable about the pipeline at its scale."""
+        """Yields warnings about the pipeline at its scale."""
         return remarks(self.pipeline, self.scale)
 
     def open(self, name: str, episode: Episode, images: Photographs, split: Split = "train") -> SyntheticTasks:
@@ -94,7 +93,7 @@ class PipelineSpec(DistributionSpec):
         return SyntheticTasks(name, self, {split: images(split)}, episode, split)
 
     def few_shot(self, name: str, episode: Episode, images: Photographs, geometry: FewShotGeometry) -> SyntheticTarget:
-        """Opens the photographs for training and test."""
+        """Opens the photographs for training and testing."""
         train, test = images("train"), images("test")
         tasks = SyntheticTasks(name, self, {"train": train, "test": test}, episode)
         return SyntheticTarget(tasks, train, test, geometry)
@@ -105,11 +104,11 @@ class SyntheticSpec(PipelineSpec):
 
     kind: Literal["synthetic"]
     fitted_to: dict[str, str] = Field({}, exclude=True)
-    """Pairs that `tasks fit` estimated the pipeline from, with hashes of their pixels: a study that tests on them warns
-    of it. What is drawn does not depend on them."""
+    """Pairs from which `tasks fit` estimated the pipeline, with hashes of their pixels: a study that tests on them
+    gives a warning. Draws do not depend on them."""
 
     def fitted_pairs(self) -> Mapping[str, str]:
-        """Returns the pairs that `tasks fit` estimated the pipeline from."""
+        """Returns the pairs from which `tasks fit` estimated the pipeline."""
         return self.fitted_to
 
     def degradation(self, content: str, seed: int, index: int) -> Drawn:
@@ -118,7 +117,7 @@ class SyntheticSpec(PipelineSpec):
 
 
 def _at_scale(written: Any, scale: int) -> Any:
-    """Puts the ranges of one scale in the place of those per scale: what other scales draw does not matter."""
+    """Replaces ranges per scale by those of one scale."""
     if isinstance(written, list):
         return [_at_scale(item, scale) for item in written]
     if isinstance(written, dict):
@@ -135,7 +134,7 @@ class SyntheticTasks(OpenDistribution):
         spec: Its task file.
         images: Clean photographs, by split.
         episode: Geometry of a task.
-        split: Which photographs `draw` takes patches from; those smaller than a patch are left out.
+        split: Split from which `draw` takes patches; photographs smaller than a patch are skipped.
 
     Raises:
         UserError: All photographs are smaller than a patch.
@@ -167,7 +166,7 @@ class SyntheticTasks(OpenDistribution):
         return self.draw_on(seed, index, support, query)
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
-        """Draws the degradation of task `index` for patches that are given."""
+        """Draws the degradation of task `index` for given patches."""
         degradations = self.spec.degradation(self.content, seed, index)
         return TaskDraw(self.name, self.content, self.scale, degradations, tuple(support), tuple(query))
 
@@ -179,12 +178,12 @@ class SyntheticTasks(OpenDistribution):
         return Task(lr[:cut], hr[:cut], lr[cut:], hr[cut:])
 
     def build_support(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Makes the support set alone: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
+        """Builds only the support set: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
         hr = self._clean(draw.support)
         return replay(hr, draw.degradations, [ref.seed for ref in draw.support]), hr
 
     def degrade(self, hr: Tensor, draw: TaskDraw) -> Tensor:
-        """Applies a drawn degradation to other HR images (N, 3, H, W); noise fields follow from the draw's seeds."""
+        """Applies a drawn degradation to other HR images (N, 3, H, W); noise seeds derive from the draw."""
         seeds = [draw.support[k % len(draw.support)].seed + k for k in range(len(hr))]
         return replay(hr, draw.degradations, seeds)
 
@@ -202,13 +201,12 @@ class SyntheticTasks(OpenDistribution):
 
 
 class SyntheticTarget:
-    """A held-back synthetic camera: shots from training photographs, figures from test photographs.
+    """A held-out synthetic camera: shots from training photographs, metrics on test photographs.
 
     Args:
         tasks: The camera's distribution, with "train" and "test" photographs.
-        train: Photographs that the shots are taken from, a different one for each shot while those last that are large
-            enough.
-        test: Photographs for the figures.
+        train: Photographs for the shots, a different one for each shot as long as there are enough large ones.
+        test: Photographs for the metrics.
         geometry: Shots and crops.
 
     Raises:
@@ -244,7 +242,7 @@ class SyntheticTarget:
         return joined(shots, test)
 
     def is_gray(self, photograph: str) -> bool:
-        """Tells whether a test photograph is stored with a single channel."""
+        """Returns whether a test photograph is stored with a single channel."""
         return self._test.is_gray(photograph)
 
     def _shots(self, seed: int) -> Iterator[tuple[int, PatchRef]]:

@@ -32,13 +32,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class PatchRef:
-    """Where a patch is: a box in HR pixels of a named image, and how it is turned.
+    """A patch: a box in HR pixels of a named image, and its orientation.
 
     Attributes:
-        split: Which images the name belongs to.
+        split: Split of the image.
         image: Name of the image.
         box: Top, left, height, width, in HR pixels.
-        turn: One of the 8 turns of the square: quarter turns, plus 4 if mirrored first.
+        turn: Number of the dihedral transform: quarter turns, plus 4 if mirrored first.
         seed: Seed of the patch's noise fields.
     """
 
@@ -58,8 +58,8 @@ class TaskDraw:
         content: Hash of the distribution's content.
         scale: Upscaling factor.
         degradations: The fixed degradation of this task; empty for real pairs.
-        support: Patches to learn from.
-        query: Patches to be measured on.
+        support: Support patches.
+        query: Query patches.
     """
 
     distribution: str
@@ -77,15 +77,15 @@ class TaskDraw:
 def drawn_parameters(draws: Sequence[DegradationDraw]) -> dict[str, Any]:
     """Returns drawn parameters as `operation.parameter`, for captions and logs.
 
-    An operation that acts again is told apart by a number: `jpeg_2.quality`. Lists, such as kernels, are left out.
+    Repeated operations are numbered: `jpeg_2.quality`. Lists, such as kernels, are omitted.
     """
-    found: dict[str, Any] = {}
-    seen: Counter[str] = Counter()
+    parameters: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
     for drawn in draws:
-        seen[drawn.op] += 1
-        name = drawn.op if seen[drawn.op] == 1 else f"{drawn.op}_{seen[drawn.op]}"
-        found |= {f"{name}.{key}": value for key, value in drawn.params.items() if not isinstance(value, list)}
-    return found
+        counts[drawn.op] += 1
+        name = drawn.op if counts[drawn.op] == 1 else f"{drawn.op}_{counts[drawn.op]}"
+        parameters |= {f"{name}.{key}": value for key, value in drawn.params.items() if not isinstance(value, list)}
+    return parameters
 
 
 class Task(NamedTuple):

@@ -1,15 +1,15 @@
-"""Draws as vectors of numbers in [0, 1]: the ground truth of studies of descriptors and relations.
+"""Draws as vectors of numbers in [0, 1]: the ground truth for evaluating descriptors and relations.
 
 All draws of a task distribution have the same columns, in the order of its file:
 
-* `0.gaussian_blur.sigma`: where in its range the parameter was drawn; `0.gaussian_blur` stands at position 0 of the
-  pipeline, `2.0.1.jpeg` inside the structure at position 2. Parameters of a single value have no column.
+* `0.gaussian_blur.sigma`: relative position of the parameter in its range; `0.gaussian_blur` is at position 0 of the
+  pipeline, `2.0.1.jpeg` inside the structure at position 2. Constant parameters have no column.
 * `0.resize.method=area`: 1 if this word was drawn from a list of words, else 0.
-* `2.0.1.jpeg`: 1 if the operation acts, else 0, for an operation that may be absent. An operation that is absent has
-  NaN in its other columns.
+* `2.0.1.jpeg`: 1 if the operation is present, else 0, for an optional operation. An absent operation has NaN in its
+  other columns.
 
-An entry of a `repeat` has columns for each time, up to the most. The order that a `shuffle` draws has no columns, nor
-has the kernel that is drawn from a file; both stand in the draw itself.
+An entry of a `repeat` has columns for each repetition, up to the maximum. The order drawn by a `shuffle` and the kernel
+drawn from a file have no columns; both are in the draw itself.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from metarestore.degradations.structure import OneOf, Repeat
 
 Vector = NDArray[np.float64]
 
-_LENIENCE = 1e-9
-"""How far rounding may take a number out of [0, 1]."""
+_TOLERANCE = 1e-9
+"""Tolerance for rounding errors outside [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """An operation at one position of a pipeline, and what may differ there from draw to draw.
+    """An operation at one position of a pipeline, and the parameters that vary between draws.
 
     Attributes:
-        position: The position that its draws have.
+        position: Position of its draws.
         op: Name of the operation.
-        optional: Whether a draw may be without it.
+        optional: Whether it may be absent from a draw.
         ranges: Its parameters of more than one value, by name, for the scale of the task.
         words: Its parameters that are drawn from a list of words, by name.
     """
@@ -65,10 +65,10 @@ class Place:
         return (*presence, *numbers, *words)
 
     def values(self, draw: DegradationDraw | None) -> list[float]:
-        """Returns a number for each column; `draw` is None where the operation is absent.
+        """Returns a number for each column; `draw` is None if the operation is absent.
 
         Raises:
-            ValueError: The draw is not from this place.
+            ValueError: The draw does not belong to this operation.
         """
         if draw is None:
             if not self.optional:
@@ -83,7 +83,7 @@ class Place:
         if not isinstance(value, int | float):
             raise ValueError(f"{self.name}.{parameter} must be a number, got {value!r}")
         unit = self.ranges[parameter].unit(value)
-        if not -_LENIENCE <= unit <= 1 + _LENIENCE:
+        if not -_TOLERANCE <= unit <= 1 + _TOLERANCE:
             raise ValueError(f"{self.name}.{parameter}: {value:g} is outside the range that it is drawn from")
         return min(max(unit, 0.0), 1.0)
 
@@ -107,10 +107,10 @@ class DrawVector:
 
 @dataclass(frozen=True)
 class DrawSpace:
-    """What may differ between the draws of a task distribution.
+    """The space of the draws of a task distribution.
 
     Attributes:
-        places: Every place at which an operation may act, in the order of the file.
+        places: All operations that may occur in a draw, with their positions, in the order of the file.
 
     Example:
         >>> from metarestore.degradations import Pipeline
@@ -141,11 +141,11 @@ class DrawSpace:
         Raises:
             ValueError: The draw is from another task distribution.
         """
-        acting = {(draw.position, draw.op): draw for draw in draws}
-        found = [acting.pop((place.position, place.op), None) for place in self.places]
-        values = [number for place, draw in zip(self.places, found, strict=True) for number in place.values(draw)]
-        if acting:
-            position, op = next(iter(acting))
+        remaining = {(draw.position, draw.op): draw for draw in draws}
+        matched = [remaining.pop((place.position, place.op), None) for place in self.places]
+        values = [number for place, draw in zip(self.places, matched, strict=True) for number in place.values(draw)]
+        if remaining:
+            position, op = next(iter(remaining))
             raise ValueError(f"the pipeline has no {op} at position {'.'.join(map(str, position))}")
         return DrawVector(self.names, np.asarray(values, dtype=np.float64))
 
@@ -188,7 +188,7 @@ def draw_matrix(
 
 
 def _places(step: Step, position: tuple[int, ...], optional: bool, scale: int) -> Iterator[Place]:
-    """Yields the places that an entry stands for; `optional` says whether the entries around it may be absent."""
+    """Yields the operations of an entry; `optional` is whether enclosing entries may be absent."""
     if step.probability == 0:
         return
     optional = optional or step.probability < 1
@@ -200,9 +200,9 @@ def _places(step: Step, position: tuple[int, ...], optional: bool, scale: int) -
             yield from _places(step.choices[index], (*position, index), optional or len(chosen) > 1, scale)
     elif isinstance(step, Repeat):
         times = step.times.at(scale)
-        for turn in range(int(times.high)):
+        for repetition in range(int(times.high)):
             for index, inner in enumerate(step.steps):
-                yield from _places(inner, (*position, turn, index), optional or turn >= times.low, scale)
+                yield from _places(inner, (*position, repetition, index), optional or repetition >= times.low, scale)
     else:
         for index, inner in enumerate(step.inner):
             yield from _places(inner, (*position, index), optional, scale)

@@ -1,7 +1,7 @@
-"""What makes two runs the same: their configuration, with contents in the place of paths; and how one may be continued.
+"""Identity of runs: their configuration with contents instead of paths, and the changes allowed on resume.
 
-Whatever a project holds may be moved with it, so nothing here depends on where it lies: photographs, networks and
-kernels are compared by what is in them, and other paths are written relative to the project.
+A project may be moved, so nothing here depends on its location: photographs, networks and kernels are compared by
+content, and other paths are relative to the project.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metarestore.training.optimizer import learning_rate
 from metarestore.workspace.study import Study
 
 _BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
-"""Keys of paths whose contents are in the record."""
+"""Keys of paths that are recorded by content."""
 _STEPS: KeyPath = ("training", "steps")
 _SCHEDULE: frozenset[KeyPath] = frozenset(
     {
@@ -36,14 +36,14 @@ _SCHEDULE: frozenset[KeyPath] = frozenset(
         *(("graph", "weights", key) for key in ("temperature", "final_temperature")),
     }
 )
-"""What may change with the length of a run."""
+"""Keys that may change when a run is extended."""
 
 
 def portable(data: Any, root: Path) -> Any:
-    """Writes paths inside a project relative to it, and shipped networks by their names, in nested plain data.
+    """Replaces paths inside a project by relative paths, and those of shipped networks by names, in nested plain data.
 
     Args:
-        data: Mappings and lists; paths, as such or as text, may be anywhere in them.
+        data: Mappings and lists, which may contain paths as `Path` or text.
         root: The project's folder.
     """
     if isinstance(data, Mapping):
@@ -60,9 +60,9 @@ def portable(data: Any, root: Path) -> Any:
 
 
 def study_record(study: Study) -> dict[str, Any]:
-    """Returns what a run's result depends on: the configuration but for the engine, task files, photographs, networks.
+    """Returns everything a run's result depends on: configuration except engine, task files, photographs, networks.
 
-    Equal for a project and its copy elsewhere.
+    It is equal for a project and its copies.
     """
     experiment = study.experiment
     described = _without_contents(
@@ -79,24 +79,24 @@ def study_record(study: Study) -> dict[str, Any]:
     return record
 
 
-def sweep_contents(studies: Sequence[Study]) -> dict[str, str]:
-    """Returns the contents of task files, photographs, networks and priors that several studies open, by key.
+def merged_contents(studies: Sequence[Study]) -> dict[str, str]:
+    """Returns the content hashes of task files, photographs, networks and priors of several studies, by key.
 
-    Equal for a project and its copy elsewhere.
+    They are equal for a project and its copies.
     """
-    found: dict[str, set[str]] = {}
+    merged: dict[str, set[str]] = {}
     for study in studies:
         record = study_record(study)
         contents = {f"tasks.{name}": task["content"] for name, task in record["tasks"].items()}
         contents |= record.get("networks", {}) | {f"data.{split}": value for split, value in record["images"].items()}
         contents |= {"graph.prior": record["prior"]} if "prior" in record else {}
         for key, value in contents.items():
-            found.setdefault(key, set()).add(value)
-    return {key: ", ".join(sorted(values)) for key, values in sorted(found.items())}
+            merged.setdefault(key, set()).add(value)
+    return {key: ", ".join(sorted(values)) for key, values in sorted(merged.items())}
 
 
 def without_contents(described: Mapping[str, str]) -> dict[str, str]:
-    """Leaves out, of a flattened configuration, the paths of what is compared by its content."""
+    """Removes the paths of files that are compared by content from a flattened configuration."""
     return {key: value for key, value in described.items() if key.rpartition(".")[2] not in _BY_CONTENT}
 
 
@@ -105,7 +105,7 @@ def _task_record(spec: DistributionSpec) -> dict[str, Any]:
 
 
 def _without_contents(data: Any) -> Any:
-    """Leaves out the paths, in nested data, of what is compared by its content."""
+    """Removes the paths of files that are compared by content from nested data."""
     if isinstance(data, Mapping):
         kept = {key: value for key, value in data.items() if not (isinstance(value, Path) and key in _BY_CONTENT)}
         return {key: _without_contents(value) for key, value in kept.items()}
@@ -118,7 +118,7 @@ def _photographs(source: ImageSource) -> str:
     try:
         return ImageStore.open(source).content
     except UserError:
-        return "not readable"  # so nothing learned from them: what needs them has opened them before
+        return "not readable"  # so they are not used: a training that needs them has opened them before
 
 
 def _prior_hash(path: Path) -> str:
@@ -126,9 +126,9 @@ def _prior_hash(path: Path) -> str:
 
 
 def upgraded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a record of an earlier version, which had paths in the place of contents, in today's form.
+    """Converts a record of an earlier version, which contains paths instead of contents, to the current format.
 
-    What it could not know of contents is taken to be as it is now.
+    Contents that it does not record are assumed to be unchanged.
     """
     known = {key: value if key == "arms" else _without_texts(value) for key, value in before.items()}
     for name, task in known.get("tasks", {}).items():
@@ -151,7 +151,7 @@ def _without_texts(data: Any) -> Any:
 
 
 def differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any, Any]]:
-    """Yields where two records differ, with both values; None where there is none."""
+    """Yields the key paths at which two records differ, with both values; None for a missing value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from differences(before.get(key), now.get(key), (*path, key))
@@ -168,48 +168,47 @@ def changes_on_resume(
     trained: bool,
     restated: Sequence[KeyPath] = (),
 ) -> dict[str, Any]:
-    """Returns what a continued run changes: nothing, or its length, by key with the value from before.
+    """Returns the changes of a resumed run, which may only affect its length, as keys with their previous values.
 
-    A longer run has the bytes of one that was so long from the start, unless something in it depends on the length.
-    That has to be changed, or stated again, together with the length: then it holds for the steps that are left.
+    An extended run gives the same bytes as one with the final length from the start, unless a setting depends on the
+    length. Such a setting must be changed or restated together with the length, and then applies to the remaining
+    steps.
 
     Args:
         folder: The run's folder, for messages.
         before: The record of the run.
-        study: What it is to be continued as.
-        now: The record of that.
+        study: The study to continue the run as.
+        now: The record of that study.
         trained: Whether the study itself is trained, not only its arms.
-        restated: Keys that were given explicitly, beside the file.
+        restated: Keys that were given explicitly in addition to the file.
 
     Raises:
-        UserError: It is another run.
+        UserError: The changes are not allowed.
     """
-    found = list(differences(before, now))
-    if not found:
+    changes = list(differences(before, now))
+    if not changes:
         return {}
-    bare = [(_of_arm(path), old, new) for path, old, new in found]
+    bare = [(_of_arm(path), old, new) for path, old, new in changes]
     longer = [old < new for path, old, new in bare if path == _STEPS and isinstance(old, int) and isinstance(new, int)]
     allowed = {_STEPS, *_SCHEDULE} if longer and all(longer) else set()
-    for (path, old, new), (key, _, _) in zip(found, bare, strict=True):
+    for (path, old, new), (key, _, _) in zip(changes, bare, strict=True):
         if key not in allowed:
-            longest = "; a run can be made longer, not shorter" if key == _STEPS else ""
+            hint = "; a run can be extended but not shortened" if key == _STEPS else ""
             raise UserError(
-                f"{folder}: was started with another configuration ({_said(path, old, new)}){longest}; only engine, "
+                f"{folder}: was started with another configuration ({_described(path, old, new)}){hint}; only engine, "
                 "training.keep and a larger training.steps may change on --resume"
             )
     changed = {key for key, _, _ in bare}
     steps = before["training"]["steps"]
-    for key, why in _depends_on_length(study.experiment, steps) if trained else ():
+    for key, reason in _depends_on_length(study.experiment, steps) if trained else ():
         stated = key in changed or any(one == key[: len(one)] for one in restated)
         if key not in _REMEDIES or not stated:
-            remedy = (
-                f", or say what holds for the steps that are left, e.g. {_REMEDIES[key]}" if key in _REMEDIES else ""
-            )
+            remedy = f", or set a value for the remaining steps, e.g. {_REMEDIES[key]}" if key in _REMEDIES else ""
             raise UserError(
-                f"{folder}: {format_path(key)}: {why}, so that a run of {steps} steps is no part of one of "
-                f"{study.experiment.training.steps}; start a new run{remedy}"
+                f"{folder}: {format_path(key)}: {reason}, so a run of {steps} steps cannot be extended to "
+                f"{study.experiment.training.steps} steps; start a new run{remedy}"
             )
-    return {format_path(path): old for path, old, _ in found}
+    return {format_path(path): old for path, old, _ in changes}
 
 
 _COSINE: KeyPath = ("training", "optimizer", "schedule")
@@ -222,27 +221,27 @@ _REMEDIES = {
 
 
 def _depends_on_length(experiment: Experiment, steps: int) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the keys whose value at some of the first `steps` steps depends on the length of the whole run."""
+    """Yields the keys whose effect on the first `steps` steps depends on the length of the whole run."""
     training, graph = experiment.training, experiment.graph
     spec, after = training.optimizer, training.steps
     if any(learning_rate(spec, step, steps) != learning_rate(spec, step, after) for step in range(steps)):
-        yield _COSINE, f"{spec.schedule} reaches its end at the last step"
+        yield _COSINE, f"the {spec.schedule} schedule ends at the last step"
     if training.source == "target":
         return
     final = graph.weights.final_temperature
     if final is not None and final != graph.weights.temperature:
-        yield _ANNEALED, "is reached at the last step"
+        yield _ANNEALED, "the final temperature is reached at the last step"
     estimator = estimate_behind(graph.estimator)
     if isinstance(estimator, LearnedEstimatorSpec) and estimator.joint:
-        yield _JOINT, "spreads the relation network's training over all steps"
+        yield _JOINT, "the relation network's training is spread over all steps"
 
 
 def _of_arm(path: KeyPath) -> KeyPath:
     return path[2:] if path[:1] == ("arms",) else path
 
 
-def _said(path: KeyPath, before: Any, now: Any) -> str:
+def _described(path: KeyPath, before: Any, now: Any) -> str:
     name = format_path(path)
     if path[:1] == ("images",) or path[-1:] == ("content",):
-        return f"{name}: the files are not those that it began with"
+        return f"{name}: the files have changed since"
     return f"{name} was {before}, is {now}"

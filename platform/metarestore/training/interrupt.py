@@ -1,4 +1,4 @@
-"""Stopping between two steps, so that what is saved is always a whole step."""
+"""Stops a training between two steps, so that the saved state is always that after a complete step."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Interrupted(Exception):  # noqa: N818
 
 @dataclass
 class Stop:
-    """Whether the user asked to stop."""
+    """Whether the user has asked to stop."""
 
     requested: bool = False
 
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current step; a second one stops at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current step; a second stops immediately."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -24,17 +24,17 @@ class GradientJob:
 
     shard: Shard
     step: int = 0
-    """The outer step, which a loss may change with."""
+    """The outer step, which a loss may depend on."""
     inner: tuple[float, ...] | None = None
-    """Factor of each task's inner rate."""
+    """Factor on the inner learning rate of each task."""
 
     def run(self, workspace: Workspace, flat: Tensor) -> TaskGradients:
-        """Builds the shard's tasks and differentiates their losses."""
+        """Builds the shard's tasks and computes the gradients of their losses."""
         return workspace.gradients(flat, workspace.tasks(self.shard), self.step, self.inner)
 
 
 def gradient_jobs(shards: Sequence[Shard], step: int, inner: NDArray[np.float64] | None = None) -> list[GradientJob]:
-    """Makes the jobs of a step; `inner` are factors of the inner rates of all its tasks, (T,), in shard order."""
+    """Returns the jobs of a step; `inner` are factors on the inner learning rates of its T tasks, in shard order."""
     if inner is None:
         return [GradientJob(shard, step) for shard in shards]
     factors = iter(inner.tolist())
@@ -43,7 +43,7 @@ def gradient_jobs(shards: Sequence[Shard], step: int, inner: NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SketchJob:
-    """Computes the task gradients of one shard, and returns sketches of the network's share alone.
+    """Computes the task gradients of one shard, and returns sketches of their network part only.
 
     Attributes:
         shard: The tasks.
@@ -57,13 +57,13 @@ class SketchJob:
 
     def run(self, workspace: Workspace, flat: Tensor) -> NDArray[np.float32]:
         """Returns a sketch for each task, (T, m)."""
-        found = workspace.gradients(flat, workspace.tasks(self.shard), self.step)
-        return sketched(found.gradients[:, : workspace.layout.size], self.size)
+        result = workspace.gradients(flat, workspace.tasks(self.shard), self.step)
+        return sketched(result.gradients[:, : workspace.layout.size], self.size)
 
 
 @dataclass(frozen=True)
 class ValidationJob:
-    """Measures the network, without adaptation, on tasks of validation photographs."""
+    """Evaluates the network, without adaptation, on tasks from validation photographs."""
 
     distribution: str
     tasks: int = 2

@@ -50,7 +50,7 @@ class LogRow:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the row as it is saved: terms stand beside the other entries, and absent entries are left out."""
+        """Returns the row as it is saved: terms are stored beside the other entries, and absent entries are omitted."""
         data: dict[str, Any] = {"step": self.step, "loss": self.loss, "psnr": self.psnr, **self.terms}
         data["weights"] = list(self.weights)
         if self.drawn:
@@ -70,7 +70,7 @@ class LogRow:
 
         Raises:
             KeyError: An entry is missing.
-            TypeError: The row or its relations are no mapping with the expected entries.
+            TypeError: The row or its relations are not mappings with the expected entries.
         """
         rest = dict(data)
         related = rest.pop("related", None)
@@ -90,7 +90,7 @@ class LogRow:
 
 
 class Observer:
-    """Base class of what follows a training, such as a progress display or tracking; its methods do nothing."""
+    """Base class of observers of a training, such as a progress display or tracking; its methods do nothing."""
 
     def step(self, row: LogRow) -> None:
         """Receives the row of an outer step."""
@@ -102,4 +102,4 @@ class Observer:
         """Receives newly estimated relations."""
 
     def saved(self, step: int) -> None:
-        """Is called after a checkpoint was written."""
+        """Called after a checkpoint was written."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metarestore.config.graph import WeightsSpec
 from metarestore.engines.engine import Session
 from metarestore.graphs.relations import Relations
-from metarestore.learners.gradients import TaskFigures
+from metarestore.learners.gradients import TaskMetrics
 from metarestore.learners.learner import psnr_of_mse
 from metarestore.learners.sketch import mean_cosine
 from metarestore.training.interrupt import Interrupted, graceful_stop
@@ -110,44 +110,44 @@ def _step(plan: Plan, state: TrainState, session: Session) -> LogRow:
     """
     weights = StepWeights(gradient_weights(plan, state), plan.weights, plan.sampler.shot_tasks > 0, state.norms)
     shards = plan.sampler.shards(state.step, weights.probabilities, weights.drawn)
-    which = positions(shards, plan.sampler.sources)
-    outer = weights.outer(which)
+    sources = positions(shards, plan.sampler.sources)
+    outer = weights.outer(sources)
 
-    def weigh(figures: TaskFigures) -> NDArray[np.float32]:
+    def weigh(metrics: TaskMetrics) -> NDArray[np.float32]:
         # With one factor for all tasks' norms and weights, a gradient is scaled once, where it was computed.
-        require_finite(figures, state.step)
-        return (outer / len(which) * weights.balance(figures, which)).astype(np.float32)
+        require_finite(metrics, state.step)
+        return (outer / len(sources) * weights.balance(metrics, sources)).astype(np.float32)
 
-    jobs = gradient_jobs(shards, state.step, weights.inner(which))
+    jobs = gradient_jobs(shards, state.step, weights.inner(sources))
     reduced = session.reduce(jobs, state.optimizer.flat.detach(), weigh)
-    effects = outer * weights.balance(reduced.figures, which) * reduced.figures.norms
-    state.norms = weights.norms_after(reduced.figures, which)
+    effects = outer * weights.balance(reduced.metrics, sources) * reduced.metrics.norms
+    state.norms = weights.norms_after(reduced.metrics, sources)
     state.optimizer.update(state.step, torch.from_numpy(reduced.gradient))
     state.step += 1
-    return _row(state.step, reduced.figures, weights, which, effects)
+    return _row(state.step, reduced.metrics, weights, sources, effects)
 
 
 def _row(
-    step: int, figures: TaskFigures, weights: StepWeights, which: NDArray[np.int64], effects: NDArray[np.float64]
+    step: int, metrics: TaskMetrics, weights: StepWeights, sources: NDArray[np.int64], effects: NDArray[np.float64]
 ) -> LogRow:
     logged = weights.logged
     return LogRow(
         step=step,
-        loss=float(figures.losses.mean()),
-        psnr=float(psnr_of_mse(figures.mse).mean()),
-        terms={name: float(values.mean()) for name, values in figures.terms.items()},
+        loss=float(metrics.losses.mean()),
+        psnr=float(psnr_of_mse(metrics.mse).mean()),
+        terms={name: float(values.mean()) for name, values in metrics.terms.items()},
         weights=logged.tolist(),
-        drawn=np.bincount(which, minlength=len(logged)).tolist(),
-        norms=_mean_by(figures.norms.astype(np.float64), which, len(logged)),
-        shares=(np.bincount(which, effects, len(logged)) / max(effects.sum(), 1e-30)).tolist(),
-        agreement=None if figures.sketches is None else mean_cosine(figures.sketches),
+        drawn=np.bincount(sources, minlength=len(logged)).tolist(),
+        norms=_mean_by(metrics.norms.astype(np.float64), sources, len(logged)),
+        shares=(np.bincount(sources, effects, len(logged)) / max(effects.sum(), 1e-30)).tolist(),
+        agreement=None if metrics.sketches is None else mean_cosine(metrics.sketches),
         effective_tasks=weights.effective,
     )
 
 
-def _mean_by(values: NDArray[np.float64], which: NDArray[np.int64], count: int) -> list[float | None]:
+def _mean_by(values: NDArray[np.float64], sources: NDArray[np.int64], count: int) -> list[float | None]:
     """Averages values by distribution; None for a distribution that was not drawn."""
-    return [float(values[which == i].mean()) if (which == i).any() else None for i in range(count)]
+    return [float(values[sources == i].mean()) if (sources == i).any() else None for i in range(count)]
 
 
 def _validate_if_due(plan: Plan, state: TrainState, session: Session, observer: Observer) -> None:

@@ -1,4 +1,4 @@
-"""The outer optimizer: schedule, clipping, decay, and the running mean of the parameters."""
+"""The outer optimizer: schedule, clipping, weight decay, and an EMA of the parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarestore.config.experiment import OptimizerSpec
 
 
 def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
-    """Returns the rate of a step: a linear rise, then the schedule over the steps that are left of all `steps`."""
+    """Returns the learning rate of a step: a linear warm-up, then the schedule over the remaining steps."""
     warmup = spec.warmup_steps
     if step < warmup:
         return spec.lr * (step + 1) / (warmup + 1)
@@ -25,11 +25,11 @@ class OuterOptimizer:
     """The outer optimizer on the flat parameters (P,), with its schedule as a pure function of the step.
 
     Args:
-        spec: Kind, rate and schedule.
+        spec: Kind, learning rate and schedule.
         flat: Initial parameters, (P,).
         steps: Outer steps of the whole run.
-        ema: Decay of the running mean of the parameters; None keeps none.
-        decayed: How many parameters, from the first, weight decay acts on; all if left out.
+        ema: Decay of the EMA of the parameters; None disables it.
+        decayed: Number of leading parameters that weight decay applies to; None for all.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class OuterOptimizer:
         self._spec = spec
         self._steps = steps
         self._ema = ema
-        self._mean = self.flat.detach().clone() if ema is not None else None
+        self._average = self.flat.detach().clone() if ema is not None else None
         self._decayed = decayed
         if spec.kind == "sgd":
             self._rule: torch.optim.Optimizer = torch.optim.SGD([self.flat], lr=spec.lr, momentum=spec.momentum)
@@ -48,15 +48,15 @@ class OuterOptimizer:
 
     @property
     def averaged(self) -> Tensor:
-        """The parameters (P,) to be evaluated and saved: their running mean if one is kept."""
-        return self.flat.detach() if self._mean is None else self._mean
+        """The parameters (P,) to be evaluated and saved: their EMA if enabled."""
+        return self.flat.detach() if self._average is None else self._average
 
     def rate(self, step: int) -> float:
-        """Returns the rate of a step."""
+        """Returns the learning rate of a step."""
         return learning_rate(self._spec, step, self._steps)
 
     def update(self, step: int, gradient: Tensor) -> None:
-        """Takes one step against the outer gradient (P,)."""
+        """Takes one optimizer step with the outer gradient (P,)."""
         rate = self.rate(step)
         self._rule.param_groups[0]["lr"] = rate
         self.flat.grad = self._clipped(gradient)
@@ -65,10 +65,10 @@ class OuterOptimizer:
             with torch.no_grad():
                 self.flat[: self._decayed].mul_(1.0 - rate * self._spec.weight_decay)
         self._rule.step()
-        if self._mean is not None and self._ema is not None:
-            # A short memory at first, or the mean would stay at the initial network for 1/(1 − decay) steps.
+        if self._average is not None and self._ema is not None:
+            # A smaller decay at first, or the EMA would stay near the initial network for 1/(1 − decay) steps.
             decay = min(self._ema, (1.0 + step) / (10.0 + step))
-            self._mean.mul_(decay).add_(self.flat.detach(), alpha=1.0 - decay)
+            self._average.mul_(decay).add_(self.flat.detach(), alpha=1.0 - decay)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         if self._spec.clip is None:
@@ -77,18 +77,18 @@ class OuterOptimizer:
         return gradient * (self._spec.clip / norm) if norm > self._spec.clip else gradient
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns parameters, moments and running mean by name."""
+        """Returns parameters, moments and EMA by name."""
         moments = self._rule.state_dict()["state"].get(0, {})
         named = {f"optimizer.{key}": value for key, value in moments.items() if isinstance(value, Tensor)}
-        mean = {} if self._mean is None else {"ema": self._mean.clone()}
-        return {"params": self.flat.detach().clone(), **named, **mean}
+        average = {} if self._average is None else {"ema": self._average.clone()}
+        return {"params": self.flat.detach().clone(), **named, **average}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes over what `tensors` returned."""
+        """Restores the state returned by `tensors`."""
         with torch.no_grad():
             self.flat.copy_(tensors["params"])
-        if self._mean is not None:
-            self._mean.copy_(tensors["ema"])
+        if self._average is not None:
+            self._average.copy_(tensors["ema"])
         moments = {key.removeprefix("optimizer."): t for key, t in tensors.items() if key.startswith("optimizer.")}
         if moments:
             state = self._rule.state_dict()

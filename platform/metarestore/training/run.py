@@ -1,4 +1,4 @@
-"""Training one study into a folder: configuration, checkpoints, final weights, relation graph."""
+"""Trains one study and writes configuration, checkpoints, final weights and relation graph into a folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from metarestore.workspace.workspace import Workspace
 
 _RECORD = "run.json"
 _FORMAT = 2
-"""Of the record; the first one had absolute paths in it."""
+"""Version of the record's format; version 1 contained absolute paths."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Trained:
     """A finished training.
 
     Attributes:
-        flat: All that was learned, (P,), averaged if `training.ema` says so; the network's parameters come first.
-        state: The last state, with the log of all steps.
-        sources: Names of what was learned from: the distributions, and the target (last) if its shots were among them.
-        weights: Last gradient weight of each distribution.
-        graph: The relation graph, or None where the target's shots alone were learned from.
+        flat: All learned parameters, (P,), or their EMA if `training.ema` is set; the network's parameters come first.
+        state: The final state, with the log of all steps.
+        sources: Names of the sources of tasks: the distributions, and the target (last) if its shots were used.
+        weights: Final gradient weight of each distribution.
+        graph: The relation graph, or None if only the target's shots were used.
     """
 
     flat: Tensor
@@ -59,7 +59,7 @@ class Trained:
 
     @property
     def relations(self) -> Relations | None:
-        """The last relations."""
+        """The final relations."""
         return self.state.relations
 
 
@@ -67,15 +67,15 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: The folder; it is made if it does not exist.
-        study: The resolved configuration, and the task files that it names.
-        resume: Whether to continue what is there.
+        path: The folder; created if it does not exist.
+        study: The resolved configuration and its task files.
+        resume: Whether to continue an existing run.
         trained: Whether the study itself is trained, not only its arms.
-        restated: Keys that were given explicitly, beside the file: what they say holds for the steps that are left
-            where a run is made longer.
+        restated: Keys that were given explicitly in addition to the file: if a run is extended, their values apply to
+            the remaining steps.
 
     Raises:
-        UserError: The folder cannot be written to, holds another run, or a run of another configuration.
+        UserError: The folder is not writable, or contains another run or a run of another configuration.
     """
 
     def __init__(
@@ -98,23 +98,23 @@ class RunFolder:
         self._described = described
         self.save_notes()
         inside = path.absolute().is_relative_to(study.root.absolute())
-        written = study.experiment.model_dump(mode="json", by_alias=True)
+        configuration = study.experiment.model_dump(mode="json", by_alias=True)
         dump_yaml(
-            portable(written, study.root) if inside else written,
+            portable(configuration, study.root) if inside else configuration,
             path / "config.yaml",
             header="The resolved configuration of this run.",
         )
 
     @property
     def changed(self) -> dict[str, Any]:
-        """What was changed when the run was made longer, by key, with the value that it began with."""
+        """The keys that changed when the run was extended, with their original values."""
         first: dict[str, Any] = {}
         for change in self.notes.get("lengthened", ()):
             first = change["before"] | first
         return first
 
     def save_notes(self) -> None:
-        """Writes what a resumed run needs to know, e.g. the id of the MLflow run."""
+        """Writes the data that a resumed run needs, e.g. the id of the MLflow run."""
         record = {
             "metarestore": __version__,
             "format": _FORMAT,
@@ -125,10 +125,10 @@ class RunFolder:
 
 
 def require_continuable(path: Path, study: Study, *, trained: bool = True, restated: Sequence[KeyPath] = ()) -> None:
-    """Makes sure that a folder holds no run, or one that can be continued as this study, and writes nothing.
+    """Checks that a folder contains no run, or one that can be continued as this study; writes nothing.
 
     Raises:
-        UserError: It holds another run, or one that cannot be made longer.
+        UserError: It contains another run, or one that cannot be extended.
     """
     record = path / _RECORD
     if record.is_file():
@@ -159,7 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def make_plan(workspace: Workspace, session: Session) -> Plan:
-    """Lays out the loop for a study."""
+    """Returns the plan of the training loop for a study."""
     experiment, study = workspace.experiment, workspace.study
     training = experiment.training
     from_target = training.source == "target"
@@ -168,7 +168,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
     def relate(step: int, flat: Tensor, previous: Relations | None) -> Relations:
         return estimate(workspace, session.map, workspace.network(flat), step, previous)
 
-    checked = [] if from_target else [n for n in names if study.auxiliary[n].own_images is None]
+    validated = [] if from_target else [n for n in names if study.auxiliary[n].own_images is None]
     return Plan(
         steps=training.steps,
         sampler=TaskSampler(
@@ -183,7 +183,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
         weights=experiment.graph.weights,
         relate=None if from_target else relate,
         refresh=experiment.graph.refresh,
-        validate=tuple(checked) if "validation" in study.images else (),
+        validate=tuple(validated) if "validation" in study.images else (),
         validate_every=training.validate_every,
         checkpoint_every=training.checkpoint_every,
         keep=training.keep,
@@ -198,9 +198,9 @@ def initial_state(workspace: Workspace) -> TrainState:
 
 
 def train(workspace: Workspace, folder: RunFolder, session: Session, observer: Observer) -> Trained:
-    """Trains a study, or continues it from its last checkpoint, and writes weights and graph into its folder.
+    """Trains a study, or resumes it from its last checkpoint, and writes weights and graph into its folder.
 
-    `model.safetensors` holds the last parameters, `best.safetensors` those of the best validation figure.
+    `model.safetensors` contains the final parameters, `best.safetensors` those with the best validation PSNR.
 
     Raises:
         Interrupted: The user asked to stop; the state is saved.
@@ -244,6 +244,6 @@ def _provenance(folder: RunFolder, experiment: Experiment, relations: Relations)
 
 
 def _drawn(names: tuple[str, ...], log: Sequence[LogRow]) -> dict[str, int]:
-    """Returns how many tasks were drawn from each distribution."""
+    """Returns the number of tasks drawn from each distribution."""
     rows = np.asarray([row.drawn for row in log if row.drawn], np.int64).reshape(-1, len(names))
     return dict(zip(names, rows.sum(axis=0).tolist(), strict=True))

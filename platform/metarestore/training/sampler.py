@@ -1,4 +1,4 @@
-"""Which tasks an outer step learns from: a pure function of the seed and the step."""
+"""Draws the tasks of an outer step, as a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.seeds import generator
-from metarestore.workspace.workspace import TaskRef
+from metarestore.workspace.refs import TaskRef
 
 Shard = tuple[TaskRef, ...]
 
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """Draws the tasks of a step from N distributions, and some from the target's shots, and cuts them into shards.
+    """Draws the tasks of a step from N distributions and optionally the target's shots, and splits them into shards.
 
     Args:
         distributions: Names of the N distributions.
         seed: Seed of the run.
         tasks_per_step: Tasks T of one outer step.
-        shard_size: Tasks of one shard; the last one may be smaller.
+        shard_size: Tasks of one shard; the last shard may be smaller.
         shared_until: Step before which all tasks of a step degrade the same clean patches.
-        target: Name of the target, whose shots are learned from too, if there are `shot_tasks`.
-        shot_tasks: How many of the tasks of a step are of the target's shots: the last ones.
+        target: Name of the target, whose shots are used too if `shot_tasks` is positive.
+        shot_tasks: Number of tasks of a step that use the target's shots; they come last.
     """
 
     distributions: tuple[str, ...]
@@ -38,7 +38,7 @@ class TaskSampler:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of all that is drawn from: the distributions, and the target (last) if its shots are among them."""
+        """Names of all sources of tasks: the distributions, and the target (last) if its shots are used."""
         return (*self.distributions, self.target) if self.shot_tasks else self.distributions
 
     def shards(
@@ -51,8 +51,8 @@ class TaskSampler:
 
         Args:
             step: Outer step, from 0.
-            probabilities: Probability of each distribution, (N,); None takes all equally often.
-            among: Which distributions are drawn if there are no probabilities, (N,); None for all.
+            probabilities: Probability of each distribution, (N,); None draws all equally often.
+            among: Mask of the distributions to draw if there are no probabilities, (N,); None for all.
         """
         order = self._balanced(step, among) if probabilities is None else self._systematic(step, probabilities)
         first = step * self.tasks_per_step
@@ -63,11 +63,11 @@ class TaskSampler:
 
     @property
     def _drawn(self) -> int:
-        """Tasks of a step that are drawn from the distributions."""
+        """Number of tasks of a step that are drawn from the distributions."""
         return self.tasks_per_step - self.shot_tasks
 
     def _balanced(self, step: int, among: NDArray[np.bool_] | None) -> list[int]:
-        """Deals the distributions like cards: a new shuffled deck only when the last one is used up."""
+        """Deals the distributions like cards: a new shuffled deck starts only when the last one is used up."""
         dealt = np.arange(len(self.distributions)) if among is None else np.flatnonzero(among)
         count = len(dealt)
         first = step * self._drawn
@@ -78,7 +78,7 @@ class TaskSampler:
         return order
 
     def _systematic(self, step: int, probabilities: NDArray[np.float64]) -> list[int]:
-        """Draws with probabilities, with one random offset for all tasks: least variance of the counts."""
+        """Draws by systematic sampling, with one random offset for all tasks, which minimises the counts' variance."""
         rng = generator(self.seed, "systematic", step)
         points = (np.arange(self._drawn) + rng.random()) / self._drawn
         cumulative = np.cumsum(probabilities / probabilities.sum())

@@ -23,29 +23,30 @@ _CARRIED = "relations.carried"
 
 @dataclass
 class TrainState:
-    """Everything that the next outer step depends on, and the log of the steps behind."""
+    """Everything that the next outer step depends on, and the log of the previous steps."""
 
     optimizer: OuterOptimizer
     step: int = 0
     relations: Relations | None = None
     norms: list[float] = field(default_factory=list)
-    """Running mean of each distribution's gradient norm, for `balance: ema`."""
+    """EMA of each distribution's gradient norm, for `balance: ema`."""
     log: list[LogRow] = field(default_factory=list)
     """One row per outer step."""
     validation: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
-    """Of all steps, with the estimates of relations."""
+    """Wall time of all steps, including relation estimates."""
     relating: float = 0.0
-    """Seconds of the estimates of relations."""
+    """Wall time of the relation estimates."""
 
 
 def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
-    """Writes the checkpoint of a step and removes all but the last `keep`.
+    """Writes the checkpoint of a step and removes all but the last `keep` checkpoints.
 
-    The JSON file comes last and names the tensors, so a crash or a full disk leaves the one before intact.
+    The JSON file is written last and refers to the tensors, so a crash or a full disk leaves the previous checkpoint
+    intact.
 
     Raises:
-        UserError: The disk is full, or the folder cannot be written to.
+        UserError: The disk is full, or the folder is not writable.
     """
     name = f"{state.step:08d}"
     tensors = state.optimizer.tensors()
@@ -67,22 +68,22 @@ def save_state(folder: Path, state: TrainState, keep: int = 1) -> None:
 
 
 def _remove_old(folder: Path, keep: int) -> None:
-    """Removes all checkpoints but the last `keep`, and what an interrupted writing left behind."""
+    """Removes all checkpoints but the last `keep`, and temporary files of interrupted writes."""
     kept = {path.name.split(".")[0] for path in sorted(folder.glob(f"*.{_DATA}"))[-keep:]}
-    # The data go first: tensors without data are no checkpoint, data without tensors would be a broken one.
+    # Data files are removed first: tensors without data are ignored, data without tensors would be a broken checkpoint.
     for old in [folder / _DATA, *folder.glob(f"*.{_DATA}"), *folder.glob(f"*.{_TENSORS}"), *folder.glob(".*.part")]:
         if old.name.split(".")[0] not in kept:
             old.unlink(missing_ok=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the data file of the last checkpoint in a folder; names are steps with leading zeros."""
-    legacy = folder / _DATA  # what version 0.1 wrote
+    """Returns the data file of the last checkpoint in a folder; file names start with the zero-padded step."""
+    legacy = folder / _DATA  # written by version 0.1
     return max(folder.glob(f"*.{_DATA}"), default=legacy if legacy.is_file() else None)
 
 
 def last_data(run: Path) -> dict[str, Any]:
-    """Returns the data of the last checkpoint of a run: its step, log, validation figures and seconds.
+    """Returns the data of the last checkpoint of a run: its step, log, validation PSNR and wall time.
 
     Raises:
         UserError: There is no checkpoint.
@@ -90,12 +91,12 @@ def last_data(run: Path) -> dict[str, Any]:
     path = last_checkpoint(run / "checkpoints")
     if path is None:
         raise UserError(f"{run}: has no checkpoint; give the folder of a run")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
 
 
 def load_state(folder: Path, state: TrainState) -> bool:
-    """Takes over the last checkpoint in a folder; returns whether there was one.
+    """Loads the last checkpoint in a folder into `state`; returns whether there was one.
 
     Raises:
         UserError: The checkpoint cannot be read.
@@ -119,6 +120,6 @@ def load_state(folder: Path, state: TrainState) -> bool:
         state.relating = data.get("relating", 0.0)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error!r}); remove it to go on from the one before, or from the start"
+            f"{path}: cannot be read ({error!r}); remove it to resume from the previous checkpoint or from the start"
         ) from error
     return True

@@ -12,7 +12,7 @@ from metarestore.config.graph import WeightsSpec
 from metarestore.errors import UserError
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import balancing, effective_tasks, relation_weights, relative_to_largest
-from metarestore.learners.gradients import TaskFigures
+from metarestore.learners.gradients import TaskMetrics
 
 _NORM_MEMORY = 0.95
 """Fraction of the old value in the moving average of gradient norms."""
@@ -58,31 +58,31 @@ class StepWeights:
         """Effective number of distributions."""
         return effective_tasks(self.values)
 
-    def outer(self, which: Positions) -> Floats:
+    def outer(self, sources: Positions) -> Floats:
         """Returns the factor of each task's gradient, (T,), before balancing."""
         if self.spec.acts_on not in ("gradients", "both"):
-            return self._of_sources(np.ones(len(self.values)))[which]
+            return self._of_sources(np.ones(len(self.values)))[sources]
         # Distributions of weight 0 are not drawn: the others share the whole weight, which has mean 1 over all.
-        return self._of_sources(self.values * np.mean(self.drawn))[which]
+        return self._of_sources(self.values * np.mean(self.drawn))[sources]
 
-    def inner(self, which: Positions) -> Floats | None:
+    def inner(self, sources: Positions) -> Floats | None:
         """Returns the factor of each task's inner learning rate, (T,); None if the weights do not act on it."""
         if self.spec.acts_on not in ("inner", "both"):
             return None
-        return self._of_sources(relative_to_largest(self.values))[which]
+        return self._of_sources(relative_to_largest(self.values))[sources]
 
-    def balance(self, figures: TaskFigures, which: Positions) -> Floats:
+    def balance(self, metrics: TaskMetrics, sources: Positions) -> Floats:
         """Returns the balancing factor of each task's gradient, (T,)."""
         if self.spec.balance == "none":
-            return np.ones(len(which))
+            return np.ones(len(sources))
         if self.spec.balance == "unit":
-            return balancing(figures.norms)
-        return balancing(np.asarray(self.norms_after(figures, which))[which])
+            return balancing(metrics.norms)
+        return balancing(np.asarray(self.norms_after(metrics, sources))[sources])
 
-    def norms_after(self, figures: TaskFigures, which: Positions) -> list[float]:
+    def norms_after(self, metrics: TaskMetrics, sources: Positions) -> list[float]:
         """Returns the moving average of each source's gradient norm after the step."""
         norms = list(self.norms) or [0.0] * (len(self.values) + self.shots)
-        for norm, i in zip(figures.norms.tolist(), which.tolist(), strict=True):
+        for norm, i in zip(metrics.norms.tolist(), sources.tolist(), strict=True):
             norms[i] = norm if not norms[i] else _NORM_MEMORY * norms[i] + (1 - _NORM_MEMORY) * norm
         return norms
 
@@ -96,13 +96,13 @@ def distribution_weights(relations: Relations | None, spec: WeightsSpec, count: 
     return np.ones(count) if relations is None else relation_weights(relations, spec, step, steps)
 
 
-def require_finite(figures: TaskFigures, step: int) -> None:
+def require_finite(metrics: TaskMetrics, step: int) -> None:
     """Stops the training before a loss or gradient that is not finite spoils the parameters.
 
     Raises:
         UserError: One is not finite.
     """
-    if not (np.isfinite(figures.norms).all() and np.isfinite(figures.losses).all()):
+    if not (np.isfinite(metrics.norms).all() and np.isfinite(metrics.losses).all()):
         raise UserError(
             f"step {step + 1}: the loss or its gradient is not finite; lower training.optimizer.lr or "
             "learner.inner_lr (the last checkpoint is unchanged)"

@@ -1,1 +1,1 @@
-"""Parameter studies on Ray Tune: space, trials, schedulers, records, the sweep."""
+"""Hyperparameter tuning on Ray Tune: space, trials, schedulers, records, the tuning run."""

@@ -1,7 +1,7 @@
-"""What the driver does when a trial starts, reports or ends: the record, the nested MLflow run, a line of progress.
+"""Updates the record, the nested MLflow run and the progress output when a trial starts, reports or ends.
 
-Trials themselves never talk to MLflow: one that Ray Tune stops early ends by `SystemExit`, which would mark its run as
-failed, and one that is killed would leave its run open.
+Trials themselves do not use MLflow: a trial that Ray Tune stops early ends by `SystemExit`, which would mark its run
+as failed, and a trial that is killed would leave its run open.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from metarestore.tuning.record import Record
 from metarestore.tuning.runs import STATUS, finite
 from metarestore.tuning.trial import DRAW, FAILED, METRIC, STEP
 
-_FIGURES = ("loss", "psnr", "validation_psnr")
+_METRICS = ("loss", "psnr", "validation_psnr")
 
 
-class SweepCallback(tune.Callback):
-    """Keeps record and MLflow up to date.
+class TuningCallback(tune.Callback):
+    """Keeps the record and MLflow up to date.
 
-    It travels into Ray Tune's own snapshot and back out of it on `--resume`, so it is plain data until it is used. The
-    snapshot holds no folders: a project may have moved since.
+    Ray Tune pickles it into its own snapshot and restores it on `--resume`, so connections are opened on first use.
+    The snapshot contains no folders, because the project may have moved since.
 
     Args:
-        folder: The sweep's folder.
+        folder: The tuning run's folder.
         root: The project's folder.
         name: Name of the MLflow experiment.
-        experiment: The experiment with its search.
-        command: What started the sweep.
+        experiment: The experiment with its search space.
+        command: Command that started the tuning run.
 
     Attributes:
-        here: Folder of the sweep, folder of the project, and command, for a callback that comes out of a snapshot.
+        here: Folder of the tuning run, folder of the project, and command, for a callback restored from a snapshot.
     """
 
     here: ClassVar[tuple[Path, Path, str]] = (Path(), Path(), "")
@@ -50,10 +50,10 @@ class SweepCallback(tune.Callback):
     def __init__(self, folder: Path, root: Path, name: str, experiment: Experiment, command: str = "") -> None:
         self._folder, self._root, self._name, self._experiment = folder, root, name, experiment
         self._command = command
-        self._begun = time.monotonic()
-        self._forget()
+        self._started = time.monotonic()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._record: Record | None = None
         self._store: Store | None = None
         self._runs: dict[str, Run] = {}
@@ -61,30 +61,30 @@ class SweepCallback(tune.Callback):
         self._steps: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        live = dict.fromkeys(("_record", "_store", "_runs", "_steps", "_folder", "_root", "_command", "_begun"))
+        live = dict.fromkeys(("_record", "_store", "_runs", "_steps", "_folder", "_root", "_command", "_started"))
         return {key: value for key, value in vars(self).items() if key not in live}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._folder, self._root, self._command = self.here
-        self._begun = time.monotonic()
-        self._forget()
+        self._started = time.monotonic()
+        self._reset()
 
     @property
     def record(self) -> Record:
-        """The sweep's record."""
+        """The tuning run's record."""
         if self._record is None:
             self._record = Record.load(self._folder)
         return self._record
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Starts a trial, or takes it up again after a failure, a pause or a resume."""
+        """Starts a trial, or continues it after a failure, a pause or a resume."""
         known = self.record.trials.get(trial.trial_id)
         result = known or TrialResult(self.record.number(trial.trial_id), self._values(trial))
         self.record.trials[trial.trial_id] = result
         run = self._run(trial.trial_id, result)
         if known is None:
-            # Once: PBT changes values on the way, and MLflow refuses to change a parameter.
+            # Only once: PBT changes values during a trial, and MLflow parameters are immutable.
             run.params(strict_json(result.values))
             run.tag("trial", trial.trial_id)
             run.flush()
@@ -93,25 +93,25 @@ class SweepCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Notes a measurement."""
+        """Records a measurement."""
         key = trial.trial_id
         if FAILED in result:
             self.record.change(key, error=result[FAILED])
             return
         step, metric = int(result[STEP]), float(result[METRIC])
-        # A trial that goes on from its last checkpoint may measure a step again: the same figure, once is enough.
+        # A trial that resumes from its last checkpoint may measure a step again, with the same value: keep the first.
         if step <= self._steps.get(key, self.record.trials[key].step):
             return
         self._steps[key] = step
         measured = self.record.trials[key].measured(step, metric)
         self.record.change(key, history=measured.history, values=self._values(trial))
         run = self._run(key, measured)
-        figures = {name: result[name] for name in _FIGURES if result.get(name) is not None}
-        run.metrics(finite({self._experiment.tuning.metric: metric, **figures}), step)
+        metrics = {name: result[name] for name in _METRICS if result.get(name) is not None}
+        run.metrics(finite({self._experiment.tuning.metric: metric, **metrics}), step)
         run.flush()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends a trial: at its last step, stopped early, or by a mistake that it reported."""
+        """Ends a trial that reached its last step, was stopped early, or reported an error."""
         result = self.record.trials[trial.trial_id]
         metric = self._experiment.tuning.metric
         diverged = f"{metric} is {FLOOR:g} dB at step {result.step}: the network diverged" if result.diverged else ""
@@ -122,7 +122,7 @@ class SweepCallback(tune.Callback):
         self._end(trial.trial_id, "finished" if result.step >= last else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends a trial whose process died more often than it may."""
+        """Ends a trial whose process died more often than allowed."""
         lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
         self._end(trial.trial_id, "failed", lines[-1].strip() if lines else "its process died")
 
@@ -134,26 +134,20 @@ class SweepCallback(tune.Callback):
             run.tag("error", error)
         run.end(STATUS[state])
         self._ended += 1
-        say(f"{progress_line(result, self._total)}{self._time_left()}")
-
-    @property
-    def _total(self) -> int:
-        listed = draws(self._experiment)
-        return self._experiment.tuning.trials if listed is None else len(listed)
+        say(f"{progress_line(result, trial_count(self._experiment))}{self._time_left()}")
 
     def _time_left(self) -> str:
-        """Says how long the trials that are left take, if they take as long as those that ended in this session."""
-        over = sum(trial.state not in {"running", "lost"} for trial in self.record.trials.values())
-        left = max(self._total - over, 0)
-        seconds = (time.monotonic() - self._begun) / self._ended * left
-        return f"; about {duration(seconds)} left in all" if left else ""
+        """Estimates the time left from the mean duration of the trials that ended in this session."""
+        left = max(trial_count(self._experiment) - self.record.ended, 0)
+        seconds = (time.monotonic() - self._started) / self._ended * left
+        return f"; about {duration(seconds)} left in total" if left else ""
 
     def _run(self, key: str, result: TrialResult) -> Run:
-        """Returns the MLflow run of a trial, which is made or taken up where its folder stands."""
+        """Returns the MLflow run of a trial, created or continued according to the journal in its folder."""
         if key not in self._runs:
             self._store = self._store or Store(self._root, self._name, required=False, command=self._command)
-            name, place = f"trial {result.number}", self.record.place(key)
-            self._runs[key] = self._store.run(name, folder=place, parent=self.record.parent)
+            name, folder = f"trial {result.number}", self.record.trial_folder(key)
+            self._runs[key] = self._store.run(name, folder=folder, parent=self.record.parent)
         return self._runs[key]
 
     def _values(self, trial: Trial) -> dict[str, Any]:
@@ -164,8 +158,14 @@ class SweepCallback(tune.Callback):
         return draw
 
 
+def trial_count(experiment: Experiment) -> int:
+    """Returns how many trials a search has."""
+    listed = draws(experiment)
+    return experiment.tuning.trials if listed is None else len(listed)
+
+
 def progress_line(trial: TrialResult, total: int | None = None) -> str:
-    """Says in one line how a trial ended, of so many in `total`."""
+    """Returns one line on how a trial ended; `total` is the number of trials."""
     number = f"{trial.number} of {total}" if total is not None and trial.number <= total else str(trial.number)
     values = ", ".join(f"{key} {shown(value)}" for key, value in trial.values.items())
     if trial.state == "failed":
@@ -175,5 +175,5 @@ def progress_line(trial: TrialResult, total: int | None = None) -> str:
 
 
 def shown(value: object) -> str:
-    """Writes a value for people."""
+    """Formats a value for display."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

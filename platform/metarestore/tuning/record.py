@@ -1,4 +1,4 @@
-"""The record of a sweep, `sweep.json`: which trials there are, what they reported, which MLflow runs are theirs."""
+"""The record of a tuning run, `sweep.json`: its trials, what they reported, and their MLflow runs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FILE = "sweep.json"
 
 @dataclass
 class Record:
-    """Everything about a sweep that outlives its process; written after every change.
+    """The persistent state of a tuning run; written after every change.
 
     Attributes:
-        folder: The sweep's folder.
-        described: The experiment with its search, flattened.
+        folder: The tuning run's folder.
+        described: The experiment with its search space, flattened.
         parent: Id of the parent MLflow run.
-        trials: Ray Tune's id to trial.
+        trials: The trials, by Ray Tune's id.
         seconds: Wall time of the sessions before this one.
-        git: The commit that the sweep was started from, if it is known.
+        git: The commit that the tuning run was started from, if known.
         contents: Hashes of the photographs, networks and task files that trials open, by key; None before they are
-            known, and in sweeps of earlier versions.
+            known, and in records of earlier versions.
     """
 
     folder: Path
@@ -45,15 +45,17 @@ class Record:
     contents: dict[str, str] | None = None
 
     def require_contents(self, now: Mapping[str, str]) -> None:
-        """Makes sure that trials open what those before opened.
+        """Checks that trials open the same files as those of earlier sessions.
 
         Raises:
-            UserError: Photographs, a network or a task file were changed.
+            UserError: Photographs, a network or a task file have changed.
         """
         before = now if self.contents is None else self.contents
         if before != now:
             key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
-            raise UserError(f"{self.folder}: {key}: the files are not those that the sweep began with; start a new one")
+            raise UserError(
+                f"{self.folder}: {key}: the files have changed since the tuning run started; start a new one"
+            )
         self.contents = dict(now)
 
     def save(self) -> None:
@@ -71,7 +73,7 @@ class Record:
 
     @classmethod
     def load(cls, folder: Path) -> Record:
-        """Reads the record of a folder.
+        """Reads the record in a folder.
 
         Raises:
             UserError: There is none, or it cannot be read.
@@ -83,21 +85,28 @@ class Record:
             git, contents = data.get("git"), data.get("contents")
             return cls(folder, data["experiment"], data["mlflow_run"], trials, data["seconds"], git, contents)
         except FileNotFoundError:
-            raise UserError(f"--resume: there is no sweep in {folder}; leave --resume out to start one") from None
+            raise UserError(
+                f"--resume: {folder} contains no tuning run to continue; remove --resume to start one"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); choose another --out") from error
 
-    def place(self, key: str) -> Path:
-        """Returns the folder where the MLflow run of a trial keeps what it has to tell."""
-        return self.places / key
+    def trial_folder(self, key: str) -> Path:
+        """Returns the folder with the MLflow journal of a trial."""
+        return self.trials_folder / key
 
     @property
-    def places(self) -> Path:
-        """The folder of all trials' folders."""
+    def ended(self) -> int:
+        """Number of trials that ended, whether they succeeded or not."""
+        return sum(trial.state not in {"running", "lost"} for trial in self.trials.values())
+
+    @property
+    def trials_folder(self) -> Path:
+        """The folder that contains the trials' folders."""
         return self.folder / "trials"
 
     def number(self, key: str) -> int:
-        """Returns the number of a trial, the next free one if it is new."""
+        """Returns the number of a trial; for a new trial, the next free number."""
         return self.trials[key].number if key in self.trials else len(self.trials) + 1
 
     def change(self, key: str, **changes: Any) -> TrialResult:
@@ -108,18 +117,18 @@ class Record:
 
 
 def described(experiment: Experiment, root: Path | None = None) -> dict[str, str]:
-    """Flattens what a sweep's result depends on; paths inside the project `root` are written relative to it."""
+    """Flattens everything that a tuning run's result depends on; paths inside the project are relative to `root`."""
     data = experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED | Affects.TUNE))
     return flattened(data if root is None else portable(data, root))
 
 
 def open_record(folder: Path, experiment: Experiment, *, resume: bool, root: Path | None = None) -> Record:
-    """Makes the record of a sweep, or reads the one in the folder; what was running then is marked as lost.
+    """Creates the record of a tuning run, or reads the existing one and marks trials that were running as lost.
 
     Nothing is written.
 
     Raises:
-        UserError: The folder holds a sweep and `resume` is off, or that of another experiment; or it holds none.
+        UserError: The folder contains a run and `resume` is off, or the tuning run of another experiment, or none.
     """
     now = described(experiment, root)
     if not resume:
@@ -138,4 +147,4 @@ def open_record(folder: Path, experiment: Experiment, *, resume: bool, root: Pat
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     key = next(key for key in [*before, *now] if before.get(key) != now.get(key))
-    return f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
+    return f"{key} was {before.get(key, 'not set')}, is {now.get(key, 'not set')}"

@@ -1,4 +1,4 @@
-"""Bringing the MLflow runs of a killed sweep to what its record says."""
+"""Brings the MLflow runs of a killed tuning run in line with its record."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from metarestore.tracking import Store
 from metarestore.tuning.record import Record
 
 STATUS: dict[State, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-"""State of an MLflow run by how the trial ended; a trial that a scheduler stops early has done all it should."""
+"""Status of the MLflow run for each final state of a trial; a trial that a scheduler stops early counts as finished."""
 
 
-def mend_runs(store: Store, record: Record, metric: str) -> None:
-    """Gives the trials' runs the measurements that a kill cut off, and ends every run that nobody writes any more.
+def repair_runs(store: Store, record: Record, metric: str) -> None:
+    """Adds measurements that a kill cut off to the trials' MLflow runs, and ends runs that have no writer any more.
 
-    The record is always written first, so a run lacks at most what its trial reported last. What the store does not
-    take now waits in the trials' folders.
+    The record is always written first, so a run lacks at most the last report of its trial. Entries that the store
+    does not accept now stay in the trials' journals.
 
     Args:
-        store: The store.
-        record: The sweep's record, in which trials that were running are marked as lost.
+        store: The MLflow store.
+        record: The tuning run's record, in which trials that were running are marked as lost.
         metric: Name of the trials' metric.
     """
     if record.parent is None:
         return
-    # A run is made before its trial comes into the record, so a kill may leave a folder that the record knows not.
-    ours = {_mend(store, record, metric, folder) for folder in sorted(record.places.glob("*")) if folder.is_dir()}
+    # A run is created before its trial is recorded, so a kill may leave a folder that is not in the record.
+    folders = [folder for folder in sorted(record.trials_folder.glob("*")) if folder.is_dir()]
+    ours = {_repair(store, record, metric, folder) for folder in folders}
     ours |= {trial.run for trial in record.trials.values()}
-    for stranger in set(store.running_children(record.parent)) - ours:
-        store.terminate(stranger, "KILLED")
+    for orphan in set(store.running_children(record.parent)) - ours:
+        store.terminate(orphan, "KILLED")
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leaves out what MLflow could only keep as a number that ruins its charts."""
+    """Removes non-finite values, which MLflow could only store as numbers that ruin its charts."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _mend(store: Store, record: Record, metric: str, folder: Path) -> str | None:
-    """Completes and ends the run of one folder, and returns its id."""
+def _repair(store: Store, record: Record, metric: str, folder: Path) -> str | None:
+    """Completes and ends the MLflow run of one folder, and returns its id."""
     journal = Journal(folder)
     if journal.settled:
         return journal.run_id

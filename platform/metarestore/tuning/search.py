@@ -1,4 +1,4 @@
-"""From the settings of a sweep to Ray Tune's searchers and schedulers."""
+"""Builds Ray Tune's searchers and schedulers from the settings of a tuning run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from metarestore.tuning.trial import DRAW, METRIC, STEP
 
 
 def parameter_space(experiment: Experiment) -> dict[str, Any]:
-    """Returns Ray Tune's space: the draws as one grid, so that every trial keeps its draw when a sweep is resumed."""
+    """Returns Ray Tune's space: all draws as one grid, so that a resumed trial keeps its draw."""
     listed = draws(experiment)
     return {} if listed is None else {DRAW: tune.grid_search(listed)}
 
 
 def build_searcher(experiment: Experiment) -> Searcher | None:
-    """Builds Optuna's searcher, if it is asked for."""
+    """Builds Optuna's searcher, if it is selected."""
     if experiment.tuning.searcher != "optuna":
         return None
-    # Importing Optuna takes a second that other searches need not wait for.
+    # Importing Optuna takes a second.
     import optuna  # noqa: PLC0415
     from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415
 
@@ -38,7 +38,7 @@ def build_searcher(experiment: Experiment) -> Searcher | None:
 
 
 class OptunaSpace:
-    """Optuna's view of a space: it is asked for each parameter that exists.
+    """Defines a search space for Optuna: suggests each parameter that is active.
 
     Args:
         space: The space.
@@ -92,7 +92,7 @@ def build_scheduler(experiment: Experiment) -> TrialScheduler:
 
 
 def _mutation(parameter: ParameterSpec) -> Any:
-    """Returns what PBT draws a value from anew; values of ranges it also multiplies by 0.8 or 1.2."""
+    """Returns what PBT resamples a value from; it also multiplies values of ranges by 0.8 or 1.2."""
     if parameter.choice is not None:
         return list(range(len(parameter.choice)))
     return Redrawn(parameter)
@@ -114,7 +114,7 @@ class Redrawn:
 
 
 class Clipped:
-    """Keeps what PBT multiplied inside its range: only there every value is known to be valid.
+    """Clips values that PBT has multiplied to their ranges, in which every value is known to be valid.
 
     Args:
         space: The space.

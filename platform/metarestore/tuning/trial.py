@@ -1,4 +1,4 @@
-"""One trial: the training of `metarestore train`, measured and saved at intervals for the scheduler to see."""
+"""One trial: a training as in `metarestore train`, evaluated and saved at intervals for the scheduler."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from metarestore.workspace.process import prepare_process
 from metarestore.workspace.workspace import Workspace
 
 METRIC = "metric"
-"""Name of the maximised figure in what trials report to Ray Tune."""
+"""Name of the maximised metric in the reports to Ray Tune."""
 STEP = "step"
 FAILED = "failed"
 DRAW = "draw"
@@ -35,10 +35,10 @@ DRAW = "draw"
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What all trials share: plain data that is sent to them.
+    """The data that all trials share and that is sent to them.
 
     Attributes:
-        experiment: The experiment with its search.
+        experiment: The experiment with its search space.
         root: The project's folder.
     """
 
@@ -46,18 +46,18 @@ class TrialPlan:
     root: Path
 
     def trial(self, draw: Mapping[str, float]) -> Experiment:
-        """Returns the experiment of one trial: a draw in its place, computed and saved as `tuning` says."""
+        """Returns the experiment of one trial: the values of a draw, with engine and intervals set by `tuning`."""
         tuning = self.experiment.tuning
         drawn = Space(self.experiment.search).experiment(self.experiment, draw)
         every = tuning.interval(drawn.training.steps)
-        # Ray Tune keeps what was reported, so one checkpoint is enough.
+        # Ray Tune keeps reported checkpoints, so one is enough here.
         saving = {"validate_every": every, "checkpoint_every": every, "keep": 1}
         training = drawn.training.model_copy(update=saving)
-        # The settings travel with the trial, for its metric; its search does not.
+        # The trial's metric needs the `tuning` settings; the search space is not needed.
         return drawn.model_copy(update={"training": training, "engine": self._engine(), "tuning": tuning})
 
     def _engine(self) -> LocalEngineSpec | RayEngineSpec:
-        """Returns the engine inside a trial; its workers start in what Ray reserved for the trial."""
+        """Returns the engine inside a trial; its workers use the resources that Ray reserved for the trial."""
         tuning = self.experiment.tuning
         if tuning.workers_per_trial == 1 and not tuning.gpus_per_worker:
             return LocalEngineSpec(kind="local")
@@ -70,20 +70,20 @@ class TrialPlan:
 
 
 def run_trial(config: Mapping[str, Any], plan: TrialPlan) -> None:
-    """Trains with a draw; continues from the checkpoint that Ray Tune hands out, its own or a better trial's."""
+    """Trains with a draw; continues from the checkpoint that Ray Tune provides, its own or that of a better trial."""
     prepare_process()
     try:
         _train(plan, config.get(DRAW, config))
     except UserError as error:
-        # Doing it again would fail again: reported, it ends the trial without Ray's retries, which are for lost ones.
+        # A retry would fail again. Reporting the error ends the trial without Ray's retries, meant for lost processes.
         tune.report({METRIC: FLOOR, STEP: 0, FAILED: str(error)})
 
 
 def _train(plan: TrialPlan, draw: Mapping[str, float]) -> None:
     study = resolve(plan.trial(draw), plan.root)
     workspace = Workspace(study)
-    with tempfile.TemporaryDirectory() as place, build_engine(study.experiment.engine) as engine:
-        folder = RunFolder(Path(place), study, resume=False)
+    with tempfile.TemporaryDirectory() as path, build_engine(study.experiment.engine) as engine:
+        folder = RunFolder(Path(path), study, resume=False)
         checkpoint = tune.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as saved:
@@ -93,7 +93,7 @@ def _train(plan: TrialPlan, draw: Mapping[str, float]) -> None:
 
 
 class _Reporter(Observer):
-    """Measures whenever a checkpoint is written, and reports both; Ray Tune may end the trial there."""
+    """Evaluates at every checkpoint and reports metric and checkpoint; Ray Tune may then end the trial."""
 
     def __init__(self, workspace: Workspace, session: Session, checkpoints: Path) -> None:
         self._workspace = workspace
@@ -103,20 +103,20 @@ class _Reporter(Observer):
         self._last: dict[str, float] = {}
 
     def step(self, row: LogRow) -> None:
-        """Keeps the figures of the last step."""
+        """Keeps the metrics of the last step."""
         self._last = {"loss": row.loss, "psnr": row.psnr}
 
     def validated(self, step: int, psnr: float) -> None:
-        """Keeps the validation figure."""
+        """Keeps the validation PSNR."""
         self._last["validation_psnr"] = psnr
 
     def saved(self, step: int) -> None:
-        """Measures and reports."""
+        """Evaluates and reports."""
         state = initial_state(self._workspace)
         load_state(self._checkpoints, state)
-        figures = np.concatenate(self._session.map(self._jobs, state.optimizer.averaged))
-        # One part at the floor means that the network restores nothing there; the mean of the others would hide it.
-        metric = FLOOR if (figures <= FLOOR).any() else float(figures.mean())
+        values = np.concatenate(self._session.map(self._jobs, state.optimizer.averaged))
+        # A value at the floor means that the network fails on this fold; the mean would hide it.
+        metric = FLOOR if (values <= FLOOR).any() else float(values.mean())
         tune.report(
             {**self._last, METRIC: metric, STEP: step},
             checkpoint=tune.Checkpoint.from_directory(str(self._checkpoints)),

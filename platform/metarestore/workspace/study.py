@@ -1,4 +1,4 @@
-"""A study: one experiment with everything its names stand for, as plain data that needs no PyTorch."""
+"""A study: one experiment with all its references resolved, as plain data that does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from metarestore.tasks.task import Split
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment with everything its names stand for: plain data that is sent to workers.
+    """One experiment with all its references resolved: plain data that is sent to workers.
 
     Attributes:
         experiment: The resolved configuration.
         auxiliary: Specifications of the auxiliary distributions, by name, in the order of their gradient weights.
         target: Specification of the target distribution.
-        images: Where the photographs of each split are.
-        root: The project's folder; what is written of the study names files in it relative to it.
+        images: Source of the photographs of each split.
+        root: The project's folder; records of the study contain paths relative to it.
     """
 
     experiment: Experiment
@@ -35,10 +35,10 @@ class Study:
 
     @cached_property
     def key(self) -> str:
-        """A name for the study's content: equal studies share an opened workspace."""
+        """A hash of the study's content: equal studies share an opened workspace."""
         return hashlib.blake2b(pickle.dumps(self), digest_size=8).hexdigest()
 
     @property
     def scale(self) -> int:
-        """Upscaling factor of the target, and so of everything in the study."""
+        """Upscaling factor of the target, and thus of the whole study."""
         return self.target.scale

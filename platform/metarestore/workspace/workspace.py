@@ -1,11 +1,10 @@
-"""What a process needs to compute: images, task distributions, network and learner, opened from plain data."""
+"""The objects a process needs to run jobs: images, task distributions, network and learner, opened from plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,48 +28,19 @@ from metarestore.tasks.images import ImageStore
 from metarestore.tasks.shot_colour import off_colour_shots
 from metarestore.tasks.spec import DistributionSpec
 from metarestore.tasks.task import Episode, Split, Task, stack
+from metarestore.workspace.refs import TaskRef
 from metarestore.workspace.study import Study
 
 _SEEN = 256
-"""Side of the part of a shot that estimators look at, in HR pixels."""
-
-
-@dataclass(frozen=True)
-class TaskRef:
-    """One task to be drawn and built by a worker: ids and seeds travel, images do not.
-
-    Attributes:
-        distribution: Name of its distribution.
-        seed: Seed of the run.
-        index: Which task of the distribution.
-        patches: Index that its clean patches and the seeds of their noise are drawn by, if not its own: tasks that
-            share it degrade the same patches.
-    """
-
-    distribution: str
-    seed: int
-    index: int
-    patches: int | None = None
-
-
-class Job(Protocol):
-    """A unit of work and of retry: a pure function of the workspace and the parameters."""
-
-    def run(self, workspace: Workspace, flat: Tensor) -> Any:
-        """Computes the result; running it again gives the same bytes."""
-        ...
-
-
-Runner = Callable[[Sequence[Job], Tensor], list[Any]]
-"""Runs jobs with the same parameters and returns their results in the order of the jobs."""
+"""Side of the central part of a shot that estimators use, in HR pixels."""
 
 
 class Workspace:
-    """Opens what a study names, when it is first needed.
+    """Opens the data, network and learner of a study lazily.
 
     Args:
         study: The study.
-        device: Where the network computes; images are decoded and degraded on the CPU.
+        device: Device of the network; images are decoded and degraded on the CPU.
     """
 
     def __init__(self, study: Study, device: str = "cpu") -> None:
@@ -96,22 +66,22 @@ class Workspace:
 
     @cached_property
     def learned(self) -> Layout:
-        """Names and shapes of all that is learned: the network's parameters, then what the learner adds to them."""
+        """Names and shapes of all learned parameters: the network's, followed by those that the learner adds."""
         return self.learner.layout(self.layout)
 
     def network(self, flat: Tensor) -> Tensor:
-        """Returns the network's share of all that is learned."""
+        """Returns the network's parameters among all learned parameters."""
         return flat[: self.layout.size]
 
     def inner_rates(self, flat: Tensor) -> dict[str, Tensor]:
-        """Returns the learned rate of each parameter of the network, by its name; none, where none are learned."""
+        """Returns the learned rate of each of the network's parameters, by name; empty if none are learned."""
         return self.learner.inner_rates(self.layout, flat.cpu().clone())
 
     def initial(self) -> Tensor:
-        """Returns the initial vector of all that is learned, (P,); the network's share is random, or `training.init`.
+        """Returns the initial vector of all learned parameters, (P,); the network's are random or `training.init`.
 
         Raises:
-            UserError: `training.init` is no network, or another one.
+            UserError: `training.init` is not a network, or not one of this architecture.
         """
         init = self.experiment.training.init
         fresh = self._fresh_model()
@@ -124,10 +94,10 @@ class Workspace:
 
     @cached_property
     def describer(self) -> KDSR:
-        """The trained network that the `descriptor` estimator describes pairs by.
+        """The trained network that the `descriptor` estimator computes descriptors with.
 
         Raises:
-            UserError: It cannot describe them; the message names its key.
+            UserError: The network is invalid.
         """
         return open_describer(self.experiment.graph.estimator, self.study.scale).to(self.device)
 
@@ -143,7 +113,7 @@ class Workspace:
         return Episode(training.support, training.query, training.patch)
 
     def images(self, split: Split) -> ImageStore:
-        """Opens the photographs of a split; of those to train on, the ones that are not smaller than a patch."""
+        """Opens the photographs of a split; training photographs smaller than a patch are skipped."""
         if split not in self._stores:
             store = ImageStore.open(self.study.images[split])
             patch = self.experiment.training.patch
@@ -169,7 +139,7 @@ class Workspace:
         return spec.open(name, self.episode, self.images, split)
 
     def open_all(self) -> None:
-        """Opens every distribution and builds the target, to find mistakes before anything is written.
+        """Opens every distribution and builds the target, to find errors before anything is written.
 
         Raises:
             UserError: A folder holds no photographs, an image is smaller than a patch, shot or crop, the learner or
@@ -230,7 +200,7 @@ class Workspace:
         return Task(lr, hr, task.query_lr[:0], task.query_hr[:0])
 
     def notes(self) -> tuple[str, ...]:
-        """Says which shots have another colour than the others, and what becomes of them."""
+        """Reports shots whose colour differs from that of the others, and whether they are used."""
         if not self.off_colour:
             return ()
         left_out = self.experiment.adaptation.off_colour_shots == "leave_out"
@@ -242,13 +212,13 @@ class Workspace:
 
     @cached_property
     def seen_shots(self) -> tuple[Tensor, Tensor]:
-        """The middle of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB: what estimators look at.
+        """The central part of each shot, LR (K, 3, h, w) and HR (K, 3, s·h, s·w), RGB, which estimators use.
 
-        More than 256x256 HR pixels of a shot tell little more of its degradation, and cost much more.
+        Over 256x256 HR pixels of a shot carry little more information about its degradation, at a much higher cost.
         """
         lr, hr = self.shots.support_lr, self.shots.support_hr
         side = min(_SEEN // self.study.scale, *lr.shape[-2:])
-        # JPEG's blocks of 8x8 pixels begin where they did in the whole image.
+        # JPEG's blocks of 8x8 pixels start at the same positions as in the whole image.
         top, left = ((length - side) // 16 * 8 for length in lr.shape[-2:])
         s = self.study.scale
         return (
@@ -257,7 +227,7 @@ class Workspace:
         )
 
     def tasks(self, refs: Sequence[TaskRef]) -> Task:
-        """Draws, builds and stacks tasks, in the channels that the network works on."""
+        """Draws, builds and stacks tasks, in the channels of the network."""
         built = []
         for ref in refs:
             distribution = self.distribution(ref.distribution)
@@ -265,26 +235,26 @@ class Workspace:
         return self.for_model(stack(built))
 
     def for_model(self, task: Task) -> Task:
-        """Converts a task's RGB images to what the network works on, where it works."""
+        """Converts a task's RGB images to the channels and device of the network."""
         return Task(*(to_channels(tensor.to(self.device), self.model.channels) for tensor in task))
 
     def gradients(
         self, flat: Tensor, tasks: Task, step: int = 0, inner: Sequence[float] | None = None
     ) -> TaskGradients:
-        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if they are asked for.
+        """Computes the gradients of stacked tasks with the experiment's backend, and sketches if requested.
 
         Args:
-            flat: All that is learned, (P,).
+            flat: All learned parameters, (P,).
             tasks: T stacked tasks.
             step: The outer step.
-            inner: Factor of each task's inner rate, (T,), for a meta-learner.
+            inner: Factor on the inner learning rate of each task, (T,), for a meta-learner.
         """
         flat, training = flat.to(self.device), self.experiment.training
         learner = self.learner
         if inner is not None and isinstance(learner, MAMLLearner):
             learner = replace(learner, rate_factors=torch.tensor(inner, device=self.device))
         if self.experiment.learner.backend == "learn2learn" and isinstance(learner, PretrainLearner | MAMLLearner):
-            found = reference_gradients(learner, self.learned, flat, tasks, step)
+            result = reference_gradients(learner, self.learned, flat, tasks, step)
         else:
-            found = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)
-        return found if training.sketch is None else found.sketch(training.sketch, self.layout.size)
+            result = split_gradients(learner, self.learned, flat, tasks, step, training.microbatch)
+        return result if training.sketch is None else result.sketch(training.sketch, self.layout.size)

@@ -12,7 +12,7 @@ from metarestore.graphs.graph import build_graph
 from metarestore.graphs.merge import merge_graphs
 from metarestore.graphs.relations import Relations
 from metarestore.project import Project
-from metarestore.reports.graph.figures import attention_heatmap, graph_drawing, graph_overview, kin
+from metarestore.reports.graph.figures import attention_heatmap, graph_drawing, graph_overview, related_pairs
 from metarestore.reports.graph.relations import clustering, relation_heatmap
 from metarestore.reports.graph.transfer import transfer_scatter
 from metarestore.reports.study.curves import relations_over_time, weights_over_time
@@ -87,9 +87,9 @@ def test_real_pairs_have_a_colour_of_their_own(relations, invent, tmp_path):
 
 def test_kin_are_those_far_above_the_mean(graph, relations):
     matrix = relations.matrix[:-1, :-1][np.triu_indices(10, 1)]
-    assert len(kin(graph)) == int((matrix > matrix.mean() + matrix.std()).sum()) > 0
+    assert len(related_pairs(graph)) == int((matrix > matrix.mean() + matrix.std()).sum()) > 0
     equal = dataclasses.replace(relations, matrix=np.ones((11, 11)))
-    assert kin(graph_of(equal, relations.auxiliary)) == []
+    assert related_pairs(graph_of(equal, relations.auxiliary)) == []
 
 
 def test_several_targets_in_one_drawing(graph, relations, invent):

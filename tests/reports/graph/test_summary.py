@@ -27,10 +27,10 @@ def said(relations: Relations, weights: dict[str, float] = WEIGHTS) -> str:
 def test_what_is_alike_is_within_two_errors_of_the_nearest() -> None:
     text = said(make())
     assert "camera resembles blur (+0.80 ± 0.10) most." in text
-    assert "Not to be told from it (within 2 standard errors): jpeg (+0.70 ± 0.10)." in text
+    assert "Not significantly different (within 2 standard errors): jpeg (+0.70 ± 0.10)." in text
     assert "The next is noise (+0.00 ± 0.10), 5.7 standard errors away." in text
     assert "It resembles clean (−0.50 ± 0.10) least." in text
-    assert "Not to be told" not in said(make(errors=0.03))
+    assert "Not significantly" not in said(make(errors=0.03))
 
 
 def test_without_errors_nothing_is_said_of_them() -> None:
@@ -65,9 +65,9 @@ def test_noise_asks_for_draws() -> None:
 
 def test_what_is_learned() -> None:
     text = said(make())
-    assert "Learned from more than equally (gradient weight; 1 is an equal share): blur (2.50), jpeg (1.20)." in text
-    assert "The weights count as 2.1 of 4 distributions. Weight 0: clean." in text
-    assert "All 4 distributions are learned from alike" in said(make(), dict.fromkeys(NAMES, 1.0))
+    assert "Gradient weight above the mean (1): blur (2.50), jpeg (1.20)." in text
+    assert "The effective number of distributions is 2.1 of 4. Weight 0: clean." in text
+    assert "All 4 distributions have the same gradient weight (1)." in said(make(), dict.fromkeys(NAMES, 1.0))
 
 
 def test_what_was_stated_and_forbidden() -> None:
@@ -75,17 +75,17 @@ def test_what_was_stated_and_forbidden() -> None:
     relations = make(errors=[0.0, 0.1, 0.1, 0.1], allowed=allowed, stated=stated)
     text = said(relations)
     assert "Stated by an expert, not estimated: blur (+0.80)." in text
-    assert "Not to be learned from (forbidden): noise." in text
-    assert "left out by this control" in said(make(allowed=np.arange(4) == 0, estimator="best_single"))
+    assert "Not used for training (forbidden): noise." in text
+    assert "excluded by this control" in said(make(allowed=np.arange(4) == 0, estimator="best_single"))
 
 
 def test_a_prior_says_what_it_moved() -> None:
     own = np.stack([[0.8, 0.4, 0.0, -0.5], np.full(4, 0.1)])
-    assert "A prior is combined with it; it moves jpeg most, by +0.30." in said(make(estimated=own))
+    assert "A prior is combined with it; jpeg changes most, by +0.30." in said(make(estimated=own))
 
 
 @pytest.mark.parametrize("control", ["uniform", "random"])
 def test_a_control_says_nothing_of_the_camera(control: str) -> None:
     text = said(make(estimator=control, errors=np.nan))
-    assert f"the control '{control}': they say nothing about camera" in text
+    assert f"the control '{control}' and contain no information about camera" in text
     assert "resembles" not in text

@@ -1,4 +1,4 @@
-"""The table holds means over photographs; a statement says "beyond noise" exactly when the interval excludes zero."""
+"""The table holds means over photographs; a statement says "significant" exactly when the interval excludes zero."""
 
 import io
 import itertools
@@ -65,7 +65,7 @@ def test_without_a_baseline_there_is_no_gain(invent):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("shift", "verdict"), [(2.9, "beyond noise"), (2.6, "within noise")])
+@pytest.mark.parametrize(("shift", "verdict"), [(2.9, ", significant"), (2.6, ", not significant")])
 def test_the_verdict_is_that_of_the_t_interval(shift, sign, verdict, invent):
     # Differences 1, -1, 0, 2, -2 have standard error 1/sqrt(2); the quantile of t with 4 degrees of freedom is 2.776.
     pattern = np.array([1.0, -1, 0, 2, -2])
@@ -78,11 +78,11 @@ def test_the_verdict_is_that_of_the_t_interval(shift, sign, verdict, invent):
     [statement] = [line for line in statements(study) if line.startswith("maml_weighted − maml_uniform")]
     assert verdict in statement
     assert "n = 5 photographs" in statement
-    assert (scipy.stats.ttest_1samp(gain, 0).pvalue < 0.05) == (verdict == "beyond noise")
+    assert (scipy.stats.ttest_1samp(gain, 0).pvalue < 0.05) == (verdict == ", significant")
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_printed_interval_excludes_zero_exactly_when_it_is_beyond_noise(seed, invent):
+def test_the_printed_interval_excludes_zero_exactly_when_it_is_significant(seed, invent):
     rng = np.random.default_rng(seed)
     weighted, uniform = rng.normal(25.5, 0.5, 5), rng.normal(25, 0.5, 5)
     study = study_of(invent.arm("m_weighted", weighted), invent.arm("m_uniform", uniform))
@@ -92,8 +92,8 @@ def test_the_printed_interval_excludes_zero_exactly_when_it_is_beyond_noise(seed
     expected = scipy.stats.t.interval(0.95, 4, np.mean(weighted - uniform), scipy.stats.sem(weighted - uniform))
     assert (low, high) == pytest.approx(expected, abs=0.0051)
     assert mean == pytest.approx(np.mean(weighted - uniform), abs=0.0051)
-    assert ("beyond noise" in statement) == (low > 0 or high < 0)
-    assert ("within noise" in statement) == (low <= 0 <= high)
+    assert (", significant" in statement) == (low > 0 or high < 0)
+    assert (", not significant" in statement) == (low <= 0 <= high)
 
 
 def test_these_pairs_are_compared(study):
@@ -116,7 +116,7 @@ def test_the_target_alone_as_best_is_compared_with_the_runner_up(invent):
 def test_every_text_is_finite(first, second, invent):
     study = study_of(invent.arm("bicubic", second), invent.arm("m", first))
     [statement] = statements(study)
-    assert ("noise unknown" in statement) == (len(first) == 1)
+    assert ("significance unknown" in statement) == (len(first) == 1)
     assert not re.search(r"\b(nan|inf|undefined)\b", statement + summary_text(study) + printed(study))
 
 
@@ -129,4 +129,4 @@ def test_the_summary_names_the_best_arm_its_gain_and_the_verdict(study):
     best = max(study.arms[1:], key=lambda arm: arm.psnr_y.mean())
     gain = np.mean(best.psnr_y - study.arm("bicubic").psnr_y)
     assert f"{best.name} reached {best.psnr_y.mean():.2f} dB" in summary_text(study)
-    assert f"+{gain:.2f} dB (beyond noise) against bicubic" in summary_text(study)
+    assert f"+{gain:.2f} dB (significant) against bicubic" in summary_text(study)

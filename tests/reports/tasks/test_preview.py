@@ -41,9 +41,6 @@ def pairs(tmp_path: Path) -> PairsSpec:
     return PairsSpec(kind="pairs", scale=4, lr=tmp_path / "lr", hr=tmp_path / "hr")
 
 
-# Captions ------------------------------------------------------------------------------------------------------------
-
-
 def lines(one: SyntheticSpec, index: int = 0) -> list[str]:
     return list(map(joined, drawn_lines(one.space, opened("x", one).draw(0, index).degradations)))
 
@@ -91,9 +88,6 @@ def test_values_have_three_digits(value: float | str, text: str) -> None:
     assert shown(value) == text
 
 
-# Strips --------------------------------------------------------------------------------------------------------------
-
-
 def test_a_strip_varies_one_parameter_alone() -> None:
     strip = swept("x", spec({"op": "gamma", "exponent": [1, 2]}, NOISE), "gamma.exponent", seed=0, steps=5)
     assert [step.value for step in strip.steps] == [1, 1.25, 1.5, 1.75, 2]
@@ -134,7 +128,7 @@ NOISES = spec(NOISE, {"op": "one_of", "choices": [NOISE, {"op": "poisson_noise",
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        ("gaussian_noise.sigma", "write one of 0.gaussian_noise.sigma, 1.0.gaussian_noise.sigma"),
+        ("gaussian_noise.sigma", "use one of 0.gaussian_noise.sigma, 1.0.gaussian_noise.sigma"),
         ("poisson_noise.peek", "did you mean 'poisson_noise.peak'"),
         ("xyz", "known parameters: gaussian_noise.sigma, poisson_noise.peak"),
     ],
@@ -157,7 +151,7 @@ def test_real_pairs_and_fixed_tasks_have_nothing_to_sweep(pairs: PairsSpec) -> N
 
 def test_an_operation_that_is_too_rare_is_named() -> None:
     rare = {"op": "gamma", "exponent": [1, 2], "probability": 1e-9}
-    with pytest.raises(UserError, match=r"0\.gamma is in none of the first 1000 tasks"):
+    with pytest.raises(UserError, match=r"none of the first 1000 tasks of x contains 0\.gamma"):
         swept("x", spec(rare), "exponent", seed=0, steps=2)
 
 
@@ -171,9 +165,6 @@ def test_strips_are_drawn_without_overlaps(steps: int) -> None:
     assert {"night: 0.gaussian_noise.sigma, seed 0", "HR", "2"} <= {text.get_text() for text in texts}
     boxes = [Text.get_window_extent(text).padded(-1) for text in texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-
-
-# The gallery ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The figure of an ablation grid: the arms of every group by their gain."""
+"""The figure of an ablation: the arms of every group by their gain."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metarestore.evaluation.ablation import ArmRow, GridResult, Group
+from metarestore.evaluation.ablation import AblationResult, ArmRow, Group
 from metarestore.evaluation.statistics import Difference
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style
 
 _MOST = 3
-"""Most groups side by side."""
+"""Maximum number of groups side by side."""
 
 
 @house_style
-def grid_figure(grid: GridResult) -> Figure:
-    """Draws the gain over bicubic of the arms of each group, sorted, with 95% intervals.
+def ablation_figure(ablation: AblationResult) -> Figure:
+    """Draws the gain over bicubic of each group's arms, sorted, with 95% intervals.
 
-    The intervals are those of the difference to the reference: the bar is the bootstrap interval, the thin line the
-    wider t interval, cut off where it leaves the panel.
+    The intervals are those of the difference to the reference arm: the bar is the bootstrap interval, the thin line
+    the wider t interval, clipped to the panel.
     """
-    groups = grid.groups()
+    groups = ablation.groups()
     varying = [key for key, _ in groups[0].labels if len({dict(group.labels)[key] for group in groups}) > 1]
     last = len({dict(group.labels)[varying[-1]] for group in groups}) if varying else 1
     columns = last if last <= _MOST else min(_MOST, len(groups))
     rows = math.ceil(len(groups) / columns)
     height = 0.75 + 0.19 * max(len(group.rows) for group in groups) + 0.17 * max(len(varying) - 1, 0)
-    # Long names must not take the room of what is drawn.
-    width = 2.2 + 0.07 * max(len(arm) for arm in grid.arms)
+    # Panels are wider for long names, which take space from the plot.
+    width = 2.2 + 0.07 * max(len(arm) for arm in ablation.arms)
     figure = Figure(figsize=(max(WIDTH, width * columns), height * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, group in zip(panels, groups, strict=False):
-        _draw(panel, grid, group)
-        # A line for each, as a panel is narrower than all of them together.
-        title = "\n".join(f"{grid.names[key]} {dict(group.labels)[key]}" for key in varying)
-        panel.set_title(title or grid.name)
+        _draw(panel, ablation, group)
+        # One line for each label, because a panel is narrower than all of them together.
+        title = "\n".join(f"{ablation.names[key]} {dict(group.labels)[key]}" for key in varying)
+        panel.set_title(title or ablation.name)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
     for panel in panels[max(len(groups) - columns, 0) : len(groups)]:
@@ -45,12 +45,12 @@ def grid_figure(grid: GridResult) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
+def _draw(axes: Axes, ablation: AblationResult, group: Group) -> None:
     rows = sorted(group.rows, key=lambda row: row.gain.mean)
-    reference = next((row.gain.mean for row in rows if row.arm == grid.reference), None)
+    reference = next((row.gain.mean for row in rows if row.arm == ablation.reference), None)
     ends = [0.0]
-    for place, row in enumerate(rows):
-        ends += _dot(axes, place, row, is_reference=row.arm == grid.reference)
+    for position, row in enumerate(rows):
+        ends += _dot(axes, position, row, is_reference=row.arm == ablation.reference)
     room = 0.06 * (max(ends) - min(ends)) + 1e-3
     axes.set_xlim(min(ends) - room, max(ends) + room)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -62,21 +62,21 @@ def _draw(axes: Axes, grid: GridResult, group: Group) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _dot(axes: Axes, place: int, row: ArmRow, *, is_reference: bool) -> list[float]:
-    """Draws an arm; returns the ends of what has to be seen."""
+def _dot(axes: Axes, position: int, row: ArmRow, *, is_reference: bool) -> list[float]:
+    """Draws an arm; returns the x values that must be visible."""
     colour = PALETTE[1] if is_reference else PALETTE[0]
     gain, ends = row.gain.mean, [row.gain.mean]
-    # The interval is that of the difference, moved to the arm's dot: it meets the dashed line if it holds 0.
-    for found, width in ((row.crossed, 0.8), (row.difference, 3.0)):
-        interval = _moved(found, gain)
+    # The interval of the difference is shifted to the arm's dot: it reaches the dashed line if it contains 0.
+    for difference, width in ((row.crossed, 0.8), (row.difference, 3.0)):
+        interval = _shifted(difference, gain)
         if interval is not None:
-            axes.plot(interval, [place, place], color=colour, lw=width, alpha=0.8, solid_capstyle="butt")
-            ends += interval if found is row.difference else ()
-    axes.plot([gain], [place], "o", ms=4.5, color=colour)
+            axes.plot(interval, [position, position], color=colour, lw=width, alpha=0.8, solid_capstyle="butt")
+            ends += interval if difference is row.difference else ()
+    axes.plot([gain], [position], "o", ms=4.5, color=colour)
     return ends
 
 
-def _moved(found: Difference | None, gain: float) -> tuple[float, float] | None:
-    if found is None or not math.isfinite(found.low):
+def _shifted(difference: Difference | None, gain: float) -> tuple[float, float] | None:
+    if difference is None or not math.isfinite(difference.low):
         return None
-    return gain + found.low - found.mean, gain + found.high - found.mean
+    return gain + difference.low - difference.mean, gain + difference.high - difference.mean

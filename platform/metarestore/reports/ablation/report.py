@@ -1,4 +1,4 @@
-"""The report of an ablation grid: a table for each group, Markdown, a figure, and one HTML file."""
+"""The report of an ablation: a table for each group, Markdown, a figure, and an HTML file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.evaluation.ablation import ArmRow, GridResult, Group
+from metarestore.evaluation.ablation import AblationResult, ArmRow, Group
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
 from metarestore.files import write_atomically
-from metarestore.reports.ablation.figure import grid_figure
+from metarestore.reports.ablation.figure import ablation_figure
 from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import save_png
@@ -25,23 +25,23 @@ from metarestore.reports.style import signed, svg
 
 _NOTHING = "–"
 _SHOWN = 5
-"""Columns that a terminal has room for."""
+"""Number of columns that fit a terminal."""
 _HEADING = 9
-"""Letters in a line of a heading on a terminal."""
+"""Characters in a line of a heading on a terminal."""
 
 
-def group_title(grid: GridResult, group: Group) -> str:
-    """Names a group by its place on all axes but the seed's."""
-    return ", ".join(f"{grid.names[key]} {label}" for key, label in group.labels) or grid.name
+def group_title(ablation: AblationResult, group: Group) -> str:
+    """Returns the title of a group: its labels on all axes except the seed."""
+    return ", ".join(f"{ablation.names[key]} {label}" for key, label in group.labels) or ablation.name
 
 
-def group_cells(grid: GridResult, group: Group) -> Cells:
-    """Writes the comparison of a group's arms as text, in the file's order; bicubic upscaling comes first."""
+def group_cells(ablation: AblationResult, group: Group) -> Cells:
+    """Formats the comparison of a group's arms, in the order of the configuration, after bicubic upscaling."""
     headings = (
         "arm",
         "PSNR-Y, dB",
         "gain over bicubic, dB",
-        f"minus {grid.reference}, dB",
+        f"minus {ablation.reference}, dB",
         "95% bootstrap",
         "95% t",
         "gain before adaptation, dB",
@@ -51,12 +51,12 @@ def group_cells(grid: GridResult, group: Group) -> Cells:
     )
     bicubic = ("bicubic", f"{group.bicubic_psnr_y:.2f}", *[_NOTHING] * 5, f"{group.bicubic_ssim_y:.4f}")
     rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row) for row in group.rows)]
-    return Cells(headings, tuple(rows), _caption(grid, group))
+    return Cells(headings, tuple(rows), _caption(ablation, group))
 
 
-def group_details(grid: GridResult, group: Group) -> Cells:
-    """Writes what stands beside PSNR-Y and SSIM-Y as text: colour, and luma apart from exposure."""
-    headings = ("arm", *DETAILS, "gain over bicubic after it, dB")
+def group_details(ablation: AblationResult, group: Group) -> Cells:
+    """Formats the additional metrics of a group's arms: colour, and luma after exposure matching."""
+    headings = ("arm", *DETAILS, "gain over bicubic after matching, dB")
     bicubic = _details("bicubic", group.bicubic_psnr_rgb, group.bicubic_colour_error, group.bicubic_psnr_y_matched)
     rows = [
         (*_details(row.arm, row.psnr_rgb, row.colour_error, row.psnr_y_matched), signed(row.gain_matched))
@@ -65,11 +65,13 @@ def group_details(grid: GridResult, group: Group) -> Cells:
     return Cells(headings, ((*bicubic, _NOTHING), *rows), "")
 
 
-def group_table(grid: GridResult, group: Group) -> Table:
-    """Lays out a group for a terminal; the best arm is bold."""
-    cells = group_cells(grid, group)
+def group_table(ablation: AblationResult, group: Group) -> Table:
+    """Returns the table of a group for a terminal; the best arm is bold."""
+    cells = group_cells(ablation, group)
     best = max(group.rows, key=lambda row: row.gain.mean).arm
-    table = Table(title=Text(group_title(grid, group), style="bold"), title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text(group_title(ablation, group), style="bold"), title_justify="left", box=None, pad_edge=False
+    )
     for index, heading in enumerate(cells.headings[:_SHOWN]):
         lines = "\n".join(textwrap.wrap(heading, _HEADING, break_long_words=False))
         table.add_column(Text(lines), justify="right" if index else "left", vertical="bottom", no_wrap=True)
@@ -79,68 +81,68 @@ def group_table(grid: GridResult, group: Group) -> Table:
     return table
 
 
-def grid_summary(grid: GridResult) -> str:
-    """Says in a sentence how much was run."""
-    failed = f", {len(grid.failures)} failed" if grid.failures else ""
-    trainings = len({cell.trained for cell in grid.cells})
+def ablation_summary(ablation: AblationResult) -> str:
+    """Summarises how many cells and trainings were run."""
+    failed = f", {len(ablation.failures)} failed" if ablation.failures else ""
+    trainings = len({cell.trained for cell in ablation.cells})
     return (
-        f"{len(grid.cells)} of {len(grid.planned)} cells finished{failed}; {trainings} trainings of together "
-        f"{duration(grid.seconds)} on one thread each."
+        f"{len(ablation.cells)} of {len(ablation.planned)} cells finished{failed}; {trainings} trainings took "
+        f"{duration(ablation.seconds)} in total, on one thread each."
     )
 
 
-def grid_notes(grid: GridResult) -> list[str]:
-    """Says what a reader of the tables has to know."""
+def ablation_notes(ablation: AblationResult) -> list[str]:
+    """Returns notes on how to read the tables."""
     return [
-        f"Differences are paired by seed and photograph: arm minus {grid.reference}, after adaptation.",
-        "Bootstrap: percentiles over resampled seeds and photographs; with few seeds it is on the narrow side, with "
-        "one it covers photographs only. t: the "
-        "wider Student-t interval for another training on other photographs (two-way, Satterthwaite).",
+        f"Differences are paired by seed and photograph: arm minus {ablation.reference}, after adaptation.",
+        "Bootstrap: percentile interval over resampled seeds and photographs; it is anti-conservative for few seeds "
+        "and covers only photographs for a single seed. t: the wider Student-t interval for another training on other "
+        "photographs (two-way, Satterthwaite).",
         DETAILS_CAPTION,
-        "Minutes are those of one training, estimating relations included; cells may share a training.",
-        *grid.notes,
-        *(f"{name} failed: {error}" for name, error in grid.failures.items()),
+        "Minutes: wall time of one training, including relation estimates; cells may share a training.",
+        *ablation.notes,
+        *(f"{name} failed: {error}" for name, error in ablation.failures.items()),
     ]
 
 
-def grid_markdown(grid: GridResult, command: str) -> str:
-    """Writes all tables in Markdown."""
-    parts = [markdown_code(command), grid_summary(grid)]
-    for group in grid.groups():
-        cells = group_cells(grid, group)
-        parts += [f"## {markdown_text(group_title(grid, group))}", _markdown(cells), cells.caption]
-        parts.append(_markdown(group_details(grid, group)))
-    return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in grid_notes(grid))]) + "\n"
+def ablation_markdown(ablation: AblationResult, command: str) -> str:
+    """Returns all tables in Markdown."""
+    parts = [markdown_code(command), ablation_summary(ablation)]
+    for group in ablation.groups():
+        cells = group_cells(ablation, group)
+        parts += [f"## {markdown_text(group_title(ablation, group))}", _markdown(cells), cells.caption]
+        parts.append(_markdown(group_details(ablation, group)))
+    return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in ablation_notes(ablation))]) + "\n"
 
 
-def publish_grid(grid: GridResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
-    """Writes results.json, results.md, report.html and the figure into a folder; returns what was written."""
-    write_json(out / "results.json", grid.to_json())
-    write_atomically(out / "results.md", grid_markdown(grid, command).encode())
-    write_atomically(out / "report.html", render_grid(grid, configuration_yaml, command).encode())
+def publish_ablation(ablation: AblationResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
+    """Writes results.json, results.md, report.html and the figure into a folder; returns the written paths."""
+    write_json(out / "results.json", ablation.to_json())
+    write_atomically(out / "results.md", ablation_markdown(ablation, command).encode())
+    write_atomically(out / "report.html", render_ablation(ablation, configuration_yaml, command).encode())
     written = [out / "results.json", out / "results.md", out / "report.html"]
-    if grid.cells:
-        save_png(grid_figure(grid), out / "figures" / "grid.png")
+    if ablation.cells:
+        save_png(ablation_figure(ablation), out / "figures" / "grid.png")
         written.append(out / "figures")
     return written
 
 
-def render_grid(grid: GridResult, configuration_yaml: str, command: str) -> str:
+def render_ablation(ablation: AblationResult, configuration_yaml: str, command: str) -> str:
     """Returns the report as HTML."""
     # Matplotlib escapes the text of its SVG.
-    drawing = Drawing("", Markup(svg(grid_figure(grid)))) if grid.cells else None
+    drawing = Drawing("", Markup(svg(ablation_figure(ablation)))) if ablation.cells else None
     return (
         page_templates()
         .get_template("grid.html.j2")
         .render(
-            grid=grid,
-            summary=grid_summary(grid),
+            ablation=ablation,
+            summary=ablation_summary(ablation),
             tables=[
-                (group_title(grid, group), [group_cells(grid, group), group_details(grid, group)])
-                for group in grid.groups()
+                (group_title(ablation, group), [group_cells(ablation, group), group_details(ablation, group)])
+                for group in ablation.groups()
             ],
             drawing=drawing,
-            notes=grid_notes(grid),
+            notes=ablation_notes(ablation),
             command=command,
             configuration=configuration_yaml,
         )
@@ -167,15 +169,15 @@ def _details(name: str, rgb: float, error: float, matched: float) -> tuple[str, 
     return (name, f"{rgb:.2f}", f"{error:.1f}", f"{matched:.2f}")
 
 
-def _interval(found: Difference | None) -> str:
-    if found is None or not math.isfinite(found.low):
+def _interval(difference: Difference | None) -> str:
+    if difference is None or not math.isfinite(difference.low):
         return _NOTHING
-    # An interval that only just excludes zero needs a third decimal to be seen to do so.
-    decimals = 3 if min(abs(found.low), abs(found.high)) < 0.005 else 2
-    return f"[{signed(found.low, decimals)}, {signed(found.high, decimals)}]"
+    # An end close to 0 needs a third decimal to show its sign.
+    decimals = 3 if min(abs(difference.low), abs(difference.high)) < 0.005 else 2
+    return f"[{signed(difference.low, decimals)}, {signed(difference.high, decimals)}]"
 
 
-def _caption(grid: GridResult, group: Group) -> str:
+def _caption(ablation: AblationResult, group: Group) -> str:
     seeds = max((len(row.seeds) for row in group.rows), default=0)
     return f"{seeds} seed{'s' if seeds != 1 else ''}, {group.photographs} test photographs."
 

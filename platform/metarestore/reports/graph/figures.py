@@ -1,4 +1,4 @@
-"""Drawings of relation graphs: nodes and edges, and the attention to a memory."""
+"""Figures of relation graphs: nodes and edges, and the attention to a memory."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from metarestore.reports.graph.relations import clustering, draw_heatmap, heatma
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style, signed
 
 Floats = NDArray[np.float64]
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 _POINTS_PER_WEIGHT = 1.6
 _WIDEST = 10.0
-"""Width of an edge in points: so much for each unit of gradient weight, up to a bound."""
+"""Width of an edge in points per unit of gradient weight, and its maximum."""
 _SYNTHETIC, _REAL = PALETTE[0], PALETTE[1]
-_UNUSED, _KIN = "#8a8a8a", "#b5b5b5"
+_UNUSED, _RELATED = "#8a8a8a", "#b5b5b5"
 _FEW = 12
-"""Up to so many distributions on the circle there is room for labels of two lines."""
+"""Maximum number of distributions on the circle for labels of two lines."""
 _INNER = 0.34
-"""Radius of the circle of several targets, in that of the auxiliary distributions."""
+"""Radius of the circle of several targets, relative to that of the auxiliary distributions."""
 
 
 @house_style
 def graph_drawing(graph: Graph) -> Figure:
-    """Draws a relation graph: auxiliary distributions on a circle, the targets inside, edges as wide as the weights.
+    """Draws a relation graph: auxiliary distributions on a circle, targets inside, edge widths by gradient weight.
 
-    Related distributions stand next to each other; those that are kin far above the others (by a standard deviation
-    over the mean of all relations among auxiliary distributions) are tied by a grey line. Equal graphs give equal
-    drawings.
+    Related distributions are placed next to each other. A grey line connects pairs whose relation is more than a
+    standard deviation above the mean of all relations among auxiliary distributions. Equal graphs give equal figures.
     """
     figure = Figure(figsize=(WIDTH, _drawing_height(graph)), layout="constrained")
     _draw_graph(figure, graph)
@@ -45,7 +44,7 @@ def graph_drawing(graph: Graph) -> Figure:
 
 @house_style
 def graph_overview(graph: Graph) -> Figure:
-    """Draws a relation graph and, below, the heat map of each of its targets."""
+    """Draws a relation graph and below it the heat map of each target."""
     relations = [relations_of(graph, target) for target in targets_of(graph)]
     heights = [_drawing_height(graph), *(heatmap_size(one)[1] for one in relations)]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
@@ -67,44 +66,44 @@ def _draw_graph(figure: Figure | SubFigure, graph: Graph) -> None:
     axes.set_axis_off()
     axes.set_xlim(-1.75, 1.75)
     axes.set_ylim(-1.12, 1.2)
-    places = {name: _on_circle(index, len(names), 1.0) for index, name in enumerate(names)}
+    points = {name: _on_circle(index, len(names), 1.0) for index, name in enumerate(names)}
     radius = 0.0 if len(targets) == 1 else _INNER
-    places |= {name: _on_circle(index, len(targets), radius) for index, name in enumerate(targets)}
-    for a, b in kin(graph):
-        axes.plot(*zip(places[a], places[b], strict=True), color=_KIN, lw=1.6, zorder=1)
+    points |= {name: _on_circle(index, len(targets), radius) for index, name in enumerate(targets)}
+    for a, b in related_pairs(graph):
+        axes.plot(*zip(points[a], points[b], strict=True), color=_RELATED, lw=1.6, zorder=1)
     colours = ["#444444"] if len(targets) == 1 else [PALETTE[2 + i % (len(PALETTE) - 2)] for i in range(len(targets))]
     for target, colour in zip(targets, colours, strict=True):
-        _draw_weights(axes, weights_of(graph, target), target, places, colour)
+        _draw_weights(axes, weights_of(graph, target), target, points, colour)
     for name in (*names, *targets):
         marker, size = ("s", 190) if name in targets else ("o", 120)
         colour = _REAL if is_real(graph, name) else _SYNTHETIC
-        axes.scatter(*places[name], s=size, marker=marker, color=colour, edgecolor="white", zorder=3)
-    told = relations_of(graph) if len(targets) == 1 else None
+        axes.scatter(*points[name], s=size, marker=marker, color=colour, edgecolor="white", zorder=3)
+    relations = relations_of(graph) if len(targets) == 1 else None
     for name in names:
-        _label(axes, name, places[name], told, "\n" if len(names) <= _FEW else "  ")
+        _label(axes, name, points[name], relations, "\n" if len(names) <= _FEW else "  ")
     for target, colour in zip(targets, colours, strict=True):
-        x, y = places[target]
+        x, y = points[target]
         box = {"color": "white", "alpha": 0.85, "pad": 1.0}
         axes.text(x, y - 0.09, target, ha="center", va="top", fontsize=9, color=colour, bbox=box, zorder=4)
     figure.legend(handles=_legend(graph, targets), loc="outside lower center", ncols=3, fontsize=SMALL)
     figure.suptitle("Relation graph of " + ", ".join(targets), fontsize=10, x=0.01, ha="left")
 
 
-def kin(graph: Graph) -> list[tuple[str, str]]:
-    """Returns the pairs of auxiliary distributions whose relation is a standard deviation above the mean of all."""
-    found: dict[tuple[str, str], list[float]] = {}
+def related_pairs(graph: Graph) -> list[tuple[str, str]]:
+    """Returns the pairs of auxiliary distributions with a relation over one standard deviation above the mean."""
+    relations: dict[tuple[str, str], list[float]] = {}
     for a, b, edge in graph.edges(data=True):
         if not leads_to_target(edge) and "relation" in edge:
-            found.setdefault((min(a, b), max(a, b)), []).append(edge["relation"])
-    if not found:
+            relations.setdefault((min(a, b), max(a, b)), []).append(edge["relation"])
+    if not relations:
         return []
-    values = {pair: float(np.mean(relations)) for pair, relations in found.items()}
+    values = {pair: float(np.mean(directions)) for pair, directions in relations.items()}
     bound = float(np.mean(list(values.values())) + np.std(list(values.values())))
     return [pair for pair, value in sorted(values.items()) if value > bound]
 
 
 def _ring(graph: Graph, targets: Sequence[str]) -> list[str]:
-    """Orders the auxiliary distributions so that related ones are neighbours."""
+    """Orders the auxiliary distributions so that related ones are adjacent."""
     ordered: dict[str, None] = {}
     for target in targets:
         relations = relations_of(graph, target)
@@ -114,19 +113,19 @@ def _ring(graph: Graph, targets: Sequence[str]) -> list[str]:
     return [name for name in (*ordered, *(n for n in graph if n not in ordered)) if name not in targets]
 
 
-def _on_circle(index: int, count: int, radius: float) -> Place:
-    """Places number `index` of `count`, clockwise from the top, where no two share a height on one side."""
+def _on_circle(index: int, count: int, radius: float) -> Point:
+    """Returns point `index` of `count`, clockwise from the top; points on the same side have different heights."""
     angle = np.pi / 2 - 2 * np.pi * (index + 0.5) / max(count, 1)
     return float(radius * np.cos(angle)), float(radius * np.sin(angle))
 
 
 def _draw_weights(
-    axes: Axes, weights: Mapping[str, float], target: str, places: Mapping[str, Place], colour: str
+    axes: Axes, weights: Mapping[str, float], target: str, points: Mapping[str, Point], colour: str
 ) -> None:
     for name, weight in weights.items():
         unused = weight < 1e-3
         axes.plot(
-            *zip(places[name], places[target], strict=True),
+            *zip(points[name], points[target], strict=True),
             color=_UNUSED if unused else colour,
             lw=1.0 if unused else float(np.clip(_POINTS_PER_WEIGHT * weight, 0.4, _WIDEST)),
             ls=":" if unused else "-",
@@ -136,18 +135,18 @@ def _draw_weights(
         )
 
 
-def _label(axes: Axes, name: str, place: Place, told: Relations | None, separator: str) -> None:
-    x, y = place
+def _label(axes: Axes, name: str, point: Point, relations: Relations | None, separator: str) -> None:
+    x, y = point
     text, colour = name, "black"
-    if told is not None and name in told.auxiliary:
-        index = told.auxiliary.index(name)
-        text += f"{separator}{signed(told.values[index])}"
-        if np.isfinite(told.standard_errors[index]):
-            text += f" ± {told.standard_errors[index]:.2f}"
-        colour = "black" if told.allowed is None or told.allowed[index] else GREY
+    if relations is not None and name in relations.auxiliary:
+        index = relations.auxiliary.index(name)
+        text += f"{separator}{signed(relations.values[index])}"
+        if np.isfinite(relations.standard_errors[index]):
+            text += f" ± {relations.standard_errors[index]:.2f}"
+        colour = "black" if relations.allowed is None or relations.allowed[index] else GREY
     axes.annotate(
         text,
-        place,
+        point,
         xytext=(11 * np.sign(x), 9 * y),
         textcoords="offset points",
         ha="left" if x > 0 else "right",
@@ -166,8 +165,8 @@ def _legend(graph: Graph, targets: Sequence[str]) -> list[Line2D]:
     handles += [Line2D([], [], color="#444444", lw=4 * _POINTS_PER_WEIGHT, label="gradient weight 4")]
     if any(weight < 1e-3 for target in targets for weight in weights_of(graph, target).values()):
         handles += [Line2D([], [], color=_UNUSED, lw=1.0, ls=":", label="gradient weight 0")]
-    if kin(graph):
-        handles += [Line2D([], [], color=_KIN, lw=1.6, label="kin among themselves")]
+    if related_pairs(graph):
+        handles += [Line2D([], [], color=_RELATED, lw=1.6, label="related to each other")]
     return handles
 
 
@@ -177,13 +176,13 @@ def _dot(marker: str, colour: str, label: str) -> Line2D:
 
 @house_style
 def attention_heatmap(relations: Relations) -> Figure:
-    """Draws how much attention each distribution and the target (last, set apart) pays to each entry of the memory.
+    """Draws the attention of each distribution, and of the target in the last row, to each entry of the memory.
 
     Raises:
         ValueError: The relations have no attention.
     """
     if relations.attention is None:
-        raise ValueError("the relations have no attention to draw; only an estimator with a memory gives one")
+        raise ValueError("the relations have no attention to draw; only an estimator with a memory provides it")
     order = _nearest_first_with_target(relations)
     table = relations.attention[order]
     entries = table.shape[1]

@@ -1,4 +1,4 @@
-"""Figures of relations: how near each auxiliary distribution is to the target, and what weight that gives it."""
+"""Figures of relations: the relation of each auxiliary distribution to the target, and its gradient weight."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Floats = NDArray[np.float64]
 
 
 _TREE = 0.55
-"""Height of the tree above the matrix, in inches."""
+"""Height of the dendrogram above the matrix, in inches."""
 
 
 @house_style
 def relation_heatmap(relations: Relations) -> Figure:
-    """Draws the matrix of relations, or the target's column alone where there is no matrix.
+    """Draws the matrix of relations, or only the target's column if there is no matrix.
 
-    The distributions stand in the order of their hierarchical clustering, whose tree is drawn above them; of two
-    branches the one nearer to the target comes first. The target comes last, set apart by a line. Its column holds the
-    values that decide, with their standard errors; a prior or an expert's edge may make them differ from the estimate.
+    The distributions are sorted by hierarchical clustering, whose dendrogram is drawn above; of two branches, the one
+    more related to the target comes first. The target is last, separated by a line. Its column contains the values
+    that are used, with standard errors; a prior or an expert's edge may change them from the estimate.
     """
     figure = Figure(figsize=heatmap_size(relations), layout="constrained")
     draw_heatmap(figure, relations)
@@ -35,14 +35,14 @@ def relation_heatmap(relations: Relations) -> Figure:
 
 
 def heatmap_size(relations: Relations) -> tuple[float, float]:
-    """Returns width and height that the heat map needs, in inches."""
+    """Returns the width and height of the heat map, in inches."""
     if relations.matrix is None:
         return WIDTH * 0.5, 1.6 + 0.44 * len(relations.values)
     return WIDTH, 1.6 + 0.44 * (len(relations.values) + 1) + _TREE
 
 
 def draw_heatmap(figure: Figure | SubFigure, relations: Relations) -> None:
-    """Draws what `relation_heatmap` shows into a figure or a part of one."""
+    """Draws the heat map of `relation_heatmap` into a figure or subfigure."""
     tree = clustering(relations)
     order = _nearest_first(relations) if tree is None else np.asarray(leaves_list(tree), np.intp)
     names = [relations.auxiliary[i] for i in order]
@@ -78,11 +78,11 @@ def draw_heatmap(figure: Figure | SubFigure, relations: Relations) -> None:
 
 
 def clustering(relations: Relations) -> Floats | None:
-    """Clusters the distributions by average linkage of the distances 1 − relation.
+    """Clusters the distributions by average linkage with the distances 1 − relation.
 
     Returns:
-        A linkage (N−1, 4) as SciPy has it, in which the branch that is nearer to the target on average comes first;
-        None where there is no matrix, or fewer than three distributions.
+        A linkage matrix (N−1, 4) in SciPy's format, in which the branch with the higher mean relation to the target
+        comes first; None if there is no matrix, or there are fewer than three distributions.
     """
     count = len(relations.values)
     if relations.matrix is None or count < 3:
@@ -90,13 +90,13 @@ def clustering(relations: Relations) -> Floats | None:
     matrix = relations.matrix[:-1, :-1]
     distances = 1 - np.nan_to_num((matrix + matrix.T) / 2)
     tree = np.asarray(linkage(distances[np.triu_indices(count, 1)].clip(0), "average"), np.float64)
-    nearness, sizes = list(np.nan_to_num(relations.values)), [1.0] * count
+    similarity, sizes = list(np.nan_to_num(relations.values)), [1.0] * count
     for row in tree:
         first, second = int(row[0]), int(row[1])
-        if nearness[second] > nearness[first]:
+        if similarity[second] > similarity[first]:
             row[:2] = second, first
         both = sizes[first] + sizes[second]
-        nearness.append((nearness[first] * sizes[first] + nearness[second] * sizes[second]) / both)
+        similarity.append((similarity[first] * sizes[first] + similarity[second] * sizes[second]) / both)
         sizes.append(both)
     return tree
 
@@ -110,11 +110,11 @@ def _draw_tree(axes: Axes, tree: Floats) -> None:
 
 @house_style
 def relation_bars(relations: Relations, weights: Mapping[str, float]) -> Figure:
-    """Draws each distribution's relation to the target with its standard error, and its gradient weight beside it.
+    """Draws each distribution's relation to the target with its standard error, next to its gradient weight.
 
     Args:
         relations: The relations.
-        weights: Gradient weight of each distribution, mean 1; may lack some, or be empty.
+        weights: Gradient weights, mean 1; distributions may be missing.
     """
     order = _nearest_first(relations)
     names = [relations.auxiliary[i] for i in order]
@@ -151,7 +151,7 @@ def relation_bars(relations: Relations, weights: Mapping[str, float]) -> Figure:
 
 
 def _nearest_first(relations: Relations) -> NDArray[np.intp]:
-    """Orders the distributions by their relation to the target; what has no value comes last."""
+    """Sorts the distributions by their relation to the target; those without a value come last."""
     return np.argsort(-np.nan_to_num(relations.values, nan=-np.inf), kind="stable")
 
 
@@ -166,7 +166,7 @@ def _matrix(relations: Relations, order: NDArray[np.intp]) -> Floats:
 
 
 def _write_cells(axes: Axes, table: Floats, errors: Floats) -> None:
-    """Writes the values into the cells, dark on light and light on dark; standard errors into the target's column."""
+    """Writes the values into the cells, with standard errors in the target's column, in a contrasting colour."""
     last = table.shape[1] - 1
     for (row, column), value in np.ndenumerate(table):
         text = "–" if math.isnan(value) else signed(value)
@@ -183,5 +183,5 @@ def _title(relations: Relations) -> str:
     if math.isfinite(relations.reliability):
         parts.append(f"reliability {relations.reliability:.2f}")
     if relations.allowed is not None and not relations.allowed.all():
-        parts.append("italic: not learned from")
+        parts.append("italic: not used for training")
     return f"Relation to {relations.target}: " + ", ".join(parts)

@@ -1,4 +1,4 @@
-"""A relation graph in plain words. Every sentence follows from the numbers by a bound that stands here."""
+"""Describes a relation graph in plain language. Every statement follows from thresholds defined in this module."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metarestore.config.estimators import CONTROLS
-from metarestore.graphs.difference import BEYOND, separation
+from metarestore.graphs.difference import SIGNIFICANT, separation
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks, signal_share
 from metarestore.reports.graph.table import nearest_first
 from metarestore.reports.style import signed
 
 HIGH, MODERATE = 0.8, 0.5
+"""Minimum reliability for an order of the distributions that is called reliable, or moderately reliable."""
 _ORDERED = 3
-"""Fewest distributions whose order can agree or disagree."""
-"""Reliability from which on the order of the distributions is called reliable, or moderately reliable."""
+"""Minimum number of distributions for a meaningful order."""
 SIGNAL = 0.5
-"""Share of the variance of relations beyond their errors below which the differences are called mostly noise."""
+"""Fraction of the relations' variance not explained by their errors below which differences are called mostly noise."""
 EQUAL_SHARE = 1.0
-"""Weight of each distribution if all are equal; from it on one is learned from more than without a graph."""
+"""Weight of each distribution if all are equal."""
 
 
 def explain(relations: Relations, weights: Mapping[str, float]) -> list[str]:
-    """Says what a target resembles, how sure that is, what is learned from it, and what would make it surer.
+    """Describes what a target resembles, how reliable the estimate is, its effect on training, and how to improve it.
 
     Args:
         relations: The relations of one target.
         weights: Its gradient weights, mean 1.
 
     Returns:
-        One paragraph for each of these; what there is nothing to say about is left out.
+        One paragraph for each of these, without empty ones.
     """
     if relations.estimator in {"uniform", "random"}:
         return [
-            f"These relations are the control '{relations.estimator}': they say nothing about {relations.target}. "
-            "Estimate some, e.g. with estimator: {kind: response}.",
+            f"These relations come from the control '{relations.estimator}' and contain no information about "
+            f"{relations.target}. Use an estimator instead, e.g. estimator: {{kind: response}}.",
             _learned(weights),
         ]
     paragraphs = [_resemblance(relations), _certainty(relations), _learned(weights), _statements(relations)]
@@ -52,17 +52,19 @@ def _resemblance(relations: Relations) -> str:
     opening = f"Control '{relations.estimator}': " if control else ""
     first = order[0]
     nearest = f"{opening}{relations.target} resembles {_named(relations, first)} most"
-    apart = separation(
+    separations = separation(
         relations.values[first], relations.standard_errors[first], relations.values, relations.standard_errors
     )
-    alike = [i for i in order[1:] if abs(apart[i]) <= BEYOND]
-    unknown = [i for i in order[1:] if not math.isfinite(apart[i]) and not math.isinf(apart[i])]
+    alike = [i for i in order[1:] if abs(separations[i]) <= SIGNIFICANT]
+    unknown = [i for i in order[1:] if not math.isfinite(separations[i]) and not math.isinf(separations[i])]
     sentences = [nearest + "."]
     if alike:
-        sentences.append(f"Not to be told from it (within {BEYOND:g} standard errors): {_listed(relations, alike)}.")
+        sentences.append(
+            f"Not significantly different (within {SIGNIFICANT:g} standard errors): {_listed(relations, alike)}."
+        )
     following = next((i for i in order[1:] if i not in alike and i not in unknown), None)
     if following is not None:
-        far = f", {apart[following]:.1f} standard errors away" if math.isfinite(apart[following]) else ""
+        far = f", {separations[following]:.1f} standard errors away" if math.isfinite(separations[following]) else ""
         sentences.append(f"The next is {_named(relations, following)}{far}.")
     if len(order) > 2 and order[-1] != following:
         sentences.append(f"It resembles {_named(relations, order[-1])} least.")
@@ -74,10 +76,10 @@ def _certainty(relations: Relations) -> str:
     value = relations.reliability
     if not math.isfinite(value):
         few = len(relations.values) < _ORDERED
-        why = f"{len(relations.values)} have no order to speak of" if few else "there were no two halves of the shots"
-        sentences.append(f"How reliable the order is, is unknown: {why}.")
+        reason = "too few distributions" if few else "the shots could not be split into two halves"
+        sentences.append(f"The reliability of the order is unknown: {reason}.")
     elif value >= HIGH:
-        sentences.append(f"The order is reliable: two halves of the shots give nearly the same ({_rank(value)}).")
+        sentences.append(f"The order is reliable: two halves of the shots give nearly the same order ({_rank(value)}).")
     elif value >= MODERATE:
         sentences.append(f"The order is moderately reliable: two halves of the shots partly agree ({_rank(value)}).")
     else:
@@ -85,12 +87,12 @@ def _certainty(relations: Relations) -> str:
     if _has_errors(relations):
         share = signal_share(relations.values, relations.standard_errors)
         verdict = "" if share >= SIGNAL else ": mostly noise"
-        sentences.append(f"{share:.0%} of the variance of the relations is beyond their errors{verdict}.")
+        sentences.append(f"{share:.0%} of the variance of the relations is not explained by their errors{verdict}.")
     if relations.estimated is not None:
         moved = relations.values - relations.estimated[0]
         largest = int(np.nanargmax(np.abs(moved)))
         sentences.append(
-            f"A prior is combined with it; it moves {relations.auxiliary[largest]} most, by {signed(moved[largest])}."
+            f"A prior is combined with it; {relations.auxiliary[largest]} changes most, by {signed(moved[largest])}."
         )
     return " ".join(sentences)
 
@@ -107,9 +109,9 @@ def _learned(weights: Mapping[str, float]) -> str:
     unused = [name for name, weight in ordered if weight < 1e-3]
     count = effective_tasks(list(weights.values()))
     if not above:
-        return f"All {len(weights)} distributions are learned from alike (weight 1)."
-    text = f"Learned from more than equally (gradient weight; 1 is an equal share): {', '.join(above)}."
-    text += f" The weights count as {count:.1f} of {len(weights)} distributions."
+        return f"All {len(weights)} distributions have the same gradient weight (1)."
+    text = f"Gradient weight above the mean (1): {', '.join(above)}."
+    text += f" The effective number of distributions is {count:.1f} of {len(weights)}."
     return text + (f" Weight 0: {', '.join(unused)}." if unused else "")
 
 
@@ -118,13 +120,13 @@ def _statements(relations: Relations) -> str:
     sentences = [f"Stated by an expert, not estimated: {_listed(relations, stated)}."] if stated else []
     if relations.allowed is not None and not relations.allowed.all():
         names = [name for name, allowed in zip(relations.auxiliary, relations.allowed, strict=True) if not allowed]
-        reason = "left out by this control" if relations.estimator == "best_single" else "forbidden"
-        sentences.append(f"Not to be learned from ({reason}): {', '.join(names)}.")
+        reason = "excluded by this control" if relations.estimator == "best_single" else "forbidden"
+        sentences.append(f"Not used for training ({reason}): {', '.join(names)}.")
     return " ".join(sentences)
 
 
 def _advice(relations: Relations) -> str:
-    """Says what would make the estimate surer, where its order is not reliable or its differences are mostly noise."""
+    """Recommends how to improve an estimate whose order is unreliable or whose differences are mostly noise."""
     reasons = []
     unknown = not math.isfinite(relations.reliability) and len(relations.values) >= _ORDERED
     if unknown or relations.reliability < HIGH:
@@ -133,11 +135,11 @@ def _advice(relations: Relations) -> str:
         reasons.append(f"more draws than {relations.draws} (graph.estimator.draws)")
     if not reasons or relations.estimator == "expert":
         return ""
-    careful = "until then weights.shrink: true keeps the weights as near to equal as the errors ask for"
+    careful = "until then, weights.shrink: true shrinks the weights towards equal ones according to the errors"
     return (
-        f"To be surer: {' and '.join(reasons)}; {careful}."
+        f"To improve the estimate: {' and '.join(reasons)}; {careful}."
         if _has_errors(relations)
-        else (f"To be surer: {' and '.join(reasons)}.")
+        else (f"To improve the estimate: {' and '.join(reasons)}.")
     )
 
 

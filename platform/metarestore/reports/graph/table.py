@@ -1,4 +1,4 @@
-"""Relation graphs as tables for a terminal: one graph, or two compared."""
+"""Tables of relation graphs for a terminal: a single graph, or a comparison of two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarestore.graphs.difference import BEYOND, RelationDifference
+from metarestore.graphs.difference import SIGNIFICANT, RelationDifference
 from metarestore.graphs.graph import Graph, provenance_of, relations_of, weights_of
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.weights import effective_tasks
@@ -18,7 +18,7 @@ _NOTHING = "–"
 
 
 def relation_table(graph: Graph, target: str) -> Table:
-    """Lays out the auxiliary distributions of a target, the nearest first."""
+    """Returns the table of a target's auxiliary distributions, the most related first."""
     relations, weights = relations_of(graph, target), weights_of(graph, target)
     title = Text(f"Relations to {target}", style="bold")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -36,12 +36,12 @@ def relation_table(graph: Graph, target: str) -> Table:
 
 
 def nearest_first(relations: Relations) -> list[int]:
-    """Orders distributions by their relation; what has none comes last."""
+    """Sorts distributions by their relation; those without one come last."""
     return [int(i) for i in np.argsort(-np.nan_to_num(relations.values, nan=-np.inf), kind="stable")]
 
 
 def relation_notes(graph: Graph, target: str) -> list[str]:
-    """Says what is known of an estimate, and where it comes from."""
+    """Returns notes on the quality and the provenance of an estimate."""
     relations, weights = relations_of(graph, target), weights_of(graph, target)
     reliability = f"{relations.reliability:.2f}" if math.isfinite(relations.reliability) else "unknown"
     known = [f"estimator {relations.estimator}", f"draws {relations.draws}", f"reliability {reliability}"]
@@ -52,9 +52,9 @@ def relation_notes(graph: Graph, target: str) -> list[str]:
 
 
 def difference_table(difference: RelationDifference) -> Table:
-    """Lays out two relation graphs, A and B, side by side; what differs beyond its errors is bold."""
+    """Returns a table that compares two relation graphs, A and B; significant differences are bold."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("auxiliary", "A", "B", "B − A", "in errors", "weight A", "weight B"):
+    for heading in ("auxiliary", "A", "B", "B − A", "z-score", "weight A", "weight B"):
         table.add_column(heading, justify="left" if heading == "auxiliary" else "right")
     for index in np.argsort(-np.nan_to_num(difference.values[0], nan=-np.inf), kind="stable"):
         values, errors = difference.values[:, index], difference.errors[:, index]
@@ -68,24 +68,25 @@ def difference_table(difference: RelationDifference) -> Table:
             _number(values[1] - values[0]),
             f"{signed(separation, 1)}" if math.isfinite(separation) else _NOTHING,
             *(f"{weight:.2f}" for weight in difference.weights[:, index]),
-            style="bold" if abs(separation) > BEYOND else "",
+            style="bold" if abs(separation) > SIGNIFICANT else "",
         )
     return table
 
 
 def difference_words(difference: RelationDifference) -> list[str]:
-    """Says in words how two relation graphs, A and B, agree."""
+    """Describes the agreement of two relation graphs, A and B."""
     lines = [
         f"Rank correlation over {len(difference.names)} distributions: relations "
         f"{_correlation(difference.rank_correlation)}, weights {_correlation(difference.weight_correlation)}."
     ]
     known = int(np.isfinite(difference.separations).sum())
-    if difference.beyond:
-        lines.append(f"Beyond their errors (over {BEYOND:g} standard errors) differ: {', '.join(difference.beyond)}.")
+    if difference.significant:
+        names = ", ".join(difference.significant)
+        lines.append(f"Relations that differ by more than {SIGNIFICANT:g} standard errors: {names}.")
     elif known:
-        lines.append(f"No relation differs by more than {BEYOND:g} standard errors.")
+        lines.append(f"No relation differs by more than {SIGNIFICANT:g} standard errors.")
     if known < len(difference.names):
-        lines.append(f"Without standard errors, so not judged: {len(difference.names) - known}.")
+        lines.append(f"Relations without standard errors, not compared: {len(difference.names) - known}.")
     for name, missing in zip("BA", difference.missing, strict=True):
         if missing:
             lines.append(f"Not in {name}: {', '.join(missing)}.")

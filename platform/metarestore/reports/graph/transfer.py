@@ -1,4 +1,4 @@
-"""Predicted relations against measured transfer: whether an estimator is right."""
+"""The figure of predicted relations and measured transfer, for validating an estimator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from metarestore.reports.style import PALETTE, SMALL, WIDTH, house_style, signed
 Floats = NDArray[np.float64]
 
 _LONG = 18
-"""Length of a name whose title would leave its panel."""
+"""Length from which a panel's title needs a smaller font."""
 _COLUMNS = 3
 _MARKERS = "osD^vP"
 
 
 class Transfer(NamedTuple):
-    """What an estimator predicted for one target, and what was measured.
+    """Predicted relations and measured transfer gains for one target.
 
     Attributes:
         relations: Predicted relations of N sources, (N,).
-        gains: Measured gains of having trained on each source, in dB, (N,).
+        gains: Measured gains of training on each source, in dB, (N,).
         names: Names of the sources.
     """
 
@@ -39,13 +39,13 @@ class Transfer(NamedTuple):
 
 @house_style
 def transfer_scatter(panels: Mapping[str, Mapping[str, tuple[Floats, Floats, Sequence[str]]]]) -> Figure:
-    """Draws predicted relations against measured gains: one panel for each estimator, one colour for each target.
+    """Draws measured gains over predicted relations: one panel for each estimator, one colour for each target.
 
-    The title of a panel has the mean over the targets of Spearman's rank correlation, since gains on different targets
-    are not comparable; each target's own stands in the panel. Numbers name the sources; the key is below.
+    The title of a panel shows Spearman's rank correlation averaged over targets, since gains on different targets are
+    not comparable; the panel lists the correlation of each target. Numbers refer to the sources in the legend.
 
     Args:
-        panels: Estimator to target to (relations (N,), gains (N,) in dB, names of the N sources).
+        panels: For each estimator and target: relations (N,), gains (N,) in dB, names of the N sources.
     """
     targets = list(dict.fromkeys(target for panel in panels.values() for target in panel))
     sources = list(dict.fromkeys(name for panel in panels.values() for one in panel.values() for name in one[2]))
@@ -56,7 +56,7 @@ def transfer_scatter(panels: Mapping[str, Mapping[str, tuple[Floats, Floats, Seq
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (estimator, panel) in zip(grid.flat, panels.items(), strict=False):
         _draw_panel(axes, estimator, {target: Transfer(*one) for target, one in panel.items()}, targets, sources)
-    # The top stays free for the correlations, whatever the points.
+    # Reserves space at the top for the correlations.
     low, high = grid[0, 0].get_ylim()
     grid[0, 0].set_ylim(low, high + 0.07 * len(targets) * (high - low))
     for axes in grid.flat[len(panels) :]:
@@ -74,7 +74,7 @@ def transfer_scatter(panels: Mapping[str, Mapping[str, tuple[Floats, Floats, Seq
 def _draw_panel(
     axes: Axes, estimator: str, panel: Mapping[str, Transfer], targets: Sequence[str], sources: Sequence[str]
 ) -> None:
-    found = []
+    correlations = []
     for target, one in panel.items():
         index = targets.index(target)
         axes.scatter(
@@ -85,15 +85,15 @@ def _draw_panel(
             axes.text(
                 x, y, number, ha="center", va="center_baseline", fontsize=6.5, color=_colour(index), weight="bold"
             )
-        found.append((target, rank_correlation(np.asarray(one.relations), np.asarray(one.gains))))
-    known = [value for _, value in found if math.isfinite(value)]
+        correlations.append((target, rank_correlation(np.asarray(one.relations), np.asarray(one.gains))))
+    known = [value for _, value in correlations if math.isfinite(value)]
     size = 10 if len(estimator) < _LONG else SMALL
     axes.set_title(f"{estimator}: ρ {signed(float(np.mean(known))) if known else 'undefined'}", fontsize=size)
     axes.axhline(0, color="#888888", lw=0.8)
     axes.margins(0.12)
     axes.set_xlabel("relation")
-    lines = [f"{target} {signed(value) if math.isfinite(value) else 'undefined'}" for target, value in found]
-    for row, ((target, _), line) in enumerate(zip(found, lines, strict=True)):
+    lines = [f"{target} {signed(value) if math.isfinite(value) else 'undefined'}" for target, value in correlations]
+    for row, ((target, _), line) in enumerate(zip(correlations, lines, strict=True)):
         axes.text(
             0.03,
             0.97 - 0.06 * row,

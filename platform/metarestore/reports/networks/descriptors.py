@@ -1,4 +1,4 @@
-"""Descriptors on a page: a map of all items, and a table of their groups."""
+"""Output for descriptors: a map of all items, and a table of their groups."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from metarestore.descriptors.describe import Description, cosines
 from metarestore.reports.style import PALETTE, SMALL, WIDTH, house_style
 
 LEAST_ITEMS = 3
-"""Fewer items lie on a line, whatever they are."""
+"""Minimum number of items of a map; fewer always lie on a line."""
 _MARKERS = "os^Dvp"
 
 
 @house_style
 def descriptor_map(descriptions: Sequence[Description]) -> Figure:
-    """Draws the descriptors of all items along their two principal components, coloured by group.
+    """Draws the descriptors of all items along the first two principal components, coloured by group.
 
-    Beyond the palette's length the colours come again, with other markers.
+    If there are more groups than colours, colours repeat with other markers.
 
     Raises:
         ValueError: There are fewer than three items.
@@ -30,7 +30,7 @@ def descriptor_map(descriptions: Sequence[Description]) -> Figure:
     table = np.stack([item.mean for description in descriptions for item in description.items])
     if len(table) < LEAST_ITEMS:
         raise ValueError(f"a map needs at least {LEAST_ITEMS} items, got {len(table)}")
-    with np.errstate(invalid="ignore"):  # items that are all equal have no variance to share
+    with np.errstate(invalid="ignore"):  # if all items are equal, the total variance is 0
         components = PCA(2).fit(table - table.mean(axis=0))
     figure = Figure(figsize=(WIDTH, max(4.5, 1.0 + 0.22 * len(descriptions))), layout="constrained")
     axes = figure.add_subplot()
@@ -54,18 +54,18 @@ def descriptor_map(descriptions: Sequence[Description]) -> Figure:
 
 
 def descriptor_table(descriptions: Sequence[Description]) -> Table:
-    """Lays out the groups; of several, each with the other group whose mean points most nearly the same way."""
+    """Returns the table of groups, each with the group of the most similar mean descriptor."""
     table = Table(box=None, pad_edge=False)
     for heading in ("group", "kind", "items", "images", "spread of items"):
         table.add_column(heading, overflow="fold", justify="left" if heading in {"group", "kind"} else "right")
     several = len(descriptions) > 1
     if several:
-        table.add_column("nearest other (cosine)", overflow="fold")
-    angles = cosines(descriptions)
-    np.fill_diagonal(angles, -np.inf)
+        table.add_column("nearest group (cosine)", overflow="fold")
+    similarities = cosines(descriptions)
+    np.fill_diagonal(similarities, -np.inf)
     for row, one in enumerate(descriptions):
         spread = "–" if math.isnan(one.relative_spread) else f"{one.relative_spread:.1%}"
-        near = int(np.argmax(angles[row]))
-        nearest = [f"{descriptions[near].name} ({angles[row, near]:.4f})"] if several else []
+        other = int(np.argmax(similarities[row]))
+        nearest = [f"{descriptions[other].name} ({similarities[row, other]:.4f})"] if several else []
         table.add_row(one.name, one.kind, str(len(one.items)), str(one.count), spread, *nearest)
     return table

@@ -1,4 +1,4 @@
-"""The shipped networks as a table."""
+"""The table of shipped networks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from metarestore.models.shipped import Card
 
 
 def network_table(cards: Sequence[Card]) -> Table:
-    """Lays out names, sizes, purposes and figures."""
+    """Returns the table of names, sizes, purposes and metrics."""
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "scale", "parameters", "for", "figures"):
+    for title in ("name", "scale", "parameters", "for", "metrics"):
         table.add_column(title, overflow="fold", justify="right" if title == "parameters" else "left")
     for card in cards:
-        figures = ", ".join(f"{name} {value:.2f}" for name, value in card.metrics.items())
-        table.add_row(card.name, f"x{card.scale}", f"{card.parameters:,}", card.purpose, figures)
+        metrics = ", ".join(f"{name} {value:.2f}" for name, value in card.metrics.items())
+        table.add_row(card.name, f"x{card.scale}", f"{card.parameters:,}", card.purpose, metrics)
     return table

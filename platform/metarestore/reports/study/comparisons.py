@@ -1,4 +1,4 @@
-"""Which arms of a study are compared: found by what differs in their configuration, whatever they are called."""
+"""Selects the pairs of arms of a study to compare, by the differences of their configurations."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _INERT = (
         for key in ("rule", "temperature", "final_temperature", "effective", "top", "shrink", "warmup_steps")
     ),
 )
-"""Keys that change nothing where all distributions weigh the same."""
+"""Keys that have no effect if all distributions have the same weight."""
 
 
 def learns_from_target(arm: ArmResult) -> bool:
-    """Tells whether an arm learned from the target's few shots alone."""
+    """Returns whether an arm was trained on the target's few shots only."""
     source: object = arm.configuration.get("training", {}).get("source")
     return source == "target"
 
 
 def control_pairs(arms: Sequence[ArmResult]) -> Iterator[tuple[ArmResult, ArmResult]]:
-    """Yields every arm that estimates relations with each control that differs from it in the estimator alone.
+    """Yields each arm that estimates relations with every control that differs from it only in the estimator.
 
-    Controls are the arms whose estimator is uniform, random, inverted or best_single; the last two count for the
-    estimator that they invert or cut down. Beside a uniform arm, keys that only shape unequal weights may differ, too.
+    Controls are the arms whose estimator is uniform, random, inverted or best_single; the last two are controls of
+    the estimator that they wrap. A uniform arm may also differ in keys that only affect unequal weights.
     """
     related = [arm for arm in arms if arm.configuration and not learns_from_target(arm)]
     for arm in related:

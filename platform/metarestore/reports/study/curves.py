@@ -1,4 +1,4 @@
-"""Figures of arms: training, gradient weights, adaptation, and the gain over the baseline."""
+"""Figures of a study's arms: training, gradient weights, adaptation, and the gain over the baseline."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from metarestore.reports.style import (
 Floats = NDArray[np.float64]
 
 _SMOOTHING = 12
-"""A smoothed curve averages over a twelfth of its steps, as a draw of few tasks scatters widely."""
+"""Smoothed curves average over 1/12 of the steps, since the metrics of a few tasks have a high variance."""
 _DEPTH = 4.0
-"""How far below the lowest reference a diverging curve is followed, in dB."""
+"""Maximum depth below the lowest reference down to which a diverging curve is drawn, in dB."""
 
 
 class _Line(NamedTuple):
@@ -46,7 +46,7 @@ class _Line(NamedTuple):
 
 @house_style
 def weights_over_time(history: History) -> Figure:
-    """Draws gradient weights, smoothed shares of the weighted gradient norm and effective number of tasks by step."""
+    """Draws gradient weights, smoothed shares of the weighted gradient norm, and the effective number of tasks."""
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     weights, shares, effective = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.2))
     steps, count = history.steps, len(history.distributions)
@@ -69,7 +69,7 @@ def weights_over_time(history: History) -> Figure:
 
 @house_style
 def relations_over_time(history: History) -> Figure:
-    """Draws the relation of each distribution to the target at every estimate, with a band of one standard error."""
+    """Draws the relation of each distribution to the target over time, with a band of one standard error."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.add_subplot()
     steps = np.asarray([step for step, _, _ in history.related])
@@ -96,9 +96,9 @@ def _padded(values: Floats) -> tuple[float, float]:
 
 @house_style
 def training_curves(arms: Sequence[ArmResult]) -> Figure:
-    """Draws smoothed training loss and PSNR against the outer step; circles are validation photographs.
+    """Draws smoothed training loss and PSNR over the outer steps; circles are validation PSNR.
 
-    Arms without a history, such as the baseline, are left out.
+    Arms without a history, such as the baseline, are omitted.
     """
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     loss, psnr = figure.subplots(2, 1, sharex=True)
@@ -118,17 +118,17 @@ def training_curves(arms: Sequence[ArmResult]) -> Figure:
                     *zip(*history.validation, strict=True), ls="", marker="o", ms=4, mfc="none", color=style.colour
                 )
         label_ends(axes, labels)
-    loss.set_title("Task loss while learning (smoothed)")
-    psnr.set_title("PSNR of query patches while learning, dB (smoothed); circles: validation, not adapted")
+    loss.set_title("Training loss (smoothed)")
+    psnr.set_title("PSNR of training query patches, dB (smoothed); circles: validation, without adaptation")
     psnr.set_xlabel("outer step")
     return figure
 
 
 @house_style
 def adaptation_curves(study: StudyResult) -> Figure:
-    """Draws mean PSNR-Y against the adaptation step for each arm: main optimizer first, one panel for each alternative.
+    """Draws each arm's mean PSNR-Y over the adaptation steps, in one panel for each optimizer, the main one first.
 
-    The baseline is a horizontal line. A curve that diverges is followed down to a few dB below the others.
+    The baseline is a horizontal line. A diverging curve is cut off a few dB below the others.
     """
     arms = learned_arms(study)
     styles = arm_styles([arm.name for arm in arms])
@@ -147,9 +147,9 @@ def adaptation_curves(study: StudyResult) -> Figure:
 
 @house_style
 def result_bars(study: StudyResult) -> Figure:
-    """Draws each arm's gain over the baseline with its standard error over photographs; dots are single photographs.
+    """Draws each arm's mean gain over the baseline with its standard error; dots are single photographs.
 
-    Where the study has no baseline arm, PSNR-Y itself is drawn.
+    If the study has no baseline arm, PSNR-Y itself is drawn.
     """
     baseline = baseline_arm(study)
     reference = 0.0 if baseline is None else baseline.psnr_y
@@ -202,7 +202,7 @@ def _adaptation_panel(
 
 
 def _draw(axes: Axes, lines: Sequence[_Line], extra: Sequence[EndLabel] = ()) -> None:
-    """Draws lines and labels their ends."""
+    """Draws lines with labels at their ends."""
     labels = list(extra)
     for line in lines:
         x = line.steps
@@ -214,12 +214,12 @@ def _draw(axes: Axes, lines: Sequence[_Line], extra: Sequence[EndLabel] = ()) ->
 
 
 def _at(values: Floats, index: int) -> float:
-    """Returns one value, NaN as 0 so that its label still has a place."""
+    """Returns one value, or 0 for NaN, so that the position of its label is defined."""
     return float(np.nan_to_num(values[index])) if len(values) else 0.0
 
 
 def _window(steps: NDArray[np.int64]) -> int:
-    """Returns an odd number of logged steps to average over."""
+    """Returns the smoothing window: an odd number of logged steps."""
     return 2 * (max(1, len(steps) // _SMOOTHING) // 2) + 1
 
 

@@ -37,7 +37,7 @@ __all__ = [
 
 
 def arms_by_relations(study: StudyResult) -> tuple[tuple[ArmResult, ...], ...]:
-    """Groups the arms that share relations and weights, in the study's order; controls only where nothing else is."""
+    """Groups the arms with equal relations and weights, in the study's order; includes controls only if alone."""
     related = [arm for arm in study.arms if arm.relations is not None and arm.relations.auxiliary]
     estimated = [arm for arm in related if arm.relations and arm.relations.estimator not in CONTROLS]
     groups: list[list[ArmResult]] = []
@@ -50,14 +50,14 @@ def arms_by_relations(study: StudyResult) -> tuple[tuple[ArmResult, ...], ...]:
 
 
 def arms_with_weights(study: StudyResult) -> tuple[ArmResult, ...]:
-    """Returns the arms whose training weighed several distributions, those with estimated relations first."""
+    """Returns the arms trained on several weighted distributions, those with estimated relations first."""
     trained = [arm for arm in study.arms if arm.history and len(arm.history.steps)]
-    weighed = [arm for arm in trained if arm.history and len(arm.history.sources) > 1]
-    return tuple(sorted(weighed, key=lambda arm: arm.relations is None or arm.relations.estimator in CONTROLS))
+    weighted = [arm for arm in trained if arm.history and len(arm.history.sources) > 1]
+    return tuple(sorted(weighted, key=lambda arm: arm.relations is None or arm.relations.estimator in CONTROLS))
 
 
 def study_figures(study: StudyResult) -> dict[str, Figure]:
-    """Draws every figure that the study has data for, by a name that can be a file's."""
+    """Draws every figure that the study has data for, by a name that is valid as a file name."""
     return dict(_figures(study))
 
 
@@ -77,7 +77,7 @@ def _figures(study: StudyResult) -> Iterator[tuple[str, Figure]]:
 
 
 def group_figures(arm: ArmResult) -> Iterator[tuple[str, Figure]]:
-    """Draws what there is to see of an arm's relations, by name."""
+    """Draws the figures of an arm's relations, by name."""
     relations = arm.relations
     if relations is None:
         return

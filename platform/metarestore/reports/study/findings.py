@@ -1,4 +1,4 @@
-"""What a reader must not miss in a study: adaptation that gains nothing, shifted colours, exact restorations."""
+"""Important findings of a study: adaptation without a gain, colour shifts, exact restorations, NaN pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarestore.reports.style import signed
 
 
 def findings(study: StudyResult) -> list[str]:
-    """Lists what a reader must not miss, the shots first and the gain of adaptation last."""
+    """Lists the important findings, those on the shots first and those on the gain of adaptation last."""
     exact = {
         arm.name: [name for name, psnr in zip(arm.photographs, arm.psnr_y.tolist(), strict=True) if psnr >= CAP]
         for arm in study.arms
@@ -25,13 +25,13 @@ def findings(study: StudyResult) -> list[str]:
 
 
 def unmeasured(study: StudyResult) -> str | None:
-    """Returns the error of a study in which no arm restored anything; None if some arm did."""
+    """Returns an error message if no arm of a study produced valid pixels; otherwise None."""
     arms = learned_arms(study)
     if not arms or any(len(arm.main.undefined) < len(arm.photographs) for arm in arms):
         return None
     return (
-        f"{study.name}: no arm could be measured, as all restored pixels are not numbers; adaptation or training "
-        "diverged: lower adaptation.lr or training.optimizer.lr"
+        f"{study.name}: no arm could be evaluated, because all restored pixels are NaN: adaptation or training "
+        "diverged; lower adaptation.lr or training.optimizer.lr"
     )
 
 
@@ -39,7 +39,7 @@ def _undefined(arm: ArmResult) -> str | None:
     if not arm.main.undefined:
         return None
     return (
-        f"{arm.name} restores pixels that are not numbers, counted as {FLOOR:g} dB: {', '.join(arm.main.undefined)}; "
+        f"{arm.name} restores NaN pixels, counted as {FLOOR:g} dB: {', '.join(arm.main.undefined)}; "
         "its adaptation or training diverged: lower the learning rate"
     )
 
@@ -48,32 +48,34 @@ def _shifted(study: StudyResult, arm: ArmResult) -> str | None:
     if arm.main.colour is None:
         return None
     baseline = baseline_arm(study)
-    own = baseline.main.colour if baseline is not None and baseline.photographs == arm.photographs else None
-    given = None if own is None else own.colour_error.tolist()
-    return colour_shifts(arm.name, arm.photographs, arm.main.colour.colour_error.tolist(), given)
+    baseline_colour = baseline.main.colour if baseline is not None and baseline.photographs == arm.photographs else None
+    reference = None if baseline_colour is None else baseline_colour.colour_error.tolist()
+    return colour_shifts(arm.name, arm.photographs, arm.main.colour.colour_error.tolist(), reference)
 
 
 def _adaptation(study: StudyResult, arm: ArmResult) -> str | None:
-    """Says that adapting an arm gains nothing, over its unadapted network or over the baseline."""
+    """Reports an arm whose adaptation has no significant gain over its unadapted network or over the baseline."""
     if arm.main.steps[-1] == 0:
         return None
     baseline = baseline_arm(study)
     compared = [("its unadapted network", paired_difference(arm.psnr_y, arm.main.psnr_y[0]))]
     compared += [(f"{baseline.name} upscaling", difference(arm, baseline))] if baseline is not None else []
-    parts = [f"{_verdict(found)} {other} ({_interval(found)})" for other, found in compared if not found.low > 0]
-    seen = "each photograph alone" if arm.main.label.startswith("zero-shot") else "the shots"
-    return f"{arm.name}, adapted to {seen}, {' and '.join(parts)}" if parts else None
+    parts = [f"{_verdict(result)} {other} ({_interval(result)})" for other, result in compared if not result.low > 0]
+    source = "each photograph alone" if arm.main.label.startswith("zero-shot") else "the shots"
+    return f"{arm.name}, adapted to {source}, {' and '.join(parts)}" if parts else None
 
 
-def _verdict(found: Difference) -> str:
-    if not math.isfinite(found.low):
-        return "cannot be judged on a single test photograph against"
-    return "is worse than" if found.high < 0 else "gains nothing significant over"
+def _verdict(result: Difference) -> str:
+    if not math.isfinite(result.low):
+        return "cannot be compared on a single test photograph with"
+    return "is worse than" if result.high < 0 else "has no significant gain over"
 
 
-def _interval(found: Difference) -> str:
-    if not math.isfinite(found.low):
-        return f"{signed(found.mean)} dB"
-    # An end next to 0 needs a third decimal to be seen on its side of it.
-    decimals = 3 if min(abs(found.low), abs(found.high)) < 0.005 else 2
-    return f"{signed(found.mean, decimals)} dB, 95% CI {signed(found.low, decimals)} to {signed(found.high, decimals)}"
+def _interval(result: Difference) -> str:
+    if not math.isfinite(result.low):
+        return f"{signed(result.mean)} dB"
+    # An end close to 0 needs a third decimal to show its sign.
+    decimals = 3 if min(abs(result.low), abs(result.high)) < 0.005 else 2
+    return (
+        f"{signed(result.mean, decimals)} dB, 95% CI {signed(result.low, decimals)} to {signed(result.high, decimals)}"
+    )

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else."""
+"""The report of a study: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from metarestore.reports.style import svg
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page, with what it says above it."""
+    """A figure on the page, with its caption."""
 
     caption: str
     svg: Markup
@@ -37,7 +37,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of an example."""
+    """One image of an example."""
 
     label: str
     note: str
@@ -45,16 +45,16 @@ class Tile:
 
 
 def write_report(study: StudyResult, configuration_yaml: str, path: Path, command: str) -> None:
-    """Writes the report of a study as one HTML file without external parts; what the study lacks is left out.
+    """Writes the report of a study as one self-contained HTML file; sections without data are omitted.
 
     Args:
-        study: What was found.
+        study: The results.
         configuration_yaml: The resolved configuration.
-        path: The file to write; its folder is made where needed.
-        command: What the user typed to get here.
+        path: The output file; its folder is created if needed.
+        command: The command that ran the study.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file is not writable.
     """
     write_atomically(path, render_report(study, configuration_yaml, command))
 
@@ -85,7 +85,7 @@ def render_report(study: StudyResult, configuration_yaml: str, command: str) -> 
 
 
 def duration(seconds: float) -> str:
-    """Writes a wall time for people, e.g. `2 h 05 min`."""
+    """Formats a wall time, e.g. `2 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

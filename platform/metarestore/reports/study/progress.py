@@ -1,4 +1,4 @@
-"""The live display of a training: which arm, step, loss, PSNR, speed, and the time that is left."""
+"""The live progress display of a training: arm, step, loss, PSNR, speed, and time left."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from metarestore.config.experiment import TrainingSpec
 from metarestore.training.log import LogRow, Observer
 
 _MEMORY = 0.95
-"""Share of the old value in the smoothed figures."""
+"""Decay of the EMA of the displayed metrics."""
 
 
 def duration(seconds: float) -> str:
-    """Writes a time that is left.
+    """Formats a remaining time.
 
     >>> duration(42), duration(200), duration(7000)
     ('42 s', '3 min', '1 h 57 min')
@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 class HeadedProgress(Progress):
-    """Bars with a head over each column, which says what its numbers are, and in which unit."""
+    """Progress bars with column headings."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Yields the table of the bars."""
@@ -42,7 +42,7 @@ class HeadedProgress(Progress):
 
 
 def field_column(head: str, field: str, justify: Any = "right") -> ProgressColumn:
-    """Returns a column that shows a field of the bars, as it is: names are no markup."""
+    """Returns a column that shows a field of the bars literally, without interpreting markup."""
     return _FieldColumn(field, Column(head, justify=justify, no_wrap=True))
 
 
@@ -56,50 +56,50 @@ class _FieldColumn(ProgressColumn):
 
 
 class TimeLeft:
-    """Estimates the time that several trainings take yet, from what the steps behind took.
+    """Estimates the remaining time of several trainings from the speed of the previous steps.
 
     Args:
-        trainings: The trainings, by the arm's name, in their order.
-        clock: Returns seconds.
+        trainings: The trainings by arm name, in order.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, trainings: Mapping[str, TrainingSpec], clock: Any = time.monotonic) -> None:
         self._tasks = {name: training.steps * training.tasks_per_step for name, training in trainings.items()}
         self._clock = clock
-        self._begun: float | None = None
-        self._around: list[float] = []
+        self._started: float | None = None
+        self._overheads: list[float] = []
         self._speed = 0.0
 
     def begin(self) -> None:
-        """Begins an arm."""
-        self._begun = self._clock()
+        """Called when an arm starts."""
+        self._started = self._clock()
 
     def measured(self, tasks_per_second: float) -> None:
-        """Is told how many tasks a second the current arm takes."""
+        """Updates the speed of the current arm."""
         self._speed = tasks_per_second
 
     def end(self, training_seconds: float) -> None:
-        """Ends an arm whose training took so long; the rest was adapting and measuring it."""
-        if self._begun is not None:
-            self._around.append(max(self._clock() - self._begun - training_seconds, 0.0))
-        self._begun = None
+        """Called when an arm ends; its time beyond `training_seconds` is adaptation and evaluation."""
+        if self._started is not None:
+            self._overheads.append(max(self._clock() - self._started - training_seconds, 0.0))
+        self._started = None
 
     def seconds(self, arm: str, tasks_done: int) -> float | None:
-        """Returns the seconds left when an arm has computed so many tasks; None as long as nothing is known."""
+        """Returns the seconds left after `tasks_done` tasks of an arm; None if the speed is unknown."""
         if not self._speed:
             return None
         names = list(self._tasks)
         coming = names[names.index(arm) + 1 :] if arm in self._tasks else []
         left = max(self._tasks.get(arm, 0) - tasks_done, 0) + sum(self._tasks[name] for name in coming)
-        around = sum(self._around) / len(self._around) if self._around else 0.0
-        return left / self._speed + around * (len(coming) + (self._begun is not None))
+        overhead = sum(self._overheads) / len(self._overheads) if self._overheads else 0.0
+        return left / self._speed + overhead * (len(coming) + (self._started is not None))
 
 
 class TrainingDisplay(Observer):
-    """One bar for each arm that is trained; on a pipe or in a log file, one line for each arm that ends.
+    """Shows one progress bar per arm on a terminal, and prints one line per finished arm otherwise.
 
     Args:
-        console: Where to draw.
+        console: The console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -112,14 +112,14 @@ class TrainingDisplay(Observer):
             field_column("loss", "loss"),
             field_column("PSNR (dB)", "psnr"),
             field_column("tasks/s", "speed"),
-            field_column("left in all", "left"),
+            field_column("left in total", "left"),
             console=console,
             refresh_per_second=4,
         )
         self._bar: TaskID | None = None
         self._first: tuple[int, float] | None = None
         self._smooth: dict[str, float] = {}
-        self._figures = ""
+        self._metrics = ""
         self._order: list[str] = []
         self._name = ""
         self._left = TimeLeft({})
@@ -133,12 +133,12 @@ class TrainingDisplay(Observer):
         self._bars.stop()
 
     def plan(self, trainings: Mapping[str, TrainingSpec]) -> None:
-        """Is told all arms that will be trained, in their order."""
+        """Receives all arms that will be trained, in order."""
         self._order = list(trainings)
         self._left = TimeLeft(trainings)
 
     def start(self, name: str, training: TrainingSpec) -> None:
-        """Begins an arm."""
+        """Called when an arm starts."""
         if name not in self._order:
             self.plan({name: training})
         self._name = name
@@ -146,36 +146,36 @@ class TrainingDisplay(Observer):
         self._tasks_per_step = training.tasks_per_step
         self._first = None
         self._smooth = {}
-        self._figures = ""
+        self._metrics = ""
         self._left.begin()
 
     def _numbered(self, name: str) -> str:
-        """Returns `arm 3 of 6, name`; of a single one, its name."""
+        """Returns `arm 3 of 6, name`, or only the name of a single arm."""
         many = len(self._order) > 1
         return f"arm {self._order.index(name) + 1} of {len(self._order)}, {name}" if many else name
 
     def stage(self, text: str) -> None:
-        """Says what happens outside of a bar."""
+        """Prints a message about a stage without a progress bar."""
         self._console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
-        """Says what went wrong without stopping the run."""
+        """Prints a warning that does not stop the run."""
         self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
     def step(self, row: LogRow) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         if self._bar is None:
             return
         for key, value in (("loss", row.loss), ("psnr", row.psnr)):
             self._smooth[key] = _MEMORY * self._smooth.get(key, value) + (1 - _MEMORY) * value
-        # The first step of a session opens files and starts workers, so the speed counts from the second.
+        # The first step of a session opens files and starts workers, so the speed is measured from the second.
         self._first = self._first or (row.step, row.seconds)
         steps, seconds = row.step - self._first[0], row.seconds - self._first[1]
         speed = steps * self._tasks_per_step / max(seconds, 1e-9)
         self._left.measured(speed)
         left = self._left.seconds(self._name, row.step * self._tasks_per_step)
         loss, psnr = f"{self._smooth['loss']:.4f}", f"{self._smooth['psnr']:.2f}"
-        self._figures = f"loss {loss}, PSNR {psnr} dB on its training tasks, {speed:.0f} tasks/s"
+        self._metrics = f"loss {loss}, PSNR {psnr} dB on its training tasks, {speed:.0f} tasks/s"
         shown: dict[str, Any] = {
             "loss": loss,
             "psnr": psnr,
@@ -185,14 +185,14 @@ class TrainingDisplay(Observer):
         self._bars.update(self._bar, completed=row.step, **shown)
 
     def finish(self, name: str, seconds: float, psnr: float) -> None:
-        """Ends an arm that was trained for `seconds` and reaches `psnr` dB on the target's test photographs."""
+        """Called when an arm ends, with its training time and its PSNR-Y in dB on the target's test photographs."""
         self._left.end(seconds)
         if self._bar is not None:
             self._bars.update(self._bar, loss="", psnr=f"{psnr:.2f}", speed="on the target", left="done")
         if not self._console.is_terminal:
-            figures = self._figures or "was trained already"
-            line = f"{self._numbered(name)}: {figures}, {seconds:.0f} s; {psnr:.2f} dB PSNR-Y on the target"
+            metrics = self._metrics or "already trained"
+            line = f"{self._numbered(name)}: {metrics}, {seconds:.0f} s; {psnr:.2f} dB PSNR-Y on the target"
             ahead = self._order.index(name) + 1 < len(self._order) if name in self._order else False
             left = self._left.seconds(name, 1 << 62) if ahead else None
-            line += f"; about {duration(left)} left in all" if left is not None else ""
+            line += f"; about {duration(left)} left in total" if left is not None else ""
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)

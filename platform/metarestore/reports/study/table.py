@@ -1,4 +1,4 @@
-"""The figures of a study as a table and as plain statements: what is beyond noise, and what is not."""
+"""Results of a study as tables, and statements on the significance of differences."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from metarestore.reports.markdown import markdown_text
 from metarestore.reports.study.comparisons import control_pairs, learns_from_target
 from metarestore.reports.style import signed
 
-DETAILS = ("PSNR-RGB, dB", "colour error, grey levels", "PSNR-Y after a match of exposure, dB")
-"""Headings of what stands beside PSNR-Y and SSIM-Y."""
+DETAILS = ("PSNR-RGB, dB", "colour error, grey levels", "PSNR-Y after exposure matching, dB")
+"""Headings of the additional metrics."""
 DETAILS_CAPTION = (
-    "Colour error: mean absolute difference of the means of R, G and B. Match of exposure: one straight line of luma "
-    "for each photograph, fitted to the HR image by least squares."
+    "Colour error: mean absolute difference of the means of R, G and B. Exposure matching: a linear map of luma for "
+    "each photograph, fitted to the HR image by least squares."
 )
 _NOTHING = "–"
 _HEADING = 16
-"""Letters in a line of a heading, so that seven arms fit a terminal of 80 columns."""
+"""Characters in a line of a heading, so that a table fits a terminal of 80 columns."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as plain text: the arms in the study's order, figures as mean ± standard error over photographs."""
+    """A table as plain text: arms in the study's order, metrics as mean ± standard error over photographs."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -38,7 +38,7 @@ class Cells:
 
 
 def baseline_arm(study: StudyResult) -> ArmResult | None:
-    """Returns the arm that others are compared with, if the study has it."""
+    """Returns the baseline arm, if the study has one."""
     return next((arm for arm in study.arms if arm.name == study.baseline), None)
 
 
@@ -53,18 +53,18 @@ def best_arm(study: StudyResult) -> ArmResult | None:
 
 
 def difference(first: ArmResult, second: ArmResult) -> Difference:
-    """Compares the PSNR-Y of two arms, photograph by photograph.
+    """Returns the paired difference in PSNR-Y of two arms over photographs.
 
     Raises:
-        ValueError: They were not measured on the same photographs.
+        ValueError: They were not evaluated on the same photographs.
     """
     if first.photographs != second.photographs:
-        raise ValueError(f"{first.name} and {second.name} were not measured on the same photographs")
+        raise ValueError(f"{first.name} and {second.name} were not evaluated on the same photographs")
     return paired_difference(first.psnr_y, second.psnr_y)
 
 
 def table_cells(study: StudyResult) -> Cells:
-    """Writes the figures of every arm as text: PSNR-Y, SSIM-Y, gain over the baseline, PSNR-Y of the alternatives."""
+    """Formats the metrics of all arms: PSNR-Y, SSIM-Y, gain over the baseline, PSNR-Y of the alternatives."""
     baseline = baseline_arm(study)
     others = tuple(dict.fromkeys(curve.label for arm in study.arms for curve in arm.alternatives))
     headings = ["arm", "PSNR-Y, dB", "SSIM-Y"]
@@ -74,13 +74,13 @@ def table_cells(study: StudyResult) -> Cells:
 
 
 def detail_cells(study: StudyResult) -> Cells | None:
-    """Writes the colour metrics of every arm as text; None where none were taken."""
+    """Formats the colour metrics of all arms; returns None if there are none."""
     arms = [(arm, arm.main.colour) for arm in study.arms if arm.main.colour is not None]
     if not arms:
         return None
     baseline = baseline_arm(study)
     reference = baseline.main.colour if baseline is not None else None
-    headings = ["arm", *DETAILS] + ([f"gain over {baseline.name} after it, dB"] if baseline and reference else [])
+    headings = ["arm", *DETAILS] + ([f"gain over {baseline.name} after matching, dB"] if baseline and reference else [])
     rows = []
     for arm, colour in arms:
         row = [
@@ -90,19 +90,19 @@ def detail_cells(study: StudyResult) -> Cells | None:
             _with_error(mean_and_error(colour.psnr_y_matched), 2),
         ]
         if reference is not None:
-            found = paired_difference(colour.psnr_y_matched, reference.psnr_y_matched)
-            row.append(_NOTHING if arm is baseline else _gain(found))
+            gain = paired_difference(colour.psnr_y_matched, reference.psnr_y_matched)
+            row.append(_NOTHING if arm is baseline else _gain(gain))
         rows.append(tuple(row))
     return Cells(tuple(headings), tuple(rows), DETAILS_CAPTION)
 
 
 def result_table(study: StudyResult) -> Table:
-    """Lays out the figures of every arm for a terminal; the best arm is bold."""
+    """Returns the table of all arms' metrics for a terminal; the best arm is bold."""
     return _laid_out(table_cells(study), study.name, best_arm(study))
 
 
 def detail_table(study: StudyResult) -> Table | str:
-    """Lays out the colour metrics of every arm for a terminal; empty where none were taken."""
+    """Returns the table of all arms' colour metrics for a terminal, or an empty string if there are none."""
     cells = detail_cells(study)
     return "" if cells is None else _laid_out(cells, "", best_arm(study))
 
@@ -126,7 +126,7 @@ def _laid_out(cells: Cells, title: str, best: ArmResult | None) -> Table:
 
 
 def markdown_table(study: StudyResult) -> str:
-    """Writes the figures of every arm as a Markdown table, for results that are kept in a repository."""
+    """Returns the metrics of all arms as Markdown tables."""
     details = detail_cells(study)
     return _markdown(table_cells(study)) + ("" if details is None else f"\n{_markdown(details)}")
 
@@ -140,26 +140,26 @@ def _markdown(cells: Cells) -> str:
 
 
 def statements(study: StudyResult) -> list[str]:
-    """Says which differences are beyond noise: 95% intervals of paired differences over photographs.
+    """States which differences are significant: 95% intervals of paired differences over photographs exclude 0.
 
-    Compared are the best learned arm with the baseline and with learning from the target alone (or, if that is the
-    best, with the runner-up), and each arm that estimates relations with the controls (uniform, random, inverted,
-    best_single) whose configuration differs from its own in the estimator alone.
+    The best learned arm is compared with the baseline and with training on the target only (or, if that is the best,
+    with the runner-up). Each arm that estimates relations is compared with the controls (uniform, random, inverted,
+    best_single) whose configuration differs from its own only in the estimator.
     """
     return [_statement(first, second) for first, second in compared_pairs(study)]
 
 
 def compared_pairs(study: StudyResult) -> tuple[tuple[ArmResult, ArmResult], ...]:
-    """Returns the pairs of arms that `statements` is about, in its order."""
+    """Returns the pairs of arms that `statements` compares, in the same order."""
     pairs = {(a.name, b.name): (a, b) for a, b in (*_best_pairs(study), *control_pairs(learned_arms(study)))}
     return tuple(pairs.values())
 
 
 def summary_text(study: StudyResult) -> str:
-    """Says in one paragraph which arm is best, by how much, and whether that is beyond noise."""
+    """Summarises in one paragraph which arm is best, by how much, and whether the difference is significant."""
     best = best_arm(study)
     if best is None:
-        return "No arm was learned in this study."
+        return "This study has no learned arms."
     count, arms = len(best.photographs), len(learned_arms(study))
     opening = f"On {_photographs(count)}, {best.name} reached {float(np.mean(best.psnr_y)):.2f} dB PSNR-Y"
     opening += f", the best of {arms} learned arms" if arms > 1 else ""
@@ -182,31 +182,31 @@ def _best_pairs(study: StudyResult) -> Iterator[tuple[ArmResult, ArmResult]]:
 
 
 def _statement(first: ArmResult, second: ArmResult) -> str:
-    found = difference(first, second)
+    paired = difference(first, second)
     opening = f"{first.name} − {second.name}"
-    if not math.isfinite(found.low):
-        return f"{opening}: {_decibels(found.mean)}, noise unknown ({_n(found)})"
-    # An interval that only just excludes zero needs a third decimal to be seen to do so.
-    decimals = 3 if min(abs(found.low), abs(found.high)) < 0.005 else 2
-    interval = f"[{signed(found.low, decimals)}, {signed(found.high, decimals)}]"
-    return f"{opening}: {_decibels(found.mean, decimals)} {interval}, {_verdict(found)} ({_n(found)})"
+    if not math.isfinite(paired.low):
+        return f"{opening}: {_decibels(paired.mean)}, significance unknown ({_n(paired)})"
+    # An end close to 0 needs a third decimal to show its sign.
+    decimals = 3 if min(abs(paired.low), abs(paired.high)) < 0.005 else 2
+    interval = f"[{signed(paired.low, decimals)}, {signed(paired.high, decimals)}]"
+    return f"{opening}: {_decibels(paired.mean, decimals)} {interval}, {_verdict(paired)} ({_n(paired)})"
 
 
-def _amount(found: Difference) -> str:
-    verdict = _verdict(found) if math.isfinite(found.low) else "noise unknown"
-    return f"{_decibels(found.mean)} ({verdict})"
+def _amount(paired: Difference) -> str:
+    verdict = _verdict(paired) if math.isfinite(paired.low) else "significance unknown"
+    return f"{_decibels(paired.mean)} ({verdict})"
 
 
-def _verdict(found: Difference) -> str:
-    return "beyond noise" if found.beyond_noise else "within noise"
+def _verdict(paired: Difference) -> str:
+    return "significant" if paired.beyond_noise else "not significant"
 
 
 def _decibels(value: float, decimals: int = 2) -> str:
     return f"{signed(value, decimals)} dB"
 
 
-def _n(found: Difference) -> str:
-    return f"n = {_photographs(found.count, '')}"
+def _n(paired: Difference) -> str:
+    return f"n = {_photographs(paired.count, '')}"
 
 
 def _photographs(count: int, kind: str = "test ") -> str:
@@ -216,8 +216,8 @@ def _photographs(count: int, kind: str = "test ") -> str:
 def _caption(study: StudyResult) -> str:
     arm = best_arm(study) or baseline_arm(study)
     count = len(arm.photographs) if arm else 0
-    ways = dict.fromkeys(one.main.label for one in learned_arms(study))
-    adapted = f"; adapted with {', '.join(ways)}" if ways else ""
+    methods = dict.fromkeys(one.main.label for one in learned_arms(study))
+    adapted = f"; adapted with {', '.join(methods)}" if methods else ""
     return f"Mean ± standard error over {_photographs(count)}{adapted}."
 
 
@@ -235,6 +235,6 @@ def _with_error(estimate: Estimate, decimals: int) -> str:
     return f"{mean} ± {estimate.standard_error:.{decimals}f}" if math.isfinite(estimate.standard_error) else mean
 
 
-def _gain(found: Difference) -> str:
-    mean = signed(found.mean)
-    return f"{mean} ± {found.standard_error:.2f}" if math.isfinite(found.standard_error) else mean
+def _gain(paired: Difference) -> str:
+    mean = signed(paired.mean)
+    return f"{mean} ± {paired.standard_error:.2f}" if math.isfinite(paired.standard_error) else mean

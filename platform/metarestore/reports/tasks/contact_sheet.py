@@ -1,4 +1,4 @@
-"""The contact sheet of task distributions: what their draws do to photographs."""
+"""The contact sheet of task distributions: examples of their degradations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TITLE = 64
 _LINE = 16
 _CAPTION_SIZE = 8.5
 _LEAST, _MOST = 200, 320
-"""Least and largest side of a tile, in pixels."""
+"""Minimum and maximum side of a tile, in pixels."""
 _TALLEST = 2**16 - 1
-"""Most pixels that matplotlib draws on one side."""
+"""Maximum side of a figure in matplotlib, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SheetRow:
     Attributes:
         hr: The HR crop, uint8 RGB (H, W, 3).
         lr: The LR crop, uint8 RGB (h, w, 3).
-        caption: What stands below: the drawn parameters, a line for each operation, or any other text.
+        caption: Text below the images, usually the drawn parameters with one line per operation.
     """
 
     hr: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Section:
     """Draws of one task distribution.
 
     Attributes:
-        title: What stands above them.
+        title: Title above the draws.
         rows: The draws.
     """
 
@@ -58,11 +58,11 @@ class Section:
 
 @house_style
 def contact_sheet(sections: Sequence[Section]) -> Figure:
-    """Draws sections below each other: HR and LR side by side at the same size, two draws in a line.
+    """Draws sections one below the other, with HR and LR side by side at the same size, and two draws in a row.
 
     Raises:
         ValueError: A section has no draws.
-        UserError: The sheet would be too tall to be drawn.
+        UserError: The sheet would be too tall for matplotlib.
     """
     if not sections or not all(section.rows for section in sections):
         raise ValueError("a contact sheet needs at least one draw")
@@ -78,23 +78,25 @@ def contact_sheet(sections: Sequence[Section]) -> Figure:
 
 
 def require_drawable(height: int) -> None:
-    """Makes sure that a figure of that many pixels can be drawn.
+    """Checks that matplotlib can draw a figure of the given height in pixels.
 
     Raises:
         UserError: It cannot.
     """
     if height > _TALLEST:
-        raise UserError(f"the sheet would be {height} pixels tall, {_TALLEST} is the most; lower --count or name fewer")
+        raise UserError(
+            f"the sheet would be {height} pixels tall, but the maximum is {_TALLEST}; lower --count or give fewer tasks"
+        )
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A section that is laid out, in pixels.
+    """The layout of a section, in pixels.
 
     Attributes:
-        section: What it shows.
+        section: The section.
         captions: The lines below each draw.
-        tile: Width and height of a picture.
+        tile: Width and height of an image.
     """
 
     section: Section
@@ -112,7 +114,7 @@ class _Block:
 
     @property
     def entry(self) -> int:
-        """Width of the two pictures of a draw."""
+        """Width of the two images of a draw."""
         return 2 * self.tile[0] + _GAP
 
     @property
@@ -121,7 +123,7 @@ class _Block:
 
     @property
     def depth(self) -> int:
-        """Height of a line of draws."""
+        """Height of a row of draws."""
         return self.tile[1] + 8 + _LINE * max(len(lines) for lines in self.captions) + 12
 
     @property
@@ -129,7 +131,7 @@ class _Block:
         return _TITLE + math.ceil(len(self.section.rows) / self.columns) * self.depth
 
     def draw(self, figure: Figure, top: int) -> None:
-        """Puts the section at that height of a figure."""
+        """Draws the section at the vertical position `top` of a figure."""
         place_text(figure, self.section.title, _MARGIN, top + 10, size=12, bold=True)
         for column in range(self.columns):
             left = _MARGIN + column * (self.entry + _MARGIN)
@@ -148,7 +150,7 @@ def _wrapped_lines(text: str, width: int) -> list[str]:
 
 
 def _tile(rows: Iterable[SheetRow]) -> tuple[int, int]:
-    """Returns width and height of a tile: the largest crop at a whole multiple, unless that would be too large."""
+    """Returns width and height of a tile: the largest crop at an integer zoom, unless that would be too large."""
     shapes = [row.hr.shape for row in rows]
     height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
     zoom: float = max(1, round(_LEAST / max(height, width)))

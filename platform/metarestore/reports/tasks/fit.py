@@ -1,4 +1,4 @@
-"""The picture of a fitted camera: each pair's kernel, and its LR beside the one made from HR."""
+"""The figure of a fitted camera: each pair's kernel, and its LR beside the LR synthesised from HR."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _GAP = 8
 _NOTES = 36
 _TITLE = 40
 _ERROR_GAIN = 8
-"""Factor by which differences of LR images are shown."""
+"""Gain of the displayed differences of LR images."""
 _HEADINGS = (
     "HR",
-    "LR of the camera",
-    "made from HR: fitted",
+    "camera LR",
+    "synthesised: fitted",
     "bicubic",
     "error, fitted ×8",
     "error, bicubic ×8",
@@ -40,15 +40,15 @@ _HEADINGS = (
 
 @house_style
 def fit_figure(fit: CameraFit, pairs: Path | PairFolder, most: int = 6) -> Figure:
-    """Draws the first pairs of a fitted camera, a row for each.
+    """Draws the first pairs of a fitted camera, one row for each.
 
     Args:
         fit: The fit.
-        pairs: Where the pairs are that it was fitted to.
-        most: Largest number of rows.
+        pairs: Location of the pairs that it was fitted to.
+        most: Maximum number of rows.
 
     Raises:
-        UserError: An image cannot be read any more.
+        UserError: An image cannot be read.
     """
     files = {each.name: each for each in list_pairs(pairs)}
     shown = [each for each in fit.pairs if each.name in files][:most]
@@ -65,7 +65,7 @@ def fit_figure(fit: CameraFit, pairs: Path | PairFolder, most: int = 6) -> Figur
 
 
 def kernel_picture(kernel: Floats) -> Pixels:
-    """Shows a kernel (K, K) as gray levels (K, K, 3): 0 is mid-gray, so that negative values are seen as such."""
+    """Converts a kernel (K, K) to gray levels (K, K, 3); 0 is mid-gray, so that negative values are visible."""
     levels = 128 + 127 * kernel / max(float(np.abs(kernel).max()), 1e-12)
     return _pixels(np.repeat(levels[..., None], 3, axis=-1))
 
@@ -95,19 +95,19 @@ def _draw_row(figure: Figure, fit: PairFit, pair: Pair, top: int) -> None:
 
 
 def _tiles(fit: PairFit, pair: Pair) -> Sequence[Pixels]:
-    """Returns the pictures of a row: the same place in all of them."""
+    """Returns the tiles of a row, which show the same region."""
     edge = border(pair.scale)
     fitted = fit.colour.apply(synthesise(pair.hr, fit.kernel, pair.scale))
     bicubic = bicubic_lr(pair)
     rows, columns = (_middle(side, edge) for side in pair.lr.shape[:2])
-    lr, made, plain = (_pixels(image[rows, columns]) for image in (pair.lr, fitted, bicubic))
+    lr, synthesised, plain = (_pixels(image[rows, columns]) for image in (pair.lr, fitted, bicubic))
     hr = pair.hr[_times(rows, pair.scale), _times(columns, pair.scale)]
     errors = (_pixels(128 + _ERROR_GAIN * (image - pair.lr)[rows, columns]) for image in (fitted, bicubic))
-    return (_pixels(hr), lr, made, plain, *errors, kernel_picture(fit.kernel))
+    return (_pixels(hr), lr, synthesised, plain, *errors, kernel_picture(fit.kernel))
 
 
 def _middle(side: int, edge: int) -> slice:
-    """Returns the middle of an LR side, as far as the kernel needs no border; one screen pixel or more for each."""
+    """Returns the central range of an LR side, without the border of the kernel, small enough for a tile."""
     length = min(side - 2 * edge, _TILE // 2)
     return slice((side - length) // 2, (side - length) // 2 + length)
 

@@ -1,4 +1,4 @@
-"""The gallery: one page that shows every task distribution and every operation."""
+"""The gallery: an HTML page with examples of every task distribution and every operation."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.vectors import DrawSpace
 
 _DRAWS = 6
-"""Draws of a task distribution: a line of the page."""
+"""Number of draws per task distribution, one row of the page."""
 _EXAMPLE_DRAWS = 3
-"""Draws of an operation's example of which something varies."""
+"""Number of draws for an operation's example with drawn parameters."""
 _PATCH = ("chelsea", 84, 108, 96)
-"""What operations act on: photograph, top, left and side in pixels; the eye of a cat, fine fur, black and a glint."""
+"""The patch for operations: photograph, top, left and side in pixels; a cat's eye with fur, black and a highlight."""
 _SCALE = 4
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of the page.
+    """An image of the page.
 
     Attributes:
-        source: Its file, from the page.
-        lines: What stands below it: operations and parameters.
-        clean: The file of what it was made from, which shows on touch.
+        source: Its file, relative to the page.
+        lines: Caption: operations and parameters.
+        clean: File of the clean image, shown on hover or touch.
     """
 
     source: str
@@ -64,7 +64,7 @@ class TaskCard:
 
 @dataclass(frozen=True)
 class Example:
-    """An operation as a task file writes it, and what it does."""
+    """An operation in the syntax of a task file, with images of its effect."""
 
     yaml: str
     tiles: Sequence[Tile]
@@ -76,10 +76,10 @@ class OperationCard:
 
     Attributes:
         name: Its name in YAML.
-        text: What it does.
-        source: Where it comes from; may be empty.
-        keys: Name, default and meaning of each of its keys.
-        examples: Applications of it.
+        text: Description.
+        source: Reference; may be empty.
+        keys: Name, default and description of each key.
+        examples: Examples.
     """
 
     name: str
@@ -90,17 +90,17 @@ class OperationCard:
 
 
 def write_gallery(files: Iterable[Path], folder: Path) -> Path:
-    """Writes `index.html` and the pictures beside it; the page needs nothing else.
+    """Writes `index.html` and its images; the page is self-contained.
 
     Args:
         files: Task files.
-        folder: Where to write; made if it does not exist.
+        folder: Output folder, created if it does not exist.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: A task file is wrong, or the folder cannot be written.
+        UserError: A task file is invalid, or the folder is not writable.
     """
     page = folder / "index.html"
     pictures = _Pictures(folder / "tiles")
@@ -109,10 +109,10 @@ def write_gallery(files: Iterable[Path], folder: Path) -> Path:
 
 
 class _Pictures:
-    """Writes pictures, equal ones once.
+    """Writes images, and equal images only once.
 
     Args:
-        folder: Where to write; made if it does not exist.
+        folder: Output folder, created if it does not exist.
 
     Raises:
         UserError: The folder cannot be created.
@@ -126,7 +126,7 @@ class _Pictures:
         self._folder = folder
 
     def add(self, pixels: NDArray[np.uint8]) -> str:
-        """Returns the file of a picture, from the page."""
+        """Writes an image and returns its file, relative to the page."""
         content = png_bytes(pixels)
         name = f"{hashlib.blake2b(content, digest_size=8).hexdigest()}.png"
         write_atomically(self._folder / name, content)
@@ -147,7 +147,7 @@ def _task_card(file: Path, pictures: _Pictures) -> TaskCard:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """Splits a task file into its opening comment, without what only editors and the shell read, and the rest."""
+    """Splits a task file into its opening comment, without lines for editors and the shell, and the YAML."""
     lines = text.splitlines()
     comment = [line.lstrip("# ").rstrip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
     prose = [line for line in comment if not line.startswith(("yaml-language-server", "Look:"))]
@@ -155,7 +155,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _families(pictures: _Pictures) -> dict[str, list[OperationCard]]:
-    """Returns the operations by the file that they are defined in: blur, noise, ..."""
+    """Groups the operations by the module that defines them: blur, noise, ..."""
     image, top, left, side = _PATCH
     patch = ImageStore.open(ImageSource.embedded("test")).patch(image, top, left, side, side)
     families: dict[str, list[OperationCard]] = {}
@@ -172,7 +172,7 @@ def _operation_card(
     fields = {key: field for key, field in operation.model_fields.items() if key not in {"op", "probability"}}
     keys = [(key, default_text(field), field.description or "") for key, field in fields.items()]
     examples = [_example({"op": name, **entry}, patch, pictures) for entry in operation.examples]
-    examples.sort(key=lambda example: len(example.tiles) == 1)  # single pictures share a line of the page
+    examples.sort(key=lambda example: len(example.tiles) == 1)  # single images share a row of the page
     return OperationCard(name, text, source[:1].upper() + source[1:], keys, examples)
 
 
@@ -190,7 +190,7 @@ def _example(entry: Mapping[str, object], patch: NDArray[np.uint8], pictures: _P
 
 
 def _flow(value: object) -> str:
-    """Writes plain data as YAML in one line."""
+    """Formats plain data as one line of YAML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -206,5 +206,5 @@ def _render(tasks: Sequence[TaskCard], families: Mapping[str, Sequence[Operation
 
 
 def _code(text: str) -> Markup:
-    """Returns a docstring's text as HTML, with what stands in backticks as code."""
+    """Converts a docstring's text to HTML, with text in backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

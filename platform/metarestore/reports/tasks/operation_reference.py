@@ -1,4 +1,4 @@
-"""The reference of operations and structures, as Markdown: what a task file may say, from what the classes say."""
+"""The Markdown reference of operations and structures in task files, generated from their classes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from metarestore.degradations.structure import STRUCTURES
 
 
 def operation_reference() -> str:
-    """Returns the page: a section for each operation and structure, with a row for each of its keys."""
+    """Returns the page: a section for each operation and structure, with a table of its keys."""
     lines = [
         "# Operations",
         "",
-        "Every operation of a pipeline, its keys, and where it comes from; `metarestore tasks operations` prints this.",
-        "A key without a default must be written; a drawn key takes a range, drawn once per task. Every entry",
-        "also takes `probability` (default 1): the share of tasks in which it acts.",
+        "All operations of a pipeline with their keys and sources, as printed by `metarestore tasks operations`.",
+        "A key without a default is required; a drawn key accepts a range, which is sampled once per task. Every entry",
+        "also accepts `probability` (default 1): the fraction of tasks in which it is applied.",
         "",
     ]
     for title, steps in (("Operations", OPERATIONS), ("Structures", STRUCTURES)):
         if title == "Structures":
-            lines += [f"## {title}", "", "Entries that hold other entries; they nest.", ""]
+            lines += [f"## {title}", "", "Entries that contain other entries; they can be nested.", ""]
         for name in sorted(steps):
             lines += _section(name, steps[name], "###" if title == "Structures" else "##")
     return "\n".join(lines)
@@ -45,7 +45,7 @@ def _section(name: str, step: type[Step], level: str) -> Iterator[str]:
 
 
 def docstring(step: type[Step]) -> tuple[str, str]:
-    """Returns what an operation or structure says of itself, and its source, on one line each."""
+    """Returns the description of an operation or structure and its source, on one line each."""
     text = " ".join(inspect.cleandoc(step.__doc__ or "").split())
     text, _, source = text.partition(" Source: ")
     return text, source
@@ -59,13 +59,13 @@ def _row(key: str, field: FieldInfo) -> str:
 
 
 def _parts(annotation: object) -> set[object]:
-    """Returns the types that an annotation is made of: of `Annotated[Range, ...] | None`, Range and None."""
+    """Returns the component types of an annotation: for `Annotated[Range, ...] | None`, Range and None."""
     inner = get_args(annotation)
     return {annotation}.union(*map(_parts, inner)) if inner else {annotation}
 
 
 def default_text(field: FieldInfo) -> str:
-    """Returns the default of a key as it would be written in YAML; nothing if the key must be written."""
+    """Returns the default of a key in YAML syntax, or an empty string if the key is required."""
     value = field.default
     if value is PydanticUndefined:
         return ""

@@ -1,4 +1,4 @@
-"""A strip along one parameter: the same patch, degraded with one number from low to high and all else held fast."""
+"""A parameter sweep: one patch, degraded with increasing values of one parameter while all others are fixed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from metarestore.tasks.task import TaskDraw
 from metarestore.tasks.vectors import DrawSpace, Place
 
 _TRIALS = 1000
-"""Tasks among which one is looked for that has the operation."""
+"""Number of tasks that are searched for one with the operation."""
 _COLUMNS = 9
 _GAP = 8
 _MARGIN = 24
@@ -36,12 +36,12 @@ _NOTE = 8.5
 
 @dataclass(frozen=True)
 class Step:
-    """One picture of a strip.
+    """One image of a strip.
 
     Attributes:
-        value: The parameter.
+        value: Value of the parameter.
         lr: LR pixels, uint8 RGB (h, w, 3).
-        psnr: PSNR-Y against the LR image that bicubic downsampling alone gives, in dB.
+        psnr: PSNR-Y in dB with respect to bicubic downsampling without degradation.
     """
 
     value: Parameter
@@ -51,13 +51,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Strip:
-    """A patch along one parameter.
+    """A sweep of one parameter.
 
     Attributes:
         title: Task and parameter.
-        fixed: What all pictures share.
+        fixed: Description of the photograph and the fixed parameters.
         hr: HR pixels, uint8 RGB (H, W, 3).
-        steps: From low to high.
+        steps: The images, by increasing value.
     """
 
     title: str
@@ -67,17 +67,17 @@ class Strip:
 
 
 def swept(name: str, spec: DistributionSpec, parameter: str, *, seed: int, steps: int) -> Strip:
-    """Varies one parameter of the first draw that has it; noise fields and all other parameters stay.
+    """Varies one parameter of the first draw that has it; noise fields and all other parameters are fixed.
 
     Args:
         name: Name of the task.
         spec: The task.
-        parameter: A column of the draw vector, e.g. `0.gaussian_blur.sigma`, or an end of it that is unmistakable.
+        parameter: A column of the draw vector, e.g. `0.gaussian_blur.sigma`, or an unambiguous suffix of it.
         seed: Seed of the draws.
-        steps: Most values; of whole numbers and choices no more than there are.
+        steps: Maximum number of values; integers and choices may have fewer.
 
     Raises:
-        UserError: The task does not draw this parameter, or several are meant.
+        UserError: The task does not draw this parameter, or the name is ambiguous.
     """
     space = spec.space
     place, key = _parameter(name, space, parameter)
@@ -85,7 +85,10 @@ def swept(name: str, spec: DistributionSpec, parameter: str, *, seed: int, steps
     candidates = (distribution.draw(seed, index) for index in range(_TRIALS))
     draw = next((one for one in candidates if any(each.position == place.position for each in one.degradations)), None)
     if draw is None:
-        raise UserError(f"--sweep {parameter}: {place.name} is in none of the first {_TRIALS} tasks of {name}")
+        raise UserError(
+            f"--sweep {parameter}: none of the first {_TRIALS} tasks of {name} contains {place.name}; "
+            "choose another parameter"
+        )
     _, hr = distribution.build_support(draw)
     plain = to_pixels(bicubic_downsample(hr, spec.scale)[0])
     pictures = []
@@ -98,10 +101,10 @@ def swept(name: str, spec: DistributionSpec, parameter: str, *, seed: int, steps
 
 @house_style
 def sweep_strips(strips: Sequence[Strip]) -> Figure:
-    """Draws strips below each other: HR, then LR for each value with its PSNR.
+    """Draws strips one below the other: HR, then LR for each value with its PSNR.
 
     Raises:
-        UserError: The sheet would be too tall to be drawn.
+        UserError: The sheet would be too tall for matplotlib.
     """
     columns = min(_COLUMNS, 1 + max(len(strip.steps) for strip in strips))
     width = _MARGIN + columns * (SIDE + _GAP) - _GAP + _MARGIN
@@ -128,24 +131,24 @@ def sweep_strips(strips: Sequence[Strip]) -> Figure:
 
 
 def _parameter(task: str, space: DrawSpace, written: str) -> tuple[Place, str]:
-    """Finds the parameter that is meant: its whole name, or else the end of one."""
+    """Returns the parameter of a given name or unambiguous suffix."""
     known = {f"{place.name}.{key}": (place, key) for place in space.places for key in (*place.ranges, *place.words)}
     if not known:
-        raise UserError(f"--sweep {written}: {task} draws no parameter that could vary")
-    # A whole word is meant before a part of one: `noise.sigma` may be short for `0.gaussian_noise.sigma`.
+        raise UserError(f"--sweep {written}: {task} draws no parameters; choose another task")
+    # Whole words take precedence over parts of words: `noise.sigma` may abbreviate `0.gaussian_noise.sigma`.
     ends = ([name for name in known if name.endswith(mark + written)] for mark in "._")
     matches = [written] if written in known else next(filter(None, ends), [])
     if len(matches) > 1:
-        raise UserError(f"--sweep {written}: {task} draws several of this name; write one of {', '.join(matches)}")
+        raise UserError(f"--sweep {written}: the name is ambiguous in {task}; use one of {', '.join(matches)}")
     if not matches:
         short = dict.fromkeys(f"{place.op}.{key}" for place, key in known.values())
         hint = did_you_mean(written, short, noun="parameters")
-        raise UserError(f"--sweep {written}: {task} does not draw such a parameter{hint}")
+        raise UserError(f"--sweep {written}: {task} does not draw this parameter{hint}")
     return known[matches[0]]
 
 
 def _values(place: Place, key: str, steps: int) -> Sequence[Parameter]:
-    """Returns values from low to high, evenly spaced as they are drawn; all of those of a choice."""
+    """Returns increasing values, evenly spaced in the drawn distribution; all values of a choice."""
     if key in place.words:
         return place.words[key]
     drawn: Range = place.ranges[key]
@@ -153,8 +156,8 @@ def _values(place: Place, key: str, steps: int) -> Sequence[Parameter]:
         values = sorted(set(drawn.values))
     else:
         fine = (np.geomspace if drawn.low > 0 else np.linspace)(drawn.low, drawn.high, 4001)
-        places = [drawn.unit(value) for value in fine.tolist()]
-        values = np.interp(np.linspace(0, 1, steps), places, fine).round(12).tolist()
+        quantiles = [drawn.unit(value) for value in fine.tolist()]
+        values = np.interp(np.linspace(0, 1, steps), quantiles, fine).round(12).tolist()
     return list(dict.fromkeys(map(round, values))) if drawn.integer else values
 
 
@@ -168,12 +171,10 @@ def _changed(draw: TaskDraw, place: Place, key: str, value: Parameter) -> TaskDr
 
 
 def _fixed(space: DrawSpace, draw: TaskDraw, place: Place, key: str) -> str:
-    """Writes what was drawn and stays: the photograph and the other parameters."""
+    """Describes the photograph and the fixed parameters."""
     lines = drawn_lines(space, draw.degradations, without=(place.position, key))
-    return "; ".join(
-        [f"Below each value: PSNR-Y against plain bicubic. Fixed: {draw.support[0].image}", *map(joined, lines)]
-    )
+    return "; ".join([f"Below each value: PSNR-Y to bicubic LR. Fixed: {draw.support[0].image}", *map(joined, lines)])
 
 
 def _decibels(value: float) -> str:
-    return f"{value:.2f} dB" if value < CAP else "as bicubic"
+    return f"{value:.2f} dB" if value < CAP else "same as bicubic"

@@ -1,4 +1,4 @@
-"""Rows of a contact sheet: what a task distribution does to photographs."""
+"""Rows of a contact sheet: examples of a task distribution."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from metarestore.tasks.task import Episode
 from metarestore.tasks.vectors import DrawSpace
 
 SIDE = 192
-"""Side of a crop, in HR pixels: a multiple of every scale, and no larger than the smallest test photograph."""
+"""Side of a crop in HR pixels: a multiple of every scale, and at most the size of the smallest test photograph."""
 
 
 def preview_rows(name: str, spec: DistributionSpec, *, seed: int, count: int) -> list[SheetRow]:
-    """Draws `count` tasks on the embedded test photographs, or on the pairs themselves."""
+    """Draws `count` tasks from the embedded test photographs, or from the distribution's own pairs."""
     distribution = opened(name, spec)
     rows = []
     for index in range(count):
@@ -37,7 +37,7 @@ def preview_rows(name: str, spec: DistributionSpec, *, seed: int, count: int) ->
 
 
 def opened(name: str, spec: DistributionSpec) -> OpenDistribution:
-    """Opens a task distribution of single crops: of the embedded test photographs, or of its own images."""
+    """Opens a task distribution for single crops of the embedded test photographs, or of its own images."""
     episode = Episode(support=1, query=0, patch=SIDE)
     return spec.open(name, episode, lambda split: ImageStore.open(ImageSource.embedded(split)), "test")
 
@@ -45,15 +45,15 @@ def opened(name: str, spec: DistributionSpec) -> OpenDistribution:
 def drawn_lines(
     space: DrawSpace, draws: Sequence[DegradationDraw], without: tuple[tuple[int, ...], str] | None = None
 ) -> list[tuple[str, str]]:
-    """Writes what was drawn: operation and parameters, e.g. `("jpeg", "quality 85")`, in the order in which they act.
+    """Formats drawn operations and their parameters, e.g. `("jpeg", "quality 85")`, in the order of application.
 
-    What is the same in every draw is left out: parameters of one value, and operations without others that are always
-    there. An operation that may be absent has at least those parameters that are not at their defaults.
+    Everything that is the same in all draws is omitted: fixed parameters, and operations that are always applied
+    without drawn parameters. An operation that may be absent is listed with its non-default parameters.
 
     Args:
-        space: What may differ between draws.
+        space: The space of drawn parameters.
         draws: The operations of one task.
-        without: Position and name of a parameter to leave out.
+        without: Position and name of a parameter to omit.
     """
     places = {place.position: place for place in space.places}
     lines = []
@@ -67,12 +67,12 @@ def drawn_lines(
 
 
 def joined(line: tuple[str, str]) -> str:
-    """Writes an operation and its parameters in one line: `jpeg: quality 85`."""
+    """Formats an operation and its parameters as one line: `jpeg: quality 85`."""
     return ": ".join(filter(None, line))
 
 
 def _unusual(draw: DegradationDraw) -> list[str]:
-    """Returns the parameters that a file gives and that are not at their defaults."""
+    """Returns the parameters that a file sets to other values than their defaults."""
     fields = OPERATIONS[draw.op].model_fields
     defaults = {key: field.default for key, field in fields.items()}
     usual = {key: value.plain() if isinstance(value, Range) else value for key, value in defaults.items()}
@@ -80,13 +80,13 @@ def _unusual(draw: DegradationDraw) -> list[str]:
 
 
 def shown(value: Parameter) -> str:
-    """Writes a drawn value with three digits."""
+    """Formats a drawn value with three digits."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """Converts (3, H, W) in [0, 1] to uint8 (H, W, 3)."""
+    """Converts an image (3, H, W) in [0, 1] to uint8 (H, W, 3)."""
     pixels: NDArray[np.uint8] = (image.clamp(0, 1) * 255.0).round().byte().permute(1, 2, 0).numpy()
     return pixels

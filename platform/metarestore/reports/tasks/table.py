@@ -1,4 +1,4 @@
-"""The table of task distributions: what there is to learn from."""
+"""The table of task distributions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from metarestore.errors import UserError
 from metarestore.project import Project, read_task
 
 _NAME = 36
-"""Columns of a terminal that a name may take without being folded."""
+"""Maximum width of a name that is not wrapped, in terminal columns."""
 
 
 def task_table(project: Project) -> Table:
-    """Lays out the task distributions of a project and of the catalogue.
+    """Returns the table of the task distributions of a project and of the catalogue.
 
-    A file with problems stands among the others with the first of them, so that it does not look as if it were lost.
+    An invalid file is listed with its first problem instead of a description.
     """
     table = Table(box=None, pad_edge=False)
     files = project.names("tasks")
-    # Names stay on one line, unless one is so long that the terminal would cut it off.
+    # Names stay on one line, unless one is too long for the terminal.
     whole = max(map(cell_len, files), default=0) <= _NAME
-    for heading in ("name", "kind", "scale", "pipeline", "from", "what it is"):
+    for heading in ("name", "kind", "scale", "pipeline", "from", "description"):
         table.add_column(heading, overflow="fold", no_wrap=whole and heading == "name")
     for name, path in files.items():
         origin = "project" if path.is_relative_to(project.root) else "catalogue"
@@ -46,12 +46,12 @@ def _cells(path: Path) -> tuple[str, str, Text, Text]:
 
 
 def _outline(step: Step) -> str:
-    """Names an entry of a pipeline; a structure with the number of entries in it."""
+    """Returns the name of a pipeline entry, for a structure with the number of its entries."""
     return f"{step.op} ({len(step.inner)})" if step.inner else step.op
 
 
 def description(path: Path) -> str:
-    """Returns the opening words of a YAML file's comment, up to a colon or full stop; the schema line is skipped."""
+    """Returns the first sentence of a YAML file's comment, up to a colon or full stop, without the schema line."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = takewhile(lambda line: line.startswith("#"), lines)
     words = [line.lstrip("# ").rstrip() for line in comment if "yaml-language-server" not in line]

@@ -1,4 +1,4 @@
-"""The report of a parameter study: table, Markdown, figures, and one HTML file that needs nothing else."""
+"""The report of a tuning run: table, Markdown, figures, and one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from metarestore.evaluation.importance import Importance, importance
 from metarestore.evaluation.results import write_json
-from metarestore.evaluation.tuning import SweepResult, TrialResult
+from metarestore.evaluation.tuning import TrialResult, TuningResult
 from metarestore.files import write_atomically
 from metarestore.reports.markdown import markdown_code, markdown_text
 from metarestore.reports.pictures import save_png
@@ -23,96 +23,97 @@ from metarestore.reports.style import svg
 from metarestore.reports.tuning.figures import importance_bars, parallel_coordinates, trial_curves
 
 _NOTHING = "–"
-_FIGURES = 4
-"""Columns of the table before those of the values."""
+_FIXED = 4
+"""Number of columns of the table before those of the parameters."""
 _WEAK = 0.2
-"""Share of the variance below which importances are not worth reading."""
+"""Explained variance below which importances are not reliable."""
 
 
-def sweep_headings(sweep: SweepResult) -> tuple[str, ...]:
+def trial_headings(tuning: TuningResult) -> tuple[str, ...]:
     """Returns the headings of the table of trials."""
-    return ("trial", f"{sweep.metric}, dB", "step", "state", *sweep.keys)
+    return ("trial", f"{tuning.metric}, dB", "step", "state", *tuning.keys)
 
 
-def sweep_rows(sweep: SweepResult) -> list[tuple[str, ...]]:
-    """Writes every trial as text: ranked ones first, then those that failed or were never measured."""
-    rest = [trial for trial in sweep.trials if trial not in sweep.ranked]
-    return [_row(sweep, trial) for trial in (*sweep.ranked, *rest)]
+def trial_rows(tuning: TuningResult) -> list[tuple[str, ...]]:
+    """Formats all trials: ranked ones first, then those that failed or have no measurement."""
+    rest = [trial for trial in tuning.trials if trial not in tuning.ranked]
+    return [_row(tuning, trial) for trial in (*tuning.ranked, *rest)]
 
 
-def sweep_table(sweep: SweepResult) -> Table:
-    """Lays out the trials for a terminal; the best is bold."""
-    table = Table(title=Text(sweep.name, style="bold"), title_justify="left", box=None)
-    headings = sweep_headings(sweep)
-    for heading in (*headings[:_FIGURES], "values"):
+def trial_table(tuning: TuningResult) -> Table:
+    """Returns the table of trials for a terminal; the best is bold."""
+    table = Table(title=Text(tuning.name, style="bold"), title_justify="left", box=None)
+    headings = trial_headings(tuning)
+    for heading in (*headings[:_FIXED], "values"):
         table.add_column(Text(heading), overflow="fold")
-    for index, row in enumerate(sweep_rows(sweep)):
-        style = "bold" if index == 0 and sweep.best is not None else ""
-        # A terminal has no room for a column per key.
-        named = zip(sweep.keys, row[_FIGURES:], strict=True)
+    for index, row in enumerate(trial_rows(tuning)):
+        style = "bold" if index == 0 and tuning.best is not None else ""
+        # A terminal is too narrow for a column per key.
+        named = zip(tuning.keys, row[_FIXED:], strict=True)
         values = ", ".join(f"{key} {cell}" for key, cell in named if cell != _NOTHING)
-        table.add_row(*(Text(cell) for cell in (*row[:_FIGURES], values)), style=style)
+        table.add_row(*(Text(cell) for cell in (*row[:_FIXED], values)), style=style)
     return table
 
 
-def sweep_markdown(sweep: SweepResult) -> str:
-    """Writes the table of trials in Markdown."""
-    headings = sweep_headings(sweep)
-    lines = [headings, ("---",) * len(headings), *sweep_rows(sweep)]
+def tuning_markdown(tuning: TuningResult) -> str:
+    """Returns the table of trials in Markdown."""
+    headings = trial_headings(tuning)
+    lines = [headings, ("---",) * len(headings), *trial_rows(tuning)]
     return "".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |\n" for line in lines)
 
 
-def sweep_summary(sweep: SweepResult) -> str:
-    """Says in a sentence or two what was found."""
-    states = [trial.state for trial in sweep.trials]
+def tuning_summary(tuning: TuningResult) -> str:
+    """Summarises the results in one or two sentences."""
+    states = [trial.state for trial in tuning.trials]
     counts = ", ".join(
         f"{states.count(state)} {state}" for state in ("finished", "stopped", "failed") if state in states
     )
-    text = f"{len(sweep.trials)} trials ({counts}) in {duration(sweep.seconds)}."
-    if sweep.best is None:
-        return f"{text} None was measured."
-    return f"{text} The best, trial {sweep.best.number}, reaches {sweep.best.metric:.2f} dB ({sweep.metric})."
+    text = f"{len(tuning.trials)} trials ({counts}) in {duration(tuning.seconds)}."
+    if tuning.best is None:
+        return f"{text} None of them was evaluated."
+    return f"{text} The best, trial {tuning.best.number}, reaches {tuning.best.metric:.2f} dB ({tuning.metric})."
 
 
-def unmeasured_sweep(sweep: SweepResult) -> str:
-    """Says why a search in which no trial was measured found nothing, and what to do."""
-    errors = Counter(trial.error or trial.state for trial in sweep.trials)
-    why = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
-    return f"search: none of {len(sweep.trials)} trials could be measured ({why}); narrow its ranges to lower rates"
+def unmeasured_trials(tuning: TuningResult) -> str:
+    """Returns the error message of a tuning run without any measured trial."""
+    errors = Counter(trial.error or trial.state for trial in tuning.trials)
+    reasons = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
+    return f"search: none of {len(tuning.trials)} trials could be evaluated ({reasons}); lower the learning rates"
 
 
-def importance_note(sweep: SweepResult, found: Importance | None) -> str:
-    """Says what the importances are, or why there are none."""
-    if sweep.changing:
-        return "PBT changes values in the middle of trials, so none can be credited with the outcome."
-    if found is None:
-        return "Too few trials were measured at a common step, or they all came out alike: nothing can be said."
-    weak = " Below 0.2 the bars are not worth reading: more trials are needed." if found.explained < _WEAK else ""
+def importance_note(tuning: TuningResult, importances: Importance | None) -> str:
+    """Explains the importances, or why there are none."""
+    if tuning.changing:
+        return "PBT changes values during a trial, so the result cannot be attributed to single values."
+    if importances is None:
+        return "Importances are unavailable: too few trials were measured at a common step, or their results are equal."
+    explained = importances.explained
+    weak = " Importances are unreliable below 0.2: run more trials." if explained < _WEAK else ""
     return (
-        f"Permutation importance of a random forest fitted to {found.trials} trials at step {found.step}, the last "
-        f"that all of them reached; on trials that a tree has not seen it explains R² = {found.explained:.2f} of the "
-        f"variance.{weak} Whiskers: standard deviation over shuffles."
+        f"Permutation importance of a random forest fitted to {importances.trials} trials at step {importances.step}, "
+        f"the last step that all of them reached. Its out-of-bag R² is {explained:.2f}.{weak} "
+        "Error bars: standard deviation over shuffles."
     )
 
 
-def publish_sweep(sweep: SweepResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
-    """Writes results.json, results.md, report.html and the figures into a folder; returns what was written."""
-    found = importance(sweep)
-    data = sweep.to_json() | {"importance": vars(found) if found else None}
+def publish_tuning(tuning: TuningResult, configuration_yaml: str, out: Path, command: str) -> list[Path]:
+    """Writes results.json, results.md, report.html and the figures into a folder; returns the written paths."""
+    importances = importance(tuning)
+    data = tuning.to_json() | {"importance": vars(importances) if importances else None}
     write_json(out / "results.json", data)
-    notes = ["".join(f"- {markdown_text(note)}\n" for note in sweep.notes)] if sweep.notes else []
-    table = sweep_markdown(sweep) + importance_note(sweep, found)
-    parts = (markdown_code(command), sweep_summary(sweep), *notes, table)
+    notes = ["".join(f"- {markdown_text(note)}\n" for note in tuning.notes)] if tuning.notes else []
+    table = tuning_markdown(tuning) + importance_note(tuning, importances)
+    parts = (markdown_code(command), tuning_summary(tuning), *notes, table)
     text = "\n\n".join(parts) + "\n"
     write_atomically(out / "results.md", text.encode())
-    write_atomically(out / "report.html", render_sweep(sweep, configuration_yaml, command).encode())
-    for name, figure in _figures(sweep, found):
+    write_atomically(out / "report.html", render_tuning(tuning, configuration_yaml, command).encode())
+    for name, figure in _figures(tuning, importances):
         save_png(figure, out / "figures" / f"{name}.png")
     written = [out / "results.json", out / "results.md", out / "report.html", out / "figures"]
     return [path for path in written if path.exists()]
 
 
-def render_sweep(sweep: SweepResult, configuration_yaml: str, command: str) -> str:
+def render_tuning(tuning: TuningResult, configuration_yaml: str, command: str) -> str:
     """Returns the report as HTML."""
     environment = Environment(
         loader=PackageLoader("metarestore", "reports/templates"),
@@ -121,33 +122,33 @@ def render_sweep(sweep: SweepResult, configuration_yaml: str, command: str) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = importance(sweep)
+    importances = importance(tuning)
     # Matplotlib escapes the text of its SVG.
-    drawings = {name: Drawing("", Markup(svg(figure))) for name, figure in _figures(sweep, found)}
+    drawings = {name: Drawing("", Markup(svg(figure))) for name, figure in _figures(tuning, importances)}
     return environment.get_template("tuning.html.j2").render(
-        sweep=sweep,
-        summary=sweep_summary(sweep),
-        headings=sweep_headings(sweep),
-        rows=sweep_rows(sweep),
-        failures=[trial for trial in sweep.trials if trial.error],
+        tuning=tuning,
+        summary=tuning_summary(tuning),
+        headings=trial_headings(tuning),
+        rows=trial_rows(tuning),
+        failures=[trial for trial in tuning.trials if trial.error],
         drawings=drawings,
-        note=importance_note(sweep, found),
+        note=importance_note(tuning, importances),
         command=command,
         configuration=configuration_yaml,
     )
 
 
-def _figures(sweep: SweepResult, found: Importance | None) -> Iterator[tuple[str, Figure]]:
-    if sweep.ranked:
-        yield "trials", trial_curves(sweep)
-        yield "parallel-coordinates", parallel_coordinates(sweep)
-    if found is not None:
-        yield "importance", importance_bars(found)
+def _figures(tuning: TuningResult, importances: Importance | None) -> Iterator[tuple[str, Figure]]:
+    if tuning.ranked:
+        yield "trials", trial_curves(tuning)
+        yield "parallel-coordinates", parallel_coordinates(tuning)
+    if importances is not None:
+        yield "importance", importance_bars(importances)
 
 
-def _row(sweep: SweepResult, trial: TrialResult) -> tuple[str, ...]:
+def _row(tuning: TuningResult, trial: TrialResult) -> tuple[str, ...]:
     metric = f"{trial.metric:.2f}" if trial.history else _NOTHING
-    values = [_cell(trial.values[key]) if key in trial.values else _NOTHING for key in sweep.keys]
+    values = [_cell(trial.values[key]) if key in trial.values else _NOTHING for key in tuning.keys]
     return (str(trial.number), metric, str(trial.step), trial.state, *values)
 
 

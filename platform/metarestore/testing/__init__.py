@@ -1,0 +1,35 @@
+"""Contract tests: what every operation, network, learner, estimator and task kind must do, for pytest.
+
+A package that adds parts of its own runs them on these by one class each:
+
+    from metarestore.testing import NetworkContract
+
+    class TestNetworks(NetworkContract):
+        examples = {"mine": {"kind": "mine"}, "mine, on luma": {"kind": "mine", "channels": "y"}}
+
+They need pytest, jsonschema and, for `ReferenceContract`, learn2learn.
+"""
+
+import pytest
+
+# Failing assertions show their values, as in a test file.
+for _name in ("estimators", "learners", "networks", "operations", "task_kinds"):
+    pytest.register_assert_rewrite(f"{__name__}.{_name}")
+
+from metarestore.testing.estimators import EstimatorContract  # noqa: E402
+from metarestore.testing.learners import LearnerContract, ReferenceContract  # noqa: E402
+from metarestore.testing.networks import NetworkContract  # noqa: E402
+from metarestore.testing.operations import PipelineContract, Subject, subjects_of  # noqa: E402
+from metarestore.testing.task_kinds import TaskFile, TaskKindContract  # noqa: E402
+
+__all__ = [
+    "EstimatorContract",
+    "LearnerContract",
+    "NetworkContract",
+    "PipelineContract",
+    "ReferenceContract",
+    "Subject",
+    "TaskFile",
+    "TaskKindContract",
+    "subjects_of",
+]
