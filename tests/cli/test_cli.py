@@ -77,7 +77,7 @@ def test_ablate_runs_the_grid_and_names_the_cells_that_failed(cli: Cli, project:
     code, out, err = cli("ablate", "experiments/ablated.yaml", "--out", "run", "--json", "figures.json")
     assert code == 2
     assert err.splitlines() == [
-        "halves,shots=1: graph.estimator: transfer needs at least 2 shots to hold some out; raise adaptation.shots"
+        "halves,shots=1: graph.estimator: transfer requires at least 2 shots to hold some out; raise adaptation.shots"
     ]
     assert "7 of 8 cells finished, 1 failed" in out
     for name in ("results.md", "results.json", "report.html", "figures/grid.png", "config.yaml"):
@@ -269,7 +269,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "arm with a reserved name": (
         lambda p: edit(p, "  target_only:", "  bicubic:"),
         ["compare", "experiments/small.yaml"],
-        "bicubic is always measured; choose another",
+        "is reserved (bicubic is always measured); choose another",
     ),
     "same photographs for training and test": (
         lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: tasks, test: tasks}\n"),
