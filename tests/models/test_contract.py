@@ -50,7 +50,8 @@ def test_every_network_names_features() -> None:
 
 def test_an_unknown_feature_is_an_error() -> None:
     network = network_of(EXAMPLES["fsrcnn"])
-    with pytest.raises(ValueError, match="no feature 'none'; available: features"), collected_features(network, ["none"]):
+    match = "no feature 'none'; available: features"
+    with pytest.raises(ValueError, match=match), collected_features(network, ["none"]):
         pass
 
 
