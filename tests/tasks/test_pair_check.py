@@ -171,7 +171,7 @@ def camera(tmp_path, photographs):
 
 def test_wrong_pairs_are_refused_unless_they_are_meant(camera):
     spec = PairsSpec(kind="pairs", scale=4, lr=camera / "lr", hr=camera / "hr")
-    with pytest.raises(UserError, match="pair '3': LR is mirrored left to right against HR") as error:
+    with pytest.raises(UserError, match="pair '3': LR is mirrored left to right relative to HR") as error:
         spec.require_plausible()
     assert "check_content: false" in error.value.problems[-1]
     spec.model_copy(update={"check_content": False}).require_plausible()
