@@ -110,7 +110,7 @@ def test_a_command_has_the_options_it_is_shown_with(page: str, line: str, tmp_pa
     [
         ("metarestore train e.yaml --outt x", "--outt"),
         ("metarestore tun e.yaml", "tun"),
-        ("metarestore train --out x", "EXPERIMENT"),
+        ("metarestore train --out x", "experiment"),
         ("ray start --haed", "--haed"),
     ],
 )

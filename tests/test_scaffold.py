@@ -50,7 +50,7 @@ def test_nothing_is_overwritten_and_nothing_is_half_made(tmp_path, name):
     own = tmp_path / name
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         make_project(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
     assert own.read_text() == "mine"

@@ -269,7 +269,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "arm with a reserved name": (
         lambda p: edit(p, "  target_only:", "  bicubic:"),
         ["compare", "experiments/small.yaml"],
-        "bicubic is always measured; choose another",
+        "is reserved (bicubic is always measured); choose another",
     ),
     "same photographs for training and test": (
         lambda p: edit(p, "seed: 0\n", "seed: 0\ndata: {train: tasks, test: tasks}\n"),

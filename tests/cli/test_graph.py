@@ -143,7 +143,7 @@ def test_export_as_a_table_of_edges(cli: Cli, tmp_path: Path) -> None:
         (("diff", "both.json", "runs/dusk"), "say which to compare, with --target NAME --other NAME"),
         (
             ("merge", "runs/day", "runs/other", "--out", "x.json"),
-            "runs/other: the auxiliary task 'blur' is not the one",
+            "runs/other: the auxiliary task 'blur' differs from that of runs/day",
         ),
         (("export", "runs/day", "--out", "day.dot"), "--out: day.dot must end in .graphml or .csv or .json"),
         (("export", "runs/day", "--out", "no/day.csv"), "--out: no/day.csv cannot be written"),

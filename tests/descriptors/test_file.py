@@ -101,7 +101,7 @@ def test_embeddings_of_other_networks_are_refused(
     other = saved("other", seed=1)
     with pytest.raises(UserError, match=r"made by another network, .*net; .*metarestore describe --model .*other"):
         chosen_embedding(f"{written}:a", other, load_model(other))
-    with pytest.raises(UserError, match="give a KDSR"):
+    with pytest.raises(UserError, match="use a KDSR"):
         chosen_embedding(f"{written}:a", network[0], build_model(FSRCNNSpec(), 4, 0))
 
 

@@ -151,7 +151,7 @@ def test_a_pair_whose_blur_stands_apart_is_left_out_of_the_pool(make_pair, tmp_p
     pairs = [fit_pair(make_pair(name, 2, blur(sigma), NEAREST, side=200)) for name, sigma in sigmas.items()]
     out, _ = written(CameraFit("pairs", 2, tuple(pairs)), tmp_path)
     assert np.load(out.parent / "my_camera" / "kernels.npy").shape[0] == 4
-    assert "Left out, their blur stands apart: rocket." in out.read_text(encoding="utf-8")
+    assert "Excluded, because their blur is an outlier: rocket." in out.read_text(encoding="utf-8")
 
 
 def test_names_with_spaces_are_quoted(make_pair, tmp_path):

@@ -167,9 +167,9 @@ def test_a_target_may_be_an_auxiliary_distribution_of_another(target_first: bool
 
 def test_a_task_that_changed_is_not_merged() -> None:
     first = graph_of(make("t"))
-    with pytest.raises(UserError, match="two: the auxiliary task 'b' is not the one of one"):
+    with pytest.raises(UserError, match="two: the auxiliary task 'b' differs from that of one"):
         merge_graphs([("one", first), ("two", graph_of(make("u"), b=spec(90)))])
-    with pytest.raises(UserError, match="two: the target task 't' is not the one of one"):
+    with pytest.raises(UserError, match="two: the target task 't' differs from that of one"):
         merge_graphs([("one", first), ("two", graph_of(make("t"), t=spec(90)))])
 
 

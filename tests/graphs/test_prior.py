@@ -199,7 +199,7 @@ def test_a_prior_that_cannot_be_used_is_found_before_training(
     other = {**study.auxiliary, "bicubic": study.auxiliary["blur_iso_wide"]}
     weights = dict.fromkeys(relations.auxiliary, 1.0)
     save_graph(build_graph(relations, weights, other, study.target, {}), tmp_path / "changed")
-    with pytest.raises(UserError, match=r"graph\.prior\.graph: the task 'bicubic' is not the one of"):
+    with pytest.raises(UserError, match=r"graph\.prior\.graph: the task 'bicubic' differs from that of"):
         with_prior(small_study, tmp_path / "changed")
 
 

@@ -170,7 +170,7 @@ def test_inner_rates_are_never_exceeded() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ({"rule": "relu", "temperature": 0.4}, "temperature is for rule: softmax"),
+        ({"rule": "relu", "temperature": 0.4}, "temperature is only valid for rule: softmax"),
         ({"rule": "relu", "effective": 3}, "effective is for rule: softmax"),
         ({"effective": 3, "temperature": 0.4}, "leave out temperature"),
         ({"effective": 0.5}, "greater than or equal to 1"),

@@ -330,7 +330,9 @@ def test_content_depends_on_the_photographs_not_on_their_place(folder, tmp_path)
 def test_unwritable_cache_names_the_variable(folder, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("METARESTORE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"cannot write the cache of .*photos .*; set METARESTORE_CACHE to a folder"):
+    with pytest.raises(
+        UserError, match=r"cannot write the cache of .*photos .*; set METARESTORE_CACHE to a writable folder"
+    ):
         ImageStore.open(fill(folder))
 
 

@@ -119,8 +119,8 @@ def test_a_restored_optimizer_continues_to_the_same_bits(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"kind": "adam", "momentum": 0.9}, "momentum is for kind: sgd"),
-        ({"kind": "adam", "weight_decay": 0.1}, "weight_decay is for kind: adamw"),
+        ({"kind": "adam", "momentum": 0.9}, "momentum is only valid for kind: sgd"),
+        ({"kind": "adam", "weight_decay": 0.1}, "weight_decay is only valid for kind: adamw"),
         ({"kind": "sgd", "lr": 0.1, "min_lr": 0.2}, "min_lr must not be above lr"),
     ],
 )
