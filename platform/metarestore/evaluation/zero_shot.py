@@ -21,7 +21,11 @@ from metarestore.seeds import derived_seed
 from metarestore.workspace.workspace import Workspace
 from metarestore.zero_shot.blur import Blur
 from metarestore.zero_shot.kernel import estimate_kernel
+from metarestore.zero_shot.options import ZeroShotOptions
+from metarestore.zero_shot.restore import restore_zero_shot
 from metarestore.zero_shot.shapes import bicubic_kernel
+
+_TEACHER_SHARE = 0.75
 
 KernelName = Literal["estimated", "bicubic"]
 
@@ -36,6 +40,8 @@ class MeasuredJob(Protocol):
 
 def adaptation_job(how: AdaptationOptimizerSpec, adaptation: AdaptationSpec) -> MeasuredJob:
     """Returns the job that adapts in one way as the method of an experiment wants it."""
+    if adaptation.method == "teacher_student":
+        return TeacherStudentJob(how, adaptation.kernel)
     return ZeroShotJob(how, adaptation.kernel) if adaptation.method == "zero_shot" else AdaptationJob(how)
 
 
@@ -67,6 +73,51 @@ class ZeroShotJob:
             label = f"{label}, bicubic kernel"
         curve = test.curve(label, rows, steps, rgb, y)
         return Adapted(curve, workspace.network(flat).detach().cpu(), rgb)
+
+
+@dataclass(frozen=True)
+class TeacherStudentJob:
+    """Restores each test crop's LR as `metarestore restore --adapt zero-shot` does, and measures it.
+
+    The teacher takes three quarters of the steps; the student the rest, at a third of the rate. What is measured before
+    the first step is back-projection alone.
+    """
+
+    how: AdaptationOptimizerSpec
+    kernel: KernelName = "estimated"
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
+        """Returns the figures of every photograph before the steps and after them."""
+        test = TestSet.of(workspace)
+        before = self._restored(workspace, test, learn=False)
+        after = self._restored(workspace, test, learn=True) if self.how.steps else before
+        rows = [test.psnr(rgb_to_y(images)) for images in (before, after)[: 2 if self.how.steps else 1]]
+        label = f"teacher and student, {adaptation_label(self.how, workspace.experiment.evaluation)}"
+        label = f"{label}, bicubic kernel" if self.kernel == "bicubic" else label
+        steps = [0, self.how.steps] if self.how.steps else [0]
+        return Adapted(test.curve(label, rows, steps, after, rgb_to_y(after)), workspace.network(flat).cpu(), after)
+
+    def _restored(self, workspace: Workspace, test: TestSet, *, learn: bool) -> Tensor:
+        """Restores all crops, RGB (N, 3, H, W) in [0, 1]."""
+        scale, defaults = workspace.study.scale, ZeroShotOptions()
+        steps = self.how.steps if learn else 0
+        first = round(_TEACHER_SHARE * steps)
+        options = replace(
+            defaults,
+            kernel=bicubic_kernel(scale) if self.kernel == "bicubic" else None,
+            teacher=replace(defaults.teacher, steps=first, lr=self.how.lr),
+            student=replace(defaults.student, steps=steps - first, lr=self.how.lr / 3),
+            patch=self.how.patch or defaults.patch,
+            batch=self.how.batch if self.how.patch else defaults.batch,
+            preprocessing=getattr(workspace.experiment.model, "preprocessing", defaults.preprocessing),
+            self_ensemble=workspace.experiment.evaluation.self_ensemble,
+        )
+        seeds = (derived_seed(workspace.experiment.seed, "zero-shot", number) for number in range(len(test.lr)))
+        images = (
+            restore_zero_shot(lr.to(workspace.device), scale, replace(options, seed=seed)).image.cpu()
+            for lr, seed in zip(test.lr, seeds, strict=True)
+        )
+        return torch.stack(list(images)).clamp(0, 1)
 
 
 def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, Tensor]:
