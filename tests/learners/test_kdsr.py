@@ -268,7 +268,7 @@ def test_other_weights_of_the_teacher_make_another_run(small_study: StudyMaker, 
     RunFolder(tmp_path / "run", study, resume=False)
     RunFolder(tmp_path / "run", study, resume=True)
     saved_teacher(tmp_path / "teacher", seed=4)
-    with pytest.raises(UserError, match=r"another configuration \(networks\["learner.teacher"\] was"):
+    with pytest.raises(UserError, match=r'another configuration \(networks\["learner.teacher"\] was'):
         RunFolder(tmp_path / "run", study, resume=True)
 
 
