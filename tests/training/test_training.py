@@ -416,7 +416,9 @@ def test_inner_weights_reach_the_tasks(small_study: Callable[..., Study], tmp_pa
 
 
 def test_inner_weights_need_inner_steps(small_study: Callable[..., Study]) -> None:
-    with pytest.raises(ValidationError, match=r"acts_on: inner scales inner learning rates.*write gradients or sampling"):
+    with pytest.raises(
+        ValidationError, match=r"acts_on: inner scales inner learning rates.*write gradients or sampling"
+    ):
         small_study(learner={"kind": "pretrain"}, graph={"weights": {"acts_on": "inner"}})
 
 
