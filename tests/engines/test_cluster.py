@@ -114,7 +114,7 @@ def test_packed_workers_fill_a_machine_and_none_spans_two(machines: Cluster) -> 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster_at_an_address(address: str) -> None:
-    with pytest.raises(UserError, match=r"engine.address: no Ray cluster answers .*`ray start --head`"):
+    with pytest.raises(UserError, match=r"engine.address: no Ray cluster responds .*`ray start --head`"):
         connect(RayEngineSpec(kind="ray", address=address))
 
 
