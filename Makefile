@@ -1,5 +1,4 @@
-# One word for each thing that is done here; `make` alone lists them. Each makes what it needs first, so a fresh clone
-# goes from nothing to a result with `make demo`.
+# `make` without arguments lists the targets. Each target builds what it needs first, so `make demo` works in a fresh clone.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,33 +7,33 @@ SHELL := bash
 
 BIN := .venv/bin
 READY := .venv/.ready
-# Build constraints hold the tools that packages are built with (hatchling, setuptools, Cython) to their versions as well.
+# Build constraints also pin the build tools of packages (hatchling, setuptools, Cython).
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
-# A name may be on the path and not work (pyenv's shims), hence the trial.
+# An executable on the path may not work (shims of pyenv), so each one is run once.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 help:
-	@echo 'make setup   .venv with the tested versions of everything (another Python: make setup PYTHON=python3.12)'
-	@echo 'make demo    the main job, on embedded photographs'
+	@echo 'make setup   .venv with the tested versions of everything (for another Python: make setup PYTHON=python3.12)'
+	@echo 'make demo    the demo study, on embedded photographs'
 	@echo 'make test    all tests, and the examples of README and docstrings'
-	@echo 'make check   style, types, direction of imports'
-	@echo 'make bench   every script of experiments/benchmarks'
+	@echo 'make check   style, types, import layers'
+	@echo 'make bench   all scripts of experiments/benchmarks'
 	@echo 'make docs    the documentation, in site/'
 	@echo 'make clean   removes .venv, caches and site/; keeps runs/ and mlflow.db'
 
 setup: $(READY)
 	@echo 'Ready: . .venv/bin/activate'
 
-# The stamp comes last: an interrupted set-up is taken up again by the next `make`.
+# The stamp is written last, so the next `make` resumes an interrupted setup.
 $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo 'Python 3.11 or newer is needed, got "$(PYTHON)"; name one: make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
+		echo 'Python 3.11 or newer is required, got "$(PYTHON)"; specify one: make setup PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || { \
 		echo 'learn2learn needs a C compiler; install one: sudo apt-get install build-essential' >&2; exit 1; }
-	@test -x $(BIN)/pip || { echo 'Making .venv'; "$(PYTHON)" -m venv .venv; } || { \
-		echo '"$(PYTHON)" cannot make a virtual environment: sudo apt-get install python3-venv' >&2; exit 1; }
+	@test -x $(BIN)/pip || { echo 'Creating .venv'; "$(PYTHON)" -m venv .venv; } || { \
+		echo '"$(PYTHON)" cannot create a virtual environment: sudo apt-get install python3-venv' >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	@echo 'Installing torch'
 	@$(INSTALL) torch
@@ -42,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(INSTALL) --editable '.[dev]'
 	@echo 'Building learn2learn'
 	@$(INSTALL) --no-deps learn2learn --config-settings=--build-option=build_ext || { \
-		echo 'learn2learn needs the headers of Python too: sudo apt-get install python3-dev' >&2; exit 1; }
+		echo 'learn2learn also needs the Python headers: sudo apt-get install python3-dev' >&2; exit 1; }
 	@touch $@
 
 demo: $(READY)
@@ -61,7 +60,7 @@ check: $(READY)
 bench: $(READY)
 	@for script in $(sort $(wildcard experiments/benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-# The gallery is drawn anew, so that it shows the catalogue as it is.
+# The gallery is regenerated, so that it shows the current catalogue.
 docs: .venv/.docs
 	@rm -rf docs/catalogue
 	@$(BIN)/metarestore tasks gallery --out docs/catalogue
