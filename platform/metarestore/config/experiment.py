@@ -342,7 +342,7 @@ class Experiment(Strict):
 
 
 MANY = tuple(key for key, field in Experiment.model_fields.items() if (Affects.of(field) or Affects.NOTHING) & SEVERAL)
-"""Sections that speak of several experiments; a single one is told without them."""
+"""Sections that describe several experiments; they are removed from a single experiment."""
 
 
 class ExperimentFile(Experiment):
