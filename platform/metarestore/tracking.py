@@ -1,6 +1,6 @@
 """MLflow: one parent run per experiment, one nested run per arm; the driver is the only writer, in batches.
 
-The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` says otherwise. The driver touches it before
+The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` is set. The driver touches it before
 any worker exists, and one process at a time, because several that create a new SQLite store at once break it.
 
 Everything is first recorded in the run's folder and sent from there. A store that is locked, unreachable or broken
