@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 Item = TypeVar("Item")
 
@@ -76,9 +77,9 @@ def command_line(*words: str | Path) -> str:
     )
 
 
-def text_column(template: str = "{task.description}") -> TextColumn:
-    """Returns a column of a progress bar that shows names literally."""
-    return TextColumn(template, markup=False)
+def text_column(template: str = "{task.description}", column: Column | None = None) -> TextColumn:
+    """Returns a column of a progress bar that shows names literally; `column` sets its header and alignment."""
+    return TextColumn(template, markup=False, table_column=column)
 
 
 def bars(*columns: ProgressColumn) -> Progress:

@@ -222,7 +222,7 @@ def test_a_stopped_grid_goes_on_to_the_same_figures(
 def test_cells_may_be_added_to_a_grid_and_not_changed(small_experiment: Build, tmp_path: Path) -> None:
     out = tmp_path / "grid"
     small = run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
-    with pytest.raises(UserError, match="already contains a run"):
+    with pytest.raises(UserError, match="holds a run already"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}), out)
     with pytest.raises(UserError, match=r"3 cells were run with another configuration, e\.g\. response,seed=0"):
         run(small_experiment(arms=ARMS, grid={"seed": [0]}, training={"steps": 3}), out, resume=True)

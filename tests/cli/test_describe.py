@@ -157,8 +157,8 @@ DESCRIBE = ("describe", "--out", "d.json", "--model")
 MISTAKES = {
     "nothing to describe": ((*DESCRIBE, "student"), "describe: say what to describe, with --images DIR or --task NAME"),
     "no such network": ((*DESCRIBE, "nowhere", "--task", "jpeg"), "nowhere: no such file"),
-    "another kind of network": ((*DESCRIBE, "fsrcnn", "--task", "jpeg"), "give a KDSR (model: {kind: kdsr})"),
-    "no estimator": ((*DESCRIBE, "none", "--task", "jpeg"), "give one with estimator: student"),
+    "another kind of network": ((*DESCRIBE, "fsrcnn", "--task", "jpeg"), "use a KDSR (model: {kind: kdsr})"),
+    "no estimator": ((*DESCRIBE, "none", "--task", "jpeg"), "use one with estimator: student"),
     "a teacher and photographs": ((*DESCRIBE, "teacher", "--images", "photos"), "is a teacher"),
     "a teacher and real pairs": ((*DESCRIBE, "teacher", "--task", "camera"), "is a teacher"),
     "a protocol": ((*DESCRIBE, "student", "--task", "gaussian8"), "--task: 'gaussian8' is an evaluation protocol"),
@@ -187,7 +187,7 @@ MISTAKES = {
     ),
     "no place for an embedding": (
         ("restore", "photos/a.png", "--model", "fsrcnn", "--embedding", "kept.json:a", "--out", "o.png"),
-        "give a KDSR",
+        "use a KDSR",
     ),
     "no group": (
         ("restore", "photos/a.png", "--model", "student", "--embedding", "kept.json", "--out", "o.png"),

@@ -55,7 +55,7 @@ def test_fit_takes_the_shots_alone(cli: Cli, camera: Path, pairs: str, options: 
     [
         (("--pairs", "pairs", "--out", "tasks/camera.yaml"), "tasks/camera.yaml exists already; .* --overwrite"),
         (("--pairs", "pairs", "--out", "twin.txt"), "must end in .yaml"),
-        (("--pairs", "pairs", "--out", "tasks/twin.yaml", "--count", "8"), "8 pairs are asked for, .* only 7"),
+        (("--pairs", "pairs", "--out", "tasks/twin.yaml", "--count", "8"), "8 pairs are requested, .* only 7"),
         (("--pairs", "nowhere", "--out", "tasks/twin.yaml"), "nowhere.*no such folder"),
         (("--pairs", "tasks/none.yaml", "--out", "tasks/twin.yaml"), "tasks/none.yaml: no such file"),
     ],

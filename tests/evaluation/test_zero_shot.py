@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from metarestore.evaluation.zero_shot import ZeroShotJob, adaptation_job, intern
 from metarestore.graphs.estimate import estimate
 from metarestore.models.colour import rgb_to_y
 from metarestore.project import Project, catalogue, resolve
+from metarestore.seeds import derived_seed
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
 from metarestore.tasks.task import Task
 from metarestore.workspace.study import Study
 from metarestore.workspace.workspace import Workspace
+from metarestore.zero_shot.options import ZeroShotOptions
+from metarestore.zero_shot.restore import restore_zero_shot
 
 HOW = AdaptationOptimizerSpec(optimizer="adam", steps=3, lr=1e-3)
 
@@ -85,6 +89,23 @@ def test_shots_and_ground_truth_teach_nothing(workspace: Workspace, monkeypatch:
     assert found.restored is not None
     assert again.restored is not None
     assert torch.equal(found.restored, again.restored)
+
+
+def test_teacher_and_student_are_what_the_command_does(small_study: Callable[..., Study]) -> None:
+    arm = {"model": {"kind": "zero_shot"}, "training": {"steps": 0}, "adaptation": {"method": "teacher_student"}}
+    workspace = Workspace(small_study(**arm, evaluation={"crop": 192}))
+    job = adaptation_job(HOW.model_copy(update={"steps": 4}), workspace.experiment.adaptation)
+    found = job.run(workspace, workspace.initial())
+    assert found.curve.steps == (0, 4)
+    assert found.curve.label == "teacher and student, adam 0.001"
+    test = TestSet.of(workspace)
+    defaults = ZeroShotOptions(seed=derived_seed(workspace.experiment.seed, "zero-shot", 1))
+    teacher, student = replace(defaults.teacher, steps=3, lr=1e-3), replace(defaults.student, steps=1, lr=1e-3 / 3)
+    expected = restore_zero_shot(test.lr[1], 4, replace(defaults, teacher=teacher, student=student)).image
+    assert found.restored is not None
+    assert torch.equal(found.restored[1], expected.clamp(0, 1))
+    with pytest.raises(ValueError, match="teacher_student learns new weights for each crop"):
+        small_study(adaptation={"method": "teacher_student"})
 
 
 def test_pictures_show_what_was_measured(workspace: Workspace) -> None:
@@ -149,7 +170,7 @@ TINY = [
 
 @pytest.mark.parametrize(
     ("name", "arms"),
-    [("zero_shot", {"zero", "one", "five"}), ("mzsr", {"maml"})],
+    [("zero_shot", {"zero", "zero_teacher_student", "one", "five"}), ("mzsr", {"maml"})],
 )
 def test_the_example_experiments_run(
     cli: Callable[..., tuple[int, str, str]],

@@ -133,5 +133,5 @@ def test_what_a_patch_needs() -> None:
         AdaptationSpec(patch=256)
     with pytest.raises(ValidationError, match="patch must not be above"):
         AdaptationSpec(alternatives=(AdaptationOptimizerSpec(patch=200),))
-    with pytest.raises(ValidationError, match="batch counts patches"):
+    with pytest.raises(ValidationError, match="batch requires patch"):
         AdaptationSpec(batch=4)

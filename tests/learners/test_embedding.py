@@ -200,17 +200,17 @@ def test_a_run_shares_patches_as_long_as_it_warms_up(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, r"learner.contrast needs model: \{kind: kdsr\}"),
+        ({}, r"learner.contrast requires model: \{kind: kdsr\}"),
         ({"model": {**STUDENT, "estimator": "none"}}, "with an estimator"),
         ({"model": STUDENT, "training": {"source": "target"}}, "compares distributions"),
         ({"model": STUDENT, "training": {"shard_size": 1}}, "must be at least 2"),
         ({"model": STUDENT, "training": {"microbatch": 1}}, "must be at least 2"),
-        ({"model": STUDENT, "training": {"tasks_per_step": 5, "shard_size": 4}}, "leave no task alone"),
+        ({"model": STUDENT, "training": {"tasks_per_step": 5, "shard_size": 4}}, "a group of a single task"),
         (
             {"model": STUDENT, "training": {"shard_size": 3, "tasks_per_step": 6, "microbatch": 2}},
-            "leave no task alone",
+            "a group of a single task",
         ),
-        ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "needs backend: vectorised"),
+        ({"model": STUDENT, "learner": {"backend": "learn2learn"}}, "requires backend: vectorised"),
     ],
 )
 def test_a_contrast_without_two_sides_is_refused(

@@ -341,7 +341,7 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, distillation: dict[str, An
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": SMALL, "learner": {"imitation": 1}}, r"imitation .* needs model: \{kind: pisr_teacher\}"),
+        ({"model": SMALL, "learner": {"imitation": 1}}, r"imitation .* requires model: \{kind: pisr_teacher\}"),
         ({"model": TEACHER, "learner": {"distillation": {"teacher": "t"}}}, "distillation is for students"),
         ({"model": TEACHER, "learner": {"kind": "fomaml"}}, "model.kind: pisr_teacher restores from the HR images"),
         (
@@ -350,11 +350,11 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, distillation: dict[str, An
         ),
         (
             {"model": SMALL, "learner": {"distillation": {"teacher": "t"}, "backend": "learn2learn"}},
-            "distillation needs backend: vectorised",
+            "distillation requires backend: vectorised",
         ),
         (
             {"model": SMALL, "learner": {"distillation": {"teacher": "t"}}, "training": {"init": "a"}},
-            "starts from its teacher; leave init out",
+            "starts from its teacher; remove init",
         ),
     ],
 )

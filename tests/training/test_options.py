@@ -216,11 +216,11 @@ def test_a_sketch_job_returns_bytes_instead_of_gradients(small_study: StudyMaker
         ({"learner": {"kind": "finetune"}}, "finetune requires training.init"),
         (
             {"learner": {"kind": "maml", "backend": "learn2learn"}, "training": {"precision": "bfloat16"}},
-            "bfloat16 needs learner.backend: vectorised",
+            "bfloat16 requires learner.backend: vectorised",
         ),
-        ({"training": {"shot_tasks": 4, "tasks_per_step": 4}}, "leave some of the 4 tasks_per_step"),
+        ({"training": {"shot_tasks": 4, "tasks_per_step": 4}}, "must be below tasks_per_step .4., got 4"),
         ({"training": {"shot_tasks": 1, "patch": 64}, "adaptation": {"shot_size": 48}}, "shot_size is 48"),
-        ({"training": {"source": "target", "patch": 64}, "adaptation": {"shot_size": 48}}, "write no more, got 64"),
+        ({"training": {"source": "target", "patch": 64}, "adaptation": {"shot_size": 48}}, "lower it, got 64"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

@@ -218,8 +218,11 @@ def test_a_run_that_is_made_longer_has_the_bytes_of_a_long_one(
 
 
 DEPENDENT: dict[str, tuple[dict[str, Any], str]] = {
-    "cosine": ({}, r"training.optimizer.schedule: cosine .*schedule=constant"),
-    "cosine after warmup": ({"training": {"optimizer": {"warmup_steps": 2}}}, r"training.optimizer.schedule: cosine"),
+    "cosine": ({}, r"training.optimizer.schedule: the cosine schedule .*schedule=constant"),
+    "cosine after warmup": (
+        {"training": {"optimizer": {"warmup_steps": 2}}},
+        r"training.optimizer.schedule: the cosine schedule",
+    ),
     "annealed": (
         {"training": CONSTANT, "graph": {"weights": {"final_temperature": 2.0}}},
         r"graph.weights.final_temperature: .*graph.weights.final_temperature=null",

@@ -239,7 +239,7 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
     observer = Silent()
     assert trained(study, tmp_path, resume=True, observer=observer) == weights
     assert observer.rows == []
-    with pytest.raises(UserError, match=r"already contains a run.*--resume"):
+    with pytest.raises(UserError, match=r"holds a run already.*--resume"):
         trained(study, tmp_path)
     with pytest.raises(UserError, match=r"\(training.steps was 4, is 3\); a run can be made longer"):
         trained(small_study(training={"steps": 3}), tmp_path, resume=True)
@@ -416,7 +416,9 @@ def test_inner_weights_reach_the_tasks(small_study: Callable[..., Study], tmp_pa
 
 
 def test_inner_weights_need_inner_steps(small_study: Callable[..., Study]) -> None:
-    with pytest.raises(ValidationError, match=r"acts_on: inner scales inner rates.*write gradients or sampling"):
+    with pytest.raises(
+        ValidationError, match=r"acts_on: inner scales inner learning rates.*write gradients or sampling"
+    ):
         small_study(learner={"kind": "pretrain"}, graph={"weights": {"acts_on": "inner"}})
 
 

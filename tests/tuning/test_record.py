@@ -84,7 +84,7 @@ def test_contents_are_compared_by_key(tmp_path: Path) -> None:
     record = Record(tmp_path, {}, contents=dict(contents))
     record.require_contents(contents)
     for key in contents:
-        with pytest.raises(UserError, match=f"{key}: the files are not those"):
+        with pytest.raises(UserError, match=f"{key}: the files have changed"):
             record.require_contents({**contents, key: "other"})
     # A search of an earlier version does not know its contents; from here on it does.
     record.contents = None

@@ -110,9 +110,8 @@ def restore_folder(request: ZeroShotRequest) -> None:
         if request.sheet:
             _write_sheet(request.out / f"{name}.sheet.png", name, restored)
         _write_record(request.out / f"{name}.json", restored.record)
-        write_image(
-            target, restored.pixels, restored.icc
-        )  # last, so that a restored photograph implies that its other files exist
+        # Written last, so that a restored photograph implies that its other files exist.
+        write_image(target, restored.pixels, restored.icc)
         height, width = restored.pixels.shape[:2]
         steps = sum(restored.record["steps"].values())
         learning = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"

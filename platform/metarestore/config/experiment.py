@@ -137,11 +137,12 @@ class AdaptationOptimizerSpec(Strict):
 class AdaptationSpec(AdaptationOptimizerSpec):
     """Few-shot adaptation to the target's support pairs, or zero-shot to each test crop alone."""
 
-    method: Annotated[Literal["shots", "zero_shot"], Affects.MEASUREMENT] = Field(
+    method: Annotated[Literal["shots", "zero_shot", "teacher_student"], Affects.MEASUREMENT] = Field(
         "shots", exclude_if=lambda value: value == "shots"
     )
     """zero_shot: the network learns from each test crop's LR alone, which is degraded once more; no shot is used, and
-    `patch` counts pixels of LR."""
+    `patch` counts pixels of LR. teacher_student: what `restore --adapt zero-shot` does, with back-projection before the
+    network, which is new for each crop; needs `model: {kind: zero_shot}` and `training: {steps: 0}`."""
     kernel: Annotated[Literal["estimated", "bicubic"], Affects.MEASUREMENT] = Field(
         "estimated", exclude_if=lambda value: value == "estimated"
     )
@@ -170,8 +171,15 @@ class AdaptationSpec(AdaptationOptimizerSpec):
 
     @model_validator(mode="after")
     def _shots_have_no_kernel(self) -> Self:
-        if self.kernel != "estimated" and self.method != "zero_shot":
+        if self.kernel != "estimated" and self.method == "shots":
             raise ValueError("kernel is for method: zero_shot; leave it out, or write method, too")
+        return self
+
+    @model_validator(mode="after")
+    def _both_stages_are_adam(self) -> Self:
+        ways: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
+        if self.method == "teacher_student" and any(way.optimizer != "adam" for way in ways):
+            raise ValueError("method: teacher_student adapts by Adam; write optimizer: adam")
         return self
 
 
@@ -257,6 +265,16 @@ class Experiment(Strict):
     """
     grid_exclude: Annotated[tuple[Annotated[dict[str, Any], Field(min_length=1)], ...], Affects.ABLATE] = ()
     """Combinations to exclude from the grid: values (or lists of values) of `arm` and of axes, which must all match."""
+
+    @model_validator(mode="after")
+    def _a_teacher_and_a_student_begin_anew(self) -> Self:
+        untrained = self.training.steps == 0 and self.training.init is None
+        if self.adaptation.method == "teacher_student" and not (self.model.kind == "zero_shot" and untrained):
+            raise ValueError(
+                "adaptation.method: teacher_student learns new weights for each crop; write model: {kind: zero_shot} "
+                "and training: {steps: 0}, without init"
+            )
+        return self
 
     @model_validator(mode="after")
     def _learner_and_training_fit(self) -> Self:

@@ -244,10 +244,11 @@ def _settings(experiment: Experiment, space: Space) -> Iterator[Problem]:
             "1 leaves no shot to hold out; raise it, or write tuning: {metric: validation}",
             ("adaptation", "shots"),
         )
-    if tuning.metric == "held_out_shots" and experiment.adaptation.method == "zero_shot":
+    if tuning.metric == "held_out_shots" and experiment.adaptation.method != "shots":
         yield Problem(
             ("adaptation", "method"),
-            "zero_shot adapts to no shots, by which trials would be compared; write tuning: {metric: validation}",
+            f"{experiment.adaptation.method} adapts to no shots, by which trials would be compared; "
+            "write tuning: {metric: validation}",
             ("adaptation", "method"),
         )
     # Not taken from the space, which omits circular conditions.

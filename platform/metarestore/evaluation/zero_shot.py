@@ -21,7 +21,11 @@ from metarestore.seeds import derived_seed
 from metarestore.workspace.workspace import Workspace
 from metarestore.zero_shot.blur import Blur
 from metarestore.zero_shot.kernel import estimate_kernel
+from metarestore.zero_shot.options import ZeroShotOptions
+from metarestore.zero_shot.restore import restore_zero_shot
 from metarestore.zero_shot.shapes import bicubic_kernel
+
+_TEACHER_SHARE = 0.75
 
 KernelName = Literal["estimated", "bicubic"]
 
@@ -36,6 +40,8 @@ class MeasuredJob(Protocol):
 
 def adaptation_job(options: AdaptationOptimizerSpec, adaptation: AdaptationSpec) -> MeasuredJob:
     """Returns the job that adapts with these options, by the method of an experiment."""
+    if adaptation.method == "teacher_student":
+        return TeacherStudentJob(options, adaptation.kernel)
     return ZeroShotJob(options, adaptation.kernel) if adaptation.method == "zero_shot" else AdaptationJob(options)
 
 
@@ -67,6 +73,51 @@ class ZeroShotJob:
             label = f"{label}, bicubic kernel"
         curve = test.curve(label, rows, steps, rgb, y)
         return Adapted(curve, workspace.network(flat).detach().cpu(), rgb)
+
+
+@dataclass(frozen=True)
+class TeacherStudentJob:
+    """Restores the LR of each test crop like `metarestore restore --adapt zero-shot`, and measures it.
+
+    The teacher takes three quarters of the steps. The student takes the rest, at a third of the learning rate. The
+    result before the first step is that of back-projection alone.
+    """
+
+    options: AdaptationOptimizerSpec
+    kernel: KernelName = "estimated"
+
+    def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
+        """Returns the metrics of every photograph before and after the steps."""
+        test = TestSet.of(workspace)
+        before = self._restored(workspace, test, learn=False)
+        after = self._restored(workspace, test, learn=True) if self.options.steps else before
+        rows = [test.psnr(rgb_to_y(images)) for images in (before, after)[: 2 if self.options.steps else 1]]
+        label = f"teacher and student, {adaptation_label(self.options, workspace.experiment.evaluation)}"
+        label = f"{label}, bicubic kernel" if self.kernel == "bicubic" else label
+        steps = [0, self.options.steps] if self.options.steps else [0]
+        return Adapted(test.curve(label, rows, steps, after, rgb_to_y(after)), workspace.network(flat).cpu(), after)
+
+    def _restored(self, workspace: Workspace, test: TestSet, *, learn: bool) -> Tensor:
+        """Restores all crops, RGB (N, 3, H, W) in [0, 1]."""
+        scale, defaults = workspace.study.scale, ZeroShotOptions()
+        steps = self.options.steps if learn else 0
+        first = round(_TEACHER_SHARE * steps)
+        options = replace(
+            defaults,
+            kernel=bicubic_kernel(scale) if self.kernel == "bicubic" else None,
+            teacher=replace(defaults.teacher, steps=first, lr=self.options.lr),
+            student=replace(defaults.student, steps=steps - first, lr=self.options.lr / 3),
+            patch=self.options.patch or defaults.patch,
+            batch=self.options.batch if self.options.patch else defaults.batch,
+            preprocessing=getattr(workspace.experiment.model, "preprocessing", defaults.preprocessing),
+            self_ensemble=workspace.experiment.evaluation.self_ensemble,
+        )
+        seeds = (derived_seed(workspace.experiment.seed, "zero-shot", number) for number in range(len(test.lr)))
+        images = (
+            restore_zero_shot(lr.to(workspace.device), scale, replace(options, seed=seed)).image.cpu()
+            for lr, seed in zip(test.lr, seeds, strict=True)
+        )
+        return torch.stack(list(images)).clamp(0, 1)
 
 
 def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def _size_problems(study: Study) -> Iterator[str]:
 def _zero_shot_problems(study: Study) -> Iterator[str]:
     """Yields patches larger than the LR side of a test crop, from which zero-shot adaptation cuts them."""
     adaptation, scale = study.experiment.adaptation, study.scale
-    if adaptation.method != "zero_shot":
+    if adaptation.method == "shots":
         return
     most = study.experiment.evaluation.crop // scale // scale * scale
     sizes = {"adaptation.patch": adaptation.patch}

@@ -323,7 +323,7 @@ def _described(experiment: Experiment, studies: Mapping[str, Study], out: Path, 
     """Describes a run in Markdown, for MLflow's pages."""
     learned = "the target's shots" if experiment.training.source == "target" else "synthetic degradations"
     how = experiment.adaptation
-    seen = "each photograph alone" if how.method == "zero_shot" else f"{how.shots} shots"
+    seen = "each photograph alone" if how.method != "shots" else f"{how.shots} shots"
     lines = [
         f"Restores **{experiment.graph.target}**, x{next(iter(studies.values())).scale}, by {experiment.model.kind} "
         f"learned from {learned} and adapted to {seen}.",

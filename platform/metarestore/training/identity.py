@@ -243,5 +243,5 @@ def _of_arm(path: KeyPath) -> KeyPath:
 def _described(path: KeyPath, before: Any, now: Any) -> str:
     name = format_path(path)
     if path[:1] == ("images",) or path[-1:] == ("content",):
-        return f"{name}: the files have changed since"
+        return f"{name}: the files have changed since the run was started"
     return f"{name} was {before}, is {now}"

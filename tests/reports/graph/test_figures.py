@@ -17,6 +17,7 @@ from metarestore.reports.graph.relations import clustering, relation_heatmap
 from metarestore.reports.graph.transfer import transfer_scatter
 from metarestore.reports.study.curves import relations_over_time, weights_over_time
 from metarestore.reports.style import svg
+from metarestore.tasks.images import write_image
 from metarestore.tasks.pairs import PairsSpec
 
 PROJECT = Project(Path(__file__).parents[3])
@@ -81,6 +82,7 @@ def test_edges_are_as_wide_as_their_weights(graph, invent):
 
 def test_real_pairs_have_a_colour_of_their_own(relations, invent, tmp_path):
     assert "real pairs" not in texts(graph_drawing(graph_of(relations, invent.distributions)))
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     real = PairsSpec(kind="pairs", scale=4, lr=tmp_path, hr=tmp_path)
     assert "real pairs" in texts(graph_drawing(graph_of(relations, invent.distributions, real)))
 

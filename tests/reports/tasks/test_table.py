@@ -66,7 +66,7 @@ def test_names_are_shown_whole(project, name):
 def test_the_project_hides_the_catalogue(project):
     assert rows(project)["jpeg"][3] == "catalogue"
     add(project, "jpeg", TASK.format(comment="My own."))
-    assert rows(project)["jpeg"][3:] == ["project", "My own"]
+    assert rows(Project(project.root))["jpeg"][3:] == ["project", "My own"]
 
 
 def test_real_pairs_have_no_pipeline(project):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 from rich.table import Column
 
+from metarestore.console import text_column
 from metarestore.evaluation.ablation import CellResult
 from metarestore.reports.study.progress import HeadedProgress, duration, field_column
 
@@ -24,7 +25,7 @@ class AblationDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = HeadedProgress(
-            TextColumn("cells"),
+            text_column("cells"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(table_column=Column("done")),
             TimeRemainingColumn(compact=True, table_column=Column("left in total")),

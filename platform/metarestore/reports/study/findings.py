@@ -61,7 +61,7 @@ def _adaptation(study: StudyResult, arm: ArmResult) -> str | None:
     compared = [("its unadapted network", paired_difference(arm.psnr_y, arm.main.psnr_y[0]))]
     compared += [(f"{baseline.name} upscaling", difference(arm, baseline))] if baseline is not None else []
     parts = [f"{_verdict(result)} {other} ({_interval(result)})" for other, result in compared if not result.low > 0]
-    source = "each photograph alone" if arm.main.label.startswith("zero-shot") else "the shots"
+    source = "each photograph alone" if arm.main.label.startswith(("zero-shot", "teacher and student")) else "the shots"
     return f"{arm.name}, adapted to {source}, {' and '.join(parts)}" if parts else None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
 from metarestore.config.experiment import TrainingSpec
+from metarestore.console import text_column
 from metarestore.training.log import LogRow, Observer
 
 _MEMORY = 0.95
@@ -108,7 +109,7 @@ class TrainingDisplay(Observer):
         self._bars = HeadedProgress(
             field_column("arm", "arm", "left"),
             BarColumn(bar_width=12),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column("step", justify="right")),
+            text_column("{task.completed:.0f}/{task.total:.0f}", Column("step", justify="right")),
             field_column("loss", "loss"),
             field_column("PSNR (dB)", "psnr"),
             field_column("tasks/s", "speed"),
