@@ -21,7 +21,7 @@ from metarestore.models.network import Network
 # brightness itself and without the gain, the first step of Adam changed images by 0.7 of their range (measured).
 _MEAN_RADIUS = 3  # LR pixels
 _GAIN = 0.03
-_BICUBIC_REACH = 2  # LR pixels
+_BICUBIC_RADIUS = 2  # LR pixels
 
 
 class Refiner(nn.Module):
@@ -99,7 +99,7 @@ class ZeroShotNetwork(Network):
     @property
     def receptive_field(self) -> int:
         """Receptive-field radius in LR pixels, of the refiner and bicubic upscaling together."""
-        return self.refiner.reach + _BICUBIC_REACH
+        return self.refiner.reach + _BICUBIC_RADIUS
 
     @property
     def feature_layers(self) -> Mapping[str, str]:

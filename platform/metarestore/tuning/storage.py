@@ -11,8 +11,8 @@ from ray.tune.experiment import Experiment
 class MovableStorage(StorageContext):
     """Ray Tune's storage of a tuning run, whose copies use the current folder of the run.
 
-    When a tuning run is resumed, Ray Tune updates the folder of existing trials, but not that of trials that are started
-    later: these would use the folder of the first session. Every trial copies the storage of its searcher, so the copy
+    When a tuning run is resumed, Ray Tune updates the folder of existing trials, but not that of later trials, which
+    would use the folder of the first session. Every trial copies the storage of its searcher, so the copy
     sets the current folder.
 
     Attributes:
