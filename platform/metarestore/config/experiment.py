@@ -177,8 +177,8 @@ class AdaptationSpec(AdaptationOptimizerSpec):
 
     @model_validator(mode="after")
     def _both_stages_are_adam(self) -> Self:
-        ways: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
-        if self.method == "teacher_student" and any(way.optimizer != "adam" for way in ways):
+        methods: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
+        if self.method == "teacher_student" and any(one.optimizer != "adam" for one in methods):
             raise ValueError("method: teacher_student adapts by Adam; write optimizer: adam")
         return self
 
