@@ -145,7 +145,7 @@ ZERO_SHOT = ("--adapt", "zero-shot")
             "photos/none.png: there is no such file or folder",
         ),
         (("restore", "photos", *ZERO_SHOT, "--out", "photos"), "--out: photos is the folder of rgb.png"),
-        (("restore", "photos", *ZERO_SHOT, "--out", "big.png"), "--out: big.png .* name a folder"),
+        (("restore", "photos", *ZERO_SHOT, "--out", "big.png"), "--out: big.png .* give a folder"),
         (("restore", "photos", "other/rgb.png", *ZERO_SHOT, "--out", "out"), "same name as .*photos/rgb.png"),
         (("restore", "photos", *ZERO_SHOT, "--steps", "1", "--budget", "2", "--out", "out"), "leave one of them out"),
         (("restore", "photos", *ZERO_SHOT, "--model", "x", "--out", "out"), "--model: does not go with --adapt"),
