@@ -246,7 +246,7 @@ def test_a_torn_line_is_dropped_and_a_broken_state_is_named(tmp_path: Path) -> N
     again.note_metrics({"loss": 2.0}, 2, 0)
     assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [1, 2]
     (tmp_path / "tracking.json").write_text("{")
-    with pytest.raises(UserError, match=r"tracking.json: cannot be read.*track this run anew"):
+    with pytest.raises(UserError, match=r"tracking.json: cannot be read.*track this run again"):
         Journal(tmp_path)
 
 

@@ -62,10 +62,10 @@ def test_the_right_partner_is_named_even_if_it_is_not_fitted(good, save_pairs, c
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shift": (5.0, 0.0)}, "5.0 HR pixels apart, beyond the kernel"),
+        ({"shift": (5.0, 0.0)}, "5.0 HR pixels apart, beyond the radius of the kernel"),
         ({"gaussian": Gaussian(1.2, 1.0, 0.0, (0.0, -6.0))}, "6.0 HR pixels apart"),
         ({"gaussian": Gaussian(65.3, 4.0, 0.0, (0.0, 0.0))}, r"its blur \(sigma 65.3 HR pixels\) is wider"),
-        ({"psnr_fitted": 11.0, "psnr_bicubic": 15.0}, "11.0 dB against LR, less than the 15.0 dB of bicubic"),
+        ({"psnr_fitted": 11.0, "psnr_bicubic": 15.0}, "11.0 dB relative to LR, less than the 15.0 dB of bicubic"),
         ({"colour": ColourLine((0.9, -0.1, 0.9), (0, 0, 0))}, "dark where HR is bright"),
         ({"colour": ColourLine((0.0, 1.0, 0.9), (0, 0, 0))}, r"gains 0\.00 1\.00 0\.90"),
     ],

@@ -177,6 +177,6 @@ def test_a_run_is_resumed_with_the_network_that_it_began_with_only(
         RunFolder(tmp_path / kind, study, resume=False)
         RunFolder(tmp_path / kind, study, resume=True)
         saved(network, TEACHER, seed=1)
-        with pytest.raises(UserError, match=r"another configuration \(networks.graph.estimator(.of)?.network was"):
+        with pytest.raises(UserError, match=r'another configuration \(networks\["graph.estimator(.of)?.network"\] was'):
             RunFolder(tmp_path / kind, study, resume=True)
         saved(network, TEACHER, seed=0)

@@ -225,7 +225,7 @@ def test_best_single_never_chooses_what_is_forbidden(small_study: Callable[..., 
 def test_relations_that_are_not_finite_are_named(small_study: Callable[..., Study]) -> None:
     from metarestore.errors import UserError
 
-    with pytest.raises(UserError, match="transfer gives no finite relation of bicubic, blur_iso_wide, noise_gaussian"):
+    with pytest.raises(UserError, match="transfer gives no finite relation for bicubic, blur_iso_wide, noise_gaussian"):
         related("transfer", training={"optimizer": {"lr": 1e30}})
 
 

@@ -171,8 +171,8 @@ def test_inner_rates_are_never_exceeded() -> None:
     ("text", "said"),
     [
         ({"rule": "relu", "temperature": 0.4}, "temperature is only valid for rule: softmax"),
-        ({"rule": "relu", "effective": 3}, "effective is for rule: softmax"),
-        ({"effective": 3, "temperature": 0.4}, "leave out temperature"),
+        ({"rule": "relu", "effective": 3}, "effective is only valid for rule: softmax"),
+        ({"effective": 3, "temperature": 0.4}, "remove temperature"),
         ({"effective": 0.5}, "greater than or equal to 1"),
     ],
 )

@@ -171,7 +171,7 @@ def camera(tmp_path, photographs):
 def test_wrong_pairs_are_named_unless_they_are_meant(camera):
     spec = PairsSpec(kind="pairs", scale=4, lr=camera / "lr", hr=camera / "hr")
     first, remedy = spec.implausible_pairs()
-    assert "pair '3': LR is mirrored left to right against HR" in first
+    assert "pair '3': LR is mirrored left to right relative to HR" in first
     assert "check_content: false" in remedy
     assert not spec.model_copy(update={"check_content": False}).implausible_pairs()
 

@@ -82,7 +82,7 @@ def test_names_are_compared_after_normalisation(tmp_path, name):
     assert composed in [each.name for each in PairFolder.of_folder(tmp_path).files()]
     lr, hr = (tmp_path / side for side in ("lr", "hr"))
     tasks = open_pairs("camera", PairsSpec(kind="pairs", scale=4, lr=lr, hr=hr), EPISODE)
-    assert set(tasks.hr.names) == {composed, "z"}
+    assert set(tasks.images.names) == {composed, "z"}
 
 
 @pytest.mark.parametrize("count", [1, 10, 11, 40])
@@ -128,7 +128,7 @@ def test_a_task_of_cropped_pairs_stays_aligned(tmp_path, more):
         open_pairs("camera", spec, EPISODE)
     tasks = open_pairs("camera", spec.model_copy(update={"crop": True, "lr_name": "{name}x4"}), EPISODE)
     assert isinstance(tasks, PairTasks)
-    assert tasks.hr.size("a") == (192, 192)
+    assert tasks.images.size("a") == (192, 192)
     for index in range(6):
         task = tasks.build(tasks.draw(0, index))
         assert (task.support_hr == task.support_lr.repeat_interleave(4, 2).repeat_interleave(4, 3)).all()
@@ -156,8 +156,9 @@ def test_a_template_names_the_pair_once(tmp_path, template):
         validate(read_document(file), TASK_FILE)
 
 
-def test_the_new_keys_leave_the_hash_of_other_tasks_alone():
-    spec = PairsSpec(kind="pairs", scale=4, lr=Path("lr"), hr=Path("hr"))
+def test_the_new_keys_leave_the_hash_of_other_tasks_alone(tmp_path):
+    put(tmp_path, {f"lr/{k}.png": f"hr/{k}.png" for k in "abc"})
+    spec = PairsSpec(kind="pairs", scale=4, lr=tmp_path / "lr", hr=tmp_path / "hr")
     assert set(spec.model_dump()) == {"kind", "scale", "lr", "hr", "support_pool"}
     assert content_hash(spec) == content_hash(spec.model_copy(update={"check_content": False}))
     assert content_hash(spec) != content_hash(spec.model_copy(update={"crop": True}))

@@ -256,7 +256,6 @@ def _restore_with(
     overwrite: bool,
 ) -> None:
     """Restores one photograph with a trained network."""
-    from metarestore.descriptors.file import chosen_embedding, describing_network
     from metarestore.models.choice import choose_network
     from metarestore.tasks.photographs import read_picture, write_image
 
@@ -266,15 +265,22 @@ def _restore_with(
         )
     require_other(out, "--out", {"the photograph": photo})
     require_output(out, "--out", overwrite=overwrite, endings=(".png",))
-    described = None if embedding is None else describing_network(embedding)
-    choice = choose_network(model, arm, weights, described)
     picture = read_picture(photo)
+    described = None
+    if embedding is not None:
+        from metarestore.descriptors.file import describing_network
+
+        described = describing_network(embedding)
+    choice = choose_network(model, arm, weights, described)
 
     from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
 
-    network = load_model(choice.file)
-    chosen = None if embedding is None else chosen_embedding(embedding, choice.file, network)
+    network, chosen = load_model(choice.file), None
+    if embedding is not None:
+        from metarestore.descriptors.file import chosen_embedding
+
+        chosen = chosen_embedding(embedding, choice.file, network)
     restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(picture.pixels)
     write_image(out, restored, picture.icc)
     _say_choice(choice, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,8 @@ def _score(
     with torch.no_grad():
         restored = restore(workspace.model, workspace.layout.unflatten(adapted), lr_images[test])
     errors = (restored.clamp(0, 1) - hr_images[test]).square().mean(dim=(1, 2, 3))
+    if not torch.isfinite(errors).all():
+        return math.nan  # diverged: such a source has no relation, and the caller names it
     return float(psnr_of_mse(errors.cpu().numpy()).mean())
 
 

@@ -157,9 +157,7 @@ class TaskKindContract(Contract):
             assert draw.degradations
         else:
             assert_equal((lr, hr_of_pairs), tasks.build_support(draw))
-            with pytest.raises(
-                UserError, match="'one' has its own images and cannot degrade others; use a task distribution"
-            ):
+            with pytest.raises(UserError, match="'one' has its own images and cannot degrade others; use a task dist"):
                 tasks.degrade(hr, draw)
 
     def test_another_geometry_changes_nothing_else(self, tasks: OpenDistribution) -> None:
