@@ -116,6 +116,6 @@ def test_the_commit_is_in_the_records_of_run_and_arms(compared: Compared) -> Non
 
 def test_the_split_of_the_pairs_is_printed(compared: Compared) -> None:
     assert (
-        "camera: 5 pairs: the first 3 by name may be learned from (support_pool; 2 of them are the shots), "
+        "camera: 5 pairs: the first 3 by name may be used for learning (support_pool; 2 of them are the shots), "
         "2 are left for testing"
     ) in compared.printed

@@ -1,6 +1,6 @@
 """MLflow: one parent run per experiment, one nested run per arm; the driver is the only writer, in batches.
 
-The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` says otherwise. The driver touches it before
+The store is SQLite in the project's folder unless `MLFLOW_TRACKING_URI` is set. The driver touches it before
 any worker exists, and one process at a time, because several that create a new SQLite store at once break it.
 
 Everything is first recorded in the run's folder and sent from there. A store that is locked, unreachable or broken
@@ -122,13 +122,13 @@ class Store:
     def experiment(self) -> str:
         """Id of the experiment, which is created if it does not exist."""
         with one_at_a_time(self.uri):
-            found = self.client.get_experiment_by_name(self._name)
+            existing = self.client.get_experiment_by_name(self._name)
             update_artifact_location(self._root)
-            if found is None:
+            if existing is None:
                 where = artifact_location(self._root)
                 return str(self.client.create_experiment(self._name, where, tags=_EXPERIMENT_TAGS))
-        identity = str(found.experiment_id)
-        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        identity = str(existing.experiment_id)
+        if existing.lifecycle_stage != LifecycleStage.ACTIVE:
             again = restore_command(self.uri, "experiment", identity)
             raise GoneError(
                 f"the experiment '{self._name}' was deleted in the store; restore it with: {again} - or rename the "
@@ -155,7 +155,7 @@ class Store:
     def running_children(self, parent: str) -> list[str]:
         """Returns the ids of the nested runs of `parent` marked as running; none if the store does not answer."""
         nested = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and attributes.status = 'RUNNING'"
-        found: list[str] = []
+        running: list[str] = []
         token = None
         while not self.resting:
             try:
@@ -163,11 +163,11 @@ class Store:
             except UNAVAILABLE as error:
                 self.failed(error, 0.0)
                 break
-            found += [run.info.run_id for run in page]
+            running += [run.info.run_id for run in page]
             token = page.token
             if not token:
                 break
-        return found
+        return running
 
     def terminate(self, run_id: str, status: str) -> None:
         """Ends a run that has no folder; a store that does not answer costs a warning."""
@@ -286,8 +286,8 @@ class Run:
             if journal.run_id is None:
                 experiment = self._store.experiment
                 wanted = f"tags.`{_KEY_TAG}` = '{journal.key}'"
-                found = client.search_runs([experiment], wanted) if self._doubtful else []
-                journal.assign(found[0].info.run_id if found else self._create(experiment), experiment)
+                runs = client.search_runs([experiment], wanted) if self._doubtful else []
+                journal.assign(runs[0].info.run_id if runs else self._create(experiment), experiment)
             self._confirmed = True
         return str(self._journal.run_id)
 

@@ -116,8 +116,8 @@ def update_artifact_location(root: Path) -> None:
     engine = create_engine(tracking_uri(root))
     try:
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT DISTINCT artifact_location FROM experiments")).scalars()
-            moved = [there for there in found if there and there != here and there.endswith(f"/{_ARTIFACTS}")]
+            locations = connection.execute(text("SELECT DISTINCT artifact_location FROM experiments")).scalars()
+            moved = [there for there in locations if there and there != here and there.endswith(f"/{_ARTIFACTS}")]
         if moved:
             with engine.begin() as connection:
                 for there in moved:

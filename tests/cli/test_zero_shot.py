@@ -129,7 +129,7 @@ def test_a_photograph_that_is_too_large_fails_alone(cli: Cli, photos: Path, monk
     options = ("--adapt", "zero-shot", "--steps", "1", "--workers", "1", "--out", "out")
     code, out, err = cli("restore", "photos", *options)
     assert code == 2
-    assert re.search(r"huge.png: is 100x200, too large .* up to 100x100 ", err)
+    assert re.search(r"huge.png: is 100x200, too large .* at most 100x100, ", err)
     assert "rgb.png: 128x128" in out
     assert sorted(path.name for path in (photos.parent / "out").iterdir()) == ["rgb.json", "rgb.png"]
 
@@ -145,7 +145,7 @@ ZERO_SHOT = ("--adapt", "zero-shot")
             "photos/none.png: there is no such file or folder",
         ),
         (("restore", "photos", *ZERO_SHOT, "--out", "photos"), "--out: photos is the folder of rgb.png"),
-        (("restore", "photos", *ZERO_SHOT, "--out", "big.png"), "--out: big.png .* name a folder"),
+        (("restore", "photos", *ZERO_SHOT, "--out", "big.png"), "--out: big.png .* give a folder"),
         (("restore", "photos", "other/rgb.png", *ZERO_SHOT, "--out", "out"), "same name as .*photos/rgb.png"),
         (("restore", "photos", *ZERO_SHOT, "--steps", "1", "--budget", "2", "--out", "out"), "leave one of them out"),
         (("restore", "photos", *ZERO_SHOT, "--model", "x", "--out", "out"), "--model: does not go with --adapt"),

@@ -142,9 +142,9 @@ def test_the_whole_judgement(design: Design) -> None:
 
 
 def test_one_photograph_cannot_be_held_back(design: Design) -> None:
-    with pytest.raises(ValueError, match="at least 2 photographs and tasks are needed to hold one back, got 1"):
+    with pytest.raises(ValueError, match="at least 2 photographs and tasks are needed to hold one out, got 1"):
         neighbour_accuracy(design.noise(), design.families, [0] * 400)
-    with pytest.raises(ValueError, match="go together, so that none are left"):
+    with pytest.raises(ValueError, match="coincide, so holding them out leaves no rows to fit on"):
         neighbour_accuracy(np.eye(3), [0, 1, 1], [0, 1, 1], tasks=[0, 0, 1])
 
 

@@ -200,7 +200,7 @@ def test_a_teacher_is_validated_and_measured_with_hr(small_study: StudyMaker) ->
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"estimator": "student"}, "holds no teacher; train one with model.estimator: teacher"),
+        ({"estimator": "student"}, "is not a teacher; train one with model.estimator: teacher"),
         ({"scale": 2}, "has size tiny and scale 2, the student tiny and 4"),
         (None, r"learner.teacher: there is no .*teacher; give a run's folder"),
     ],

@@ -320,11 +320,11 @@ def test_a_luma_teacher_is_measured_with_hr(small_study: Callable[..., Study]) -
 @pytest.mark.parametrize(
     ("distillation", "message"),
     [
-        ({"layers": ["expandin"]}, r"layers: the student has no feature 'expandin'; name some of features, shrinking"),
+        ({"layers": ["expandin"]}, r"layers: the student has no feature 'expandin'; choose from features, shrinking"),
         ({"layers": {"expanding": "last"}}, "layers: the teacher has no feature 'last'"),
-        ({"also": [{"weight": 1}]}, "also: vid_laplace_expanding is there twice"),
+        ({"also": [{"weight": 1}]}, "also: vid_laplace_expanding occurs twice"),
         ({"teacher": "other scale"}, "teacher: .* is for scale 3 and channels y, the student for 2 and y"),
-        ({"teacher": "other size"}, "initialise: .* has other weights than the student"),
+        ({"teacher": "other size"}, "initialise: the weights of .* do not match the student"),
         ({"teacher": "missing"}, "teacher: .* no such file"),
     ],
 )

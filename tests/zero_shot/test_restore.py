@@ -285,7 +285,7 @@ def test_wrong_arguments_are_refused():
         restore_zero_shot(torch.full((3, 32, 32), math.nan), 2)
     with pytest.raises(ValueError, match="has no centre at scale 2"):
         restore_zero_shot(image(32, 32), 2, replace(SHORT, kernel=np.ones((3, 3), np.float32) / 9))
-    with pytest.raises(ValueError, match="weights to start from"):
+    with pytest.raises(ValueError, match="start must have the shape"):
         restore_zero_shot(image(32, 32), 2, replace(SHORT, start=torch.zeros(5)))
 
 

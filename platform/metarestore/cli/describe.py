@@ -141,12 +141,12 @@ def _specs(patterns: Sequence[str], scale: int) -> dict[str, DistributionSpec]:
     specs: dict[str, DistributionSpec] = {}
     for pattern in patterns:
         if is_yaml(pattern):
-            found = {Path(pattern).stem: read_task(Path(pattern), wanted)}
+            matches = {Path(pattern).stem: read_task(Path(pattern), wanted)}
         else:
-            found = Project(Path.cwd()).distributions(pattern, "--task", wanted)
-        if other := next((name for name in found if specs.get(name, found[name]) != found[name]), None):
+            matches = Project(Path.cwd()).distributions(pattern, "--task", wanted)
+        if other := next((name for name in matches if specs.get(name, matches[name]) != matches[name]), None):
             raise UserError(f"--task: two tasks are called '{other}'; leave one out, or rename its file")
-        specs |= found
+        specs |= matches
     return specs
 
 

@@ -81,7 +81,7 @@ def tasks_sample(
     """Writes LR and HR images with the drawn parameters, or reproduces them from the parameters."""
     given = {key for key in context.params if _is_given(context, key)}
     if replay is not None:
-        _refuse(given - {"out", "data", "replay"}, "--replay", "whose file says it")
+        _refuse(given - {"out", "data", "replay"}, "--replay", "whose file specifies it")
         _replay(replay, data, out)
     elif name is None:
         raise UserError("tasks sample: name a task, or a file of parameters with --replay FILE")
@@ -265,7 +265,7 @@ def _specs(names: Sequence[str], scale: int | None) -> list[tuple[str, Distribut
     from metarestore.project import read_task
 
     files = [_file(name) for name in names]
-    specs = [(file.stem, read_task(file, scale)) for file in files]  # type: ignore[arg-type]  # 2, 3 or 4, says typer
+    specs = [(file.stem, read_task(file, scale)) for file in files]  # type: ignore[arg-type]  # typer ensures 2, 3 or 4
 
     from metarestore.workspace.process import prepare_process
 

@@ -1,4 +1,4 @@
-"""The commands that learn from single photographs alone: kernel, and restore with --adapt zero-shot."""
+"""The commands that work on single photographs without training: kernel, and restore with --adapt zero-shot."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ Photographs = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pho
 Factor = Annotated[int, typer.Option("--scale", min=2, max=4, help="Upscaling factor.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Photographs that are worked on at once; one per core if left out."),
+    typer.Option(min=1, help="Number of photographs to process at once; one per core if omitted."),
 ]
 
 
 @dataclass(frozen=True)
 class ZeroShotRequest:
-    """What `metarestore restore --adapt zero-shot` was asked for.
+    """The options of `metarestore restore --adapt zero-shot`.
 
     Attributes:
         photographs: Photographs, or folders of them.
-        out: Folder for what is restored.
+        out: Output folder.
         scale: Factor s.
-        steps: Steps of learning; those of `ZeroShotOptions` if left out.
-        budget: Seconds of learning for each photograph at most.
+        steps: Number of steps; that of `ZeroShotOptions` if omitted.
+        budget: Time limit for learning in seconds, for each photograph.
         kernel: File of the kernel, if it is known.
         seed: Seed of weights, noise and patches.
-        sheet: Whether to draw a sheet of each photograph.
-        workers: Photographs that are worked on at once.
-        overwrite: Whether files that exist may be replaced.
+        sheet: Whether to draw a comparison sheet of each photograph.
+        workers: Number of photographs to process at once.
+        overwrite: Whether existing files may be replaced.
     """
 
     photographs: Sequence[Path]
@@ -73,7 +73,7 @@ def kernel(
 
     from metarestore.zero_shot.folder import EstimateJob
 
-    def write(name: str, found: Estimated) -> str:
+    def write(name: str, estimated: Estimated) -> str:
         import numpy as np
 
         from metarestore.files import write_atomically
@@ -81,20 +81,20 @@ def kernel(
         from metarestore.reports.pictures import save_png
 
         content = io.BytesIO()
-        np.save(content, found.kernel.kernel)
+        np.save(content, estimated.kernel.kernel)
         write_atomically(out / f"{name}.npy", content.getvalue())
-        save_png(kernel_figure(found.kernel.kernel, name, _about(found)), out / f"{name}.png")
-        _write_record(out / f"{name}.json", found.record)
-        return f"{out / name}.npy: {_about(found)}"
+        save_png(kernel_figure(estimated.kernel.kernel, name, _kernel_summary(estimated)), out / f"{name}.png")
+        _write_record(out / f"{name}.json", estimated.record)
+        return f"{out / name}.npy: {_kernel_summary(estimated)}"
 
-    _work_on({name: EstimateJob(path, scale) for name, path in files.items()}, workers, "estimating", write)
+    _run_jobs({name: EstimateJob(path, scale) for name, path in files.items()}, workers, "estimating", write)
 
 
 def restore_folder(request: ZeroShotRequest) -> None:
-    """Restores photographs from themselves, one job each, and writes each as soon as it is done.
+    """Restores photographs from themselves, one job each, and writes each as soon as it is restored.
 
     Raises:
-        UserError: Something cannot be written, or photographs failed; the others are written.
+        UserError: A file cannot be written, or some photographs failed; the others are written.
     """
     files = _photographs(request.photographs)
     endings = (".png", ".json", *([".sheet.png"] if request.sheet else []))
@@ -110,55 +110,58 @@ def restore_folder(request: ZeroShotRequest) -> None:
         if request.sheet:
             _write_sheet(request.out / f"{name}.sheet.png", name, restored)
         _write_record(request.out / f"{name}.json", restored.record)
-        write_image(target, restored.pixels, restored.icc)  # last: where there is a picture, the rest is there too
+        # Written last, so that a restored photograph implies that its other files exist.
+        write_image(target, restored.pixels, restored.icc)
         height, width = restored.pixels.shape[:2]
         steps = sum(restored.record["steps"].values())
-        course = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"
-        return f"{target}: {width}x{height}, {_about(restored)}; {course}"
+        learning = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"
+        return f"{target}: {width}x{height}, {_kernel_summary(restored)}; {learning}"
 
     jobs = {name: RestoreJob(path, request.scale, options) for name, path in files.items()}
-    _work_on(jobs, request.workers, "restoring", write)
+    _run_jobs(jobs, request.workers, "restoring", write)
 
 
-def _photographs(given: Sequence[Path]) -> dict[str, Path]:
-    """Names photographs, and those of folders, by what their files are called without the ending.
+def _photographs(paths: Sequence[Path]) -> dict[str, Path]:
+    """Returns photographs and those of folders, by file name without suffix.
 
     Raises:
-        UserError: A file is missing, a folder holds no photographs, or two photographs have one name.
+        UserError: A file is missing, a folder contains no photographs, or two photographs have the same name.
     """
     from metarestore.tasks.photographs import list_photographs
 
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     problems = []
-    for path in given:
+    for path in paths:
         if not path.exists():
             problems.append(f"{path}: there is no such file or folder; check the path")
             continue
         for name, file in (list_photographs(path) if path.is_dir() else {path.stem: path}).items():
-            if name in found and not found[name].samefile(file):
-                problems.append(f"{file}: would be written under the same name as {found[name]}; give one at a time")
-            found.setdefault(name, file.absolute())
+            if name in files and not files[name].samefile(file):
+                problems.append(
+                    f"{file}: would be written under the same name as {files[name]}; process them separately"
+                )
+            files.setdefault(name, file.absolute())
     if problems:
         raise UserError(problems)
-    return found
+    return files
 
 
 def _require_outputs(out: Path, files: Mapping[str, Path], endings: Sequence[str], *, overwrite: bool) -> None:
-    """Makes sure that all can be written, and nothing into the photographs' own folders.
+    """Checks that all outputs can be written, and that the output folder contains none of the photographs.
 
     Raises:
-        UserError: Something cannot be written; the first of each kind is named.
+        UserError: An output cannot be written; the first problem is reported.
     """
     from metarestore.files import require_output
 
     if out.suffix.lower() == ".png" or out.is_file():
         raise UserError(
-            f"--out: {out} is a file or called like one; name a folder, for several files of each photograph"
+            f"--out: {out} is a file or has a file's name; give a folder, because each photograph has several outputs"
         )
     for path in files.values():
         if out.exists() and path.parent.samefile(out):
             raise UserError(
-                f"--out: {out} is the folder of {path.name}; choose another, so that photographs stay apart"
+                f"--out: {out} is the folder of {path.name}; choose another, so that inputs and outputs are separate"
             )
     for name in files:
         for ending in endings:
@@ -181,11 +184,11 @@ def _options(request: ZeroShotRequest) -> ZeroShotOptions:
     )
 
 
-def _work_on(jobs: Mapping[str, LoneJob], workers: int | None, what: str, write: Callable[[str, Any], str]) -> None:
-    """Runs one job for each photograph and writes each result as soon as it is there.
+def _run_jobs(jobs: Mapping[str, LoneJob], workers: int | None, label: str, write: Callable[[str, Any], str]) -> None:
+    """Runs one job for each photograph and writes each result as soon as it is available.
 
     Raises:
-        UserError: Some photographs failed, or could not be written; the others are.
+        UserError: Some photographs failed or could not be written; the others are written.
     """
     from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
     from metarestore.engines.build import build_engine
@@ -196,7 +199,7 @@ def _work_on(jobs: Mapping[str, LoneJob], workers: int | None, what: str, write:
     if len(jobs) > 1 and workers != 1:
         spec = RayEngineSpec(kind="ray", workers=min(workers, len(jobs)) if workers else "auto")
     with build_engine(spec) as engine, bars() as progress:
-        bar = progress.add_task(what, total=len(jobs))
+        bar = progress.add_task(label, total=len(jobs))
 
         def receive(position: int, result: Any) -> None:
             name = names[position]
@@ -214,9 +217,9 @@ def _work_on(jobs: Mapping[str, LoneJob], workers: int | None, what: str, write:
         raise UserError(sorted(problems))
 
 
-def _about(found: Restored | Estimated) -> str:
-    """Says where a kernel comes from and how far it can be trusted."""
-    estimate = found.kernel
+def _kernel_summary(result: Restored | Estimated) -> str:
+    """Describes the source and confidence of a kernel."""
+    estimate = result.kernel
     if estimate.source == "given":
         return "kernel as given"
     reason = f" ({estimate.reason})" if estimate.reason else ""
@@ -228,8 +231,8 @@ def _write_record(path: Path, record: Mapping[str, Any]) -> None:
     from metarestore.files import write_atomically
 
     text = json.dumps({"metarestore": __version__, **record}, indent=1)
-    # A row of the kernel is a line.
-    rows = re.sub(r"\[([^][{}\"]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    # One line per row of the kernel.
+    rows = re.sub(r"\[([^][{}\"]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     write_atomically(path, rows + "\n")
 
 
@@ -238,4 +241,5 @@ def _write_sheet(path: Path, name: str, restored: Restored) -> None:
     from metarestore.reports.pictures import save_png
 
     pixels = eight_bit(restored.pixels)
-    save_png(restoration_sheet(restored.before, pixels, restored.kernel.kernel, name, _about(restored)), path)
+    summary = _kernel_summary(restored)
+    save_png(restoration_sheet(restored.before, pixels, restored.kernel.kernel, name, summary), path)

@@ -61,8 +61,8 @@ class Document:
         for part in loc:
             if (*path, part) in self.positions:
                 path = (*path, part)
-        place = self.positions[path]
-        return place.key if key else place.value
+        entry = self.positions[path]
+        return entry.key if key else entry.value
 
     def message(self, problem: Problem) -> tuple[Position, str]:
         """Returns where a problem is, and the line that reports it: `file:line:column: path: problem`."""

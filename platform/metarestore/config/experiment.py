@@ -177,8 +177,8 @@ class AdaptationSpec(AdaptationOptimizerSpec):
 
     @model_validator(mode="after")
     def _both_stages_are_adam(self) -> Self:
-        ways: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
-        if self.method == "teacher_student" and any(way.optimizer != "adam" for way in ways):
+        methods: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
+        if self.method == "teacher_student" and any(one.optimizer != "adam" for one in methods):
             raise ValueError("method: teacher_student adapts by Adam; write optimizer: adam")
         return self
 
@@ -360,7 +360,7 @@ class Experiment(Strict):
 
 
 MANY = tuple(key for key, field in Experiment.model_fields.items() if (Affects.of(field) or Affects.NOTHING) & SEVERAL)
-"""Sections that speak of several experiments; a single one is told without them."""
+"""Sections that describe several experiments; they are removed from a single experiment."""
 
 
 class ExperimentFile(Experiment):

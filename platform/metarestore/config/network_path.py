@@ -1,4 +1,4 @@
-"""Paths to trained networks, which are recognised in an experiment by their type."""
+"""Finds and replaces the paths to trained networks in an experiment, which are marked by their type."""
 
 from __future__ import annotations
 

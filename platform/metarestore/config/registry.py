@@ -1,4 +1,4 @@
-"""Registries: what a YAML file may name, from this package and from packages that are installed beside it."""
+"""Registries of the parts that YAML files may use, from this package and from other installed packages."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ Part = TypeVar("Part", bound=BaseModel)
 
 
 class Implemented(Strict):
-    """The specification of a part whose code is elsewhere, so that files are checked without PyTorch."""
+    """The specification of a part whose code is in another module, so that files can be checked without PyTorch."""
 
     implementation: ClassVar[str]
-    """What implements the part, as `package.module:name`; it is imported when the part is built."""
+    """The implementation of the part, as `package.module:name`; it is imported when the part is built."""
 
     @classmethod
     def implemented(cls) -> Callable[..., Any]:
-        """Imports what implements the part.
+        """Imports the implementation of the part.
 
         Raises:
             UserError: It cannot be imported.
         """
         try:
-            found: Callable[..., Any] = resolve_name(cls.implementation)
+            implementation: Callable[..., Any] = resolve_name(cls.implementation)
         except (ImportError, AttributeError, ValueError) as error:
             problem = f"cannot be imported ({_reason(error)}); repair the package"
             raise UserError(f"{cls.__module__}.{cls.__name__}: {cls.implementation} {problem}") from error
-        return found
+        return implementation
 
 
 class Registry(Mapping[str, type[Part]], Generic[Part]):
-    """The specifications of one sort of part, by the name that each has in YAML: a read-only mapping.
+    """The specifications of one type of part, by their names in YAML: a read-only mapping.
 
-    The parts of this package come first; those of the entry points of `group` follow, sorted by name. Entry points are
-    loaded when the mapping is first read, in every process by itself, so workers have the same parts as the driver.
+    The parts of this package come first, followed by those of the entry points of `group`, sorted by name. A process
+    loads the entry points when it first reads the mapping, so workers have the same parts as the driver.
 
     Args:
         group: Group of entry points, e.g. `metarestore.networks`.
-        base: What every part extends.
+        base: Base class of every part.
         own: The parts of this package.
-        key: The key of the YAML that names the part.
+        key: The YAML key that selects the part.
     """
 
     def __init__(self, group: str, base: type[BaseModel], own: Iterable[Any] = (), *, key: str = "kind") -> None:
@@ -66,7 +66,7 @@ class Registry(Mapping[str, type[Part]], Generic[Part]):
         """Adds a part of this package.
 
         Raises:
-            ValueError: Another part has its name.
+            ValueError: Another part has the same name.
         """
         name = self._name(part)
         if name in self._own:
@@ -98,15 +98,15 @@ class Registry(Mapping[str, type[Part]], Generic[Part]):
         return self._all
 
     def _installed(self) -> dict[str, type[Part]]:
-        found: dict[str, type[Part]] = {}
+        parts: dict[str, type[Part]] = {}
         owners = dict.fromkeys(self._own, "metarestore")
         for entry in sorted(_entry_points().select(group=self.group), key=attrgetter("name", "value")):
             part = self._loaded(entry)
             if entry.name in owners and self._own.get(entry.name) is not part:
                 raise _refused(entry, f"{owners[entry.name]} has {self.key}: {entry.name} already; choose another name")
             owners[entry.name] = _distribution(entry)
-            found[entry.name] = part
-        return found
+            parts[entry.name] = part
+        return parts
 
     def _loaded(self, entry: EntryPoint) -> type[Part]:
         try:
@@ -123,15 +123,15 @@ class Registry(Mapping[str, type[Part]], Generic[Part]):
 
 @dataclass(frozen=True)
 class Registered:
-    """Marks a field whose value is one of a registry's parts: `Annotated[BaseModelSpec, Registered(MODELS)]`.
+    """Marks a field whose value is one of the parts of a registry: `Annotated[BaseModelSpec, Registered(MODELS)]`.
 
-    What the parts are is looked up when the model is first used, so a package may import this one and extend it.
+    The registry is read when the model is first used, so a package may import this one and extend it.
     """
 
     registry: Registry[Any]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Chooses among the parts by the key that names them."""
+        """Returns a schema that selects among the parts by the registry's key."""
         choices = {name: handler.generate_schema(part) for name, part in self.registry.items()}
         return core_schema.tagged_union_schema(choices, discriminator=self.registry.key)
 

@@ -177,14 +177,14 @@ def chosen_embedding(given: str, model: Path, network: Network) -> Tensor:
     """
     require_describer(network, sees_hr=True)
     path, group = _file_and_group(given)
-    found = read_descriptors(path)
-    if found.model.hash != network_hash(model):
+    descriptors = read_descriptors(path)
+    if descriptors.model.hash != network_hash(model):
         raise UserError(
-            f"--embedding: {path} was made by another network, {found.model.path}; "
+            f"--embedding: {path} was made by another network, {descriptors.model.path}; "
             f"describe with this one: {command_line('metarestore', 'describe', '--model', model)}"
         )
     try:
-        return found.embedding(group)
+        return descriptors.embedding(group)
     except UserError as error:
         raise UserError(f"--embedding: {path} {error}") from error
 

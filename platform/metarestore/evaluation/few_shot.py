@@ -180,10 +180,10 @@ def _levels(images: Tensor) -> Floats:
     return np.asarray(np.clip(np.floor(images.to(torch.float64).numpy() * 255.0 + 0.5), 0, 255))
 
 
-def adaptation_label(how: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
-    """Names a way to adapt, e.g. `adam 0.0003, patches of 32`."""
-    patches = "" if how.patch is None else f", patches of {how.patch}"
-    return f"{how.optimizer} {how.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
+def adaptation_label(options: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
+    """Returns the label of adaptation options, e.g. `adam 0.0003, patches of 32`."""
+    patches = "" if options.patch is None else f", patches of {options.patch}"
+    return f"{options.optimizer} {options.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
 
 
 def unique_photographs(workspace: Workspace) -> tuple[str, ...]:

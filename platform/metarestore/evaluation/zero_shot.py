@@ -1,4 +1,4 @@
-"""Figures of zero-shot adaptation: the network learns from each test crop's LR alone, and is measured on that crop."""
+"""Evaluates zero-shot adaptation: the network learns from the LR of each test crop alone, and is measured on it."""
 
 from __future__ import annotations
 
@@ -34,41 +34,41 @@ class MeasuredJob(Protocol):
     """Adapts a network and measures it."""
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
-        """Returns the figures of every photograph before, between and after the steps."""
+        """Returns the metrics of every photograph before, between and after the steps."""
         ...
 
 
-def adaptation_job(how: AdaptationOptimizerSpec, adaptation: AdaptationSpec) -> MeasuredJob:
-    """Returns the job that adapts in one way as the method of an experiment wants it."""
+def adaptation_job(options: AdaptationOptimizerSpec, adaptation: AdaptationSpec) -> MeasuredJob:
+    """Returns the job that adapts with these options, by the method of an experiment."""
     if adaptation.method == "teacher_student":
-        return TeacherStudentJob(how, adaptation.kernel)
-    return ZeroShotJob(how, adaptation.kernel) if adaptation.method == "zero_shot" else AdaptationJob(how)
+        return TeacherStudentJob(options, adaptation.kernel)
+    return ZeroShotJob(options, adaptation.kernel) if adaptation.method == "zero_shot" else AdaptationJob(options)
 
 
 @dataclass(frozen=True)
 class ZeroShotJob:
-    """Adapts a network to each test crop's LR in one way and measures it on the way, as `evaluation.every` says."""
+    """Adapts a network to the LR of each test crop, and measures it every `evaluation.every` steps."""
 
-    how: AdaptationOptimizerSpec
+    options: AdaptationOptimizerSpec
     kernel: KernelName = "estimated"
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
-        """Returns the figures of every photograph before, between and after the steps."""
+        """Returns the metrics of every photograph before, between and after the steps."""
         test = TestSet.of(workspace)
         steps: list[int] = []
         errors: list[list[float]] = []
         restored: list[Tensor] = []
         for number in range(len(test.lr)):
-            found = _Crop.of(test, number, workspace, self, flat)
-            steps, restored = found.steps, [*restored, found.restored]
-            errors.append(found.errors)
+            crop = _Crop.of(test, number, workspace, self, flat)
+            steps, restored = crop.steps, [*restored, crop.restored]
+            errors.append(crop.errors)
         by_step = np.asarray(errors).T
         rows = [decibels(cluster_means(row, test.photographs), PEAK) for row in by_step]
         images = torch.cat(restored)
         channels = workspace.model.channels
         y = images if channels == "y" else rgb_to_y(images.clamp(0, 1))
         rgb = restore_rgb(lambda _: images, test.lr, scale=workspace.study.scale, channels=channels)
-        label = f"zero-shot, {adaptation_label(self.how, workspace.experiment.evaluation)}"
+        label = f"zero-shot, {adaptation_label(self.options, workspace.experiment.evaluation)}"
         if self.kernel == "bicubic":
             label = f"{label}, bicubic kernel"
         curve = test.curve(label, rows, steps, rgb, y)
@@ -77,38 +77,38 @@ class ZeroShotJob:
 
 @dataclass(frozen=True)
 class TeacherStudentJob:
-    """Restores each test crop's LR as `metarestore restore --adapt zero-shot` does, and measures it.
+    """Restores the LR of each test crop like `metarestore restore --adapt zero-shot`, and measures it.
 
-    The teacher takes three quarters of the steps; the student the rest, at a third of the rate. What is measured before
-    the first step is back-projection alone.
+    The teacher takes three quarters of the steps. The student takes the rest, at a third of the learning rate. The
+    result before the first step is that of back-projection alone.
     """
 
-    how: AdaptationOptimizerSpec
+    options: AdaptationOptimizerSpec
     kernel: KernelName = "estimated"
 
     def run(self, workspace: Workspace, flat: Tensor) -> Adapted:
-        """Returns the figures of every photograph before the steps and after them."""
+        """Returns the metrics of every photograph before and after the steps."""
         test = TestSet.of(workspace)
         before = self._restored(workspace, test, learn=False)
-        after = self._restored(workspace, test, learn=True) if self.how.steps else before
-        rows = [test.psnr(rgb_to_y(images)) for images in (before, after)[: 2 if self.how.steps else 1]]
-        label = f"teacher and student, {adaptation_label(self.how, workspace.experiment.evaluation)}"
+        after = self._restored(workspace, test, learn=True) if self.options.steps else before
+        rows = [test.psnr(rgb_to_y(images)) for images in (before, after)[: 2 if self.options.steps else 1]]
+        label = f"teacher and student, {adaptation_label(self.options, workspace.experiment.evaluation)}"
         label = f"{label}, bicubic kernel" if self.kernel == "bicubic" else label
-        steps = [0, self.how.steps] if self.how.steps else [0]
+        steps = [0, self.options.steps] if self.options.steps else [0]
         return Adapted(test.curve(label, rows, steps, after, rgb_to_y(after)), workspace.network(flat).cpu(), after)
 
     def _restored(self, workspace: Workspace, test: TestSet, *, learn: bool) -> Tensor:
         """Restores all crops, RGB (N, 3, H, W) in [0, 1]."""
         scale, defaults = workspace.study.scale, ZeroShotOptions()
-        steps = self.how.steps if learn else 0
+        steps = self.options.steps if learn else 0
         first = round(_TEACHER_SHARE * steps)
         options = replace(
             defaults,
             kernel=bicubic_kernel(scale) if self.kernel == "bicubic" else None,
-            teacher=replace(defaults.teacher, steps=first, lr=self.how.lr),
-            student=replace(defaults.student, steps=steps - first, lr=self.how.lr / 3),
-            patch=self.how.patch or defaults.patch,
-            batch=self.how.batch if self.how.patch else defaults.batch,
+            teacher=replace(defaults.teacher, steps=first, lr=self.options.lr),
+            student=replace(defaults.student, steps=steps - first, lr=self.options.lr / 3),
+            patch=self.options.patch or defaults.patch,
+            batch=self.options.batch if self.options.patch else defaults.batch,
             preprocessing=getattr(workspace.experiment.model, "preprocessing", defaults.preprocessing),
             self_ensemble=workspace.experiment.evaluation.self_ensemble,
         )
@@ -121,12 +121,12 @@ class TeacherStudentJob:
 
 
 def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, Tensor]:
-    """Makes the support set of one photograph: itself, and its degraded version.
+    """Returns the support set of one photograph: the photograph itself and its degraded version.
 
     Args:
-        lr: RGB (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are left out.
+        lr: RGB (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are ignored.
         scale: Factor s.
-        kernel: Whether the blur is estimated or taken for that of bicubic downsampling.
+        kernel: Whether the kernel is estimated or that of bicubic downsampling.
 
     Returns:
         LR (1, 3, h / s, w / s) and HR (1, 3, h, w), in [0, 1].
@@ -141,7 +141,7 @@ def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class _Crop:
-    """What became of one test crop: measured steps, mean squared errors, and the last restoration (1, C, H, W)."""
+    """Results of one test crop: measured steps, mean squared errors, and the last restoration (1, C, H, W)."""
 
     steps: list[int]
     errors: list[float]
@@ -160,7 +160,7 @@ class _Crop:
         every = workspace.experiment.evaluation.every
 
         def measure(step: int, current: Tensor) -> None:
-            if step % every and step != job.how.steps:
+            if step % every and step != job.options.steps:
                 return
             with torch.no_grad():
                 image = restorer(workspace, current, hr)(lr).cpu()
@@ -174,7 +174,7 @@ class _Crop:
             workspace.network(flat).to(device),
             support_lr,
             support_hr,
-            job.how,
+            job.options,
             seed=derived_seed(workspace.experiment.seed, "zero-shot", number),
             rule=workspace.learner.adapting(workspace.layout, flat.to(device)),
             observe=measure,
@@ -183,7 +183,7 @@ class _Crop:
 
 
 def _only(test: TestSet, number: int) -> TestSet:
-    """Returns a test set of one crop."""
+    """Returns a test set with one crop only."""
     one = slice(number, number + 1)
     reference: Floats = test.reference[one]
     return replace(

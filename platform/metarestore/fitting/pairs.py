@@ -17,10 +17,10 @@ from metarestore.tasks.pair_files import PairFiles, PairFolder, pair_content, sh
 Floats = NDArray[np.float64]
 
 _SMALLEST = 32
-"""Least side of an LR image in pixels: below, a kernel of 5x5 LR pixels has hardly any equations."""
+"""Minimum side of an LR image in pixels: below, there are too few equations for a kernel of 5x5 LR pixels."""
 
 _DOUBTFUL = 0.7
-"""Correlation of a pair below which its partner is looked for among the pairs that are not fitted, too."""
+"""Correlation of a pair below which its partner is also searched among the pairs that are not fitted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def list_pairs(pairs: Path | PairFolder) -> tuple[PairFiles, ...]:
     """Lists the pairs of a folder, sorted by name.
 
     Raises:
-        UserError: A folder is missing or empty, or an image has no partner; up to ten are named.
+        UserError: A folder is missing or empty, or an image has no partner; up to ten are listed.
     """
     return (pairs if isinstance(pairs, PairFolder) else PairFolder.of_folder(pairs)).files()
 
@@ -59,14 +59,14 @@ def read_pair(files: PairFiles) -> Pair:
     Raises:
         UserError: An image cannot be read, is too small, or HR is not 2, 3 or 4 times as large as LR.
     """
-    read = files.read()
-    h, w, _ = read.lr.shape
+    raw = files.read()
+    h, w, _ = raw.lr.shape
     if min(h, w) < _SMALLEST:
         raise UserError(
             f"{files.lr}: is {h}x{w}; at least {_SMALLEST}x{_SMALLEST} are needed to fit a kernel; take a larger crop"
         )
-    content = pair_content(read.lr, read.hr)
-    return Pair(files.name, read.scale, read.lr.astype(np.float64), read.hr.astype(np.float64), read.gray, content)
+    content = pair_content(raw.lr, raw.hr)
+    return Pair(files.name, raw.scale, raw.lr.astype(np.float64), raw.hr.astype(np.float64), raw.gray, content)
 
 
 def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) -> int:
@@ -114,5 +114,5 @@ def _observed(pairs: Sequence[PairFiles]) -> Iterator[PairView]:
     """Yields the data of the pairs that can be read."""
     for files in pairs:
         with suppress(UserError):
-            read = files.read()
-            yield observe(files.name, read.lr, read.hr)
+            raw = files.read()
+            yield observe(files.name, raw.lr, raw.hr)

@@ -196,17 +196,17 @@ def _noise(fit: CameraFit) -> Iterator[str]:
 
 
 def _jpeg(fit: CameraFit) -> Iterator[str]:
-    found = [pair.jpeg for pair in fit.pairs if pair.jpeg.quality is not None]
-    share = len(found) / len(fit.pairs)
+    compressed = [pair.jpeg for pair in fit.pairs if pair.jpeg.quality is not None]
+    share = len(compressed) / len(fit.pairs)
     if share < 0.5:
-        yield from _comment(f"JPEG: no sign of it in {len(fit.pairs) - len(found)} of {_pairs(len(fit.pairs))}.")
+        yield from _comment(f"JPEG: no sign of it in {len(fit.pairs) - len(compressed)} of {_pairs(len(fit.pairs))}.")
         return
-    quality = spread([float(each.quality or 0) for each in found])
+    quality = spread([float(each.quality or 0) for each in compressed])
     yield from _comment(
-        f"JPEG in {len(found)} of {_pairs(len(fit.pairs))}: quality {_statistics(quality, 0)}, "
-        f"confidence {mean(each.confidence for each in found):.0%}."
+        f"JPEG in {len(compressed)} of {_pairs(len(fit.pairs))}: quality {_statistics(quality, 0)}, "
+        f"confidence {mean(each.confidence for each in compressed):.0%}."
     )
-    samplings = [each.subsampling for each in found if each.subsampling is not None]
+    samplings = [each.subsampling for each in compressed if each.subsampling is not None]
     sampling = f", subsampling: {samplings[0]}" if samplings and set(samplings) != {420} else ""
     chance = f", probability: {share:.2f}" if share < 1 else ""
     yield f"- {{op: jpeg, quality: {_range(quality, 0)}{sampling}{chance}}}"
@@ -216,19 +216,19 @@ def _comment(text: str) -> Iterator[str]:
     return (f"# {line}" for line in textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
 
 
-def _statistics(found: Spread, decimals: int) -> str:
+def _statistics(values: Spread, decimals: int) -> str:
     """Formats mean, standard deviation, range and number of pairs."""
-    limits = f"{found.low:.{decimals}f} to {found.high:.{decimals}f}, " if found.count > 1 else ""
-    apart = f", {found.left_out} apart" if found.left_out else ""
-    return f"{_plus_minus(found, decimals)} ({limits}n = {found.count}{apart})"
+    limits = f"{values.low:.{decimals}f} to {values.high:.{decimals}f}, " if values.count > 1 else ""
+    apart = f", {values.left_out} apart" if values.left_out else ""
+    return f"{_plus_minus(values, decimals)} ({limits}n = {values.count}{apart})"
 
 
-def _plus_minus(found: Spread, decimals: int) -> str:
-    return f"{found.mean:.{decimals}f}" + (f" ± {found.std:.{decimals}f}" if found.count > 1 else "")
+def _plus_minus(values: Spread, decimals: int) -> str:
+    return f"{values.mean:.{decimals}f}" + (f" ± {values.std:.{decimals}f}" if values.count > 1 else "")
 
 
-def _range(found: Spread, decimals: int) -> str:
-    low, high = f"{found.low:.{decimals}f}", f"{found.high:.{decimals}f}"
+def _range(values: Spread, decimals: int) -> str:
+    low, high = f"{values.low:.{decimals}f}", f"{values.high:.{decimals}f}"
     return low if low == high else f"[{low}, {high}]"
 
 

@@ -46,8 +46,8 @@ def descriptors(network: KDSR, lr: Tensor, hr: Tensor) -> Floats:
         raise TypeError("a network without a degradation encoder has no descriptors")
     device = next(network.parameters()).device
     with torch.no_grad():
-        seen = network.encoder_input(lr.to(device), hr.to(device))
-        described = network.estimator.in_strips(seen, max(_STRIP // len(lr), 1)).distilled
+        inputs = network.encoder_input(lr.to(device), hr.to(device))
+        described = network.estimator.in_strips(inputs, max(_STRIP // len(lr), 1)).distilled
     return described.cpu().numpy().astype(np.float64)
 
 

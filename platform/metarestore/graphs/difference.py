@@ -25,13 +25,13 @@ def separation(values: Floats, errors: Floats, others: Floats, other_errors: Flo
     differences = values - others
     spread = np.hypot(errors, other_errors)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = differences / spread
-    return np.asarray(np.where((differences == 0) & (spread == 0), 0.0, found))
+        ratio = differences / spread
+    return np.asarray(np.where((differences == 0) & (spread == 0), 0.0, ratio))
 
 
 @dataclass(frozen=True)
 class RelationDifference:
-    """Two relation graphs over the n auxiliary distributions that both have.
+    """The difference of two relation graphs over their n common auxiliary distributions.
 
     Attributes:
         targets: The two targets; they may be the same.
@@ -40,7 +40,7 @@ class RelationDifference:
         errors: Their standard errors, (2, n).
         weights: Gradient weights, (2, n).
         separations: Second minus first over the standard error of the difference, (n,); NaN where not defined.
-        missing: Distributions that the second lacks, and those that the first lacks.
+        missing: Distributions that are missing from the second graph, and those missing from the first.
     """
 
     targets: tuple[str, str]

@@ -1,4 +1,4 @@
-"""Distillation of named features: a student that sees LR learns what a teacher, which may see HR, computes of them.
+"""Distillation of named features: a student that sees only LR learns the features of a teacher that may also see HR.
 
 Source: Lee, Lee, Kim, Ham, Learning with Privileged Information for Efficient Image Super-Resolution (ECCV 2020),
 section 3.
@@ -24,10 +24,10 @@ from metarestore.seeds import derived_seed
 from metarestore.tasks.task import Task
 
 HEADS = "distillation."
-"""Prefix of the names of parameters that the losses learn; they follow the network's, and are not saved with it."""
+"""Prefix of the parameters that the losses learn; they follow the network's parameters and are not saved with it."""
 
 _PROBE = 8
-"""Side, in LR pixels, of the images by which numbers of channels are found out."""
+"""Side, in LR pixels, of the images used to determine numbers of channels."""
 
 _KEY = "learner.distillation"
 
@@ -40,7 +40,7 @@ class ImitationLearner(PretrainLearner):
     """
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the losses of support and query together; the distance is logged as `imitation`."""
+        """Computes the losses over support and query; the distance is logged as `imitation`."""
         lr, hr = all_patches(tasks)
         restored, features = self.restore_with_features(params, lr, ("encoding",), hr)
         distance = (features["encoding"] - lr).abs().flatten(1).mean(dim=1)
@@ -51,16 +51,16 @@ class ImitationLearner(PretrainLearner):
 
 @dataclass(frozen=True)
 class StudentLearner(PretrainLearner):
-    """Student stage of PISR, for any networks with named features: L(θ; S∪Q) + Σ weight · loss of features.
+    """Student stage of PISR, for any network with named features: L(θ; S∪Q) + Σ weight · feature loss.
 
-    The teacher is frozen, and its features are constants. To the shots, the student adapts with the image loss.
+    The teacher is frozen, and its features are constants. The student adapts to the shots with the image loss alone.
 
     Args:
-        spec: Options, with a distillation.
+        spec: Options, including a distillation.
         model: The student.
-        precision: Arithmetic of the student.
+        precision: Precision of the student.
         teacher: The trained teacher.
-        heads: What the losses learn, by the name under which each pair of features is logged.
+        heads: Modules that the losses learn, by the name under which each pair of features is logged.
 
     Source: section 3.2, eqs. 3 to 7.
     """
@@ -70,14 +70,14 @@ class StudentLearner(PretrainLearner):
 
     @classmethod
     def build(cls, spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> StudentLearner:
-        """Opens the teacher, on the student's device, and builds the heads.
+        """Builds the learner of a student, opens its teacher on the student's device, and builds the heads.
 
         Raises:
-            UserError: There is no such teacher, or it does not fit the student.
+            UserError: The teacher is missing, or does not match the student.
         """
         options = spec.distillation
         if options is None or not isinstance(model, Network):
-            raise TypeError("distillation is of a Network, with options")
+            raise TypeError("distillation requires a Network and spec.distillation")
         teacher = open_teacher(options.teacher, model, f"{_KEY}.teacher")
         _require_fitting(options, model, teacher)
         heads = seeded(_heads, derived_seed(0, HEADS), options=options, student=model, teacher=teacher)
@@ -87,60 +87,60 @@ class StudentLearner(PretrainLearner):
     def distillation(self) -> DistillationSpec:
         """The options of the distillation."""
         if self.spec.distillation is None:
-            raise TypeError("a student has a distillation")
+            raise TypeError("spec.distillation is missing")
         return self.spec.distillation
 
     def layout(self, network: Layout) -> Layout:
-        """Returns the layout of the network's parameters and of the heads'."""
+        """Returns the layout of the network's parameters, followed by those of the heads."""
         return Layout((*network.entries, *((HEADS + name, shape) for name, shape in Layout.of(self.heads).entries)))
 
     def initial(self, network: Tensor) -> Tensor:
-        """Returns the network's parameters, which may be the teacher's, with the heads' behind them."""
+        """Returns the parameters of the network, optionally those of the teacher, followed by those of the heads."""
         if self.distillation.initialise:
             network = started_as_taught(self.teacher, Layout.of(self.model), network)
         return torch.cat([network, initial_vector(self.heads).to(network)]) if len(self.heads) else network
 
     def losses(self, params: Params, tasks: Task, step: int = 0) -> tuple[Tensor, Metrics]:
-        """Computes the losses of support and query together; those of features are logged by loss and layer."""
+        """Computes the losses over support and query; feature losses are logged by loss and layer."""
         lr, hr = all_patches(tasks)
         own = {name: value for name, value in params.items() if not name.startswith(HEADS)}
         heads = {name.removeprefix(HEADS): value for name, value in params.items() if name.startswith(HEADS)}
-        wanted = tuple(dict.fromkeys(mine for loss in self.distillation.losses for mine, _ in loss.pairs))
-        restored, features = self.restore_with_features(own, lr, wanted)
+        layers = tuple(dict.fromkeys(student for loss in self.distillation.losses for student, _ in loss.pairs))
+        restored, features = self.restore_with_features(own, lr, layers)
         losses, terms = self.image_losses(restored, hr), dict[str, Tensor]()
-        taught = self.taught(lr, hr)
+        targets = self.taught(lr, hr)
         for loss in self.distillation.losses:
-            for mine, its in loss.pairs:
-                name = term_name(loss, mine)
-                terms[name] = self._term(loss, name, heads, features[mine], taught[its])
+            for student, teacher in loss.pairs:
+                name = term_name(loss, student)
+                terms[name] = self._term(loss, name, heads, features[student], targets[teacher])
                 losses = losses + loss.weight / len(loss.pairs) * terms[name]
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse, {name: term.detach() for name, term in terms.items()})
 
     def taught(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Computes the teacher's features (T, N, ...) of images of T tasks; they are constants."""
-        wanted = tuple(dict.fromkeys(its for loss in self.distillation.losses for _, its in loss.pairs))
-        return taught_features(self.teacher, wanted, lr, hr)
+        """Computes the teacher's features (T, N, ...) for the images of T tasks, without autograd."""
+        layers = tuple(dict.fromkeys(teacher for loss in self.distillation.losses for _, teacher in loss.pairs))
+        return taught_features(self.teacher, layers, lr, hr)
 
     def _term(self, loss: FeatureLossSpec, name: str, heads: Params, student: Tensor, teacher: Tensor) -> Tensor:
-        """Computes a loss of features (T, N, ...), with heads of each task's own; (T,)."""
+        """Computes a loss between features (T, N, ...), with separate heads for each task; (T,)."""
         head, prefix = dict(self.heads).get(name), f"{name}."
         own = {key.removeprefix(prefix): value for key, value in heads.items() if key.startswith(prefix)}
 
         def one(own: Params, student: Tensor, teacher: Tensor) -> Tensor:
             if head is None:
                 return feature_loss(loss, student, teacher, None)
-            return feature_loss(loss, student, teacher, lambda given: functional_call(head, own, (given,)))
+            return feature_loss(loss, student, teacher, lambda features: functional_call(head, own, (features,)))
 
         return each(one, own, student, teacher)
 
 
 def taught_features(teacher: Network, names: tuple[str, ...], lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-    """Computes named features of images of T tasks, (T, N, ...), without autograd.
+    """Computes named features of a teacher for the images of T tasks, (T, N, ...), without autograd.
 
     Args:
         teacher: The teacher.
-        names: Some of its features; where there are none, it is not computed.
+        names: Names of the features; if there are none, the teacher is not evaluated.
         lr: (T, N, C, h, w).
         hr: (T, N, C, s·h, s·w); only a privileged teacher sees it.
     """
@@ -151,18 +151,18 @@ def taught_features(teacher: Network, names: tuple[str, ...], lr: Tensor, hr: Te
 
 
 def term_name(loss: FeatureLossSpec, layer: str) -> str:
-    """Returns the name that a loss of a student's layer is logged under."""
+    """Returns the name under which the loss of a student's layer is logged."""
     return f"{loss.loss}_{layer}"
 
 
 def _heads(options: DistillationSpec, student: Network, teacher: Network) -> nn.ModuleDict:
-    given, wanted = feature_channels(student), feature_channels(teacher)
-    found = {
-        term_name(loss, mine): head_of(loss, given[mine], wanted[its])
+    inputs, outputs = feature_channels(student), feature_channels(teacher)
+    heads = {
+        term_name(loss, layer): head_of(loss, inputs[layer], outputs[target])
         for loss in options.losses
-        for mine, its in loss.pairs
+        for layer, target in loss.pairs
     }
-    return nn.ModuleDict({name: head for name, head in found.items() if head is not None})
+    return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
 
 def feature_channels(network: Network) -> Mapping[str, int]:
@@ -176,11 +176,11 @@ def feature_channels(network: Network) -> Mapping[str, int]:
 
 
 def _require_fitting(options: DistillationSpec, student: Network, teacher: Network) -> None:
-    """Checks that a teacher has the features, the scale, the channels and the weights that are wanted of it."""
+    """Checks that a teacher has the required features, scale, channels and weights."""
     if (teacher.scale, teacher.channels) != (student.scale, student.channels):
         raise UserError(
             f"{_KEY}.teacher: {options.teacher} is for scale {teacher.scale} and channels {teacher.channels}, the "
-            f"student for {student.scale} and {student.channels}; make them those of the teacher"
+            f"student for {student.scale} and {student.channels}; use the teacher's scale and channels"
         )
     names: list[str] = []
     for loss in options.losses:
@@ -188,15 +188,15 @@ def _require_fitting(options: DistillationSpec, student: Network, teacher: Netwo
             for layer, network, owner in zip(pair, (student, teacher), ("student", "teacher"), strict=True):
                 if layer not in network.feature_layers:
                     known = ", ".join(network.feature_layers)
-                    raise UserError(f"{_KEY}.layers: the {owner} has no feature '{layer}'; name some of {known}")
+                    raise UserError(f"{_KEY}.layers: the {owner} has no feature '{layer}'; choose from {known}")
             names.append(term_name(loss, pair[0]))
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{_KEY}.also: {twice} is there twice; give each loss layers of its own")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{_KEY}.also: {repeated} occurs twice; give each loss different layers")
     taught, own = _shapes(teacher.for_student()), _shapes(dict(student.named_parameters()))
     if options.initialise and taught != own:
         raise UserError(
-            f"{_KEY}.initialise: {options.teacher} has other weights than the student; make model that of the teacher "
-            "(its decoder, of a PISR teacher), or write initialise: false"
+            f"{_KEY}.initialise: the weights of {options.teacher} do not match the student; use the teacher's model "
+            "(for a PISR teacher, its decoder), or write initialise: false"
         )
 
 

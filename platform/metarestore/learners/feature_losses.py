@@ -1,4 +1,4 @@
-"""Losses between features of a student and of its teacher, with the heads that some of them learn.
+"""Losses between features of a student and its teacher, and the heads that some of them learn.
 
 Source: Ahn, Hu, Damianou, Lawrence, Dai, Variational Information Distillation for Knowledge Transfer (CVPR 2019);
 densities and the parametrisation of their scale as published with Lee et al., Learning with Privileged Information for
@@ -24,11 +24,11 @@ _TINY = 1e-12
 
 
 class VariationalHead(nn.Module):
-    """Predicts, from a student's features, mean and scale of a density of the teacher's, for every element.
+    """Predicts the mean and scale of a density of the teacher's features from the student's, for every element.
 
     Args:
         given: Channels of the student's features.
-        wanted: Channels of the teacher's.
+        wanted: Channels of the teacher's features.
     """
 
     def __init__(self, given: int, wanted: int) -> None:
@@ -38,17 +38,17 @@ class VariationalHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and softplus of the scale, (N, wanted, h, w) both, of features (N, given, h, w)."""
+        """Returns the mean and the softplus of the scale, both (N, wanted, h, w), for features (N, given, h, w)."""
         return self.mean(features), F.softplus(self.scale(features))
 
 
 def head_of(loss: FeatureLossSpec, given: int, wanted: int) -> nn.Module | None:
-    """Builds the head that a loss learns for a pair of features; None, if it needs none.
+    """Builds the head that a loss learns for a pair of features; None if it needs none.
 
     Args:
         loss: The loss.
         given: Channels of the student's features.
-        wanted: Channels of the teacher's.
+        wanted: Channels of the teacher's features.
     """
     if loss.loss in {"vid_laplace", "vid_gaussian"}:
         return VariationalHead(given, wanted)
@@ -58,13 +58,13 @@ def head_of(loss: FeatureLossSpec, given: int, wanted: int) -> nn.Module | None:
 def feature_loss(
     loss: FeatureLossSpec, student: Tensor, teacher: Tensor, head: Callable[[Tensor], Any] | None
 ) -> Tensor:
-    """Computes a loss between features of N images; ().
+    """Computes a loss between features of N images, a scalar.
 
     Args:
         loss: The loss.
         student: (N, C, h, w).
         teacher: (N, C′, h, w), a constant.
-        head: Calls what `head_of` builds for the channels.
+        head: Calls the head that `head_of` builds for the channels.
     """
     if loss.loss == "attention":
         return attention_distance(student, teacher)
@@ -78,27 +78,27 @@ def feature_loss(
 
 
 def laplace_information(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
-    """Computes the mean of −log p(teacher) under Laplace densities: log(2b) + |teacher − mean|/b, b = 0.1·scale; ().
+    """Computes the mean of −log p(teacher) under Laplace densities: log(2b) + |teacher − mean|/b, b = 0.1·scale.
 
-    The published loss has a constant beside it, which no gradient depends on.
+    The published loss also has a constant, on which no gradient depends.
     """
     b = LAPLACE_SCALE * scale + LEAST_SCALE
     return ((2 * b).log() + (teacher - mean).abs() / b).mean()
 
 
 def gaussian_information(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
-    """Computes the mean of −log p(teacher) under Gaussian densities of the variance v = 0.001·scale; ().
+    """Computes the mean of −log p(teacher) under Gaussian densities with variance v = 0.001·scale.
 
-    It is log(2πv)/2 + (teacher − mean)²/(2v).
+    Each element contributes log(2πv)/2 + (teacher − mean)²/(2v).
     """
     variance = GAUSSIAN_SCALE * scale + LEAST_SCALE
     return ((2 * math.pi * variance).log() / 2 + (teacher - mean).square() / (2 * variance)).mean()
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Computes the mean squared difference of attention maps, Σ_c f², of unit norm over the pixels of an image; ().
+    """Computes the squared distance between attention maps Σ_c f², each normalised to unit norm over an image's pixels.
 
-    It is the mean over images of the sum over pixels.
+    The squared differences are summed over pixels and averaged over images.
     """
     maps = []
     for features in (student, teacher):

@@ -1,4 +1,4 @@
-"""Trained teachers: opened, frozen, and on the student's device."""
+"""Opens trained teachers, frozen, on the student's device, and initialises students from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarestore.models.parameters import Layout
 
 
 def open_teacher(path: Path, student: nn.Module, key: str = "learner.teacher") -> Network:
-    """Opens a trained network that takes no gradients, on the device of its student.
+    """Opens a trained network with frozen parameters, on the device of its student.
 
     Args:
         path: The network, as for `load_model`.
@@ -21,7 +21,7 @@ def open_teacher(path: Path, student: nn.Module, key: str = "learner.teacher") -
         key: Key of the experiment that names it, for the message.
 
     Raises:
-        UserError: There is no such network.
+        UserError: The network is missing.
     """
     try:
         teacher = load_model(path)
@@ -31,6 +31,6 @@ def open_teacher(path: Path, student: nn.Module, key: str = "learner.teacher") -
 
 
 def started_as_taught(teacher: Network, student: Layout, flat: Tensor) -> Tensor:
-    """Replaces those of a student's initial parameters (P,) that its teacher has for it."""
-    taught, own = teacher.for_student(), student.unflatten(flat)
-    return student.flatten({name: taught[name].to(flat) if name in taught else own[name] for name in own})
+    """Replaces a student's initial parameters (P,) by those of its teacher where the teacher has them."""
+    provided, own = teacher.for_student(), student.unflatten(flat)
+    return student.flatten({name: provided[name].to(flat) if name in provided else own[name] for name in own})

@@ -37,12 +37,12 @@ SIZES: Mapping[SizeName, Size] = {
 
 
 class Compact(Network):
-    """SRVGGNetCompact; its weights have the published names, `body.N.weight` and `body.N.bias`.
+    """SRVGGNetCompact, with weights under the published names `body.N.weight` and `body.N.bias`.
 
     Args:
         scale: Upscaling factor s.
         size: Name in `SIZES`.
-        channels: Whether images are luma (1 channel) or RGB (3), as published.
+        channels: Whether images are luma (1 channel), or RGB (3) as published.
     """
 
     def __init__(self, scale: int, size: SizeName, channels: Channels) -> None:
@@ -58,7 +58,7 @@ class Compact(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Radius, in LR pixels, of what an output pixel depends on: 1 per convolution."""
+        """Receptive-field radius in LR pixels: 1 per convolution."""
         return self.hidden + 2
 
     @property

@@ -1,7 +1,7 @@
 """ECBSR: plain 3×3 convolutions, each of which is trained as the sum of several branches.
 
-Every branch is linear, so the sum is itself a 3×3 convolution. It is composed before it is applied, in training too:
-the images pass through one convolution per layer, and only the small kernels through the branches.
+Every branch is linear, so the sum is itself a 3×3 convolution. The sum is computed before it is applied, also during
+training: images pass through one convolution per layer, and only the small kernels pass through the branches.
 
 Source: Zhang, Zeng, Zhang, Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices (ACM
 Multimedia 2021), section 3.
@@ -26,7 +26,7 @@ EDGES = {
 """Fixed kernels of the edge branches: Sobel filters and the Laplacian."""
 
 _WIDER = 2
-"""Channels between the two convolutions of the expanding branch, as a multiple of those of the output."""
+"""Channels between the two convolutions of the expanding branch, as a multiple of the output channels."""
 _SMALL = 1e-3
 """Standard deviation of the initial scales and biases of the edge branches."""
 
@@ -35,8 +35,8 @@ class EdgeBranch(nn.Module):
     """A 1×1 convolution, then a fixed edge filter with a learned scale for each channel.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Input channels.
+        outputs: Output channels.
         edge: Name in `EDGES`.
     """
 
@@ -50,7 +50,7 @@ class EdgeBranch(nn.Module):
         self.register_buffer("edge", torch.tensor(EDGES[edge]), persistent=False)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Returns kernel (O, I, 3, 3) and bias (O,) of the branch as one convolution."""
+        """Returns the kernel (O, I, 3, 3) and bias (O,) of the branch as one convolution."""
         taps = self.scale[:, None, None] * self.edge.to(self.scale)
         bias = self.bias if self.reduce.bias is None else self.bias + self.reduce.bias * taps.sum(dim=(1, 2))
         return self.reduce.weight * taps[:, None], bias
@@ -60,8 +60,8 @@ class ExpandingBranch(nn.Module):
     """A 1×1 convolution to more channels, then a 3×3 convolution.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Input channels.
+        outputs: Output channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -70,7 +70,7 @@ class ExpandingBranch(nn.Module):
         self.squeeze = nn.Conv2d(_WIDER * outputs, outputs, 3, padding=1)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Returns kernel (O, I, 3, 3) and bias (O,) of the branch as one convolution."""
+        """Returns the kernel (O, I, 3, 3) and bias (O,) of the branch as one convolution."""
         kernel = torch.einsum("omyx,mi->oiyx", self.squeeze.weight, self.expand.weight[:, :, 0, 0])
         inner = self.squeeze.weight.sum(dim=(2, 3)) @ _bias(self.expand)
         return kernel, _bias(self.squeeze) + inner
@@ -79,12 +79,12 @@ class ExpandingBranch(nn.Module):
 class Branches(nn.Module):
     """ECB: the sum of a 3×3 convolution, an expanding branch and three edge branches.
 
-    A branch's first convolution is taken to see the zeros around the image, too, so that its bias is the same at the
-    border: only then do the branches fold exactly.
+    The first convolution of a branch is also applied to the zeros around the image, so its bias is the same at the
+    border: otherwise the branches would not fold exactly.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Input channels.
+        outputs: Output channels.
 
     Source: section 3.2, eqs. 1 to 8.
     """
@@ -96,11 +96,11 @@ class Branches(nn.Module):
         self.edges = nn.ModuleList(EdgeBranch(inputs, outputs, edge) for edge in EDGES)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Returns kernel (O, I, 3, 3) and bias (O,) of the sum."""
+        """Returns the kernel (O, I, 3, 3) and bias (O,) of the sum."""
         kernel, bias = self.plain.weight, _bias(self.plain)
         for branch in (self.expanding, *self.edges):
-            more = branch.fold()
-            kernel, bias = kernel + more[0], bias + more[1]
+            branch_kernel, branch_bias = branch.fold()
+            kernel, bias = kernel + branch_kernel, bias + branch_bias
         return kernel, bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class ECBSR(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Radius, in LR pixels, of what an output pixel depends on: 1 per convolution."""
+        """Receptive-field radius in LR pixels: 1 per convolution."""
         return self.hidden + 2
 
     @property
@@ -152,26 +152,26 @@ class ECBSR(Network):
         return F.pixel_shuffle(self.body(lr) + lr.repeat_interleave(self.scale**2, dim=1), self.scale)
 
     def started_from(self, other: Network) -> dict[str, Tensor]:
-        """Returns the other network's parameters, its branches folded if this one has none.
+        """Returns the parameters of another ECBSR, with its branches folded if this network has none.
 
         Raises:
-            ValueError: This network has branches, the other one has none.
+            ValueError: The other network is not an ECBSR, or this network has branches and the other one has none.
         """
         if not isinstance(other, ECBSR):
-            raise ValueError("an ECBSR starts from an ECBSR")
+            raise ValueError("an ECBSR can only start from an ECBSR")
         ours, theirs = (any(isinstance(layer, Branches) for layer in network.body) for network in (self, other))
         if ours == theirs:
             return super().started_from(other)
         if ours:
             raise ValueError("branches cannot be recovered from the convolutions that they were folded into")
-        found: dict[str, Tensor] = {}
+        folded: dict[str, Tensor] = {}
         for index, layer in enumerate(other.body):
             if isinstance(layer, Branches):
                 kernel, bias = layer.fold()
-                found |= {f"body.{index}.weight": kernel.detach(), f"body.{index}.bias": bias.detach()}
+                folded |= {f"body.{index}.weight": kernel.detach(), f"body.{index}.bias": bias.detach()}
             else:
-                found |= {f"body.{index}.{name}": value.detach() for name, value in layer.named_parameters()}
-        return found
+                folded |= {f"body.{index}.{name}": value.detach() for name, value in layer.named_parameters()}
+        return folded
 
 
 def _convolution(inputs: int, outputs: int, *, branches: bool) -> nn.Module:
@@ -180,5 +180,5 @@ def _convolution(inputs: int, outputs: int, *, branches: bool) -> nn.Module:
 
 def _bias(layer: nn.Conv2d) -> Tensor:
     if layer.bias is None:
-        raise TypeError("the convolutions of ECBSR need their bias")
+        raise TypeError("the convolutions of ECBSR need a bias")
     return layer.bias

@@ -1,4 +1,4 @@
-"""PISR's teacher: an encoder of HR, and the student's network as its decoder.
+"""PISR's teacher: an encoder of HR, with the student's network as its decoder.
 
 Source: Lee, Lee, Kim, Ham, Learning with Privileged Information for Efficient Image Super-Resolution (ECCV 2020),
 section 3.1; layers as in the published code.
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from metarestore.models.network import Network
 
 _STRIDED = 4
-"""Radius, in HR pixels, of what a pixel of the strided layer depends on."""
+"""Receptive-field radius of the strided layer, in HR pixels."""
 
 
 class PISRTeacher(Network):
-    """Encodes HR images as images of the size of LR, and restores HR from them.
+    """Encodes HR images as images of LR size, and restores HR from them.
 
     Args:
         scale: Upscaling factor s.
-        decoder: Restores HR from the encoding: the network of the students.
+        decoder: The network of the students; restores HR from the encoding.
         d: Channels of the encoder's first two layers.
         s: Channels of its third layer.
     """
@@ -53,16 +53,16 @@ class PISRTeacher(Network):
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
-        """The encoding, and the features of the decoder."""
+        """The encoding and the features of the decoder."""
         decoder = {name: f"decoder.{layer}" for name, layer in self.decoder.feature_layers.items()}
         return {"encoding": "encoder", **decoder}
 
     def for_student(self) -> dict[str, Tensor]:
-        """Returns the parameters of the decoder, by the names that a student has for them."""
+        """Returns the parameters of the decoder, by their names in a student."""
         return self.decoder.for_student()
 
     def forward(self, lr: Tensor, hr: Tensor | None = None) -> Tensor:
-        """Restores HR (N, C, s·h, s·w) from its own encoding, not clamped; LR (N, C, h, w) is not looked at.
+        """Restores HR (N, C, s·h, s·w) from its own encoding, not clamped; LR (N, C, h, w) is ignored.
 
         Raises:
             ValueError: HR is not given.

@@ -1,7 +1,7 @@
-"""The network that is adapted to one photograph: it restores what enlarging, or back-projection, leaves.
+"""The network that is adapted to one photograph: it corrects the result of upscaling or back-projection.
 
-It sees and returns images of HR size, but computes on the LR grid: s·s pixels are channels of one, which costs s·s
-times less than convolutions at HR size, on which ZSSR spends its minutes.
+It receives and returns images of HR size, but computes on the LR grid: each block of s·s pixels becomes the channels of
+one pixel. This costs s·s times less than the convolutions at HR size that ZSSR uses.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from torch import Tensor, nn
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.network import Network
 
-# The network sees differences from the mean around a pixel, so that a change of brightness changes nothing else. With
-# the brightness itself and without the gain, the first step of Adam moved images by 0.7 of their range (measured).
+# The network receives differences from the local mean, so that a change of brightness changes nothing else. With the
+# brightness itself and without the gain, the first step of Adam changed images by 0.7 of their range (measured).
 _MEAN_RADIUS = 3  # LR pixels
 _GAIN = 0.03
-_BICUBIC_REACH = 2  # LR pixels
+_BICUBIC_RADIUS = 2  # LR pixels
 
 
 class Refiner(nn.Module):
-    """Adds a correction to images (N, 3, s·h, s·w); a new one adds nothing.
+    """Adds a correction to images (N, 3, s·h, s·w), which is zero before training.
 
-    A residual module comes first, the pre-processing: it restores what the additional degradation took from the images
-    that are learned from. The trunk restores the rest.
+    The first residual module, the pre-processing, reverses the additional degradation of the images that are learned
+    from. The trunk restores the rest.
 
     Args:
         scale: Factor s.
         features: Channels of the trunk.
         layers: Convolutions of the trunk, at least 3.
         preprocessing: Channels of the pre-processing module; 0 leaves it out.
-        channels_last: Whether to compute in this order of memory, which is faster, but which `vmap` does not know.
+        channels_last: Whether to use channels-last memory, which is faster but not supported by `vmap`.
 
     Source: Shocher et al., "Zero-Shot" Super-Resolution using Deep Internal Learning (2018), for the size of the
-    trunk; Shi et al., Real-Time Single Image and Video Super-Resolution (2016), for the grid.
+    trunk; Shi et al., Real-Time Single Image and Video Super-Resolution (2016), for the LR grid.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Refiner(nn.Module):
 
 
 class ZeroShotNetwork(Network):
-    """A `Refiner` of what bicubic upscaling makes of LR: learns from tasks before it is adapted to one photograph.
+    """Bicubic upscaling followed by a `Refiner`, for training on tasks before the adaptation to one photograph.
 
     Args:
         scale: Factor s.
         channels: Always RGB.
         preprocessing: Channels of the pre-processing module; 0 leaves it out.
 
-    Source: Soh et al., Meta-Transfer Learning for Zero-Shot Super-Resolution (2020), whose network refines so, too.
+    Source: Soh et al., Meta-Transfer Learning for Zero-Shot Super-Resolution (2020), for the structure.
     """
 
     def __init__(self, scale: int, channels: Literal["rgb"] = "rgb", preprocessing: int = 32) -> None:
@@ -98,28 +98,28 @@ class ZeroShotNetwork(Network):
 
     @property
     def receptive_field(self) -> int:
-        """Radius, in LR pixels: that of the refiner and of bicubic upscaling."""
-        return self.refiner.reach + _BICUBIC_REACH
+        """Receptive-field radius in LR pixels, of the refiner and bicubic upscaling together."""
+        return self.refiner.reach + _BICUBIC_RADIUS
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
-        """The hidden layers of the trunk, in their order."""
+        """The hidden layers of the trunk, in order."""
         return {f"trunk_{k + 1}": f"refiner.trunk.{k}" for k in range(len(self.refiner.trunk) - 1)}
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Restores LR (N, 3, h, w)."""
-        enlarged: Tensor = self.refiner(bicubic_upsample(lr, self.scale))
-        return enlarged
+        """Restores LR (N, 3, h, w) to (N, 3, s·h, s·w), not clamped."""
+        restored: Tensor = self.refiner(bicubic_upsample(lr, self.scale))
+        return restored
 
 
 def _convolutions(pixels: int, features: int, count: int) -> nn.ModuleList:
-    """Makes a chain of 3x3 convolutions that begins with zeros at its end."""
+    """Builds a chain of 3x3 convolutions, the last of which is initialised with zeros."""
     widths = [pixels, *[features] * (count - 1), pixels]
     layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     for layer in layers[1:-1]:
-        layer.weight.data.mul_(0.1)  # near the identity, so that a chain neither grows nor shrinks its signal
+        layer.weight.data.mul_(0.1)  # near the identity, so that the chain preserves the scale of its signal
     nn.init.zeros_(layers[-1].weight)
     return nn.ModuleList(layers)

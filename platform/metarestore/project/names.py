@@ -127,12 +127,12 @@ class Project:
         """
         known = self.names("tasks")
         matches = [name for name in matching(pattern, known) if name != without]
-        found = {name: self.task(name, key, scale) for name in matches}
-        if pattern in found and found[pattern].cases:
+        specs = {name: self.task(name, key, scale) for name in matches}
+        if pattern in specs and specs[pattern].cases:
             raise UserError(f"{key}: '{pattern}' is an evaluation protocol; name a task distribution")
         if not matches and pattern == without:
             raise UserError(f"{key}: '{pattern}' is the target itself; name other distributions to learn from")
-        distributions = {name: spec for name, spec in found.items() if not spec.cases}
+        distributions = {name: spec for name, spec in specs.items() if not spec.cases}
         if not distributions:
             raise UserError(f"{key}: '{pattern}' is and matches no task distribution{did_you_mean(pattern, known)}")
         return distributions

@@ -58,17 +58,17 @@ def number_what_no_font_has(figure: Figure) -> None:
 @cache
 def fallback_fonts(characters: frozenset[str]) -> tuple[str, ...]:
     """Returns a small set of installed fonts that cover the characters, as far as any font does."""
-    left, chosen = set(characters), []
-    while left:
+    remaining, chosen = set(characters), []
+    while remaining:
         best, covered = max(
-            ((family, left & have) for family, have in _coverage(characters).items()),
+            ((family, remaining & available) for family, available in _coverage(characters).items()),
             key=lambda item: len(item[1]),
             default=("", set[str]()),
         )
         if not covered:
             break
         chosen.append(best)
-        left -= covered
+        remaining -= covered
     return tuple(chosen)
 
 

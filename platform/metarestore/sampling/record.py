@@ -1,4 +1,4 @@
-"""The file of parameters, `params.jsonl`: a header, then a line for each pair of images."""
+"""Reads and writes the file of parameters, `params.jsonl`: a header, then one line for each pair of images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Header(Strict):
-    """The first line: everything that the pairs have in common, complete in itself."""
+    """The first line: everything that the pairs have in common, without references to other files of the project."""
 
     format: Literal["metarestore samples"] = "metarestore samples"
     version: Literal[1] = 1
@@ -38,16 +38,16 @@ class Header(Strict):
     task: str
     """Name of the task distribution."""
     spec: TaskSpec
-    """The whole task file, at the scale that was asked for."""
+    """The whole task file, at the requested scale."""
     content: str
-    """Hash of what decides the draws."""
+    """Hash of everything that determines the draws."""
     seed: NonNegativeInt
     scale: Scale
     """HR side over LR side."""
     patch: PositiveInt
     """Side of the HR images, in pixels."""
     data: ImageSource | None
-    """Where the photographs are; null for real pairs, whose task names their folders."""
+    """Source of the photographs; null for real pairs, whose task file contains their folders."""
     columns: tuple[str, ...]
     """Names of the columns of every `vector`."""
     versions: dict[str, str]
@@ -60,7 +60,7 @@ class DrawnOperation(Strict):
     op: str
     """Name of the operation."""
     position: tuple[int, ...]
-    """Its place in the pipeline, one number per level of nesting."""
+    """Its position in the pipeline, one number per level of nesting."""
     params: dict[str, Any]
     """Its drawn parameters."""
 
@@ -101,8 +101,8 @@ class Record(Strict):
         try:
             degradations = tuple(DegradationDraw.from_json(one.model_dump()) for one in self.degradations)
         except ValueError as error:
-            then = header.versions.get("metarestore")
-            raise UserError(f"{error}; the line was edited, or requires metarestore {then}") from error
+            version = header.versions.get("metarestore")
+            raise UserError(f"{error}; the line was edited, or requires metarestore {version}") from error
         patch = PatchRef(split, self.image, self.box, self.turn, self.noise_seed)
         return TaskDraw(header.task, header.content, header.scale, degradations, (patch,), ())
 
@@ -118,11 +118,11 @@ def current_versions() -> dict[str, str]:
     }
 
 
-def version_changes(then: Mapping[str, str]) -> str:
-    """Returns differences from the versions of a header, e.g. `opencv 4.10.0 then, 4.12.0 now`; empty if nothing."""
-    now = current_versions()
-    changed = [name for name in now if then.get(name) != now[name]]
-    return ", ".join(f"{name} {then.get(name, 'unknown')} then, {now[name]} now" for name in changed)
+def version_changes(recorded: Mapping[str, str]) -> str:
+    """Returns differences from the versions of a header, e.g. `opencv 4.10.0 then, 4.12.0 now`; empty if none."""
+    current = current_versions()
+    changed = [name for name in current if recorded.get(name) != current[name]]
+    return ", ".join(f"{name} {recorded.get(name, 'unknown')} then, {current[name]} now" for name in changed)
 
 
 def to_line(entry: Header | Record) -> str:
@@ -158,7 +158,7 @@ def _parsed(kind: type[Entry], line: str, position: str) -> Entry:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        doubt = f"was it written by another version of metarestore than {metarestore.__version__}?"
-        raise UserError(f"{position}: {key}: {first['msg']}; {doubt}") from error
+        question = f"was it written by another version of metarestore than {metarestore.__version__}?"
+        raise UserError(f"{position}: {key}: {first['msg']}; {question}") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{position}: is not JSON ({error.msg}); use the file as `tasks sample` wrote it") from error

@@ -1,4 +1,4 @@
-"""A whole study: train every arm, adapt it to the shots, measure it, track it, report it."""
+"""Runs a study: trains every arm, adapts it to the shots, evaluates it, tracks it and writes the report."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _TRACKED_TERMS = ("kl", "contrast")
 
 @dataclass(frozen=True)
 class Observers(Observer):
-    """Tells the display and the tracker of every step; metrics are sent when a checkpoint is written."""
+    """Reports every step to the display and the tracker; metrics are sent when a checkpoint is written."""
 
     display: TrainingDisplay
     run: Run
     sources: tuple[str, ...]
 
     def step(self, row: LogRow) -> None:
-        """Passes on one step."""
+        """Reports one step."""
         self.display.step(row)
         terms = {name: row.terms[name] for name in _TRACKED_TERMS if name in row.terms}
         metrics = {"loss": row.loss, "psnr": row.psnr, **terms, "weight_effective_tasks": row.effective_tasks}
@@ -70,12 +70,12 @@ class Observers(Observer):
         self.run.metrics(metrics, row.step)
 
     def validated(self, step: int, psnr: float) -> None:
-        """Passes on a validation figure."""
+        """Reports a validation result."""
         self.display.validated(step, psnr)
         self.run.metrics({"validation_psnr": psnr}, step)
 
     def related(self, step: int, relations: Relations) -> None:
-        """Passes on new relations."""
+        """Reports new relations."""
         self.display.related(step, relations)
         values = zip(relations.auxiliary, relations.values, strict=True)
         self.run.metrics({f"relation/{name}": float(value) for name, value in values}, step)
@@ -97,7 +97,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One arm, measured, with what it was adapted to."""
+    """One arm, its results, and the adapted network."""
 
     arm: Arm
     result: ArmResult
@@ -116,22 +116,22 @@ def run_study(
     resume: bool = False,
     restated: Sequence[KeyPath] = (),
 ) -> StudyResult:
-    """Trains and measures an experiment, or all of its arms, into a folder.
+    """Trains and evaluates an experiment, or all of its arms, and writes the results to a folder.
 
     Args:
         experiment: The resolved experiment.
-        root: The project's folder: names start there, and `mlflow.db` lies there.
+        root: The project's folder, in which names are resolved and which contains `mlflow.db`.
         out: The run's folder.
         display: Shows progress.
         name: Name of the MLflow experiment.
-        command: What repeats the study, for the report.
+        command: The command that repeats the study, for the report.
         arms: Whether to run the experiment's arms, or the experiment itself as its only arm.
-        resume: Whether to continue what is in `out`.
-        restated: Keys that were given explicitly, beside the file.
+        resume: Whether to continue the run in `out`.
+        restated: Keys that were given explicitly in addition to the file.
 
     Raises:
-        UserError: The configuration does not hold together, or the folder holds another run.
-        Interrupted: The user asked to stop; everything up to then is saved.
+        UserError: The configuration is inconsistent, or the folder contains another run.
+        Interrupted: The user stopped the study; everything up to that point is saved.
     """
     started = time.perf_counter()
     experiments = arm_experiments(experiment) if arms else {experiment.learner.kind: experiment}
@@ -143,12 +143,12 @@ def run_study(
         workspace.open_all()
         require_measurable(workspace)
     whole = resolve(experiment, root)
-    places = {arm: out / "arms" / arm if arms else out for arm in studies}
+    folders = {arm: out / "arms" / arm if arms else out for arm in studies}
     if resume:
-        # All of them before any is touched: one that cannot be made longer would leave the others longer than it.
+        # All arms are checked first, so that an arm that cannot be extended prevents the extension of the others.
         require_continuable(out, whole, trained=not arms, restated=restated)
         for arm, study in studies.items():
-            require_continuable(places[arm], study, restated=restated)
+            require_continuable(folders[arm], study, restated=restated)
     folder = _noted(RunFolder(out, whole, resume=resume, trained=not arms, restated=restated), root)
     baseline = next(iter(workspaces.values()))
     warnings = pair_warnings((study.auxiliary, study.target) for study in studies.values())
@@ -169,12 +169,12 @@ def run_study(
             parent.params(_parameters(experiment, folder))
         outcomes = []
         for arm, workspace in workspaces.items():
-            place = folder
+            arm_folder = folder
             if arms:
-                place = _noted(RunFolder(places[arm], workspace.study, resume=resume, restated=restated), root)
-            run = _mlflow_run(store, place, arm, parent) if arms else parent
+                arm_folder = _noted(RunFolder(folders[arm], workspace.study, resume=resume, restated=restated), root)
+            run = _mlflow_run(store, arm_folder, arm, parent) if arms else parent
             with ended(run, display.warning, Interrupted) if arms else nullcontext():
-                outcomes.append(run_arm(Arm(arm, workspace, place, run), engine, display))
+                outcomes.append(run_arm(Arm(arm, workspace, arm_folder, run), engine, display))
         results += [outcome.result for outcome in outcomes]
         display.stage("drawing pictures")
         examples = make_examples(baseline, _shown(outcomes))
@@ -185,19 +185,20 @@ def run_study(
 
 
 def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
-    """Trains one arm, adapts it to the shots in every configured way, measures it and writes what it found."""
+    """Trains one arm, adapts it by every configured method, evaluates it, and saves and tracks the results."""
     workspace, experiment = arm.workspace, arm.workspace.experiment
     described = configuration(experiment)
     arm.run.params(_parameters(experiment, arm.folder))
     for key, first in arm.folder.changed.items():
-        arm.run.tag(f"changed.{key}", f"began with {first}, went on as {arm.folder.path / 'config.yaml'} says")
+        arm.run.tag(f"changed.{key}", f"started with {first}, continued with {arm.folder.path / 'config.yaml'}")
     arm.run.tag("engine", engine.describe())
     session = engine.session(workspace.study)
     display.start(arm.name, experiment.training)
     names = make_plan(workspace, session).sampler.sources
     trained = train(workspace, arm.folder, session, Observers(display, arm.run, names))
-    ways = (experiment.adaptation, *experiment.adaptation.alternatives)
-    adapted: list[Adapted] = session.map([adaptation_job(way, experiment.adaptation) for way in ways], trained.flat)
+    methods = (experiment.adaptation, *experiment.adaptation.alternatives)
+    jobs = [adaptation_job(method, experiment.adaptation) for method in methods]
+    adapted: list[Adapted] = session.map(jobs, trained.flat)
     display.finish(arm.name, trained.state.seconds, float(adapted[0].curve.psnr_y[-1].mean()))
     result = ArmResult(
         name=arm.name,
@@ -216,13 +217,13 @@ def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
 
 
 def configuration(experiment: Experiment) -> dict[str, Any]:
-    """Returns an arm's experiment as nested plain data: what is tracked, and what arms are compared by."""
-    # MLflow refuses to change a parameter, and a resumed run may compute elsewhere: the engine is a tag.
+    """Returns the configuration of an arm as nested plain data, which is tracked and by which arms are compared."""
+    # MLflow does not allow changes of a parameter, and a resumed run may use another engine: the engine is a tag.
     return experiment.model_dump(mode="json", by_alias=True, exclude=unaffecting(Experiment, MEASURED))
 
 
 def history(trained: Trained) -> History:
-    """Turns the log of a training into arrays."""
+    """Converts the log of a training to arrays."""
     log = trained.state.log
     shape = (len(log), len(trained.sources))
     return History(
@@ -238,7 +239,7 @@ def history(trained: Trained) -> History:
         seconds=trained.state.seconds,
         relating=trained.state.relating,
         related=tuple(
-            # The log counts a step when it is done; relations are estimated before it.
+            # The log counts completed steps; relations are estimated before a step.
             (row.step - 1, _floats(row.related.values), _floats(row.related.standard_errors))
             for row in log
             if row.related is not None
@@ -252,7 +253,7 @@ def _floats(values: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def summary(result: StudyResult) -> dict[str, Any]:
-    """Returns a study's figures as JSON-able data, with the gradient weights of its first arm that has an estimate."""
+    """Returns the results of a study as JSON data, with the gradient weights of the first arm that estimates them."""
     estimated = [arm for arm in result.arms if arm.relations is not None and arm.relations.estimator not in CONTROLS]
     weights = estimated[0].weights if estimated else {}
     effective = effective_tasks(list(weights.values())) if weights else None
@@ -266,10 +267,9 @@ def summary(result: StudyResult) -> dict[str, Any]:
 
 
 def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
-    """Writes report and figures into the run's folder and stores them with the parent run."""
+    """Writes the report and figures to the run's folder, and tracks them in the parent run."""
     write_report(result, (out / "config.yaml").read_text(encoding="utf-8"), out / "report.html", command)
-    found = map(markdown_text, findings(result))
-    lines = "".join(f"- {line}\n" for line in (*statements(result), *found))
+    lines = "".join(f"- {line}\n" for line in (*statements(result), *map(markdown_text, findings(result))))
     write_atomically(out / "results.md", f"{markdown_code(command)}\n\n{markdown_table(result)}\n{lines}".encode())
     parent.metrics(
         _compared(result), max(int(arm.history.steps.size) for arm in result.arms if arm.history is not None)
@@ -282,27 +282,27 @@ def publish(result: StudyResult, out: Path, parent: Run, command: str) -> None:
 
 
 def _compared(result: StudyResult) -> dict[str, float]:
-    """Returns what the parent run has to show: each arm, its gain over bicubic upscaling, and bicubic itself, in dB."""
+    """Returns the metrics of the parent run in dB: PSNR-Y of each arm and of bicubic upscaling, and the arms' gains."""
     bicubic, *arms = (float(arm.psnr_y.mean()) for arm in result.arms)
     best = max(arms)
-    found = {"gain": best - bicubic, "psnr_y": best, "psnr_y_bicubic": bicubic}
+    metrics = {"gain": best - bicubic, "psnr_y": best, "psnr_y_bicubic": bicubic}
     for arm, psnr_y in zip(result.arms[1:], arms, strict=True):
-        found |= {f"gain/{arm.name}": psnr_y - bicubic, f"psnr_y/{arm.name}": psnr_y}
-    return found
+        metrics |= {f"gain/{arm.name}": psnr_y - bicubic, f"psnr_y/{arm.name}": psnr_y}
+    return metrics
 
 
 def _track_arm(arm: Arm, result: ArmResult, bicubic: float) -> None:
-    """Tracks what an arm came to, at its last step: a run that is made longer has results at several."""
+    """Tracks the results of an arm at its last step; an extended run has results at several steps."""
     steps = arm.workspace.experiment.training.steps
-    again = f"_from_step_{steps}" if arm.folder.changed else ""
+    suffix = f"_from_step_{steps}" if arm.folder.changed else ""
     for step, value in zip(result.main.steps, result.main.psnr_y.mean(axis=1), strict=True):
-        arm.run.metrics({f"psnr_y_adapting{again}": float(value)}, step)
+        arm.run.metrics({f"psnr_y_adapting{suffix}": float(value)}, step)
     psnr_y, ssim_y = float(result.psnr_y.mean()), float(result.main.ssim_y.mean())
-    found = {"gain": psnr_y - bicubic, "psnr_y": psnr_y, "psnr_y_bicubic": bicubic, "ssim_y": ssim_y}
+    metrics = {"gain": psnr_y - bicubic, "psnr_y": psnr_y, "psnr_y_bicubic": bicubic, "ssim_y": ssim_y}
     if result.history is not None:
-        found |= {"seconds": result.history.seconds, "seconds_relating": result.history.relating}
+        metrics |= {"seconds": result.history.seconds, "seconds_relating": result.history.relating}
     colour = {} if result.main.colour is None else vars(result.main.colour)
-    arm.run.metrics(found | {key: float(values.mean()) for key, values in colour.items()}, steps)
+    arm.run.metrics(metrics | {key: float(values.mean()) for key, values in colour.items()}, steps)
     arm.run.flush()
     for name in ("config.yaml", "model.safetensors", "adapted.safetensors", "graph.json", "graph.graphml"):
         if (arm.folder.path / name).is_file():
@@ -311,22 +311,22 @@ def _track_arm(arm: Arm, result: ArmResult, bicubic: float) -> None:
 
 
 def _parameters(experiment: Experiment, folder: RunFolder) -> dict[str, str]:
-    """Returns an experiment's parameters for MLflow, which refuses to change one later.
+    """Returns the parameters of an experiment for MLflow, which does not allow later changes.
 
-    A resumed run may compute elsewhere, so that the engine is a tag, and what changes as a run is made longer another.
+    The engine and the keys that were changed when a run was extended are tags instead.
     """
-    found = flattened(configuration(experiment))
-    return {key: value for key, value in found.items() if key not in folder.changed}
+    parameters = flattened(configuration(experiment))
+    return {key: value for key, value in parameters.items() if key not in folder.changed}
 
 
 def _described(experiment: Experiment, studies: Mapping[str, Study], out: Path, command: str) -> str:
     """Describes a run in Markdown, for MLflow's pages."""
     learned = "the target's shots" if experiment.training.source == "target" else "synthetic degradations"
-    how = experiment.adaptation
-    seen = "each photograph alone" if how.method != "shots" else f"{how.shots} shots"
+    adaptation = experiment.adaptation
+    source = "each photograph alone" if adaptation.method != "shots" else f"{adaptation.shots} shots"
     lines = [
         f"Restores **{experiment.graph.target}**, x{next(iter(studies.values())).scale}, by {experiment.model.kind} "
-        f"learned from {learned} and adapted to {seen}.",
+        f"learned from {learned} and adapted to {source}.",
         f"Arms: {', '.join(studies)}." if experiment.arms and len(studies) > 1 else "",
         f"Folder: `{out}`",
         f"Command: `{command}`" if command else "",
@@ -335,29 +335,29 @@ def _described(experiment: Experiment, studies: Mapping[str, Study], out: Path, 
 
 
 def split_of_pairs(workspace: Workspace) -> str | None:
-    """Says how a target of real pairs is split; None for a synthetic target."""
+    """Describes how the pairs of a target are split; None for a synthetic target."""
     target, shots = workspace.target, workspace.experiment.adaptation.shots
     if target.split is None:
         return None
     pool, test = target.split
-    left = f"{test} {'is' if test == 1 else 'are'} left for testing"
+    remaining = f"{test} {'is' if test == 1 else 'are'} left for testing"
     return (
-        f"{target.name}: {pool + test} pairs: the first {pool} by name may be learned from (support_pool; "
-        f"{shots} of them are the shots), {left}"
+        f"{target.name}: {pool + test} pairs: the first {pool} by name may be used for learning (support_pool; "
+        f"{shots} of them are the shots), {remaining}"
     )
 
 
 def _noted(folder: RunFolder, root: Path) -> RunFolder:
-    """Notes the commit that a run is started from, and another one that it is continued from."""
-    found = revision(root, Path.cwd())
-    if found is not None and folder.notes.setdefault("git", found.to_json()) != found.to_json():
-        folder.notes["git_resumed"] = found.to_json()
+    """Records the commit of the first session of a run, and a different commit of the session that resumes it."""
+    commit = revision(root, Path.cwd())
+    if commit is not None and folder.notes.setdefault("git", commit.to_json()) != commit.to_json():
+        folder.notes["git_resumed"] = commit.to_json()
     folder.save_notes()
     return folder
 
 
 def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor] | Tensor]:
-    """Chooses what the pictures compare: learning from the target alone, and the best other arm."""
+    """Returns the restorations for the pictures: of the arms trained on the target alone, and of the best arm."""
     best = max(outcomes, key=lambda outcome: float(outcome.result.psnr_y.mean()))
     from_target = [o for o in outcomes if o.arm.workspace.experiment.training.source == "target"]
     return {
@@ -367,7 +367,7 @@ def _shown(outcomes: Sequence[Outcome]) -> dict[str, tuple[Workspace, Tensor] | 
 
 
 def _mlflow_run(store: Store, folder: RunFolder, name: str, parent: Run | None = None) -> Run:
-    """Starts an MLflow run, or takes up the one that the folder remembers."""
+    """Starts an MLflow run, or resumes the one that is recorded in the folder."""
     run = store.run(name, folder=folder.path, parent=parent, run_id=folder.notes.get("mlflow_run"))
     folder.notes["mlflow_run"] = run.id
     folder.save_notes()

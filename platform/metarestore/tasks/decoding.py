@@ -79,7 +79,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
         raise UserError(f"{path}: has {pixels.dtype} pixels; convert it to 8 or 16 bits per channel, or remove it")
     damage = _DAMAGE.search("".join(messages))
     if pixels.ndim == 3:
-        # OpenCV makes colour of a PNG with a gray and an alpha channel (colour type 4), but not of such a TIFF.
+        # OpenCV converts a PNG with a gray and an alpha channel (colour type 4) to colour, but not such a TIFF.
         gray_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x04"
         pixels = np.ascontiguousarray(pixels[..., 0]) if gray_png else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return Decoded(pixels, damage.group(1) or damage.group(2) if damage else None)

@@ -1,4 +1,4 @@
-"""Warns of real pairs that do not belong together, and of distributions that were fitted to pairs tested on."""
+"""Warns of real pairs that do not match, and of distributions that were fitted to the target's test pairs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Specs = Mapping[str, DistributionSpec]
 
 
 def pair_warnings(studies: Iterable[tuple[Specs, DistributionSpec]]) -> list[str]:
-    """Returns all warnings about the real pairs of studies, each once.
+    """Returns all warnings about the real pairs of studies, without duplicates.
 
     Args:
-        studies: Distributions that are learned from, by name, and the target of each study.
+        studies: Auxiliary distributions, by name, and target of each study.
 
     Raises:
         UserError: Pairs cannot be opened.
@@ -52,7 +52,7 @@ def _warnings(distributions: Specs, target: DistributionSpec) -> Iterator[str]:
             some = ", ".join(known[:LISTED]) + (", ..." if len(known) > LISTED else "")
             yield (
                 f"'{name}' was fitted to {len(known)} of the {len(tested)} test pairs ({some}): results on them are "
-                "too good; fit it to the shots alone, with tasks fit --count"
+                "too good; fit it to the shots only, with tasks fit --count"
             )
 
 

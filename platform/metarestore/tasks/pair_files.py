@@ -211,8 +211,8 @@ class PairSource:
         Raises:
             UserError: A folder is missing or empty, or an image has no partner.
         """
-        there = len(self.folder.files())
-        return max(min(shots, self.support_pool or there, there - 1), 1), there
+        count = len(self.folder.files())
+        return max(min(shots, self.support_pool or count, count - 1), 1), count
 
     def tested(self) -> tuple[PairFiles, ...]:
         """Returns the pairs for measurements: all pairs of a folder, or the test pairs of a task file.

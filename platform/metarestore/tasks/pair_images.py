@@ -1,4 +1,4 @@
-"""The photographs of pairs as a store for each side, called by the pairs' names and cut to the size that is used."""
+"""Stores of the LR and HR photographs of pairs, under the names of the pairs and cropped to matching sizes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from metarestore.tasks.pair_files import PairFolder, Size, fitted_size, shortene
 
 
 class PairImages(ImageStore):
-    """Some photographs of a store under other names, each cut at the bottom and right.
+    """Photographs of a store under other names, each cropped at the bottom and right.
 
     Args:
         store: All photographs of the folder.
-        stored: Name in the store of each photograph, by the name of its pair.
-        sizes: Size of each photograph once cut, by the name of its pair.
+        stored: Name of each photograph in the store, by the name of its pair.
+        sizes: Size of each photograph after cropping, by the name of its pair.
     """
 
     def __init__(self, store: ImageStore, stored: Mapping[str, str], sizes: Mapping[str, Size]) -> None:
@@ -38,29 +38,29 @@ class PairImages(ImageStore):
     @cached_property
     def content(self) -> str:
         """A hash of the names, sizes and pixels."""
-        shown = json.dumps([self._store.content, self._stored, self._sizes], sort_keys=True)
-        return hashlib.blake2b(shown.encode(), digest_size=16).hexdigest()
+        described = json.dumps([self._store.content, self._stored, self._sizes], sort_keys=True)
+        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
     def size(self, name: str) -> Size:
-        """Returns (height, width) in pixels, once cut."""
+        """Returns (height, width) in pixels after cropping."""
         self._require(name)
         return self._sizes[name]
 
     def is_gray(self, name: str) -> bool:
-        """Tells whether the file of this photograph stores a single channel."""
+        """Returns whether the file of this photograph stores a single channel."""
         self._require(name)
         return self._store.is_gray(self._stored[name])
 
     def image(self, name: str) -> NDArray[np.uint8]:
-        """Returns a photograph, uint8 (H, W, 3), once cut: a read-only view of the shared map."""
+        """Returns a cropped photograph, uint8 (H, W, 3), as a read-only view of the shared memory map."""
         height, width = self.size(name)
         return self._store.image(self._stored[name])[:height, :width]
 
     def require_size(self, height: int, width: int) -> None:
-        """Makes sure that a crop of this size fits into every photograph.
+        """Checks that a crop of this size fits into every photograph.
 
         Raises:
-            UserError: Some photographs are smaller; all are named.
+            UserError: Some photographs are smaller; all of them are listed.
         """
         small = {name: size for name, size in self._sizes.items() if size[0] < height or size[1] < width}
         if small:
@@ -74,14 +74,14 @@ class PairImages(ImageStore):
 
     def _require(self, name: str) -> None:
         if name not in self._stored:
-            raise UserError(f"{self.source}: holds no photograph of the pair '{name}'; restore the file it came from")
+            raise UserError(f"{self.source}: there is no photograph of the pair '{name}'; restore its file")
 
     def __reduce__(self) -> tuple[type[PairImages], tuple[Any, ...]]:
         return PairImages, (self._store, self._stored, self._sizes)
 
 
 class Sides:
-    """LR and HR images of a camera, compared by what they hold.
+    """LR and HR images of a camera, compared by content.
 
     Args:
         lr: LR images.
@@ -96,7 +96,7 @@ class Sides:
         """Opens both folders.
 
         Raises:
-            UserError: An image has no partner or cannot be read, or sizes do not fit the scale.
+            UserError: An image has no partner or cannot be read, or sizes do not match the scale.
         """
         return cls(*open_sides(folder))
 
@@ -108,10 +108,10 @@ class Sides:
 
 
 def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
-    """Opens LR and HR images of a camera, under the same names and in sizes that fit.
+    """Opens LR and HR images of a camera, under the same names and cropped to matching sizes.
 
     Raises:
-        UserError: An image has no partner or cannot be read, or sizes do not fit the scale.
+        UserError: An image has no partner or cannot be read, or sizes do not match the scale.
     """
     sources = (ImageSource.folder(folder.lr), ImageSource.folder(folder.hr))
     lr_files, hr_files = (source.files() for source in sources)
@@ -119,8 +119,8 @@ def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
     if lone := folder.lone_problems(matching, lr_files, hr_files):
         raise UserError(lone)
     lr, hr = (ImageStore.open(source) for source in sources)
-    used: dict[str, Size] = {}
-    enlarged: dict[str, Size] = {}
+    lr_sizes: dict[str, Size] = {}
+    hr_sizes: dict[str, Size] = {}
     wrong = []
     for name, (low, high) in matching.pairs.items():
         sizes = (lr.size(low), hr.size(high))
@@ -128,12 +128,12 @@ def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
         if fitted is None:
             wrong.append(f"{folder.hr}: '{high}' {size_problem(*sizes, folder.scale)}")
         else:
-            used[name], scale = fitted
-            enlarged[name] = (scale * used[name][0], scale * used[name][1])
+            lr_sizes[name], scale = fitted
+            hr_sizes[name] = (scale * lr_sizes[name][0], scale * lr_sizes[name][1])
     if wrong:
         raise UserError(shortened(wrong, f"{folder.hr}: {{more}} more pairs do not fit scale {folder.scale}"))
     stored_lr, stored_hr = ({name: pair[side] for name, pair in matching.pairs.items()} for side in (0, 1))
-    return _renamed(lr, stored_lr, used), _renamed(hr, stored_hr, enlarged)
+    return _renamed(lr, stored_lr, lr_sizes), _renamed(hr, stored_hr, hr_sizes)
 
 
 def inspect_pairs(folder: PairFolder) -> tuple[PairReport, ...]:
@@ -146,7 +146,7 @@ def inspect_pairs(folder: PairFolder) -> tuple[PairReport, ...]:
 
 
 def implausible_pairs(folder: PairFolder) -> tuple[str, ...]:
-    """Names the pairs whose LR does not show what HR shows, and says what to do where they are right after all.
+    """Lists the pairs whose LR and HR contents do not match, and how to accept them if they are correct.
 
     Raises:
         UserError: They cannot be opened.
@@ -155,7 +155,7 @@ def implausible_pairs(folder: PairFolder) -> tuple[str, ...]:
     if not wrong:
         return ()
     lines = shortened([f"{folder.lr}: {each}" for each in wrong], f"{folder.lr}: {{more}} more pairs like these")
-    return (*lines, f"{folder.lr}: if the pairs are meant so, write check_content: false in the task file")
+    return (*lines, f"{folder.lr}: if the pairs are correct, write check_content: false in the task file")
 
 
 @lru_cache(maxsize=8)
@@ -164,7 +164,7 @@ def _inspected(sides: Sides) -> tuple[PairReport, ...]:
 
 
 def _renamed(store: ImageStore, stored: Mapping[str, str], sizes: Mapping[str, Size]) -> ImageStore:
-    """Returns the store itself where nothing is renamed, left out or cut."""
+    """Renames and crops the photographs of a store; returns the store itself if nothing changes."""
     same = set(stored) == set(store.names) and all(name == each for name, each in stored.items())
     whole = same and all(store.size(name) == size for name, size in sizes.items())
     return store if whole else PairImages(store, stored, sizes)

@@ -186,9 +186,9 @@ def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:
     others = [path for path in files if path.suffix.lower() not in readable]
     hints = _hints({path.suffix.lower() for path in others})
     if not images:
-        found = f" but {_counted(others)}" if others else ""
+        contents = f" but {_counted(others)}" if others else ""
         remedy = hints or f"; put {FORMATS} files into it (subfolders are not searched)"
-        raise UserError(f"{folder}: holds no photographs{found}{remedy}")
+        raise UserError(f"{folder}: holds no photographs{contents}{remedy}")
     if others:
         notice(f"{folder}: left out, as they are no photographs that can be read: {_counted(others)}{hints}")
     return dict(sorted(zip(_names(images), images, strict=True)))

@@ -46,9 +46,9 @@ def remarks(pipeline: Pipeline, scale: int) -> Iterator[Remark]:
     yield from _shifts(pipeline, scale)
 
 
-def give_remarks(document: Document, found: Iterable[Remark]) -> None:
+def give_remarks(document: Document, warnings: Iterable[Remark]) -> None:
     """Logs the warnings about the pipeline of a task file, once, with line and column."""
-    for at, text in found:
+    for at, text in warnings:
         path = ("pipeline", *at)
         notice(document.message(Problem(path, text, path))[1])
 
@@ -130,7 +130,7 @@ def _position(path: tuple[str | int, ...]) -> tuple[int, ...]:
 
 def _direction(down: float, right: float) -> str:
     parts = [(down, "down" if down > 0 else "up"), (right, "right" if right > 0 else "left")]
-    return " and ".join(f"{abs(much):.2g} HR pixels {way}" for much, way in parts if abs(much) >= 0.05)
+    return " and ".join(f"{abs(shift):.2g} HR pixels {name}" for shift, name in parts if abs(shift) >= 0.05)
 
 
 def _remedy(entry: Step, scale: int, down: float) -> str:

@@ -43,14 +43,14 @@ def off_colour_shots(lr: Tensor, hr: Tensor) -> tuple[int, ...]:
     deviations = gains - np.median(gains, axis=0)
     brightness = np.abs(deviations.mean(axis=1))
     colour = np.abs(deviations - deviations.mean(axis=1, keepdims=True)).max(axis=1)
-    named = _stands_out(colour, COLOUR_BOUND) | _stands_out(brightness, BRIGHTNESS_BOUND)
-    return tuple(np.flatnonzero(named).tolist())
+    flagged = _is_outlier(colour, COLOUR_BOUND) | _is_outlier(brightness, BRIGHTNESS_BOUND)
+    return tuple(np.flatnonzero(flagged).tolist())
 
 
-def _stands_out(deviations: NDArray[np.float64], bound: float) -> NDArray[np.bool_]:
+def _is_outlier(deviations: NDArray[np.float64], bound: float) -> NDArray[np.bool_]:
     return np.asarray(deviations > max(bound, _SPREAD * float(np.median(deviations))))
 
 
 def _means(images: Tensor) -> NDArray[np.float64]:
-    """Returns the mean of each channel in grey levels, moved off 0, (K, 3)."""
+    """Returns the mean of each channel in grey levels plus the offset, (K, 3)."""
     return np.asarray(images.double().mean(dim=(-2, -1)).numpy() * 255.0 + _OFFSET)

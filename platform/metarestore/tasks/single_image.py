@@ -1,4 +1,4 @@
-"""The kind `single_image`: one photograph and its own degraded version, the degenerate task of zero-shot."""
+"""The kind `single_image`: patches of one photograph and of its degraded version, for zero-shot restoration."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Augmentation = Literal["none", "half_turn", "all"]
-_TURNS: Mapping[Augmentation, Sequence[int]] = {"none": (0,), "half_turn": (0, 2), "all": range(DIHEDRAL)}
+_TRANSFORMS: Mapping[Augmentation, Sequence[int]] = {"none": (0,), "half_turn": (0, 2), "all": range(DIHEDRAL)}
 
 
 class KernelChoice(Strict):
-    """A kernel that is not estimated: that of a file or of a draw of another task, or its weights."""
+    """A kernel that is not estimated: from a file, from a draw of another task, or given by its weights."""
 
     file: Path | None = None
-    """A file with one kernel, e.g. one that `metarestore kernel` wrote; a relative path starts at the project's folder.
-    """
+    """A file with one kernel, e.g. from `metarestore kernel`; a relative path starts at the project's folder."""
     task: str | None = None
-    """Name of a task file with a pipeline: what one of its draws blurs with, and shrinks by."""
+    """Name of a task file with a pipeline; the kernel is the blur and downsampling of one of its draws."""
     seed: int = Field(0, ge=0)
     """Seed of that draw."""
     index: int = Field(0, ge=0)
@@ -61,34 +60,33 @@ class KernelChoice(Strict):
         """Returns the weights (K, K).
 
         Raises:
-            TypeError: They are not known yet; `DistributionSpec.resolved` finds them.
+            TypeError: They are not known yet; call `DistributionSpec.resolved` first.
         """
         if self.weights is None:
-            raise TypeError("a kernel is resolved before it is used")
+            raise TypeError("the kernel must be resolved before it is used")
         return np.asarray(self.weights, dtype=np.float32)
 
 
 class SingleImageSpec(DistributionSpec):
-    """One photograph, from which a network learns to restore it: its patches are HR, and LR is degraded once more.
+    """One photograph, from which a network learns to restore it: its patches are HR, and LR is degraded from them.
 
-    Where it is a target there is nothing to be measured on: its query set is empty.
+    As a target it cannot be used for measurements: its query set is empty.
 
     Source: Shocher et al., "Zero-Shot" Super-Resolution using Deep Internal Learning (2018).
     """
 
     kind: Literal["single_image"]
     scale: Scale
-    """Factor by which the photograph is to be enlarged, and its patches are shrunk."""
+    """Factor by which the photograph will be upscaled, and by which its patches are downsampled."""
     image: Path
     """The photograph; a relative path starts at the project's folder."""
     kernel: Literal["estimated", "bicubic"] | KernelChoice = "estimated"
-    """What the photograph is degraded by once more: the blur that is estimated from it, that of bicubic downsampling,
-    or another kernel."""
+    """The kernel of the degradation: estimated from the photograph, that of bicubic downsampling, or another kernel."""
     augmentation: Augmentation = "half_turn"
-    """How patches are turned. half_turn: by 180 degrees, after which a symmetric kernel is the same; all: in all eight
-    orientations of the square, as published."""
+    """How patches are flipped and rotated. half_turn: by 0 or 180 degrees, under which symmetric kernels are invariant;
+    all: by all eight dihedral transforms, as published."""
     noise: float = Field(0.0, ge=0, le=128)
-    """Standard deviation of the noise that the degraded patches get, in grey levels of 0..255."""
+    """Standard deviation of the noise that is added to degraded patches, in grey levels of 0..255."""
 
     @model_validator(mode="after")
     def _kernel_fits_the_scale(self) -> Self:
@@ -105,14 +103,14 @@ class SingleImageSpec(DistributionSpec):
 
     @property
     def unresolved(self) -> bool:
-        """Whether the kernel is yet to be estimated or read."""
+        """Whether the kernel still has to be estimated or read."""
         return not isinstance(self.kernel, KernelChoice) or self.kernel.weights is None
 
     def resolved(self, kernels: KernelSource) -> Self:
         """Returns the specification with the weights of its kernel."""
-        return self.model_copy(update={"kernel": KernelChoice(weights=_rows(self._found(kernels)))})
+        return self.model_copy(update={"kernel": KernelChoice(weights=_rows(self._resolved_kernel(kernels)))})
 
-    def _found(self, kernels: KernelSource) -> Kernel:
+    def _resolved_kernel(self, kernels: KernelSource) -> Kernel:
         if not isinstance(self.kernel, KernelChoice):
             return kernels.bicubic(self.scale) if self.kernel == "bicubic" else kernels.of_image(self.image, self.scale)
         if self.kernel.file is not None:
@@ -125,17 +123,17 @@ class SingleImageSpec(DistributionSpec):
     def matrix(self) -> Kernel:
         """The kernel (K, K)."""
         if not isinstance(self.kernel, KernelChoice):
-            raise TypeError("a kernel is resolved before it is used")
+            raise TypeError("the kernel must be resolved before it is used")
         return self.kernel.matrix()
 
     @property
     def kernel_hash(self) -> str:
-        """16 hex digits that change with the kernel."""
+        """A hash of the kernel, 16 hex digits."""
         rows = json.dumps([list(map(float, row)) for row in self.matrix])
         return hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
 
     def degradation(self) -> Drawn:
-        """Returns the degradation, which is that of every task."""
+        """Returns the degradation, which is the same for every task."""
         kernel = self.matrix
         blur: dict[str, Parameter] = {
             "file": "",
@@ -144,30 +142,30 @@ class SingleImageSpec(DistributionSpec):
             "rows": len(kernel),
             "kernel": list(map(float, kernel.ravel())),
         }
-        shrink: dict[str, Parameter] = {"method": "nearest", "antialias": True, "scale": self.scale}
-        steps = [DegradationDraw("kernel_file", (0,), blur), DegradationDraw("downsample", (1,), shrink)]
+        downsample: dict[str, Parameter] = {"method": "nearest", "antialias": True, "scale": self.scale}
+        steps = [DegradationDraw("kernel_file", (0,), blur), DegradationDraw("downsample", (1,), downsample)]
         if self.noise:
             steps.append(DegradationDraw("gaussian_noise", (2,), {"sigma": self.noise, "correlation": 0.0}))
         return tuple(steps)
 
     def content(self) -> Any:
-        """Returns what decides its draws: the photograph's pixels and the kernel, wherever they come from.
+        """Returns everything that determines its draws: the photograph's pixels and the kernel, not their paths.
 
         Raises:
             UserError: The photograph cannot be read.
         """
-        written = self.model_dump(mode="json", exclude={"image", "kernel"})
-        return {**written, "image": ImageStore.open(ImageSource.file(self.image)).content, "kernel": self.kernel_hash}
+        others = self.model_dump(mode="json", exclude={"image", "kernel"})
+        return {**others, "image": ImageStore.open(ImageSource.file(self.image)).content, "kernel": self.kernel_hash}
 
     def lr_files(self) -> Mapping[str, Path]:
-        """Names the photograph, which is LR of what is looked for."""
+        """Returns the photograph, which is the LR image to restore."""
         return {self.image.stem: self.image}
 
     def at_scale(self, scale: Scale) -> Self:
-        """Returns the task, which has one scale.
+        """Returns the task itself if it has this scale.
 
         Raises:
-            PydanticCustomError: It is for another; it is a `ValueError`, and `at` says where.
+            PydanticCustomError: It has another scale; a `ValueError` with the key as its position.
         """
         if scale != self.scale:
             raise error_at(f"the kernel is for scale {self.scale}, not for {scale}; write a task file for it", "scale")
@@ -181,11 +179,11 @@ class SingleImageSpec(DistributionSpec):
         return self.model_copy(update=changes)
 
     def missing(self) -> Sequence[tuple[KeyPath, str]]:
-        """Names the photograph or the kernel's file if it is not there."""
-        found: list[tuple[KeyPath, Path]] = [(("image",), self.image)]
+        """Returns the photograph or the kernel's file if it is missing, by key."""
+        files: list[tuple[KeyPath, Path]] = [(("image",), self.image)]
         if isinstance(self.kernel, KernelChoice) and self.kernel.file is not None:
-            found.append((("kernel", "file"), self.kernel.file))
-        return [(key, f"there is no file {path}; put it there") for key, path in found if not path.is_file()]
+            files.append((("kernel", "file"), self.kernel.file))
+        return [(key, f"there is no file {path}; put it there") for key, path in files if not path.is_file()]
 
     def moved(self, folder: Path) -> Self:
         """Returns the task with its photograph in another folder."""
@@ -199,14 +197,14 @@ class SingleImageSpec(DistributionSpec):
     def few_shot(
         self, name: str, episode: Episode, images: Photographs, geometry: FewShotGeometry
     ) -> SingleImageTarget:
-        """Opens the photograph as a target that cannot be measured on."""
+        """Opens the photograph as a target, which has shots but no test crops."""
         del images
         return SingleImageTarget(SingleImageTasks(name, self, episode), geometry)
 
 
 def _checked(weights: tuple[tuple[float, ...], ...]) -> None:
     if not weights or any(len(row) != len(weights) for row in weights):
-        raise ValueError("weights must be as many rows as columns")
+        raise ValueError("weights must have as many rows as columns")
     total = sum(map(sum, weights))
     if not abs(total - 1) < 1e-3:
         raise ValueError(f"weights must sum to 1, got {total:g}")
@@ -217,7 +215,7 @@ def _rows(kernel: Kernel) -> tuple[tuple[float, ...], ...]:
 
 
 class SingleImageTasks(OpenDistribution):
-    """Cuts patches of one photograph, and of its degraded version.
+    """Cuts patches from one photograph and degrades them.
 
     Args:
         name: The distribution's name.
@@ -239,7 +237,7 @@ class SingleImageTasks(OpenDistribution):
         self._degradation = spec.degradation()
 
     def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
-        """Draws patches of task `index`, or of task `patches`, whose boxes fall on LR pixels."""
+        """Draws the patches of task `index`, or of task `patches` if given; their boxes are aligned to LR pixels."""
         rng = generator(seed, "patches", index if patches is None else patches)
         drawn = index if patches is None else patches
         count = self.episode.support + self.episode.query
@@ -247,61 +245,61 @@ class SingleImageTasks(OpenDistribution):
         return self.draw_on(seed, index, refs[: self.episode.support], refs[self.episode.support :])
 
     def patch(self, rng: np.random.Generator, side: int, seed: int) -> PatchRef:
-        """Draws a patch whose box falls on LR pixels; `seed` is that of its noise."""
+        """Draws a patch whose box is aligned to LR pixels; `seed` is that of its noise."""
         [name] = self.images.names
         height, width = self.images.size(name)
         top = self.scale * int(rng.integers((height - side) // self.scale + 1))
         left = self.scale * int(rng.integers((width - side) // self.scale + 1))
-        turns = _TURNS[self.spec.augmentation]
-        return PatchRef("train", name, (top, left, side, side), turns[int(rng.integers(len(turns)))], seed)
+        transforms = _TRANSFORMS[self.spec.augmentation]
+        return PatchRef("train", name, (top, left, side, side), transforms[int(rng.integers(len(transforms)))], seed)
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
-        """Makes the draw of patches that are given; the degradation is always the same."""
+        """Returns the draw of given patches; the degradation is always the same."""
         del seed, index
         return TaskDraw(self.name, self.content, self.scale, self._degradation, tuple(support), tuple(query))
 
     def build(self, draw: TaskDraw) -> Task:
-        """Cuts the patches out of the photograph and of its degraded version."""
+        """Cuts the patches from the photograph, and degrades them to LR."""
         return Task(*self._pairs(draw.support), *self._pairs(draw.query))
 
     def build_support(self, draw: TaskDraw) -> tuple[Tensor, Tensor]:
-        """Makes the support set alone: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
+        """Builds the support set only: LR (K, 3, h, w) and HR (K, 3, s·h, s·w)."""
         return self._pairs(draw.support)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """Yields height and width of the photograph."""
+        """Yields the height and width of the photograph."""
         return map(self.images.size, self.images.names)
 
     def _pairs(self, refs: Sequence[PatchRef]) -> tuple[Tensor, Tensor]:
-        """Cuts LR (N, 3, h, w) and HR (N, 3, s·h, s·w): patches are degraded with their surroundings, then turned."""
+        """Builds LR (N, 3, h, w) and HR (N, 3, s·h, s·w): degraded with a margin, then flipped and rotated."""
         import torch
 
         side = refs[0].box[-1] if refs else self.episode.patch
         lr = [torch.empty(0, 3, side // self.scale, side // self.scale)]
         hr = [torch.empty(0, 3, side, side)]
         for ref in refs:
-            small, big = self._pair(ref)
-            lr.append(flip_rotate(small, ref.turn))
-            hr.append(flip_rotate(big, ref.turn))
+            lr_patch, hr_patch = self._pair(ref)
+            lr.append(flip_rotate(lr_patch, ref.turn))
+            hr.append(flip_rotate(hr_patch, ref.turn))
         return torch.cat(lr), torch.cat(hr)
 
     def _pair(self, ref: PatchRef) -> tuple[Tensor, Tensor]:
         height, width = self.images.size(ref.image)
-        reach = -(-len(self.spec.matrix) // self.scale) * self.scale
+        margin = -(-len(self.spec.matrix) // self.scale) * self.scale
         top, left, rows, columns = ref.box
-        first = (max(top - reach, 0), max(left - reach, 0))
-        last = (min(top + rows + reach, height), min(left + columns + reach, width))
-        # What is left over beyond a multiple of the scale is farther away than the kernel reaches, or is left out.
+        first = (max(top - margin, 0), max(left - margin, 0))
+        last = (min(top + rows + margin, height), min(left + columns + margin, width))
+        # Pixels beyond a multiple of the scale are dropped; they are outside the kernel, or at the photograph's border.
         lengths = [(end - begin) // self.scale * self.scale for begin, end in zip(first, last, strict=True)]
-        seen = to_tensor(self.images.patch(ref.image, *first, *lengths))[None]
-        small = replay(seen, self._degradation, [ref.seed])
+        region = to_tensor(self.images.patch(ref.image, *first, *lengths))[None]
+        degraded = replay(region, self._degradation, [ref.seed])
         down, right = (top - first[0]) // self.scale, (left - first[1]) // self.scale
-        small = small[..., down : down + rows // self.scale, right : right + columns // self.scale]
-        return small, to_tensor(self.images.patch(ref.image, *ref.box))[None]
+        lr = degraded[..., down : down + rows // self.scale, right : right + columns // self.scale]
+        return lr, to_tensor(self.images.patch(ref.image, *ref.box))[None]
 
 
 class SingleImageTarget:
-    """One photograph as a target: the shots are patches of its own, and there is nothing to be measured on.
+    """One photograph as a target: the shots are its patches, and there are no test crops.
 
     Raises:
         UserError: The photograph is smaller than a shot.
@@ -314,7 +312,7 @@ class SingleImageTarget:
 
     @property
     def split(self) -> None:
-        """There are no pairs to split."""
+        """None: there are no pairs to split."""
         return None
 
     def draw(self, seed: int) -> FewShotDraw:
@@ -330,17 +328,17 @@ class SingleImageTarget:
         """Cuts the shots; the query set is empty.
 
         Raises:
-            UserError: There are test crops in the draw.
+            UserError: The draw contains test crops.
         """
         import torch
 
         if draw.test:
-            raise UserError(f"'{self.name}' is a single photograph without HR, and cannot be measured on")
+            raise UserError(f"'{self.name}' is a single photograph without HR, so it cannot be used for measurements")
         lr, hr = zip(*(self._tasks.build_support(one) for one in draw.shots), strict=True)
         crop = self._geometry.crop
-        nothing = torch.empty(0, 3, crop // self.scale, crop // self.scale), torch.empty(0, 3, crop, crop)
-        return Task(torch.cat(lr), torch.cat(hr), *nothing)
+        no_query = torch.empty(0, 3, crop // self.scale, crop // self.scale), torch.empty(0, 3, crop, crop)
+        return Task(torch.cat(lr), torch.cat(hr), *no_query)
 
     def is_gray(self, photograph: str) -> bool:
-        """Tells whether the photograph is stored with a single channel."""
+        """Returns whether the photograph is stored with a single channel."""
         return self._tasks.images.is_gray(photograph)

@@ -106,7 +106,7 @@ class DistributionSpec(Strict, ABC):
         return {}
 
     def implausible_pairs(self) -> Sequence[str]:
-        """Names the images that the kind brings along but that do not seem to belong together, and says what to do.
+        """Lists the kind's own images that do not seem to match, and how to correct or accept them.
 
         Raises:
             UserError: They cannot be opened.

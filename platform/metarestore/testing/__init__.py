@@ -1,13 +1,13 @@
-"""Contract tests: what every operation, network, learner, estimator and task kind must do, for pytest.
+"""Contract tests of operations, networks, learners, estimators and task kinds, for pytest.
 
-A package that adds parts of its own runs them on these by one class each:
+A package that adds parts tests them by a subclass of each contract:
 
     from metarestore.testing import NetworkContract
 
     class TestNetworks(NetworkContract):
         examples = {"mine": {"kind": "mine"}, "mine, on luma": {"kind": "mine", "channels": "y"}}
 
-They need pytest, jsonschema and, for `ReferenceContract`, learn2learn.
+The tests require pytest, jsonschema and, for `ReferenceContract`, learn2learn.
 """
 
 import pytest

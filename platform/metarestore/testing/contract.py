@@ -1,4 +1,4 @@
-"""What the contract tests have in common."""
+"""The base class of the contract tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 
 class Contract:
-    """Tests that run on every example of a subclass; name the subclass `Test...`, so that pytest finds it."""
+    """Runs its tests on every example of a subclass, whose name must start with `Test` so that pytest collects it."""
 
     examples: ClassVar[Mapping[str, Any]]
-    """What is tested, by the names that pytest shows."""
+    """The parts to test, by the names that pytest displays."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Called by pytest for each test: runs it on each of the `examples`."""
+        """Parametrises a test by the `examples`; called by pytest."""
         if "example" in metafunc.fixturenames:
             metafunc.parametrize("example", list(self.examples.values()), ids=list(self.examples))

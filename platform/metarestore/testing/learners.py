@@ -1,4 +1,4 @@
-"""What every learner must do."""
+"""Contract tests of learners."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Example = Mapping[str, Any]
 
 
 def learner_of(model: nn.Module, example: Example) -> Any:
-    """Builds the learner of the section `learner` of an experiment."""
+    """Builds a learner from the section `learner` of an experiment."""
     spec: AnyLearnerSpec = TypeAdapter(LearnerSpec).validate_python(example)
     return build_learner(spec, model)
 
 
 def random_tasks(count: int, dtype: torch.dtype) -> Task:
-    """Returns T tasks of noise: three support and three query patches each, on luma, at scale 4."""
+    """Returns T tasks of noise, each with three support and three query luma patches at scale 4."""
     rng = torch.Generator().manual_seed(0)
     lr, hr = (count, 3, 1, 8, 8), (count, 3, 1, 32, 32)
     return Task(*(torch.rand(shape, generator=rng, dtype=dtype) for shape in (lr, hr, lr, hr)))
@@ -43,7 +43,7 @@ def network(dtype: torch.dtype) -> tuple[nn.Module, Layout, Tensor]:
     """Returns a small FSRCNN with its layout and parameters (P,)."""
     model = build_model(FSRCNNSpec(d=8, s=4, m=1), scale=4, seed=3).to(dtype)
     flat = initial_vector(model)
-    # Away from the nearly linear initial network, where first and second order hardly differ.
+    # Perturbed, because for the nearly linear initial network first and second order hardly differ.
     return (
         model,
         Layout.of(model),
@@ -52,22 +52,22 @@ def network(dtype: torch.dtype) -> tuple[nn.Module, Layout, Tensor]:
 
 
 def relative_error(a: TaskGradients, b: TaskGradients) -> float:
-    """Returns the largest relative difference of a task's gradients."""
+    """Returns the largest relative difference between the gradients of a task."""
     return float((np.linalg.norm(a.gradients - b.gradients, axis=1) / np.linalg.norm(b.gradients, axis=1)).max())
 
 
 def started(example: Example, dtype: torch.dtype = torch.float64) -> tuple[Any, Layout, Tensor]:
-    """Returns a learner of a small FSRCNN, with the layout and a vector of all that it learns."""
+    """Returns a learner of a small FSRCNN, with the layout and the vector of its learned parameters."""
     model, layout, flat = network(dtype)
     built = learner_of(model, example)
     return built, built.layout(layout), built.initial(flat)
 
 
 class LearnerContract(Contract):
-    """Each example is the section `learner` of an experiment, for FSRCNN on luma at scale 4."""
+    """Tests learners; an example is the section `learner` of an experiment, for FSRCNN on luma at scale 4."""
 
     def test_every_task_has_a_finite_loss_and_gradient(self, example: Example) -> None:
-        """There is one loss per task, and one gradient of all that is learned."""
+        """Each task has one loss, and one gradient of all learned parameters."""
         built, layout, flat = started(example)
         computed = vectorised_gradients(built, layout, flat, random_tasks(3, torch.float64), step=4)
         assert computed.gradients.shape == (3, layout.size)
@@ -77,7 +77,7 @@ class LearnerContract(Contract):
         assert np.isfinite(computed.metrics.mse).all()
 
     def test_a_task_gradient_does_not_depend_on_its_neighbours(self, example: Example) -> None:
-        """A task alone has the gradient that it has in a shard, so that workers and retries change nothing."""
+        """A task has the same gradient alone and in a shard, so workers and retries change nothing."""
         built, layout, flat = started(example)
         if built.spec.compares_tasks:
             pytest.skip("the learner compares the tasks of a shard")
@@ -89,7 +89,7 @@ class LearnerContract(Contract):
             np.testing.assert_allclose(alone.gradients[0], together.gradients[k], rtol=1e-7, atol=1e-10 * scale)
 
     def test_the_same_tasks_have_the_same_gradients(self, example: Example) -> None:
-        """Gradients depend on the parameters and the tasks alone, bit for bit."""
+        """Gradients depend on the parameters and tasks only, bit for bit."""
         built, layout, flat = started(example)
         tasks = random_tasks(3, torch.float64)
         first, second = (vectorised_gradients(built, layout, flat, tasks, step=4) for _ in range(2))
@@ -97,7 +97,7 @@ class LearnerContract(Contract):
 
 
 class ReferenceContract(LearnerContract):
-    """For learners that learn2learn has too: the vectorised backend equals `clone` and `adapt`."""
+    """Tests learners that learn2learn also implements: the vectorised backend equals `clone` and `adapt`."""
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
     def test_vectorised_equals_learn2learn(self, example: Example, dtype: torch.dtype, tolerance: float) -> None:
@@ -111,14 +111,14 @@ class ReferenceContract(LearnerContract):
         ours = vectorised_gradients(built, layout, flat, tasks, step=4)
         reference = reference_gradients(built, layout, flat, tasks, step=4)
         assert ours.gradients.shape == (3, layout.size)
-        # The reference is a difference of float32 parameters, which are a thousand times longer than the way.
+        # The reference is a difference of float32 parameters, whose norm is a thousand times that of the difference.
         loss_of_digits = 10 if isinstance(built, ReptileLearner) else 1
         assert relative_error(ours, reference) <= loss_of_digits * tolerance
         np.testing.assert_allclose(ours.metrics.losses, reference.metrics.losses, rtol=10 * tolerance)
         np.testing.assert_allclose(ours.metrics.mse, reference.metrics.mse, rtol=10 * tolerance)
 
     def test_factors_of_the_inner_rate(self, example: Example) -> None:
-        """They are the tasks' own: each task has the gradient of a learner whose rate is its factor times as large."""
+        """Each task has the gradient of a learner whose inner learning rate is multiplied by the task's factor."""
         built, layout, flat = started(example)
         if not built.spec.has_inner_loop:
             pytest.skip("the learner has no inner loop")

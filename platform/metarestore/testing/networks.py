@@ -1,4 +1,4 @@
-"""What every network must do."""
+"""Contract tests of networks."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ every_scale = pytest.mark.parametrize("scale", SCALES)
 
 
 def spec_of(example: Example) -> AnyModelSpec:
-    """Returns the specification of the section `model` of an experiment."""
+    """Parses the section `model` of an experiment."""
     spec: AnyModelSpec = TypeAdapter(ModelSpec).validate_python(example)
     return spec
 
 
 def network_of(example: Example, scale: int = 2, seed: int = 0) -> Network:
-    """Builds a network, in double precision."""
+    """Builds a network in double precision."""
     return build_model(spec_of(example), scale, seed).double()
 
 
 def positive(network: Network) -> Network:
-    """Makes all weights positive, so that no path from an input pixel to an output pixel cancels another."""
+    """Makes all weights positive, so that paths from an input pixel to an output pixel cannot cancel."""
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):
             rng = torch.Generator().manual_seed(index)
@@ -48,7 +48,7 @@ def positive(network: Network) -> Network:
 
 
 def images(network: Network, height: int, width: int, count: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
-    """Returns LR images, and for a teacher HR images after them."""
+    """Returns LR images, followed by HR images for a teacher."""
     rng, planes, s = torch.Generator().manual_seed(seed), 1 if network.channels == "y" else 3, network.scale
     lr = torch.rand(count, planes, height, width, generator=rng, dtype=torch.float64)
     hr = torch.rand(count, planes, s * height, s * width, generator=rng, dtype=torch.float64)
@@ -56,12 +56,12 @@ def images(network: Network, height: int, width: int, count: int = 2, seed: int 
 
 
 class NetworkContract(Contract):
-    """Each example is the section `model` of an experiment; keep the networks small."""
+    """Tests networks; an example is the section `model` of an experiment, preferably of a small network."""
 
     @every_scale
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_shape_and_dtype(self, example: Example, scale: int, dtype: torch.dtype) -> None:
-        """The restored image has the scale and the type of the input; network and specification agree."""
+        """A restored image has the expected size and the dtype of the input; network and specification agree."""
         network, spec = network_of(example, scale).to(dtype), spec_of(example)
         lr, *hr = (tensor.to(dtype) for tensor in images(network, 7, 9))
         with torch.no_grad():
@@ -83,14 +83,14 @@ class NetworkContract(Contract):
 
     @every_scale
     def test_the_receptive_field_is_as_stated(self, example: Example, scale: int) -> None:
-        """An output pixel depends on pixels at the stated radius, on one side at least, and on none beyond it."""
+        """An output pixel depends on pixels at the stated radius, on at least one side, and on none beyond it."""
         network = positive(network_of(example, scale))
         radius = network.receptive_field
         if radius is None:
             pytest.skip("the network depends on the whole image")
         middle, side = radius + 2, 2 * radius + 5
         lr, *hr = images(network, 3, side, count=1)
-        if isinstance(network, KDSR):  # the embedding is of the whole image, and computed once
+        if isinstance(network, KDSR):  # the embedding depends on the whole image, so it is fixed here
             given, embedding = lr.requires_grad_(), torch.ones(1, 16, dtype=torch.float64)
             restored = network(lr, embedding=embedding)
         else:
@@ -98,13 +98,13 @@ class NetworkContract(Contract):
             restored = network(lr, *hr)
         columns = slice(scale * middle, scale * (middle + 1))
         gradient = torch.autograd.grad(restored[..., columns].sum(), given)[0].abs().sum(dim=(0, 1, 2))
-        gradient = gradient.view(side, -1).sum(dim=1)  # of HR pixels, those of an LR pixel
-        seen = torch.nonzero(gradient).flatten()
-        # One pixel nearer: at x3 a strided layer sees less on the right, a transposed convolution less on the left.
-        assert radius - 1 <= max(middle - int(seen[0]), int(seen[-1]) - middle) <= radius
+        gradient = gradient.view(side, -1).sum(dim=1)  # HR pixels are summed over each LR pixel
+        used = torch.nonzero(gradient).flatten()
+        # One less at x3: a strided layer covers less on the right, and a transposed convolution less on the left.
+        assert radius - 1 <= max(middle - int(used[0]), int(used[-1]) - middle) <= radius
 
     def test_a_checkpoint_holds_the_network(self, example: Example, tmp_path: Path) -> None:
-        """The same weights are the same bytes, and restore the same images when they are read again."""
+        """Equal weights are saved as equal bytes, and a loaded network restores the same images."""
         spec, network = spec_of(example), network_of(example, 3, seed=5).float()
         for file in ("a/model.safetensors", "b/model.safetensors"):
             save_model(tmp_path / file, spec, 3, initial_vector(network))
@@ -116,7 +116,7 @@ class NetworkContract(Contract):
         assert (type(loaded), loaded.scale, loaded.channels) == (type(network), 3, network.channels)
 
     def test_many_tasks_at_once_are_restored_as_one_by_one(self, example: Example) -> None:
-        """Each of T tasks has parameters of its own; values and gradients agree."""
+        """With separate parameters for each of T tasks, values and gradients agree with a loop over tasks."""
         network, count = network_of(example), 3
         flat = torch.stack([initial_vector(network_of(example, seed=seed)) for seed in range(count)]).requires_grad_()
         layout = Layout.of(network)
@@ -134,7 +134,7 @@ class NetworkContract(Contract):
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-8)
 
     def test_named_features(self, example: Example) -> None:
-        """A feature is the output of the layer that it names, also under `vmap`; the restored image stays the same."""
+        """A feature is the output of the named layer, also under `vmap`; the restored image does not change."""
         network = network_of(example)
         names, given = tuple(network.feature_layers), images(network, 6, 5)
         params = {key: torch.stack([value, value]) for key, value in dict(network.named_parameters()).items()}
@@ -153,22 +153,22 @@ class NetworkContract(Contract):
                 assert features[key].dim() == 5
                 torch.testing.assert_close(features[key][0], features[key][1].flip(0))
                 before = features[key][0].clone()
-                torch.testing.assert_close(_output(network, layer, given), before)  # nothing overwrote it since
-            for key in names:  # alone, without what comes after it
+                torch.testing.assert_close(_output(network, layer, given), before)  # not modified in place since
+            for key in names:  # each alone, without the layers after it
                 torch.testing.assert_close(features_of(network, [key], *given)[key], features[key][0])
         assert features_of(network, [], *given) == {}
         assert not any(module._forward_hooks for module in network.modules())
 
     @every_scale
     def test_strips_do_not_show(self, example: Example, scale: int) -> None:
-        """A photograph that is restored in strips is the same as in one piece."""
+        """A photograph that is restored in strips equals the one restored as a whole."""
         network = positive(network_of(example, scale)).float()
         if network.privileged or network.receptive_field is None:
-            pytest.skip("the network is a teacher, or restores tiles")
+            pytest.skip("the network is a teacher, or restores images in tiles")
         pixels = np.random.default_rng(0).integers(0, 256, (71, 12, 3), np.uint8)
         whole, strips = (image_restorer(network, strip=12 * rows)(pixels) for rows in (100, 9))
         assert whole.shape == (71 * scale, 12 * scale, 3)
-        assert int(np.abs(whole.astype(int) - strips).max()) <= 1  # float sums may round the other way
+        assert int(np.abs(whole.astype(int) - strips).max()) <= 1  # floating-point sums may be rounded differently
 
 
 def _output(network: Network, layer: str, given: tuple[Tensor, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every operation, and every pipeline of operations, must do."""
+"""Contract tests of operations and pipelines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEEDS = [11, 22, 33, 44, 55, 66, 77, 88]
 
 @dataclass(frozen=True)
 class Subject:
-    """A pipeline under test, as it is written, with its scale."""
+    """A pipeline under test, as written in YAML, and its scale."""
 
     written: list[dict[str, object]]
     scale: int
@@ -46,11 +46,11 @@ class Subject:
 
     @property
     def stochastic(self) -> bool:
-        """Whether the first draw has noise: a choice or a probability may have left it out."""
+        """Whether the first draw contains noise; a choice or a probability may omit it."""
         return any(OPERATIONS[draw.op].stochastic for draw in self.draws())
 
     def entry(self, draw: DegradationDraw) -> Step:
-        """Follows the position of a draw down the pipeline; a repetition's first number is its turn."""
+        """Returns the step at the position of a draw; inside a repeat, the first number is the repetition."""
         first, *rest = draw.position
         step = self.pipeline.steps[first]
         while rest:
@@ -72,7 +72,7 @@ def _subjects(operations: tuple[type[Degradation], ...]) -> Iterator[tuple[str, 
     for operation in operations:
         op = operation.op_name()
         for index, example in enumerate(operation.examples):
-            # `resize` leaves a size of its own behind, which only `downsample` brings to that of LR.
+            # `resize` changes the size, which only `downsample` brings to that of LR.
             after: list[dict[str, object]] = [{"op": "downsample"}] if op == "resize" else []
             yield f"{op}-{index}", Subject([{"op": op, **example}, *after], 4 if op in {"downsample", "resize"} else 1)
 
@@ -86,7 +86,7 @@ def sample_images() -> Tensor:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Computes with so many threads."""
+    """Sets the number of threads of PyTorch and OpenCV."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
@@ -105,7 +105,7 @@ def _validator() -> Any:
 
 
 class PipelineContract(Contract):
-    """Each example is a pipeline; `subjects_of(MyOperation, ...)` returns those of operations."""
+    """Tests pipelines; `subjects_of(MyOperation, ...)` returns the examples of operations."""
 
     examples: ClassVar[Mapping[str, Subject]]
 
@@ -120,11 +120,11 @@ class PipelineContract(Contract):
         return _validator()
 
     def test_fits_its_scale(self, example: Subject) -> None:
-        """Every range is there for its scale."""
+        """Every range is defined for the scale."""
         example.pipeline.check_scale(example.scale)
 
     def test_shape_range_and_levels(self, example: Subject, images: Tensor) -> None:
-        """LR has the size of the scale, and 8-bit levels in [0, 1]."""
+        """LR has the size that the scale requires, and 8-bit levels in [0, 1]."""
         for index in range(3):
             lr = replay(images, example.draws(index), SEEDS)
             assert lr.shape == (8, 3, 44 // example.scale, 52 // example.scale)
@@ -134,14 +134,14 @@ class PipelineContract(Contract):
             assert torch.equal(lr, (lr * 255).round().to(torch.uint8).float() / 255)
 
     def test_is_deterministic_and_leaves_its_input_alone(self, example: Subject, images: Tensor) -> None:
-        """The same draw gives the same bytes, and does not write into its input."""
+        """The same draw gives the same bytes, and its input is not modified."""
         before = images.clone()
         first = replay(images, example.draws(), SEEDS)
         assert torch.equal(first, replay(images, example.draws(), SEEDS))
         assert torch.equal(images, before)
 
     def test_image_does_not_depend_on_its_batch(self, example: Subject, images: Tensor) -> None:
-        """An image is degraded alike whatever else is in its batch, bit for bit."""
+        """An image is degraded independently of the other images of its batch, bit for bit."""
         together = replay(images, example.draws(), SEEDS)
         for index in range(8):
             alone = replay(images[index : index + 1], example.draws(), SEEDS[index : index + 1])
@@ -165,7 +165,7 @@ class PipelineContract(Contract):
             assert torch.equal(replay(large, example.draws(), SEEDS), one)
 
     def test_unrounded_values_do_not_depend_on_batch_or_threads(self, example: Subject, images: Tensor) -> None:
-        """The same holds before rounding, for every operation."""
+        """Every operation is independent of batch and threads, also before rounding."""
         size = (44 // example.scale, 52 // example.scale)
         for draw in example.draws():
             operation = OPERATIONS[draw.op]
@@ -185,7 +185,7 @@ class PipelineContract(Contract):
             assert torch.equal(together[index], replay(images[index : index + 1], draws[index], [SEEDS[index]])[0])
 
     def test_torch_backend_has_the_same_law(self, example: Subject, images: Tensor) -> None:
-        """The backend `torch` agrees with `opencv`: in values, or for noise in moments."""
+        """The backend `torch` agrees with `opencv` in values, or in moments for noise."""
         size = (44 // example.scale, 52 // example.scale)
         for draw in example.draws():
             operation = OPERATIONS[draw.op]
@@ -194,46 +194,46 @@ class PipelineContract(Contract):
             assert batched.shape == exact.shape
             assert batched.isfinite().all()
             if operation.stochastic:
-                # Two fields of one law: over all pixels, their effects have equal moments.
+                # Two fields of the same distribution: over all pixels, their effects have equal moments.
                 assert batched.mean() == pytest.approx(float(exact.mean()), abs=0.01)
                 errors = [
                     (noisy - images).std() if noisy.shape == images.shape else noisy.std() for noisy in (exact, batched)
                 ]
                 assert float(errors[0]) == pytest.approx(float(errors[1]), rel=0.05, abs=1e-4)
             elif draw.params.get("codec") == "auto":
-                assert (batched - exact).abs().mean() < 0.05  # two codecs of one standard, on images of noise
+                assert (batched - exact).abs().mean() < 0.05  # two codecs of the same standard, on images of noise
             else:
                 assert (batched - exact).abs().max() < 1e-3
 
     def test_torch_backend_is_reproducible_and_ends_at_the_lr_size(self, example: Subject, images: Tensor) -> None:
-        """The backend `torch` gives the same bytes twice, of the size of LR."""
+        """The backend `torch` gives the same bytes twice, and the size of LR."""
         lr = replay(images, example.draws(), SEEDS, "torch")
         assert lr.shape == (8, 3, 44 // example.scale, 52 // example.scale)
         assert 0 <= lr.min() <= lr.max() <= 1
         assert torch.equal(lr, replay(images, example.draws(), SEEDS, "torch"))
 
     def test_noise_is_each_images_own(self, example: Subject, images: Tensor) -> None:
-        """Noise differs between images, and nothing else does."""
+        """Noise differs between equal images, and nothing else does."""
         same = images[:1].expand(2, -1, -1, -1)
         first, second = replay(same, example.draws(), [1, 2])
         assert torch.equal(first, second) != example.stochastic
 
     def test_probability_zero_leaves_operations_out(self, example: Subject, images: Tensor) -> None:
-        """With the probability 0 nothing acts."""
+        """With probability 0, no operation is applied."""
         entries = [{**entry, "probability": 0} for entry in example.written if "downsample" not in json.dumps(entry)]
         draws = Pipeline.model_validate(entries).draw((3,), example.scale)
         assert draws == ()
         assert torch.equal(replay(images, draws, SEEDS), (images * 255).round() / 255)
 
     def test_replays_from_json(self, example: Subject, images: Tensor) -> None:
-        """A draw survives JSON."""
+        """A draw is unchanged by a round trip through JSON."""
         draws = example.draws()
-        again = tuple(DegradationDraw.from_json(json.loads(json.dumps(draw.to_json()))) for draw in draws)
-        assert again == draws
-        assert torch.equal(replay(images, again, SEEDS), replay(images, draws, SEEDS))
+        restored = tuple(DegradationDraw.from_json(json.loads(json.dumps(draw.to_json()))) for draw in draws)
+        assert restored == draws
+        assert torch.equal(replay(images, restored, SEEDS), replay(images, draws, SEEDS))
 
     def test_draws_depend_on_content_and_seed_alone(self, example: Subject) -> None:
-        """Earlier draws change nothing."""
+        """A draw does not depend on earlier draws."""
         pipeline = example.pipeline
         expected = example.draws(4)
         for index in range(4):
@@ -241,7 +241,7 @@ class PipelineContract(Contract):
         assert pipeline.draw((3, "test", 4), example.scale) == expected
 
     def test_draws_vary_with_the_seed_where_there_is_something_to_draw(self, example: Subject) -> None:
-        """Draws differ exactly where there is a range or a choice."""
+        """Draws differ if and only if there is a range or a choice."""
         varies = any(
             isinstance(value, Range) and value.at(example.scale).low < value.at(example.scale).high
             for operation in example.pipeline.operations
@@ -263,12 +263,12 @@ class PipelineContract(Contract):
                         )
 
     def test_is_written_back_as_it_reads(self, example: Subject) -> None:
-        """The pipeline survives JSON."""
+        """A pipeline is unchanged by a round trip through JSON."""
         dumped = example.pipeline.model_dump(mode="json")
         assert Pipeline.model_validate(json.loads(json.dumps(dumped))) == example.pipeline
 
     def test_json_schema_accepts_it(self, example: Subject, validator: Any) -> None:
-        """Its JSON schema accepts it, and refuses it without `op`."""
+        """The JSON schema accepts the pipeline, and rejects it without `op`."""
         assert validator.is_valid(json.loads(json.dumps(example.written)))
         without_op = [{k: v for k, v in entry.items() if k != "op"} for entry in example.written]
         assert not validator.is_valid(without_op)

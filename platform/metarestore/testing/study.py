@@ -1,4 +1,4 @@
-"""A small study on the embedded photographs, of the catalogue's task distributions."""
+"""A small study on the embedded photographs, with task distributions of the catalogue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 
 def merged(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Replaces top-level sections; a mapping is merged into the section."""
+    """Replaces top-level sections; a mapping without `kind` is merged into its section."""
     result = dict(base)
     for key, value in changes.items():
         result[key] = {**result.get(key, {}), **value} if isinstance(value, dict) and "kind" not in value else value
@@ -34,15 +34,15 @@ def merged(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def small_experiment(**changes: Any) -> Experiment:
-    """Returns a small experiment; sections given as keywords change it."""
+    """Returns a small experiment with changed sections."""
     return Experiment.model_validate(merged(SMALL, **changes))
 
 
 def small_study(root: Path | None = None, **changes: Any) -> Study:
-    """Returns the study of a small experiment.
+    """Returns the study of a small experiment with changed sections.
 
     Args:
-        root: The project's folder; the current one if left out.
-        changes: Sections that change it.
+        root: The project's folder; the current folder if omitted.
+        changes: The changed sections.
     """
     return resolve(small_experiment(**changes), root or Path.cwd())

@@ -1,4 +1,4 @@
-"""What every kind of task file must do."""
+"""Contract tests of task kinds."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ GEOMETRY = FewShotGeometry(shots=2, shot_size=40, crop=48, crops=2)
 
 
 class TaskFile(NamedTuple):
-    """A task file, and a change to it that changes what it draws.
+    """A task file, and a replacement that changes its draws.
 
     Attributes:
-        text: The file; `kind` stands in its first line, and `scale: 4` in its second. It may name pairs in `camera/lr`
+        text: The file, with `kind` in its first line and `scale: 4` in its second. It may refer to pairs in `camera/lr`
             and `camera/hr`: five photographs of 20x24 and 80x96 pixels.
         old: A part of the text.
-        new: What takes its place.
+        new: The replacement of that part.
     """
 
     text: str
@@ -45,7 +45,7 @@ Read = Callable[..., DistributionSpec]
 
 
 def write_camera(folder: Path) -> None:
-    """Writes five pairs of a camera that takes the mean of 4x4 pixels."""
+    """Writes five pairs of a camera that averages 4x4 pixels."""
     rng = np.random.default_rng(0)
     for side in ("lr", "hr"):
         (folder / side).mkdir(parents=True)
@@ -61,30 +61,30 @@ def images(split: Split) -> ImageStore:
 
 
 def no_images(split: Split) -> ImageStore:
-    """Refuses to open photographs: the kind brings its own."""
+    """Fails, because the kind has its own photographs."""
     raise AssertionError(f"the {split} photographs were opened")
 
 
 def assert_equal(one: Task | tuple[Tensor, ...], other: Task | tuple[Tensor, ...]) -> None:
-    """Compares tensors, bit for bit."""
+    """Asserts that tensors are equal, bit for bit."""
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a, b)
 
 
 def drawn(target: FewShotTarget, seed: int) -> tuple[tuple[TaskDraw, ...], tuple[TaskDraw, ...]]:
-    """Returns the draws of shots and of test images."""
+    """Returns the draws of the shots and of the test images."""
     draw = target.draw(seed)
     return draw.shots, draw.test
 
 
 class TaskKindContract(Contract):
-    """Each example is a task file of the kind."""
+    """Tests task kinds; an example is a task file of the kind."""
 
     examples: ClassVar[Mapping[str, TaskFile]]
 
     @pytest.fixture
     def read(self, tmp_path: Path) -> Read:
-        """Writes a task file into a project with a camera, and reads it."""
+        """Returns a function that writes a task file into a project with a camera, and reads it."""
         write_camera(tmp_path / "camera")
         (tmp_path / "tasks").mkdir()
 
@@ -96,7 +96,7 @@ class TaskKindContract(Contract):
 
     @pytest.fixture
     def spec(self, example: TaskFile, read: Read) -> DistributionSpec:
-        """The checked file."""
+        """The parsed task file."""
         return read(example.text)
 
     @pytest.fixture
@@ -107,17 +107,17 @@ class TaskKindContract(Contract):
     def test_a_draw_is_data_that_depends_on_content_seed_and_index_alone(
         self, spec: DistributionSpec, tasks: OpenDistribution
     ) -> None:
-        """A draw survives pickling, and is the same in another process."""
-        again = spec.open("one", EPISODE, images)
+        """A draw is unchanged by pickling, and does not depend on earlier draws."""
+        reopened = spec.open("one", EPISODE, images)
         for seed, index in ((0, 0), (0, 1), (5, 1)):
             draw = tasks.draw(seed, index)
-            assert pickle.loads(pickle.dumps(draw)) == draw == again.draw(seed, index)
+            assert pickle.loads(pickle.dumps(draw)) == draw == reopened.draw(seed, index)
             assert (draw.distribution, draw.content, draw.scale) == ("one", content_hash(spec), spec.scale)
             assert [len(draw.support), len(draw.query)] == [EPISODE.support, EPISODE.query]
         assert tasks.draw(0, 0).support != tasks.draw(0, 1).support != tasks.draw(1, 1).support
 
     def test_a_task_may_have_the_patches_of_another(self, tasks: OpenDistribution) -> None:
-        """A task keeps its degradation on other patches."""
+        """A task has the same degradation on the patches of another task."""
         other, own, mixed = tasks.draw(1, 2), tasks.draw(1, 7), tasks.draw(1, 7, 2)
         assert (mixed.support, mixed.query) == (other.support, other.query)
         assert mixed.support != own.support
@@ -127,7 +127,7 @@ class TaskKindContract(Contract):
     def test_building_gives_the_same_aligned_tensors_every_time(
         self, spec: DistributionSpec, tasks: OpenDistribution
     ) -> None:
-        """Tensors have the shapes of the episode, lie in [0, 1], and show the same place in LR and HR."""
+        """Tensors have the shapes of the episode and values in [0, 1], and LR and HR show the same content."""
         draw = tasks.draw(0, 3)
         task = tasks.build(draw)
         side, scale = EPISODE.patch, spec.scale
@@ -140,23 +140,23 @@ class TaskKindContract(Contract):
             assert 0 <= float(tensor.min()) <= float(tensor.max()) <= 1
         assert_equal(tasks.build(draw), task)
         assert_equal(tasks.build_support(draw), task[:2])
-        # The same place: the mean of an HR patch is that of its LR patch, up to noise and borders.
+        # The same content: the mean of an HR patch is that of its LR patch, up to noise and borders.
         torch.testing.assert_close(
             task.support_lr.mean(dim=(1, 2, 3)), task.support_hr.mean(dim=(1, 2, 3)), atol=0.05, rtol=0
         )
 
     def test_only_a_kind_that_degrades_is_applied_to_other_images(self, tasks: OpenDistribution) -> None:
-        """A kind without a degradation refuses other images."""
+        """A kind without a degradation rejects other images."""
         hr = torch.rand(3, 3, 48, 40, generator=torch.Generator().manual_seed(0))
         draw = tasks.draw(0, 0)
-        lr, shown = tasks.pairs_on(hr, draw)
+        lr, hr_of_pairs = tasks.pairs_on(hr, draw)
         if tasks.degrades:
-            assert shown is hr
+            assert hr_of_pairs is hr
             assert lr.shape == (3, 3, 48 // tasks.scale, 40 // tasks.scale)
             assert_equal((lr,), (tasks.degrade(hr, draw),))
             assert draw.degradations
         else:
-            assert_equal((lr, shown), tasks.build_support(draw))
+            assert_equal((lr, hr_of_pairs), tasks.build_support(draw))
             with pytest.raises(UserError, match="'one' has its own images and cannot degrade others; use a task dist"):
                 tasks.degrade(hr, draw)
 
@@ -172,15 +172,15 @@ class TaskKindContract(Contract):
         assert len(tasks.draw(0, 0).support) == EPISODE.support
 
     def test_patches_lie_inside_the_photographs_that_may_be_drawn_from(self, tasks: OpenDistribution) -> None:
-        """Boxes do not leave their photographs."""
+        """Boxes lie inside their photographs."""
         refs = [ref for index in range(10) for ref in (*tasks.draw(0, index).support, *tasks.draw(0, index).query)]
         sizes = set(tasks.sizes())
         for ref in refs:
             top, left, height, width = ref.box
-            whole = tasks.images.size(ref.image)
-            assert whole in sizes
-            assert 0 <= top <= whole[0] - height
-            assert 0 <= left <= whole[1] - width
+            size = tasks.images.size(ref.image)
+            assert size in sizes
+            assert 0 <= top <= size[0] - height
+            assert 0 <= left <= size[1] - width
 
     def test_a_few_shot_target_keeps_shots_and_test_images_apart(self, spec: DistributionSpec) -> None:
         """No photograph is both a shot and a test image."""
@@ -198,7 +198,7 @@ class TaskKindContract(Contract):
         assert not any(target.is_gray(photograph) for photograph in draw.photographs if spec.own_images)
 
     def test_a_name_for_the_content(self, example: TaskFile, spec: DistributionSpec, read: Read) -> None:
-        """The hash follows what is drawn, not comments."""
+        """The content hash depends on what is drawn, not on comments."""
         text, old, new = example
         assert content_hash(read("# a comment\n" + text)) == content_hash(spec)
         assert content_hash(read(text.replace(old, new))) != content_hash(spec)
@@ -207,7 +207,7 @@ class TaskKindContract(Contract):
     def test_another_scale_is_served_or_refused_at_its_line(
         self, example: TaskFile, spec: DistributionSpec, read: Read
     ) -> None:
-        """Another scale works, or is refused where the file states its own."""
+        """Another scale works, or is rejected with the line of `scale` in the file."""
         text = example.text
         assert read(text, spec.scale) == spec
         try:
@@ -221,7 +221,7 @@ class TaskKindContract(Contract):
             assert content_hash(other) != content_hash(spec)
 
     def test_what_a_file_names_is_looked_for_where_the_project_is(self, spec: DistributionSpec, tmp_path: Path) -> None:
-        """Relative paths start at the project."""
+        """Relative paths start at the project's folder."""
         assert spec.rooted(Path("/elsewhere")) == spec  # read_task made every path absolute
         assert not spec.missing()
         if spec.own_images:
@@ -237,7 +237,7 @@ class TaskKindContract(Contract):
             assert spec.moved(tmp_path) == spec
 
     def test_capabilities_agree_with_each_other(self, spec: DistributionSpec, tasks: OpenDistribution) -> None:
-        """What a kind states about itself does not contradict itself."""
+        """The properties that describe a kind are consistent."""
         assert tasks.degrades == bool(spec.steps) == (spec.own_images is None)
         assert bool(spec.space.names) <= bool(spec.steps)
         if spec.cases:

@@ -118,7 +118,7 @@ def _photographs(source: ImageSource) -> str:
     try:
         return ImageStore.open(source).content
     except UserError:
-        return "not readable"  # so they are not used: a training that needs them has opened them before
+        return "not readable"  # and therefore unused: a training opens the photographs that it needs before this
 
 
 def _prior_hash(path: Path) -> str:
@@ -201,8 +201,8 @@ def changes_on_resume(
     changed = {key for key, _, _ in bare}
     steps = before["training"]["steps"]
     for key, reason in _depends_on_length(study.experiment, steps) if trained else ():
-        stated = key in changed or any(one == key[: len(one)] for one in restated)
-        if key not in _REMEDIES or not stated:
+        explicit = key in changed or any(prefix == key[: len(prefix)] for prefix in restated)
+        if key not in _REMEDIES or not explicit:
             remedy = f", or set a value for the remaining steps, e.g. {_REMEDIES[key]}" if key in _REMEDIES else ""
             raise UserError(
                 f"{folder}: {format_path(key)}: {reason}, so a run of {steps} steps cannot be extended to "

@@ -190,7 +190,7 @@ class Workspace:
     def shots(self) -> Task:
         """The target's shots alone: what estimators and learners may see; its query set is empty.
 
-        Shots of another colour than the others are left out if `adaptation.off_colour_shots` says so.
+        Shots whose colour differs from the others are excluded if `adaptation.off_colour_shots` is `leave_out`.
         """
         task = self.target_task
         lr, hr = task.support_lr, task.support_hr

@@ -1,4 +1,4 @@
-"""Photographs of any kind, restored one by one from themselves: one job each, for any engine."""
+"""Jobs that restore photographs from themselves, or estimate their kernels: one photograph each, for any engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from metarestore.zero_shot.options import ZeroShotOptions, ZeroShotResult
 from metarestore.zero_shot.restore import restore_zero_shot
 
 MOST_PIXELS = 2**25
-"""Pixels of a restored photograph at most: at the worst moment of the work each takes 140 to 180 bytes (measured)."""
+"""Maximum number of pixels of a restored photograph; peak memory is 140 to 180 bytes per pixel (measured)."""
 
 _PEAKS = {"uint8": 255.0, "uint16": 65535.0}
 
@@ -36,11 +36,11 @@ class Restored:
     """A photograph that was restored from itself.
 
     Attributes:
-        pixels: Its values, of the type and the channels of the photograph, (s·h, s·w, ...).
-        icc: Its colour profile.
+        pixels: Restored values (s·h, s·w, ...), with the type and channels of the photograph.
+        icc: The colour profile of the photograph.
         before: The photograph itself, 8-bit RGB (h, w, 3).
-        kernel: The kernel that it was restored with.
-        record: How it came about, as JSON-able data.
+        kernel: The kernel used for the restoration.
+        record: Inputs, settings and diagnostics, as JSON data.
     """
 
     pixels: Levels
@@ -56,7 +56,7 @@ class Estimated:
 
     Attributes:
         kernel: The estimate.
-        record: How it came about, as JSON-able data.
+        record: Inputs and diagnostics, as JSON data.
     """
 
     kernel: KernelEstimate
@@ -65,10 +65,10 @@ class Estimated:
 
 @dataclass(frozen=True)
 class Failed:
-    """A photograph that could not be worked on.
+    """A photograph that could not be processed.
 
     Attributes:
-        problems: What is wrong with it, a line each.
+        problems: The problems, one line each.
     """
 
     problems: tuple[str, ...]
@@ -81,7 +81,7 @@ class RestoreJob:
     Attributes:
         path: The photograph.
         scale: Factor s.
-        options: How it is restored.
+        options: Options of the restoration.
     """
 
     path: Path
@@ -89,21 +89,21 @@ class RestoreJob:
     options: ZeroShotOptions
 
     def run(self, device: torch.device) -> Restored | Failed:
-        """Reads and restores the photograph; what is wrong with it concerns no other one."""
+        """Reads and restores the photograph; a problem is returned, so that the other jobs go on."""
         try:
             picture = read_picture(self.path)
             _require_room(self.path, picture, self.scale)
-            colours = _colours(picture.pixels)
-            result = restore_zero_shot(colours.to(device), self.scale, self.options)
+            image = _image(picture.pixels)
+            result = restore_zero_shot(image.to(device), self.scale, self.options)
         except (UserError, *SYSTEM_ERRORS) as error:
             return _failed(self.path, error)
-        pixels = _like(picture.pixels, result.image.cpu(), self.scale)
+        pixels = _in_format_of(picture.pixels, result.image.cpu(), self.scale)
         record = {
             **_origin(self.path, picture, self.scale),
             "kernel": kernel_record(result.kernel),
-            **_course(result, self.options),
+            **_adaptation_record(result, self.options),
         }
-        return Restored(pixels, picture.icc, _shown(colours), result.kernel, record)
+        return Restored(pixels, picture.icc, _eight_bit(image), result.kernel, record)
 
 
 @dataclass(frozen=True)
@@ -119,23 +119,23 @@ class EstimateJob:
     scale: int
 
     def run(self, device: torch.device) -> Estimated | Failed:
-        """Reads the photograph and estimates its kernel; what is wrong with it concerns no other one."""
+        """Reads the photograph and estimates its kernel; a problem is returned, so that the other jobs go on."""
         try:
             picture = read_picture(self.path)
-            estimate = estimate_kernel(_colours(picture.pixels).to(device), self.scale)
+            estimate = estimate_kernel(_image(picture.pixels).to(device), self.scale)
         except (UserError, *SYSTEM_ERRORS) as error:
             return _failed(self.path, error)
         return Estimated(estimate, {**_origin(self.path, picture, self.scale), "kernel": kernel_record(estimate)})
 
 
 def kernel_hash(kernel: Kernel) -> str:
-    """Returns 16 hex digits that change with a kernel's size and values."""
+    """Returns a hash (16 hex digits) of a kernel's size and values."""
     sides = "x".join(map(str, kernel.shape)).encode()
     return hashlib.blake2b(sides + np.ascontiguousarray(kernel, dtype="<f4").tobytes(), digest_size=8).hexdigest()
 
 
 def kernel_record(estimate: KernelEstimate) -> dict[str, Any]:
-    """Returns an estimate as JSON-able data; the weights are rounded to what float32 holds."""
+    """Returns an estimate as JSON data; the weights are rounded to the precision of float32."""
     return {
         "source": estimate.source,
         "confidence": round(estimate.confidence, 4),
@@ -159,21 +159,21 @@ def _require_room(path: Path, picture: Picture, scale: int) -> None:
     if height * width * scale**2 > MOST_PIXELS:
         most = int((MOST_PIXELS / scale**2) ** 0.5)
         raise UserError(
-            f"{path}: is {width}x{height}, too large to be adapted to at x{scale}; cut parts of up to {most}x{most} "
-            "out of it, or restore it with --model"
+            f"{path}: is {width}x{height}, too large for zero-shot adaptation at x{scale}; crop it to at most "
+            f"{most}x{most}, or restore it with --model"
         )
 
 
-def _colours(pixels: Levels) -> Tensor:
-    """Returns a photograph without its alpha as an image, (3, h, w), or (1, h, w) if it is gray."""
+def _image(pixels: Levels) -> Tensor:
+    """Returns a photograph as an image in [0, 1] without alpha: (3, h, w), or (1, h, w) if it is gray."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     gray = planes.shape[2] < 3
     image = to_image(planes[..., :1].repeat(3, axis=2) if gray else planes[..., :3])[0]
     return image[:1] if gray else image
 
 
-def _like(pixels: Levels, restored: Tensor, scale: int) -> Levels:
-    """Returns a restored image (3, s·h, s·w) as values like those of the photograph, with its alpha enlarged."""
+def _in_format_of(pixels: Levels, restored: Tensor, scale: int) -> Levels:
+    """Converts a restored image (3, s·h, s·w) to the type and channels of the photograph, with upscaled alpha."""
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     colours = rgb_to_gray(restored) if planes.shape[2] < 3 else restored
     if planes.shape[2] in (2, 4):
@@ -181,12 +181,12 @@ def _like(pixels: Levels, restored: Tensor, scale: int) -> Levels:
         colours = torch.cat([colours, bicubic_upsample(opacity, scale)[0].clamp(0, 1)])
     levels = (colours * _PEAKS[pixels.dtype.name]).round().permute(1, 2, 0).numpy()
     values = cast("Levels", levels.astype(pixels.dtype))
-    found: Levels = values[..., 0] if pixels.ndim == 2 else values
-    return found
+    converted: Levels = values[..., 0] if pixels.ndim == 2 else values
+    return converted
 
 
-def _shown(colours: Tensor) -> NDArray[np.uint8]:
-    levels = (colours.expand(3, -1, -1) * 255).round().permute(1, 2, 0)
+def _eight_bit(image: Tensor) -> NDArray[np.uint8]:
+    levels = (image.expand(3, -1, -1) * 255).round().permute(1, 2, 0)
     return np.ascontiguousarray(levels.numpy().astype(np.uint8))
 
 
@@ -195,7 +195,7 @@ def _origin(path: Path, picture: Picture, scale: int) -> dict[str, Any]:
     return {"photograph": path.name, "height": height, "width": width, "scale": scale}
 
 
-def _course(result: ZeroShotResult, options: ZeroShotOptions) -> dict[str, Any]:
+def _adaptation_record(result: ZeroShotResult, options: ZeroShotOptions) -> dict[str, Any]:
     return {
         "confidence": round(result.kernel.confidence, 4),
         "steps": dict(result.steps),

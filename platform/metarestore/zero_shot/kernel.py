@@ -1,4 +1,4 @@
-"""Estimates the blur kernel of one photograph from the photograph alone."""
+"""Estimates the blur kernel of a photograph from the photograph alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
 from metarestore.zero_shot.spectra import Floats
 
 LEAST_CONFIDENCE = 0.4
-"""Below this confidence the bicubic kernel is taken."""
+"""Confidence below which the bicubic kernel is used."""
 
-_LEAST_SIGNAL = 0.1  # share of the frequencies that must show image and not noise
+_LEAST_SIGNAL = 0.1  # minimum fraction of the frequencies that are not dominated by noise
 _LEAST_CONTRAST = 2.0  # standard deviation of an image, in grey levels
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -32,12 +32,12 @@ class KernelEstimate:
     """The estimated blur of an image.
 
     Attributes:
-        kernel: Weights (K, K), not negative, of sum 1, centred: K is even if and only if the scale is.
-        confidence: From 0 to 1: 1 minus the relative error ‖k̂ − k‖ / ‖k‖ to expect, 0 if nothing can be estimated.
-        source: How it was estimated; `bicubic` if the blur could not be told from bicubic downsampling or the
-            confidence was below `LEAST_CONFIDENCE`; `given` if it was not estimated.
-        reason: Why the bicubic kernel was taken; empty otherwise.
-        diagnostics: What was measured, by name.
+        kernel: Weights (K, K), non-negative, of sum 1, centred; K is even if and only if the scale is.
+        confidence: 1 minus the expected relative error ‖k̂ − k‖ / ‖k‖, from 0 to 1; 0 if nothing can be estimated.
+        source: Method of the estimate; `bicubic` if the blur cannot be distinguished from bicubic downsampling or the
+            confidence is below `LEAST_CONFIDENCE`; `given` if the kernel was not estimated.
+        reason: Why the bicubic kernel is used; empty otherwise.
+        diagnostics: Measurements of the image, by name.
     """
 
     kernel: Kernel
@@ -48,20 +48,20 @@ class KernelEstimate:
 
 
 def estimate_kernel(lr: Tensor, scale: int, method: Literal["spectra", "patches"] = "spectra") -> KernelEstimate:
-    """Estimates which kernel an image was blurred with before it was shrunk.
+    """Estimates the kernel with which an image was blurred before it was downsampled.
 
-    An image and its half as large version have patches of the same statistics, unless the larger one is blurred. The
-    spectra of overlapping windows at both sizes give the Gaussian that makes up the difference; a correction and a
-    confidence that were calibrated on photographs with known kernels follow. `patches` then refines the kernel by
-    patches that recur across scales, which measured worse (experiments/results/kernel_estimation.md).
+    Patches of an image and of its half-size version have the same statistics, unless the larger one is blurred. A
+    Gaussian is fitted to the difference between the spectra of overlapping windows at both sizes. It is then corrected
+    and given a confidence, both calibrated on photographs with known kernels. The method `patches` also refines the
+    kernel by patches that recur across scales; its results were worse (experiments/results/kernel_estimation.md).
 
     Args:
-        lr: The image (C, h, w), RGB or of one channel, in [0, 1]; the work is done on its device.
+        lr: The image (C, h, w), RGB or single-channel, in [0, 1]; computed on its device.
         scale: Factor s, 2, 3 or 4.
-        method: How the kernel is estimated.
+        method: Method of the estimate.
 
     Returns:
-        The estimate; the same for the same image.
+        The estimate; deterministic.
 
     Raises:
         ValueError: The image has another shape, or the scale is not 2, 3 or 4.
@@ -99,7 +99,7 @@ def _estimated(
     covariance = calibration().covariance(measurements)
     expected = calibration().expected_error(measurements, covariance)
     confidence = float(np.clip(1 - expected, 0, 1))
-    diagnostics = {**measurements.features, **_named(covariance * scale**2)}
+    diagnostics = {**measurements.features, **_covariance_entries(covariance * scale**2)}
     if confidence < LEAST_CONFIDENCE:
         return _default(scale, f"the confidence is below {LEAST_CONFIDENCE}", diagnostics, confidence)
     if np.trace(covariance) / 2 < BICUBIC_BELOW:
@@ -110,8 +110,8 @@ def _estimated(
     return KernelEstimate(gaussian_of(covariance * scale**2, scale), confidence, "spectra", "", diagnostics)
 
 
-def _named(covariance: Floats) -> dict[str, float]:
-    """Returns the covariance in HR pixels squared, by name."""
+def _covariance_entries(covariance: Floats) -> dict[str, float]:
+    """Returns the entries of a covariance in HR pixels squared, by name."""
     return {"rows": float(covariance[0, 0]), "columns": float(covariance[1, 1]), "mixed": float(covariance[0, 1])}
 
 

@@ -1,4 +1,4 @@
-"""Where kernels come from that are named, not written: files, photographs, and draws of task distributions."""
+"""Resolves the kernels that task files refer to: from files, photographs, or draws of task distributions."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from metarestore.tasks.synthetic import PipelineSpec
 from metarestore.zero_shot.kernel import estimate_kernel
 from metarestore.zero_shot.shapes import bicubic_kernel
 
-_CENTRED = 1e-3  # pixels that a kernel's mass centre may be off its middle
-_EMPTY = 1e-6  # weight of a rim that is left out
-_REACH = 16  # LR pixels around the middle in which a kernel is looked for
+_CENTRED = 1e-3  # maximum distance, in pixels, of a kernel's centre of mass from its middle
+_EMPTY = 1e-6  # total weight below which a border is cropped
+_RADIUS = 16  # LR pixels around the middle in which the response is computed
 
 
 class Kernels:
-    """Finds the kernels that task files name.
+    """Resolves the kernels that task files refer to.
 
     Args:
-        task: Reads a task file, given its name, the key that names it, and the scale.
+        task: Reads a task file, given its name, the key that refers to it, and the scale.
     """
 
     def __init__(self, task: Callable[[str, str, Scale], DistributionSpec]) -> None:
         self._task = task
 
     def of_image(self, image: Path, scale: Scale) -> Kernel:
-        """Estimates the kernel of a photograph; the bicubic one where nothing can be estimated.
+        """Estimates the kernel of a photograph; returns the bicubic kernel if nothing can be estimated.
 
         Raises:
             UserError: The photograph cannot be read.
@@ -46,22 +46,22 @@ class Kernels:
         return _estimated(image, scale, state.st_mtime_ns, state.st_size)
 
     def of_file(self, path: Path, scale: Scale) -> Kernel:
-        """Reads the only kernel of a file.
+        """Reads a kernel from a file.
 
         Raises:
-            UserError: It cannot be read, or has several kernels in it.
+            UserError: The file cannot be read, or contains several kernels.
         """
         return kernel_of_file(path, scale, "kernel.file")
 
     def of_task(self, name: str, scale: Scale, seed: int, index: int) -> Kernel:
-        """Returns what a draw of a task distribution blurs and shrinks by; noise and compression are left out.
+        """Returns the kernel of a draw of a task distribution: its blur and downsampling, without noise or compression.
 
         Raises:
-            UserError: There is no such task file, or it has no pipeline.
+            UserError: The task file is missing, or has no pipeline.
         """
         spec = self._task(name, "kernel.task", scale)
         if not isinstance(spec, PipelineSpec):
-            raise UserError(f"kernel.task: '{name}' is of kind {spec.kind}, which has no kernel; name a synthetic one")
+            raise UserError(f"kernel.task: '{name}' is of kind {spec.kind}, which has no kernel; name a synthetic task")
         return response(spec.degradation(content_hash(spec), seed, index), scale)
 
     def bicubic(self, scale: Scale) -> Kernel:
@@ -69,37 +69,37 @@ class Kernels:
         return bicubic_kernel(scale)
 
 
-# Time and size stand for the content, as for kernel files.
+# Modification time and size identify the content, as for kernel files.
 @lru_cache(maxsize=16)
 def _estimated(image: Path, scale: Scale, modified: int, size: int) -> Kernel:
     del modified, size
     photograph = read_image(image)
-    found = to_image(photograph.pixels)[0]
-    return estimate_kernel(found[:1] if photograph.gray else found, scale).kernel
+    pixels = to_image(photograph.pixels)[0]
+    return estimate_kernel(pixels[:1] if photograph.gray else pixels, scale).kernel
 
 
 def response(draws: Drawn, scale: int) -> Kernel:
-    """Returns the kernel of a drawn degradation: what its blurs and its downsampling make of single bright points.
+    """Returns the kernel of a drawn degradation: the impulse response of its blurs and its downsampling.
 
     Args:
-        draws: The draw; operations that are neither are left out.
+        draws: The draw; other operations are ignored.
         scale: Factor s.
 
     Returns:
-        (K, K), K even if and only if the scale is; the middle is the centre of an LR pixel.
+        Weights (K, K); K is even if and only if the scale is, and the middle is the centre of an LR pixel.
     """
-    side = scale * (2 * _REACH + 1)
-    places = [scale * _REACH + phase for phase in range(scale)]
+    side = scale * (2 * _RADIUS + 1)
+    coordinates = [scale * _RADIUS + phase for phase in range(scale)]
     points = torch.zeros(scale * scale, 3, side, side)
-    for number, (row, column) in enumerate((row, column) for row in places for column in places):
+    for number, (row, column) in enumerate((row, column) for row in coordinates for column in coordinates):
         points[number, :, row, column] = 1
     context = Context([0] * len(points), (side // scale, side // scale), "torch")
     for draw in draws:
         operation = OPERATIONS[draw.op]
         if issubclass(operation, KernelBlur) or draw.op == "downsample":
             points = operation.apply(points, draw.params, context)
-    # LR pixel n sees HR pixel s·n + offset; farther LR pixels see the point at smaller offsets.
-    grid = points[:, 0].reshape(scale, scale, 2 * _REACH + 1, 2 * _REACH + 1).flip(-2, -1)
+    # LR pixel n depends on HR pixel s·n + offset: for larger n, the same point has a smaller offset.
+    grid = points[:, 0].reshape(scale, scale, 2 * _RADIUS + 1, 2 * _RADIUS + 1).flip(-2, -1)
     kernel = grid.permute(2, 0, 3, 1).reshape(side, side).to(torch.float64).numpy()
     while len(kernel) > 2 * scale and np.abs(kernel).sum() - np.abs(kernel[1:-1, 1:-1]).sum() < _EMPTY:
         kernel = kernel[1:-1, 1:-1]
@@ -107,30 +107,30 @@ def response(draws: Drawn, scale: int) -> Kernel:
 
 
 def kernel_of_file(path: Path, scale: int, key: str) -> Kernel:
-    """Reads the only kernel of a file, for correlation, and moves its mass centre to its middle.
+    """Reads a kernel for correlation from a file, and moves its centre of mass to the middle.
 
     Args:
-        path: A `.npy`, `.mat` or `.png` file, as the operation `kernel_file` takes it.
-        scale: Factor s, which says whether the kernel has an even or an odd side.
-        key: Option or key that names it, for the message.
+        path: A `.npy`, `.mat` or `.png` file, as for the operation `kernel_file`.
+        scale: Factor s, which determines whether the side of the kernel is even or odd.
+        key: Option or key that refers to the file, for the message.
 
     Raises:
-        UserError: The file cannot be read, or has several kernels in it.
+        UserError: The file cannot be read, or contains several kernels.
     """
     try:
         kernels = load_kernels(path)
     except ValueError as error:
         raise UserError(f"{key}: {error}") from error
     if len(kernels) > 1:
-        raise UserError(f"{key}: {path} has {len(kernels)} kernels in it; give a file with one")
+        raise UserError(f"{key}: {path} contains {len(kernels)} kernels; give a file with a single kernel")
     return centred(kernels[0], scale)
 
 
 def centred(kernel: Kernel, scale: int) -> Kernel:
-    """Returns a kernel with its mass centre in its middle: (K, K), K even if and only if the scale is."""
+    """Moves a kernel's centre of mass to its middle; returns (K, K), with K even if and only if the scale is."""
     height, width = kernel.shape
     off = max(abs(at - (length - 1) / 2) for at, length in zip(mass_centre(kernel), kernel.shape, strict=True))
     if height == width and (height - scale) % 2 == 0 and off < _CENTRED:
-        return np.array(kernel)  # those of files are read-only
+        return np.array(kernel)  # a copy: kernels from files are read-only
     moved = recentred(kernel, 0.0 if scale % 2 else 0.5)
     return np.asarray(moved, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What is measured of an image before a kernel is estimated: all in LR pixels and grey levels, at any scale."""
+"""Measures properties of an image from which its kernel is estimated, in LR pixels and grey levels, for any scale."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor
 from metarestore.zero_shot.spectra import SIDE, Floats, WidthFit, fit_width, mean_power, noise_level
 
 SMALLEST = 48
-"""Least height and width of an image that anything can be measured of: the largest window."""
+"""Minimum height and width of an image that can be measured: the largest window."""
 
 _OTHER_SIDES = (24, 48)
 _OTHER_BANDS = ((0.5, 1.6), (0.5, 2.6))
-_EDGE = 8  # pixels over which the contrast of an edge is taken
-_MOST_PIXELS = 1024  # along an edge of what sharpness and blocks are measured on
+_EDGE = 8  # pixels over which the contrast of an edge is measured
+_MOST_PIXELS = 1024  # maximum side of the part in which sharpness and blocks are measured
 _QUIET = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What an image shows of its blur.
+    """Measurements of an image that depend on its blur.
 
     Attributes:
-        fit: The blur that the spectrum shows.
-        features: Numbers by name, from which `calibration` corrects the blur and predicts the error.
+        fit: The blur that was fitted to the spectrum.
+        features: Features by name, from which `calibration` corrects the blur and predicts the error.
     """
 
     fit: WidthFit
@@ -36,7 +36,7 @@ class Measurements:
 
 
 def measure(luma: Tensor) -> Measurements:
-    """Measures an image of grey levels (h, w), at least `SMALLEST` high and wide."""
+    """Measures an image (h, w) in grey levels, at least `SMALLEST` high and wide."""
     pixels = luma.cpu().numpy().astype(np.float64)
     top, left = (max(0, (length - _MOST_PIXELS) // 2) // _EDGE * _EDGE for length in pixels.shape)
     pixels = pixels[top : top + _MOST_PIXELS, left : left + _MOST_PIXELS]
@@ -64,19 +64,19 @@ def measure(luma: Tensor) -> Measurements:
 
 
 def _halves(luma: Tensor) -> list[Tensor]:
-    """Returns the upper, lower, left and right half, each at least a window high and wide."""
+    """Returns the upper, lower, left and right half, each at least as high and wide as a window."""
     height, width = (max(length // 2, SIDE) for length in luma.shape)
     return [luma[:height], luma[-height:], luma[:, :width], luma[:, -width:]]
 
 
 def _spread(fits: list[WidthFit]) -> float:
-    """Returns how far fits lie from their mean, in LR pixels squared."""
+    """Returns the root mean square deviation of fits from their mean, in LR pixels squared."""
     stack = np.stack([fit.covariance for fit in fits])
     return max(float(np.sqrt(((stack - stack.mean(axis=0)) ** 2).sum(axis=(1, 2)).mean())), _QUIET)
 
 
 def _sharpness(pixels: Floats, axis: int) -> float:
-    """Returns which share of their contrast the sharpest of the strong edges rise by from one pixel to the next."""
+    """Returns the fraction of its contrast that a strong edge rises within one pixel, as a 95% quantile over edges."""
     rise = np.abs(np.diff(pixels, axis=axis))
     highest, lowest = (
         extreme(pixels, _EDGE, axis=axis) for extreme in (ndimage.maximum_filter1d, ndimage.minimum_filter1d)
@@ -87,7 +87,7 @@ def _sharpness(pixels: Floats, axis: int) -> float:
 
 
 def _blockiness(pixels: Floats) -> float:
-    """Returns how much stronger second differences are at one pixel in eight than at most: above 1 after JPEG."""
+    """Returns the ratio of the largest to the median second difference over the 8 phases; above 1 after JPEG."""
     ratios = []
     for axis in (0, 1):
         second = np.abs(np.diff(pixels, 2, axis=axis)).mean(axis=1 - axis)

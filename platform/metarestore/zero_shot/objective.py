@@ -1,4 +1,4 @@
-"""What teacher and student learn beside the error on internal pairs; every term has its own weight."""
+"""Loss terms of teacher and student in addition to the error on internal pairs, each with its own weight."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def preprocessing_term(model: Refiner, params: Params, inputs: Tensor, targets: 
 
 
 class StudentTerms:
-    """The student's terms; the teacher's restoration of the photograph is computed once.
+    """Computes the student's loss terms; the teacher restores the photograph only once.
 
     Args:
         model: The network.
         teacher: Weights of the teacher, (P,).
-        pairs: Internal pairs, which say how patches are drawn.
+        pairs: Internal pairs, whose patch size, batch size and seed are also used for the photograph.
         lr: The photograph (1, 3, h, w).
         blur: The estimated degradation.
-        confidence: Confidence of the kernel, which weighs the consistency.
+        confidence: Confidence of the kernel, by which the consistency is multiplied.
         weights: Weights of the terms.
-        back_projections: Iterations before the network.
+        back_projections: Back-projections before the network.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class StudentTerms:
         self._weights, self._consistency = weights, weights.consistency * confidence
         height, width = pairs.targets.shape[-2:]
         self._lr = lr[..., :height, :width]
-        self._base = blur.sharpened(self._lr, back_projections) if self._sees_photograph else None
+        self._base = blur.sharpened(self._lr, back_projections) if self._needs_photograph else None
         self._label: Tensor | None = None
         if weights.pseudo_label and self._base is not None:
             with torch.no_grad():
@@ -60,7 +60,7 @@ class StudentTerms:
                 self._label = blur.back_project(label, self._lr, 2)
 
     @property
-    def _sees_photograph(self) -> bool:
+    def _needs_photograph(self) -> bool:
         return bool(self._consistency or self._weights.pseudo_label)
 
     def __call__(self, params: Params, step: int, inputs: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class StudentTerms:
 
         Args:
             params: Weights of the student.
-            step: The step, which names the patches.
+            step: The step, from which the patches are drawn.
             inputs: Inputs of this step's internal pairs (B, 3, c, c).
         """
         total = inputs.new_zeros(())
@@ -76,16 +76,16 @@ class StudentTerms:
             with torch.no_grad():
                 target = restore(self._model, self._teacher, inputs)
             total = total + self._weights.distillation * F.l1_loss(restore(self._model, params, inputs), target)
-        return total + self._on_photograph(params, step) if self._sees_photograph else total
+        return total + self._on_photograph(params, step) if self._needs_photograph else total
 
     def _on_photograph(self, params: Params, step: int) -> Tensor:
-        """Computes the terms on patches of the restored photograph, as large as those of the pairs, in HR pixels."""
+        """Computes the terms on patches of the restored photograph, about as large as those of pairs, in HR pixels."""
         scale, patch = self._blur.scale, self._pairs.patch
         side = max(patch // scale, min(patch, 2 * self._blur.margin + 4))
         rng = generator(self._pairs.seed, "zero shot", "photograph", step)
         crops = draw_crops(rng, (self._lr.shape[-2], self._lr.shape[-1]), side, self._pairs.batch)
         if self._base is None:
-            raise TypeError("the photograph is enlarged before terms are taken on it")
+            raise TypeError("terms on the photograph require the upscaled photograph")
         restored = restore(self._model, params, cut(self._base, crops, side, scale))
         total = restored.new_zeros(())
         margin = self._blur.margin
@@ -99,7 +99,7 @@ class StudentTerms:
 
 
 class _Preprocessing(torch.nn.Module):
-    """The pre-processing module of a network, as a module of its own."""
+    """Wraps a network so that calling it applies its pre-processing module only."""
 
     def __init__(self, model: Refiner) -> None:
         super().__init__()

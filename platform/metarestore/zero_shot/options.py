@@ -1,4 +1,4 @@
-"""How one photograph is restored, and what comes out."""
+"""Options and result of restoring one photograph."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from metarestore.zero_shot.kernel import KernelEstimate
 
 @dataclass(frozen=True)
 class Stage:
-    """One adaptation: Adam with a cosine to 0.
+    """One adaptation with Adam and a cosine schedule to 0.
 
     Attributes:
-        steps: Most steps.
-        lr: Learning rate at the beginning.
-        share: Share of the time budget, if there is one.
+        steps: Maximum number of steps.
+        lr: Initial learning rate.
+        share: Fraction of the time budget, if there is one.
     """
 
     steps: int
@@ -28,11 +28,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms beside the error on internal pairs; 0 leaves a term out.
+    """Weights of the loss terms in addition to the error on internal pairs; 0 disables a term.
 
     Attributes:
         preprocessing: Error of the pre-processing module alone on internal pairs.
-        consistency: Difference of the degraded restoration from LR; multiplied by the confidence of the kernel.
+        consistency: Difference between the degraded restoration and LR; multiplied by the confidence of the kernel.
         distillation: Difference from the teacher on internal pairs.
         pseudo_label: Difference from the teacher's restoration of LR.
     """
@@ -45,23 +45,23 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class ZeroShotOptions:
-    """How one photograph is restored.
+    """Options of restoring one photograph.
 
     Attributes:
-        kernel: The kernel, if it is known: (K, K), K even if and only if the scale is. It is estimated otherwise.
+        kernel: The kernel (K, K) if it is known, with K even if and only if the scale is; otherwise it is estimated.
         teacher: The first adaptation, from new weights or those of `start`.
-        student: The second one, from the teacher's weights; with no steps, the teacher restores.
-        losses: Terms of the losses; all but the pre-processing's are the student's alone.
-        budget: Seconds after which learning ends, from the start and both stages together; the restoration that follows
-            is not counted. Only steps limit learning if it is None.
+        student: The second adaptation, from the teacher's weights; with 0 steps, the teacher restores the photograph.
+        losses: Weights of the loss terms; all except that of the pre-processing apply to the student only.
+        budget: Time limit for learning in seconds, from the start and for both stages together, without the final
+            restoration; None for no limit.
         patch: Side of the patches that are learned from, in LR pixels.
-        batch: Patches of a step.
-        back_projections: Iterations before the network, both in learning and in restoring; fewer on noisy images.
-        final_projections: Iterations after it.
-        preprocessing: Channels of the pre-processing module; 0 leaves it out.
-        self_ensemble: Restores LR rotated by 180 degrees as well and takes the mean.
-        keep_colour: Keeps the local mean colour of bicubic enlarging.
-        start: Weights to start from, (P,), e.g. meta-learned ones; new ones if it is None.
+        batch: Number of patches per step.
+        back_projections: Back-projections before the network, during learning and restoration; fewer for noisy images.
+        final_projections: Back-projections after the network.
+        preprocessing: Channels of the pre-processing module; 0 disables it.
+        self_ensemble: Whether to average the restorations of LR and of LR rotated by 180 degrees.
+        keep_colour: Whether to keep the local mean colour of bicubic upscaling.
+        start: Initial weights (P,), e.g. meta-learned ones; new weights if None.
         seed: Seed of weights, noise and patches.
     """
 
@@ -86,13 +86,13 @@ class ZeroShotResult:
     """A restored photograph.
 
     Attributes:
-        image: (3, s·h, s·w) in [0, 1].
-        kernel: The kernel that it was restored with; of full confidence if it was given.
-        steps: Steps taken by each stage.
-        seconds: Time until learning ended.
-        skipped: What was left out, and why.
+        image: The restored image (3, s·h, s·w) in [0, 1].
+        kernel: The kernel used for the restoration; its confidence is 1 if it was given.
+        steps: Number of steps taken by each stage.
+        seconds: Time until the end of learning.
+        skipped: The parts that were skipped, each with the reason.
         parameters: The network's weights after learning, (P,); None if nothing was learned.
-        diagnostics: Further numbers, by name.
+        diagnostics: Further measurements, by name.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""Internal pairs: what one photograph and its degraded version teach a network. Draws are data."""
+"""Internal pairs: patches of one photograph and of its degraded version, from which a network learns."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HALF_TURN = (-2, -1)
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a patch lies in an image.
+    """The position of a patch in an image.
 
     Attributes:
         top: First row.
         left: First column.
-        mirrored: Whether it is rotated by 180 degrees, after which a symmetric kernel is the same.
+        mirrored: Whether it is rotated by 180 degrees, under which symmetric kernels are invariant.
     """
 
     top: int
@@ -35,12 +35,12 @@ def draw_crops(
     """Draws patches of an image.
 
     Args:
-        rng: Where the random numbers come from.
+        rng: Random number generator.
         size: Height and width of the image.
         side: Side of a patch, at most that of the image.
-        count: How many patches.
-        unit: What their positions are multiples of.
-        mirror: Whether half of them are rotated by 180 degrees.
+        count: Number of patches.
+        unit: Positions are multiples of this number.
+        mirror: Whether each patch is rotated by 180 degrees with probability 0.5.
     """
     rows, columns = ((length - side) // unit + 1 for length in size)
     draws = ((rng.integers(rows), rng.integers(columns), rng.integers(2)) for _ in range(count))
@@ -52,12 +52,12 @@ class InternalPairs:
     """The support set of one photograph.
 
     Attributes:
-        inputs: The photograph, degraded once more and enlarged again, (1, 3, h, w).
+        inputs: The photograph (1, 3, h, w), degraded once more and upscaled again.
         targets: The photograph itself, (1, 3, h, w); h and w are multiples of the scale.
         scale: Factor s.
         patch: Side of a patch, a multiple of the scale, at most h and w.
-        batch: Patches of a step.
-        mirror: Whether patches are rotated by 180 degrees, half of them.
+        batch: Number of patches per step.
+        mirror: Whether each patch is rotated by 180 degrees with probability 0.5.
         seed: Seed of the draws.
     """
 
@@ -76,13 +76,13 @@ class InternalPairs:
         return draw_crops(rng, (height, width), self.patch, self.batch, unit=self.scale, mirror=self.mirror)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Cuts inputs and targets (B, 3, patch, patch) of a step."""
+        """Returns the inputs and targets of a step, (B, 3, patch, patch) each."""
         crops = self.crops(step)
         return cut(self.inputs, crops, self.patch), cut(self.targets, crops, self.patch)
 
 
 def cut(image: Tensor, crops: tuple[Crop, ...], side: int, factor: int = 1) -> Tensor:
-    """Cuts patches (B, C, factor·side, factor·side) of an image (1, C, factor·h, factor·w)."""
+    """Cuts patches (B, C, factor·side, factor·side) from an image (1, C, factor·h, factor·w)."""
     patches = []
     for crop in crops:
         top, left, length = factor * crop.top, factor * crop.left, factor * side
@@ -94,15 +94,15 @@ def cut(image: Tensor, crops: tuple[Crop, ...], side: int, factor: int = 1) -> T
 def internal_pairs(
     photograph: Tensor, blur: Blur, *, back_projections: int, noise: float, patch: int, batch: int, seed: int
 ) -> InternalPairs:
-    """Makes the support set of a photograph.
+    """Creates the support set of a photograph.
 
     Args:
-        photograph: (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are left out.
+        photograph: (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are ignored.
         blur: The estimated degradation.
-        back_projections: Iterations after enlarging.
-        noise: Standard deviation of the noise that the degraded photograph gets, in [0, 1].
-        patch: Side of a patch; a smaller photograph has smaller ones.
-        batch: Patches of a step.
+        back_projections: Back-projections after upscaling.
+        noise: Standard deviation of the noise that is added to the degraded photograph, for values in [0, 1].
+        patch: Side of a patch; reduced to fit a smaller photograph.
+        batch: Number of patches per step.
         seed: Seed of noise and draws.
     """
     height, width = (length // blur.scale * blur.scale for length in photograph.shape[-2:])

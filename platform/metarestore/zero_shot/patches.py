@@ -1,11 +1,11 @@
-"""Refines a kernel by patches that recur across scales: nearest neighbours and least squares in turns.
+"""Refines a kernel by patches that recur across scales, alternating nearest neighbours and least squares.
 
-A patch of LR whose larger copy occurs elsewhere in LR equals that copy, blurred by the kernel k and shrunk by s. The
-kernel that makes patches most similar to such copies is not the blur K of the photograph itself, but K(w) / K(w / s) in
-frequencies w, from which the blur is the product of k(w / s^j) over j = 0, 1, 2, ...
+A patch of LR whose larger copy occurs elsewhere in LR equals that copy, blurred by a kernel k and downsampled by s. The
+kernel that makes patches most similar to such copies is not the blur K of the photograph itself: its spectrum is
+k(w) = K(w) / K(w / s) at frequency w. The blur is therefore the product of k(w / s^j) over j = 0, 1, 2, ...
 
-Source: Michaeli and Irani, Nonparametric Blind Super-Resolution (2013), algorithm 1 and eq. 10; here with the kernel
-held not negative, patches without their means, and a penalty on the difference from a Gaussian.
+Source: Michaeli and Irani, Nonparametric Blind Super-Resolution (2013), algorithm 1 and eq. 10; here the kernel is
+non-negative, patches have mean 0, and the difference from a Gaussian is penalised.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SIDE = 7  # pixels of the kernel's side per unit of the scale
 _QUERIES, _CANDIDATES = 800, 16_000
 _NEIGHBOURS = 3
 _ROUNDS = 4
-_SIMILAR = 10.0  # grey levels of difference at which the weight of a neighbour has fallen to exp(−1/2)
+_SIMILAR = 10.0  # difference in grey levels at which the weight of a neighbour is exp(−1/2)
 _PENALTY = 0.3
-_LEAST_CONTRAST = 4.0  # grey levels beside the noise; flat patches say nothing about the kernel
+_LEAST_CONTRAST = 4.0  # grey levels above the noise; flat patches contain no information about the kernel
 _FEWEST = 50
 _LEVELS = 5
 _FREQUENCIES = 64
@@ -39,12 +39,12 @@ def refined_kernel(luma: Tensor, covariance: Floats, scale: int) -> Kernel:
     """Refines a Gaussian estimate.
 
     Args:
-        luma: Grey levels (h, w); the work is done on its device.
+        luma: Grey levels (h, w); computed on their device.
         covariance: The Gaussian (2, 2), in HR pixels squared.
         scale: Factor s.
 
     Returns:
-        A centred kernel; the Gaussian itself if too few patches of the image have any contrast.
+        A centred kernel; the Gaussian itself if too few patches have sufficient contrast.
     """
     start = gaussian_of(covariance * (1 - 1 / scale**2), scale)
     side = _SIDE * scale
@@ -60,7 +60,7 @@ def refined_kernel(luma: Tensor, covariance: Floats, scale: int) -> Kernel:
 
 
 def _queries(luma: Tensor, least: float) -> Tensor:
-    """Returns patches without their means (M, p²), the stronger their contrast, the likelier."""
+    """Draws patches of mean 0 (M, p²), with probabilities proportional to their contrast."""
     patches = _patches(luma, 1)
     contrast = patches.square().mean(dim=1).sqrt().cpu().numpy().astype(np.float64)
     weight = np.where(contrast > least, contrast, 0)
@@ -73,7 +73,7 @@ def _queries(luma: Tensor, least: float) -> Tensor:
 
 
 def _round(luma: Tensor, queries: Tensor, kernel: Tensor, prior: Tensor, scale: int, least: float) -> Tensor:
-    """Finds the neighbours under a kernel, and the kernel that fits them best."""
+    """Finds the nearest neighbours for a kernel, and returns the kernel that fits them best."""
     side = len(kernel)
     windows = luma.unfold(0, side, 1).unfold(1, side, 1)
     _rows, columns = windows.shape[:2]
@@ -82,14 +82,14 @@ def _round(luma: Tensor, queries: Tensor, kernel: Tensor, prior: Tensor, scale: 
     kept = kept[:: len(kept) // _CANDIDATES + 1]
     if len(kept) < _NEIGHBOURS:
         return kernel
-    distance, found = _neighbours(queries, coarse[kept])
+    distance, nearest = _neighbours(queries, coarse[kept])
     weight = torch.softmax(-distance / (2 * _SIMILAR**2), dim=1).sqrt()
     wide = columns - scale * (PATCH - 1)
-    first = kept[found] // wide * columns + kept[found] % wide
+    first = kept[nearest] // wide * columns + kept[nearest] % wide
     steps = scale * torch.arange(PATCH, device=luma.device)
-    places = first[..., None] + (steps[:, None] * columns + steps).flatten()
-    seen = windows[places // columns, places % columns].reshape(*places.shape, side**2)
-    terms = ((seen - seen.mean(dim=2, keepdim=True)) * weight[..., None, None]).reshape(-1, side**2)
+    positions = first[..., None] + (steps[:, None] * columns + steps).flatten()
+    values = windows[positions // columns, positions % columns].reshape(*positions.shape, side**2)
+    terms = ((values - values.mean(dim=2, keepdim=True)) * weight[..., None, None]).reshape(-1, side**2)
     targets = (queries[:, None] * weight[..., None]).reshape(-1)
     return _solved(terms, targets, prior)
 
@@ -97,12 +97,15 @@ def _round(luma: Tensor, queries: Tensor, kernel: Tensor, prior: Tensor, scale: 
 def _neighbours(queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Returns squared distances and indices (M, n) of the nearest candidates, by one matrix product."""
     norms = candidates.square().sum(dim=1)
-    nearest, found = torch.topk(norms - 2 * queries @ candidates.T, _NEIGHBOURS, dim=1, largest=False)
-    return nearest + queries.square().sum(dim=1, keepdim=True), found
+    distances, indices = torch.topk(norms - 2 * queries @ candidates.T, _NEIGHBOURS, dim=1, largest=False)
+    return distances + queries.square().sum(dim=1, keepdim=True), indices
 
 
 def _solved(terms: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
-    """Solves for the kernel near a prior, by its difference's roughness and size; negative weights become 0."""
+    """Solves least squares for a kernel, with a penalty on the roughness and size of its difference from a prior.
+
+    Negative weights are set to 0.
+    """
     side = len(prior)
     one = torch.eye(side).to(prior)
     ones = torch.ones(side - 1).to(prior)
@@ -118,7 +121,7 @@ def _solved(terms: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
 
 
 def _patches(image: Tensor, dilation: int) -> Tensor:
-    """Returns all patches (N, p²), every `dilation`-th pixel of the image, without their means."""
+    """Returns all patches (N, p²) of every `dilation`-th pixel, minus their means."""
     patches = F.unfold(image[None, None], PATCH, dilation=dilation)[0].T
     return patches - patches.mean(dim=1, keepdim=True)
 
@@ -136,7 +139,7 @@ def blur_of(internal: Floats, scale: int) -> Floats:
 
 
 def _framed(kernel: Kernel, side: int) -> Kernel:
-    """Cuts or pads a centred kernel to a side, and lets it sum to 1."""
+    """Crops or pads a centred kernel to a side, and normalises its sum to 1."""
     gap = (side - len(kernel)) // 2
     framed = np.pad(kernel, gap) if gap >= 0 else kernel[-gap:gap, -gap:gap]
     return np.asarray(framed / framed.sum(), dtype=np.float32)

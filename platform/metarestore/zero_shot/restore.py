@@ -1,4 +1,4 @@
-"""Restores one photograph from itself alone: kernel, teacher, student, restoration."""
+"""Restores a photograph from itself alone: kernel, teacher, student, restoration."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from metarestore.zero_shot.pairs import InternalPairs, internal_pairs
 from metarestore.zero_shot.spectra import noise_level
 
 SMALLEST = 16
-"""Least height and width of an image that anything is learned from."""
+"""Minimum height and width of an image from which a network learns."""
 
-_LEAST_CONTRAST = 1.0  # grey levels; below, the steps of Adam would follow rounding errors
+_LEAST_CONTRAST = 1.0  # grey levels; below, Adam would follow rounding errors
 _NOISY = 1.5  # grey levels from which back-projection amplifies more noise than it restores
 _NOISY_PROJECTIONS = 2
 _PROJECTIONS = ("back_projections", "final_projections")
-_STRIP = 2**17  # LR pixels that the network restores at once: some 100 MiB
+_STRIP = 2**17  # LR pixels that the network restores at once: about 100 MiB
 
 Clock = Callable[[], float]
 Report = Callable[[str, int, float], None]
-"""Called after every step with the stage, the number of its steps so far, and which share of it is done."""
+"""Called after every step with the name of the stage, the number of its steps so far, and the fraction completed."""
 
 
 def restore_zero_shot(
@@ -48,22 +48,22 @@ def restore_zero_shot(
     report: Report | None = None,
     clock: Clock = time.monotonic,
 ) -> ZeroShotResult:
-    """Restores a photograph by a network that learns from this photograph alone.
+    """Restores a photograph with a network that learns from this photograph alone.
 
-    The photograph is degraded once more by the kernel that is estimated from it; a *teacher* learns to undo that, and a
-    *student* that starts from the teacher goes on, with terms on the restored photograph itself. Both correct what
-    back-projection with the same kernel makes of their input, so that they start from its result.
+    The photograph is degraded once more by the kernel that is estimated from it. A *teacher* learns to reverse this
+    degradation. A *student* starts from the teacher's weights and continues with additional loss terms on the restored
+    photograph. Both networks correct the result of back-projection with the same kernel.
 
     Args:
-        image: LR (3, h, w) or gray (1, h, w), in [0, 1]; the work is done on its device.
+        image: LR (3, h, w) or gray (1, h, w), in [0, 1]; computed on its device.
         scale: Factor s, 2, 3 or 4.
-        options: How it is restored.
+        options: Options of the restoration.
         report: Receives the progress.
-        clock: Returns seconds; a time budget is measured by it.
+        clock: Returns seconds, for the time budget.
 
     Returns:
-        The restored photograph, (3, s·h, s·w), and how it came about. Without a budget it depends on nothing but the
-        arguments.
+        The restored photograph (3, s·h, s·w), its kernel and diagnostics. Without a time budget, the result depends on
+        the arguments only.
 
     Raises:
         ValueError: The image has another shape or values that are not finite, or the kernel does not fit the scale.
@@ -78,25 +78,27 @@ def restore_zero_shot(
     if noise > _NOISY:
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
-    learning = _Learning(lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock)
-    learning.began = began
-    obstacle = _obstacle(lr)
-    flat = None if obstacle else learning.run()
-    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": obstacle}
+    adaptation = _Adaptation(
+        lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock
+    )
+    adaptation.began = began
+    reason = _reason_not_to_learn(lr)
+    flat = None if reason else adaptation.run()
+    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": reason}
     skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
-    restored = _restored(learning.model, flat, lr, blur, options)
+    restored = _restored(adaptation.model, flat, lr, blur, options)
     diagnostics = {**estimate.diagnostics, "noise_level": noise}
-    return ZeroShotResult(restored[0], estimate, learning.steps, learning.seconds, skipped, flat, diagnostics)
+    return ZeroShotResult(restored[0], estimate, adaptation.steps, adaptation.seconds, skipped, flat, diagnostics)
 
 
-class _Learning:
-    """Both adaptations of one photograph.
+class _Adaptation:
+    """The two stages of adaptation to one photograph.
 
     Attributes:
         model: The network.
-        steps: Steps taken so far by each stage.
-        began: When the time budget began; what came before learning counts.
-        seconds: Time taken since then.
+        steps: Number of steps taken so far by each stage.
+        began: Start of the time budget, which includes the time before learning.
+        seconds: Time from there to the end of learning.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class _Learning:
         self.seconds = 0.0
 
     def run(self) -> Tensor:
-        """Adapts teacher and student; returns the student's weights (P,)."""
+        """Adapts the teacher, then the student, and returns the final weights (P,)."""
         options, began = self._options, self.began
         pairs = internal_pairs(
             self._lr,
@@ -132,8 +134,8 @@ class _Learning:
         flat = options.start if options.start is not None else initial_vector(self.model)
         if flat.shape != (Layout.of(self.model).size,):
             raise ValueError(
-                f"the weights to start from are {tuple(flat.shape)}, but those of this network have "
-                f"{Layout.of(self.model).size} numbers"
+                f"start must have the shape ({Layout.of(self.model).size},) of this network's weights, "
+                f"got {tuple(flat.shape)}"
             )
         flat = self._stage("teacher", options.teacher, flat.to(self._lr.device), pairs, None, (began, 0.0))
         if options.student.steps:
@@ -189,13 +191,13 @@ class _Learning:
 
 @dataclass(frozen=True)
 class _Budget:
-    """The part of a time budget that a stage has: until both its share and what came before it are spent.
+    """A stage's part of the time budget, which ends when its share and those of earlier stages are used up.
 
     Attributes:
-        seconds: The whole budget; None if only steps count.
+        seconds: The whole budget; None for no limit.
         clock: Returns seconds.
-        began: When learning began.
-        before: Share of the budget of what came before.
+        began: Start of the time budget.
+        before: Total share of the earlier stages.
         stage: The stage.
     """
 
@@ -207,11 +209,11 @@ class _Budget:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a budget."""
+        """Whether there is a time limit."""
         return self.seconds is not None
 
     def done(self, step: int) -> float:
-        """Returns which share of the stage is done before a step."""
+        """Returns the fraction of the stage that is completed before a step."""
         by_steps = step / max(self.stage.steps, 1)
         if self.seconds is None:
             return by_steps
@@ -226,14 +228,14 @@ def _kernel(image: Tensor, scale: int, options: ZeroShotOptions) -> KernelEstima
 
 
 def _noise(image: Tensor) -> float:
-    """Returns the standard deviation of the noise in grey levels; 0 for images too small to tell."""
+    """Returns the standard deviation of the noise in grey levels; 0 for images that are too small to measure it."""
     if min(image.shape[-2:]) < SMALLEST:
         return 0.0
     return noise_level(grey_levels(image).cpu().numpy().astype(np.float64))
 
 
-def _obstacle(lr: Tensor) -> str:
-    """Returns why nothing can be learned from an image, or nothing."""
+def _reason_not_to_learn(lr: Tensor) -> str:
+    """Returns why nothing can be learned from an image; empty if there is no reason."""
     if min(lr.shape[-2:]) < SMALLEST:
         return f"the image is smaller than {SMALLEST} pixels; it is back-projected only"
     if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
@@ -249,15 +251,15 @@ def _restored(model: Refiner, flat: Tensor | None, lr: Tensor, blur: Blur, optio
         with torch.no_grad():
             corrected = _in_strips(model, params, restored)
             if options.self_ensemble:
-                turned = _in_strips(model, params, restored.flip(-2, -1))
-                corrected = (corrected + turned.flip(-2, -1)) / 2
+                rotated = _in_strips(model, params, restored.flip(-2, -1))
+                corrected = (corrected + rotated.flip(-2, -1)) / 2
         restored = corrected.clamp(0, 1)
     restored = blur.back_project(restored, lr, options.final_projections)
     return with_colour_of(restored, bicubic, blur.scale) if options.keep_colour else restored
 
 
 def _in_strips(model: Refiner, params: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Corrects images strip by strip; the strips overlap by the receptive field, so that no seam shows."""
+    """Corrects images in strips, which overlap by the receptive-field radius so that there are no seams."""
     height, width = images.shape[-2:]
     rows = max(_STRIP * model.scale // width, 1) * model.scale
     margin, strips = model.reach * model.scale, []

@@ -1,6 +1,6 @@
-"""Blur kernels in the platform's convention: weights (K, K) whose mass centre is their middle, (K − 1) / 2.
+"""Blur kernels in the platform's convention: weights (K, K) whose centre of mass is the middle, (K − 1) / 2.
 
-K is even at even scales and odd at odd ones. LR pixel 0 then lies at HR position (s − 1) / 2, as everywhere in the
+K is even for even scales and odd for odd scales. LR pixel 0 then lies at HR position (s − 1) / 2, as everywhere in the
 package: `degradations.kernel_file` reads such a kernel unchanged, with `centre: block` before `downsample: nearest`.
 """
 
@@ -18,9 +18,9 @@ from metarestore.degradations.resample import bicubic_downsample
 
 Floats = npt.NDArray[np.float64]
 
-# Beyond 4 standard deviations lies 3e-4 of the mass of a Gaussian of two dimensions, which 8-bit images do not show.
+# 3e-4 of the mass of a two-dimensional Gaussian lies beyond 4 standard deviations, which is invisible in 8-bit images.
 _TRUNCATE = 4.0
-# A bicubic kernel reaches 2 LR pixels; so many LR pixels show all of its response to a point in the middle.
+# A bicubic kernel has a radius of 2 LR pixels, so this number of LR pixels contains its whole impulse response.
 _RESPONSE = 8
 
 
@@ -39,11 +39,11 @@ def bicubic_kernel(scale: int) -> Kernel:
 
 
 def gaussian_of(covariance: Floats, scale: int) -> Kernel:
-    """Returns the Gaussian kernel of a covariance.
+    """Returns the Gaussian kernel with a covariance.
 
     Args:
         covariance: (2, 2), positive definite, in HR pixels squared; rows first, then columns.
-        scale: Factor, which says whether the kernel has an even or an odd side.
+        scale: Factor, which determines whether the side of the kernel is even or odd.
     """
     variances, axes = np.linalg.eigh(covariance)
     short, long = np.sqrt(variances)
@@ -54,12 +54,12 @@ def gaussian_of(covariance: Floats, scale: int) -> Kernel:
 
 
 def cleaned(kernel: npt.ArrayLike, scale: int, cut: float = 0.05) -> Kernel:
-    """Makes a raw estimate a valid kernel: not negative, in one piece, of sum 1, centred by its mass.
+    """Converts a raw estimate to a valid kernel: non-negative, connected, of sum 1, and centred by its mass.
 
     Args:
         kernel: Weights (h, w) with a positive value.
-        scale: Factor, which says where the centre lies.
-        cut: Weights below this share of the largest are set to 0; so are islands beside the heaviest piece.
+        scale: Factor, which determines the position of the centre.
+        cut: Weights below this fraction of the largest are set to 0, and so are all pieces but the heaviest.
 
     Raises:
         ValueError: No weight is positive.
@@ -75,17 +75,17 @@ def cleaned(kernel: npt.ArrayLike, scale: int, cut: float = 0.05) -> Kernel:
 
 
 def relative_error(kernel: Kernel, truth: Kernel) -> float:
-    """Returns ‖k − truth‖ / ‖truth‖ of two centred kernels, whose sides are both even or both odd."""
+    """Returns ‖k − truth‖ / ‖truth‖ for two centred kernels, whose sides are both even or both odd."""
     side = max(*kernel.shape, *truth.shape)
     a, b = (_framed(each.astype(np.float64), side) for each in (kernel, truth))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def _centred(kernel: Kernel, scale: int) -> Kernel:
-    """Recentres a kernel without negative weights.
+    """Recentres a kernel, and keeps its weights non-negative.
 
-    The spline keeps the width but leaves small negative weights; without them the mass centre has moved a little, by
-    which linear interpolation, which makes no negative weights, moves it back.
+    Spline interpolation preserves the width but causes small negative weights. Removing them shifts the centre of mass
+    slightly. Linear interpolation, which causes no negative weights, shifts it back.
     """
     positive = np.maximum(recentred(kernel, _shift(scale)).astype(np.float64), 0)
     middle = (len(positive) + 1) / 2
@@ -98,7 +98,7 @@ def _centred(kernel: Kernel, scale: int) -> Kernel:
 def _framed(kernel: Floats, side: int) -> Floats:
     height, width = kernel.shape
     if (side - height) % 2 or (side - width) % 2:
-        raise ValueError(f"kernels of sides {height}x{width} and {side} have different centres")
+        raise ValueError(f"kernels of {height}x{width} and {side}x{side} have different centres")
     return np.pad(kernel, [((side - height) // 2,) * 2, ((side - width) // 2,) * 2])
 
 

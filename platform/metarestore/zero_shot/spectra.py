@@ -1,9 +1,9 @@
-"""Self-similarity across scales, seen in the spectrum: how wide a blur an image has in each direction.
+"""Estimates the width of a blur in each direction from the self-similarity of photographs across scales.
 
-The power spectra of sharp photographs fall by a power of the frequency, so that their patches and those of the half as
-large photograph have spectra of one shape. A blur breaks this: with S(w) the spectrum of LR and K that of the kernel in
-LR pixels, log S(w) − log S(w/2) = constant + log |K(w)|² − log |K(w/2)|², which for a Gaussian of covariance C is
-constant − (1 − 1/4) wᵀ C w: a quadratic form, and least squares finds it.
+The power spectra of sharp photographs follow a power law, so the spectra of a photograph and of its half-size version
+have the same shape. A blur breaks this symmetry. Let S(w) be the spectrum of LR, and K that of the kernel in LR pixels.
+Then log S(w) − log S(w/2) = constant + log |K(w)|² − log |K(w/2)|². For a Gaussian of covariance C, this is a quadratic
+form, constant − (1 − 1/4) wᵀ C w, which is fitted by least squares.
 
 Source: Field, Relations between the statistics of natural images and the response properties of cortical cells (1987);
 Michaeli and Irani, Nonparametric Blind Super-Resolution (2013), for the recurrence of patches across scales.
@@ -24,15 +24,15 @@ from torch import Tensor
 Floats = npt.NDArray[np.float64]
 
 SIDE = 32
-"""Pixels along an edge of the windows whose spectra are averaged."""
+"""Side in pixels of the windows whose spectra are averaged."""
 BAND = (0.5, 2.2)
-"""Lowest and highest frequency that is fitted, in radians per LR pixel: above, aliasing makes spectra too flat."""
+"""Lowest and highest frequency of the fit, in radians per LR pixel; above, aliasing flattens the spectra."""
 
 _MOST_WINDOWS = 4096
-_SMOOTHING = 1.0  # of the logarithm of a spectrum, in frequency bins
-_NOISE_MARGIN = 4.0  # a frequency counts if its power is so many times that of the noise
+_SMOOTHING = 1.0  # standard deviation of the smoothing of a log spectrum, in frequency bins
+_NOISE_MARGIN = 4.0  # minimum ratio of a frequency's power to that of the noise
 _ROUNDING = 1 / 12  # variance of rounding to whole grey levels
-_LEAST_SHARE = 0.05  # what is left of a spectrum at least when the noise is taken away from it
+_LEAST_SHARE = 0.05  # minimum fraction of a spectrum that remains after the noise is subtracted
 _BLOCK = 8
 _LAPLACIANS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
@@ -43,8 +43,8 @@ class WidthFit:
 
     Attributes:
         covariance: (2, 2), in LR pixels squared, rows first; symmetric, but an eigenvalue may be negative.
-        residual: Root mean square of what the quadratic form leaves of log S(w) − log S(w/2).
-        signal: Share of the fitted frequencies that is image and not noise, 0..1.
+        residual: Root mean square error of the fit of log S(w) − log S(w/2).
+        signal: Mean weight of the fitted frequencies, 0..1: 1 without noise.
     """
 
     covariance: Floats
@@ -58,12 +58,12 @@ class WidthFit:
 
 
 def mean_power(luma: Tensor, side: int = SIDE) -> Floats:
-    """Returns the mean power spectrum (side, side) of overlapping windows, frequency 0 at [side // 2, side // 2].
+    """Returns the mean power spectrum (side, side) of overlapping windows, with frequency 0 at [side // 2, side // 2].
 
-    White noise of variance v has the power v at every frequency.
+    White noise of variance v has power v at every frequency.
 
     Args:
-        luma: Grey levels (h, w), at least `side` high and wide; the transforms are taken on its device.
+        luma: Grey levels (h, w), at least `side` high and wide; computed on their device.
         side: Side of a window, even.
     """
     line = torch.hann_window(side + 2, periodic=False, dtype=luma.dtype, device=luma.device)[1:-1]
@@ -78,7 +78,7 @@ def mean_power(luma: Tensor, side: int = SIDE) -> Floats:
 
 
 def noise_level(luma: Floats) -> float:
-    """Returns the standard deviation of white noise in an image (h, w), as the smoothest tenth of its blocks shows it.
+    """Estimates the standard deviation of white noise in an image (h, w) from the smoothest tenth of its blocks.
 
     Source: Immerkær, Fast noise variance estimation (1996).
     """
@@ -89,7 +89,7 @@ def noise_level(luma: Floats) -> float:
 
 
 def fit_width(power: Floats, noise: float, band: tuple[float, float] = BAND) -> WidthFit:
-    """Fits a Gaussian blur to a spectrum by weighted least squares; what noise hides does not count.
+    """Fits a Gaussian blur to a spectrum by weighted least squares; frequencies dominated by noise are ignored.
 
     Args:
         power: Mean power spectrum (n, n) as `mean_power` returns it.
