@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +138,7 @@ def run_study(
     studies = {arm: resolve(single, root) for arm, single in experiments.items()}
     if resume and not (out / "run.json").is_file():
         raise UserError(f"--resume: there is no run in {out}; leave --resume out to start one")
-    workspaces = {arm: Workspace(study) for arm, study in studies.items()}
-    for workspace in workspaces.values():
-        workspace.open_all()
-        require_measurable(workspace)
+    workspaces = {arm: _opened(study) for arm, study in studies.items()}
     whole = resolve(experiment, root)
     folders = {arm: out / "arms" / arm if arms else out for arm in studies}
     if resume:
@@ -151,8 +148,7 @@ def run_study(
             require_continuable(folders[arm], study, restated=restated)
     folder = _noted(RunFolder(out, whole, resume=resume, trained=not arms, restated=restated), root)
     baseline = next(iter(workspaces.values()))
-    warnings = pair_warnings((study.auxiliary, study.target) for study in studies.values())
-    notes = (*warnings, *dict.fromkeys(note for workspace in workspaces.values() for note in workspace.notes()))
+    notes = _notes(workspaces.values())
     for note in notes:
         display.warning(note)
     results = [bicubic_result(baseline)]
@@ -182,6 +178,20 @@ def run_study(
         write_json(out / "results.json", summary(result))
         publish(result, out, parent, command)
     return result
+
+
+def _opened(study: Study) -> Workspace:
+    """Opens everything that a study names, so that errors are found before anything is written."""
+    workspace = Workspace(study)
+    workspace.open_all()
+    require_measurable(workspace)
+    return workspace
+
+
+def _notes(workspaces: Collection[Workspace]) -> tuple[str, ...]:
+    """Returns what a reader of the results should know about the pairs that were used."""
+    warnings = pair_warnings((workspace.study.auxiliary, workspace.study.target) for workspace in workspaces)
+    return (*warnings, *dict.fromkeys(note for workspace in workspaces for note in workspace.notes()))
 
 
 def run_arm(arm: Arm, engine: Engine, display: TrainingDisplay) -> Outcome:
