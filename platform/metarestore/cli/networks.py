@@ -265,13 +265,13 @@ def _restore_with(
         )
     require_other(out, "--out", {"the photograph": photo})
     require_output(out, "--out", overwrite=overwrite, endings=(".png",))
-    picture = read_picture(photo)
     described = None
     if embedding is not None:
         from metarestore.descriptors.file import describing_network
 
         described = describing_network(embedding)
     choice = choose_network(model, arm, weights, described)
+    picture = read_picture(photo)
 
     from metarestore.models.checkpoint import load_model
     from metarestore.models.restore import image_restorer
