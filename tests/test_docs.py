@@ -41,7 +41,7 @@ def test_the_pipelines_of_the_page_are_right() -> None:
         Pipeline.model_validate(task["pipeline"]).check_scale(4)
 
 
-def test_the_new_operation_of_the_page_passes_the_laws(tmp_path: Path) -> None:
+def test_the_new_operation_of_the_page_passes_the_contract(tmp_path: Path) -> None:
     """Its file, put among the others, is found and held to the contract without another line."""
     package = tmp_path / "metarestore"
     shutil.copytree(Path(metarestore.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))

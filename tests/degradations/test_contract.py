@@ -1,7 +1,7 @@
-"""The laws that every operation and every synthetic distribution of the catalogue obeys.
+"""The contract that every operation and every synthetic distribution of the catalogue meets.
 
 Operations and catalogue are found by themselves: a new operation brings its `examples`, and needs no test of its own to
-be held to these laws.
+be tested by this contract.
 """
 
 import json
@@ -75,7 +75,7 @@ SUBJECTS = dict(_subjects())
 
 def test_every_operation_has_an_example():
     without = {op for op, operation in OPERATIONS.items() if not operation.examples}
-    assert without == {"kernel_file"}  # it needs a file; its own tests apply the same laws to one
+    assert without == {"kernel_file"}  # it needs a file; its own tests apply the same contract to one
 
 
 def test_the_catalogue_is_there():
