@@ -247,7 +247,9 @@ def test_a_study_of_any_name_from_the_command_line(name: str, shell: Shell, mlfl
         closing = values(done.out)
         assert done.out.startswith(f"{name}: 1 model, ")
         assert (closing["Report"], closing["Everything"]) == (str(run / "report.html"), str(run))
-        address = shlex.split(closing["Tracking"])[-1]
+        command, _, page = closing["Tracking"].rpartition(", then open ")
+        address = shlex.split(command)[-1]
+        assert page.endswith("?workflowType=machine_learning")
         assert make_url(address).database == str(shell.work / root / "mlflow.db")
         assert (shell.work / run / "report.html").is_file()
 
@@ -257,7 +259,8 @@ def test_a_study_of_any_name_from_the_command_line(name: str, shell: Shell, mlfl
     write_image(shell.work / photos / f"{name}.png", pixels)
     done = shell("evaluate", "--model", run, "--data", photos)
     assert (done.code, done.err) == (0, ""), done.err
-    assert done.out.startswith(f"{name} ")
+    assert f"\n{name} " in done.out
+    assert done.out.startswith(f"Network: the adapted network of {run}\n")
     restored = root / f"{name}.png"
     done = shell("restore", "--model", run, "--out", restored, "--", photos / f"{name}.png")
     assert (done.code, done.err) == (0, ""), done.err

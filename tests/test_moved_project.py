@@ -180,7 +180,7 @@ def test_an_artifact_that_cannot_be_stored_holds_up_nothing(
 @pytest.mark.parametrize(
     ("uri", "error", "expected"),
     [
-        (None, "file is not a database", "is no MLflow database"),
+        (None, "file is not a database", "is not an MLflow database"),
         (None, "unable to open database file", "make the project's folder writable"),
         (None, "database is locked", "locked by another process"),
         ("http://127.0.0.1:9", "Max retries exceeded", "start its server"),

@@ -60,7 +60,7 @@ def test_two_files_of_one_name_are_reported(other: str, tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_other_files_are_no_yaml_in(tmp_path: Path) -> None:
-    for name in ("._a.yaml", ".b.yml", "c.yaml~", "d.yml.bak", "e.json", "f"):
+    for name in ("._a.yaml", ".#b.yml", "c.yaml~", "d.yml.bak", "e.json", "f"):
         (tmp_path / name).touch()
     assert yaml_files(tmp_path) == {}
 

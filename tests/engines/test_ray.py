@@ -74,7 +74,7 @@ def test_the_others_take_over_from_a_worker_that_does_not_come_back(
 def test_a_users_mistake_in_a_worker_is_a_users_error(
     small_study: Callable[..., Study], weights: Weights, tmp_path: Path
 ) -> None:
-    study = small_study(training={"patch": 256})
+    study = small_study(training={"patch": 4096})
     with RayEngine(RayEngineSpec(kind="ray", workers=1)) as engine, pytest.raises(UserError, match="smaller than"):
         weights(study, tmp_path / "ray", engine)
 

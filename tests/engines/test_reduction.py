@@ -140,7 +140,7 @@ def test_a_mistake_is_one_users_error_and_leaves_the_state_as_it_was(
         with pytest.raises(UserError, match=r"step \d+: the loss .* not finite") as there:
             weights(diverging, tmp_path / "diverged there", engine)
         with pytest.raises(UserError, match="smaller than"):
-            weights(study(patch=256), tmp_path / "mistaken", engine)
+            weights(study(patch=4096), tmp_path / "mistaken", engine)
         assert weights(study(), tmp_path / "tree", engine) == expected
     assert str(here.value) == str(there.value)
     states = [sorted((tmp_path / f"diverged {where}").glob("**/*.safetensors")) for where in ("here", "there")]

@@ -241,7 +241,7 @@ def test_a_finished_run_is_not_trained_again_and_not_overwritten(
     assert observer.rows == []
     with pytest.raises(UserError, match=r"holds a run already.*--resume"):
         trained(study, tmp_path)
-    with pytest.raises(UserError, match=r"\(training.steps was 4, is 3\); a run can be made longer"):
+    with pytest.raises(UserError, match=r"\(training.steps was 4, is 3\); a run can be extended"):
         trained(small_study(training={"steps": 3}), tmp_path, resume=True)
 
 

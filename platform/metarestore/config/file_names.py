@@ -18,14 +18,14 @@ def is_yaml(path: str | Path) -> bool:
 
 
 def yaml_files(folder: Path) -> dict[str, Path]:
-    """Returns the visible YAML files of a folder, sorted, by name without extension.
+    """Returns the YAML files of a folder, sorted, by name without extension; skips what macOS and Emacs add.
 
     Raises:
         UserError: Two files have the same name without extension.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.*")):
-        if is_yaml(path) and not path.name.startswith(".") and files.setdefault(path.stem, path) != path:
+        if is_yaml(path) and not path.name.startswith(("._", ".#")) and files.setdefault(path.stem, path) != path:
             raise UserError(
                 f"{display_path(path)}: has the same name as {display_path(files[path.stem])}, '{path.stem}'; rename "
                 "or remove one of them"
