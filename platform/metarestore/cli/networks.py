@@ -55,12 +55,8 @@ def evaluate(
 
     if bicubic == (model is not None):
         raise UserError("evaluate: say what to measure, either --bicubic or --model RUN")
-    if bicubic and crop is not None:
-        raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
-    if bicubic and ensemble:
-        raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
-    if bicubic and (arm or weights):
-        raise UserError("--arm, --weights: go with --model; leave them out")
+    if bicubic:
+        _check_without_network(crop, arm, weights, ensemble=ensemble)
     _check_sources(data, lr, hr, pairs, protocol)
     if json_file is not None:
         require_output(json_file, "--json", overwrite=overwrite)
@@ -71,17 +67,10 @@ def evaluate(
 
     from metarestore.evaluation.folder import bicubic_restore
     from metarestore.evaluation.results import write_json
-    from metarestore.models.checkpoint import load_model
-    from metarestore.models.restore import image_restorer
 
     restore, measured = bicubic_restore(scale), "bicubic upscaling"
     if choice is not None:
-        network, measured = load_model(choice.file), choice.reason
-        if network.scale != scale:
-            raise UserError(
-                f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
-            )
-        restore = image_restorer(network, crop=crop, ensemble=ensemble)
+        restore, measured = _network_restore(choice, scale, crop, ensemble=ensemble), choice.reason
         _say_choice(choice, model)
     if protocol is not None and data is not None:
         result = _evaluate_protocol(protocol, scale, data, restore)
@@ -89,6 +78,29 @@ def evaluate(
         result = _evaluate_images(data, files, scale, restore)
     if json_file is not None:
         write_json(json_file, result | {"self_ensemble": ensemble, "measured": measured})
+
+
+def _network_restore(choice: Choice, scale: int, crop: int | None, *, ensemble: bool) -> Restore:
+    """Opens a network, which must be for the scale."""
+    from metarestore.models.checkpoint import load_model
+    from metarestore.models.restore import image_restorer
+
+    network = load_model(choice.file)
+    if network.scale != scale:
+        raise UserError(
+            f"--scale: the network upscales by {network.scale}, not by {scale}; write --scale {network.scale}"
+        )
+    return image_restorer(network, crop=crop, ensemble=ensemble)
+
+
+def _check_without_network(crop: int | None, arm: str | None, weights: Weights, *, ensemble: bool) -> None:
+    """Refuses the options that only a network has."""
+    if crop is not None:
+        raise UserError("--estimate-on: goes with --model, since bicubic upscaling estimates nothing; leave it out")
+    if ensemble:
+        raise UserError("--self-ensemble: goes with --model, since bicubic upscaling has no sides; leave it out")
+    if arm or weights:
+        raise UserError("--arm, --weights: go with --model; leave them out")
 
 
 def _check_sources(
@@ -209,15 +221,6 @@ def restore(
     overwrite: Overwrite = False,
 ) -> None:
     """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept."""
-    only_adapting = {
-        "--scale": scale,
-        "--steps": steps,
-        "--budget": budget,
-        "--kernel": kernel,
-        "--seed": seed,
-        "--sheet": sheet or None,
-        "--workers": workers,
-    }
     if adapt is not None:
         _refuse({"--model": model, "--arm": arm, "--weights": weights, "--estimate-on": crop}, "--adapt")
         _refuse({"--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
@@ -228,7 +231,8 @@ def restore(
         request = ZeroShotRequest(photos, out, scale or 2, steps, budget, kernel, seed or 0, sheet, workers, overwrite)
         restore_folder(request)
         return
-    _refuse(only_adapting, "--model")
+    _refuse({"--scale": scale, "--steps": steps, "--budget": budget, "--kernel": kernel}, "--model")
+    _refuse({"--seed": seed, "--sheet": sheet or None, "--workers": workers}, "--model")
     if model is None:
         raise UserError("restore: say with what to restore, --model NETWORK, or --adapt zero-shot")
     if len(photos) > 1:

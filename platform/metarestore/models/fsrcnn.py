@@ -63,9 +63,15 @@ class FSRCNN(Network):
     @property
     def receptive_field(self) -> int:
         """Receptive-field radius in LR pixels."""
+        return max(self.receptive_sides)
+
+    @property
+    def receptive_sides(self) -> tuple[int, int]:
+        """Receptive field before and after a pixel, in LR pixels; at x3, the transposed convolution is asymmetric."""
         convolutions = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
         body = sum(layer.kernel_size[0] // 2 for layer in convolutions)
-        return max(body + math.ceil(PADDING / self.scale), _BICUBIC if self.residual == "bicubic" else 0)
+        skip = _BICUBIC if self.residual == "bicubic" else 0
+        return max(body + PADDING // self.scale, skip), max(body + math.ceil(PADDING / self.scale), skip)
 
     @property
     def feature_layers(self) -> Mapping[str, str]:

@@ -41,6 +41,12 @@ class Network(nn.Module, ABC):
         """
 
     @property
+    def receptive_sides(self) -> tuple[int, int] | None:
+        """Receptive field before and after a pixel, in LR pixels; both are the radius unless a layer is asymmetric."""
+        radius = self.receptive_field
+        return None if radius is None else (radius, radius)
+
+    @property
     def feature_layers(self) -> Mapping[str, str]:
         """The named features, in the order of computation: for each, the path of the layer that outputs it."""
         return {}

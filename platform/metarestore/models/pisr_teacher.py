@@ -48,8 +48,11 @@ class PISRTeacher(Network):
     @property
     def receptive_field(self) -> int | None:
         """Radius, in LR pixels, of the part of HR that an output pixel depends on."""
-        inner = self.decoder.receptive_field
-        return None if inner is None else inner + 2 + math.ceil(_STRIDED / self.scale)
+        sides = self.decoder.receptive_sides
+        if sides is None:
+            return None
+        # The strided layer is asymmetric in LR pixels at x3, opposite to the decoder's transposed convolution.
+        return 2 + max(sides[0] + math.ceil(_STRIDED / self.scale), sides[1] + _STRIDED // self.scale)
 
     @property
     def feature_layers(self) -> Mapping[str, str]:

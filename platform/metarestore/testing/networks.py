@@ -100,8 +100,11 @@ class NetworkContract(Contract):
         gradient = torch.autograd.grad(restored[..., columns].sum(), given)[0].abs().sum(dim=(0, 1, 2))
         gradient = gradient.view(side, -1).sum(dim=1)  # HR pixels are summed over each LR pixel
         used = torch.nonzero(gradient).flatten()
-        # One less at x3: a strided layer covers less on the right, and a transposed convolution less on the left.
-        assert radius - 1 <= max(middle - int(used[0]), int(used[-1]) - middle) <= radius
+        before, after = middle - int(used[0]), int(used[-1]) - middle
+        assert max(before, after) == radius
+        sides = network.receptive_sides
+        assert sides is not None
+        assert (before <= sides[0], after <= sides[1]) == (True, True)
 
     def test_a_checkpoint_holds_the_network(self, example: Example, tmp_path: Path) -> None:
         """Equal weights are saved as equal bytes, and a loaded network restores the same images."""
