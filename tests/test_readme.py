@@ -20,6 +20,21 @@ SHORT = ["--set", "training.steps=2", "--set", "adaptation.steps=2"]
 """Added to commands that train, so that they take seconds; everything else about them is as written."""
 
 
+FURTHER = """
+metarestore evaluate --bicubic --data samples/hr --scale 4 --json bicubic.json
+metarestore evaluate --bicubic --data samples/hr --protocol gaussian8
+metarestore evaluate --bicubic --lr samples/lr --hr samples/hr
+metarestore tasks sample --replay samples/params.jsonl --out again
+metarestore tasks preview night_phone --sweep poisson_noise.peak --out strip.png
+metarestore tasks preview my_camera_fitted --out fitted.png
+metarestore restore samples/lr/000000.png --model runs/first --self-ensemble --out ensemble.png
+metarestore restore samples/lr/000000.png --model kdsr_tiny_mixed --out blind.png
+metarestore describe --model kdsr_tiny_mixed --images samples/lr --task 'blur_*' --out d.json --figure map.png
+metarestore train runs/search/best.yaml --out runs/best
+"""
+"""Commands that continue those of the README, with the files that they wrote."""
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
@@ -45,6 +60,7 @@ def test_every_command(tmp_path: Path, mlflow_store: str) -> None:
     """Runs the README's commands one after the other, in an empty folder, as a reader would."""
     here = tmp_path
     shown = [line for line in commands() if line.startswith(("metarestore ", "cd "))]
+    shown += FURTHER.strip().splitlines()
     assert len(shown) >= 8
     for line in shown:
         if line.startswith("cd "):

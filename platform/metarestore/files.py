@@ -115,6 +115,11 @@ def require_output(
     require_new(path, option, overwrite=overwrite)
 
 
+def holds_run(folder: Path) -> bool:
+    """Returns whether a folder is that of a study, a tuning run or an ablation."""
+    return any((folder / record).exists() for record in ("run.json", "sweep.json", "grid.json"))
+
+
 def occupied(folder: Path) -> UserError:
     """Returns the error for a folder that already holds a run."""
     return UserError(f"{folder}: holds a run already; continue it with --resume, or choose another --out")

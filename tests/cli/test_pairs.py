@@ -128,6 +128,7 @@ def test_evaluate_names_wrong_pairs_and_measures(cli: Cli, camera: Path) -> None
         (("--hr", "pairs/hr"), "--hr: goes with --lr"),
         (("--pairs", "pairs", "--protocol", "gaussian8"), "--protocol: makes LR images"),
         (("--pairs", "pairs", "--scale", "2"), "at scale 2 it should be 72x72; it is 4 times as large"),
+        (("--pairs", "tasks/camera.yaml", "--scale", "2"), "are for scale 4, not 2; write --scale 4"),
         (("--lr", "pairs/hr", "--hr", "pairs/lr"), "exchange the folders"),
     ],
 )

@@ -152,6 +152,7 @@ ZERO_SHOT = ("--adapt", "zero-shot")
         (("restore", "photos", *ZERO_SHOT, "--kernel", "k.npy", "--out", "out"), "--kernel: there is no file k.npy"),
         (("restore", "photos/rgb.png", "--model", "x", "--steps", "3", "--out", "a.png"), "--steps: does not go with"),
         (("restore", "photos/rgb.png", "--out", "a.png"), "--model NETWORK, or --adapt zero-shot"),
+        (("restore", "photos/rgb.png", "--scale", "2", "--out", "a.png"), "--model NETWORK, or --adapt zero-shot"),
         (("restore", "a.png", "b.png", "--model", "x", "--out", "c.png"), "one photograph at a time, got 2"),
         (("kernel", "photos", "--out", "photos"), "--out: photos is the folder of rgb.png"),
         (("kernel", "nothing", "--out", "k"), "nothing: there is no such file or folder"),

@@ -121,7 +121,7 @@ def test_a_search_leaves_some_shots_to_compare_trials_by(
     """A file is refused at the line that says so; an override is left to `tune`, since other commands may follow it."""
     search, plain = {"model.d": {"int": [4, 8]}}, {"steps": 4}
     (problem,), text = refused(small_experiment(), tmp_path, training={**plain, **setting}, search=search)
-    assert "so none is held out to compare trials" in problem
+    assert "uses all shots for training, so none is held out to compare trials" in problem
     (key,) = setting
     assert key in text.splitlines()[int(problem.split(":")[1]) - 1]
     path = tmp_path / "plain.yaml"
@@ -151,6 +151,8 @@ def test_a_search_leaves_some_shots_to_compare_trials_by(
             {"choice": [[]]},
             "adaptation.alternatives: trials are compared by the main adaptation",
         ),
+        ("adaptation.method", {"choice": ["shots"]}, "adaptation.method: trials are always adapted to the shots"),
+        ("adaptation.kernel", {"choice": ["estimated"]}, "adaptation.kernel: trials are adapted to the shots"),
     ],
 )
 def test_what_all_trials_share_cannot_be_searched(

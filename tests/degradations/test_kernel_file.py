@@ -1,5 +1,6 @@
 """Kernels from files: formats, centres, draws that need no file, and one line for everything that can be wrong."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -324,8 +325,15 @@ def text(path: Path, content: bytes = b"no kernel") -> Path:
     return path
 
 
+MATLAB_73 = (
+    r"cannot be read as a \.mat file"
+    if importlib.util.find_spec("h5py")
+    else r"MATLAB 7.3 .*install h5py \(pip install h5py\), or save it with the option -v7"
+)
+"""This content is only the signature: it is damaged for those who have the library."""
+
 WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
-    "missing": (lambda at: at / "k.npy", None, "there is no file .*"),
+    "missing": (lambda at: at / "k.npy", None, r"there is no file .*k.npy; check the path"),
     "a folder": (lambda at: at, None, "there is no file"),
     "suffix": (lambda at: text(at / "k.txt"), None, "is not a kernel file; supported formats are .mat, .npy, .png"),
     "no mat": (lambda at: text(at / "k.mat"), None, "cannot be read as a .mat file"),
@@ -334,7 +342,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     "empty mat": (lambda at: text(at / "k.mat", b""), None, "cannot be read as a .mat file"),
     "empty npy": (lambda at: text(at / "k.npy", b""), None, "cannot be read as a .npy file"),
     "empty png": (lambda at: text(at / "k.png", b""), None, "cannot be read as a .png file"),
-    "MATLAB 7.3": (lambda at: text(at / "k.mat", HDF5), None, r"MATLAB 7.3 .*pip install h5py.*-v7|be read as a \.mat"),
+    "MATLAB 7.3": (lambda at: text(at / "k.mat", HDF5), None, MATLAB_73),
     "pickle": (lambda at: pickled(at / "k.npy"), None, "cannot be read as a .npy file"),
     "several": (
         lambda at: save_mat(at / "k.mat", a=pool(1)[0], b=pool(1)[0], c=3),
@@ -350,7 +358,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str | None, str]] = {
     ),
     "no variables": (lambda at: save_mat(at / "k.mat"), None, "holds no kernel; its variables: none"),
     "no cells": (lambda at: save_mat(at / "k.mat", a=cell([])), "a", "holds no kernel"),
-    "key of npy": (lambda at: save_npy(at / "k.npy", pool(1)), "a", "has no variable 'a'"),
+    "key of npy": (lambda at: save_npy(at / "k.npy", pool(1)), "a", "has no variable 'a'; its variables: none"),
     "words": (lambda at: save_mat(at / "k.mat", a="some words"), "a", "shape|values; a kernel has real numbers"),
     "empty stack": (lambda at: save_npy(at / "k.npy", np.ones((0, 3, 3))), None, "holds no kernel"),
     "empty kernel": (lambda at: save_npy(at / "k.npy", np.ones((0, 3))), None, "has the shape 0x3; .* two dimensions"),

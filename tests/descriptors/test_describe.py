@@ -120,7 +120,7 @@ def test_what_cannot_describe(saved: Callable[..., Path]) -> None:
     none, teacher = load_model(saved("none", estimator="none")), load_model(saved("teacher", estimator="teacher"))
     with pytest.raises(UserError, match="has no degradation encoder; use a KDSR"):
         require_describer(build_model(FSRCNNSpec(), 4, 0), sees_hr=True)
-    with pytest.raises(UserError, match="has no degradation encoder"):
+    with pytest.raises(UserError, match=r"has no degradation encoder \(estimator: none\); use one with"):
         require_describer(none, sees_hr=True)
     with pytest.raises(UserError, match=r"is a teacher.* synthetic tasks with --task"):
         describe_images(teacher, {})

@@ -92,7 +92,8 @@ def test_shots_and_ground_truth_teach_nothing(workspace: Workspace, monkeypatch:
 
 
 def test_teacher_and_student_are_what_the_command_does(small_study: Callable[..., Study]) -> None:
-    arm = {"model": {"kind": "zero_shot"}, "training": {"steps": 0}, "adaptation": {"method": "teacher_student"}}
+    adaptation = {"method": "teacher_student", "schedule": "cosine"}
+    arm = {"model": {"kind": "zero_shot"}, "training": {"steps": 0}, "adaptation": adaptation}
     workspace = Workspace(small_study(**arm, evaluation={"crop": 192}))
     job = adaptation_job(HOW.model_copy(update={"steps": 4}), workspace.experiment.adaptation)
     found = job.run(workspace, workspace.initial())
@@ -105,7 +106,10 @@ def test_teacher_and_student_are_what_the_command_does(small_study: Callable[...
     assert found.restored is not None
     assert torch.equal(found.restored[1], expected.clamp(0, 1))
     with pytest.raises(ValueError, match="teacher_student learns new weights for each crop"):
-        small_study(adaptation={"method": "teacher_student"})
+        small_study(adaptation=adaptation)
+    for key, other in (("schedule", "constant"), ("optimizer", "sgd")):
+        with pytest.raises(ValueError, match=f"teacher_student .*; write {key}: "):
+            small_study(**{**arm, "adaptation": {**adaptation, key: other}})
 
 
 def test_pictures_show_what_was_measured(workspace: Workspace) -> None:

@@ -231,7 +231,7 @@ def test_a_contrast_does_not_warm_up_with_real_pairs(
     for warmup, refused in ((2, True), (0, False)):
         learner = {"kind": "pretrain", "contrast": {}, "warmup_steps": warmup}
         study = small_experiment(model=STUDENT, learner=learner, graph={"auxiliary": ["bicubic", "camera"]})
-        with pytest.raises(UserError, match="but 'camera' is made of real pairs") if refused else nullcontext():
+        with pytest.raises(UserError, match="but 'camera' has images of its own") if refused else nullcontext():
             resolve(study, tmp_path)
 
 

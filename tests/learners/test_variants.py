@@ -21,7 +21,7 @@ from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.learners.losses import image_loss, norm_factors
 from metarestore.learners.multi_step import step_weights
 from metarestore.learners.variants import MetaSGDLearner, ReptileLearner
-from metarestore.models.parameters import Layout
+from metarestore.models.parameters import Layout, initial_vector
 from metarestore.tasks.task import Task
 from metarestore.workspace.refs import TaskRef
 from metarestore.workspace.study import Study
@@ -182,6 +182,53 @@ def test_a_learner_has_its_section(scalar: nn.Module, kind: str, built: type, ow
     assert type(found) is built
     assert (found.spec, found.model, found.precision) == (spec, scalar, "bfloat16")
     assert getattr(found, "adapts", None) == (frozenset({"w"}) if kind == "anil" else None)
+
+
+_INNER = {"inner_steps": 3, "inner_lr": 0.11, "inner_clip": 0.01, "inner_loss": "charbonnier", "loss": "charbonnier"}
+_MULTI_STEP = {**_INNER, "multi_step": {"weights": "uniform"}}
+KEYS: dict[str, dict[str, Any]] = {
+    "maml": _MULTI_STEP,
+    "fomaml": _MULTI_STEP,
+    "meta_sgd": {**_MULTI_STEP, "first_order": True},
+    "anil": {**_MULTI_STEP, "first_order": True, "adapts": ["v"]},
+    "reptile": _INNER,
+    "pretrain": {"loss": "charbonnier"},
+    "finetune": {"loss": "charbonnier"},
+}
+"""Keys of each learner, with values other than those that the test starts from."""
+
+
+class _Affine(nn.Module):
+    """w·x + v·x²: its gradient changes along the way, and two parameters tell apart what adapts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        self.v = nn.Parameter(torch.tensor(-0.4, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.w * x + self.v * x**2
+
+
+@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in KEYS.items() for key in keys])
+def test_every_key_of_a_learner_has_an_effect(kind: str, key: str) -> None:
+    """A key that the learner did not read would leave the gradient as it is."""
+    model = _Affine()
+    rng = torch.Generator().manual_seed(0)
+    tasks = Task(*(torch.rand(2, 3, 1, 4, 4, generator=rng, dtype=torch.float64) for _ in range(4)))
+    inner = {} if kind in ("pretrain", "finetune") else {"inner_steps": 2, "inner_lr": 0.2, "inner_loss": "mse"}
+    start = {"kind": kind, "loss": "mse", **inner, **({"adapts": ["w"]} if kind == "anil" else {})}
+    if (kind, key) == ("reptile", "loss"):
+        start.pop("inner_loss")  # it replaces the loss: Reptile has no outer one
+
+    def gradient(spec: dict[str, Any]) -> np.ndarray:
+        built = build_learner(TypeAdapter(LearnerSpec).validate_python(spec), model)
+        layout = built.layout(Layout.of(model))
+        flat = built.initial(initial_vector(model))
+        return vectorised_gradients(built, layout, flat, tasks).gradients
+
+    before, after = gradient(start), gradient({**start, key: KEYS[kind][key]})
+    assert np.abs(before - after).max() > 1e-6
 
 
 def test_adaptation_takes_over_the_inner_loop(scalar: nn.Module) -> None:

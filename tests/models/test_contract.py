@@ -48,6 +48,11 @@ def test_every_network_names_features() -> None:
     assert all(network_of(example).feature_layers for example in EXAMPLES.values())
 
 
+def test_every_network_states_its_receptive_field() -> None:
+    """The contract skips networks that see the whole image; none of this package's does."""
+    assert all(network_of(example).receptive_field is not None for example in EXAMPLES.values())
+
+
 def test_an_unknown_feature_is_an_error() -> None:
     network = network_of(EXAMPLES["fsrcnn"])
     unknown = pytest.raises(ValueError, match="no feature 'none'; available: features")

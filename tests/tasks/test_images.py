@@ -142,6 +142,8 @@ def test_what_is_written_is_read_back(tmp_path, pixels):
 def test_write_errors_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"out\.jpg: images are written as PNG"):
         write_image(tmp_path / "out.jpg", RGB)
+    write_image(tmp_path / "new" / "folder" / "out.png", RGB)  # missing folders are created
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "folder" / "out.png").pixels, RGB)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/out\.png: cannot be written \((Not a directory|File exists)\)"):
         write_image(tmp_path / "file" / "out.png", RGB)

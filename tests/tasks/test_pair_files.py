@@ -120,6 +120,12 @@ def test_pairs_are_cut_to_a_multiple_of_the_scale_on_request(lr, hr, scale, cut)
         assert "crop: true" in size_problem(lr, hr, scale)
 
 
+def test_the_lr_images_of_one_folder_are_those_of_its_pairs(tmp_path):
+    put(tmp_path, {f"{k}_LR4.png": f"{k}_HR.png" for k in "ab"})
+    spec = PairsSpec(kind="pairs", scale=4, lr=tmp_path, hr=tmp_path)
+    assert list(spec.lr_files()) == ["a_LR4.png", "b_LR4.png"]
+
+
 @pytest.mark.parametrize("more", [(1, 0), (3, 2), (0, 3)])
 def test_a_task_of_cropped_pairs_stays_aligned(tmp_path, more):
     put(tmp_path, {f"lr/{k}x4.png": f"hr/{k}.png" for k in "abc"}, more=more)
@@ -129,6 +135,7 @@ def test_a_task_of_cropped_pairs_stays_aligned(tmp_path, more):
     tasks = open_pairs("camera", spec.model_copy(update={"crop": True, "lr_name": "{name}x4"}), EPISODE)
     assert isinstance(tasks, PairTasks)
     assert tasks.images.size("a") == (192, 192)
+    assert list(tasks.spec.lr_files()) == ["ax4.png", "bx4.png", "cx4.png"]
     for index in range(6):
         task = tasks.build(tasks.draw(0, index))
         assert (task.support_hr == task.support_lr.repeat_interleave(4, 2).repeat_interleave(4, 3)).all()

@@ -92,6 +92,15 @@ def test_contents_are_compared_by_key(tmp_path: Path) -> None:
     assert record.contents == contents
 
 
+@pytest.mark.parametrize("record", ["run.json", "sweep.json", "grid.json"])
+def test_a_search_does_not_start_in_the_folder_of_another_run(
+    small_experiment: Build, tmp_path: Path, record: str
+) -> None:
+    (tmp_path / record).write_text("{}")
+    with pytest.raises(UserError, match="holds a run already"):
+        open_record(tmp_path, small_experiment(search=SEARCH), resume=False)
+
+
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(experiment: Experiment) -> None:
@@ -160,7 +169,7 @@ def test_some_shots_are_kept_to_compare_trials_by(
     small_experiment: Build, tmp_path: Path, training: dict[str, Any]
 ) -> None:
     search = {"adaptation.lr": [1e-4, 1e-3]}
-    with pytest.raises(UserError, match="so none is held out to compare trials"):
+    with pytest.raises(UserError, match="uses all shots for training, so none is held out to compare trials"):
         require_searchable(small_experiment(search=search, training=training), tmp_path)
 
 

@@ -17,7 +17,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.errors import UserError
 from metarestore.evaluation.ablation import AblationResult, CellResult
-from metarestore.files import occupied, write_atomically
+from metarestore.files import holds_run, occupied, write_atomically
 from metarestore.journal import Journal
 from metarestore.reports.ablation.progress import AblationDisplay
 from metarestore.reports.ablation.report import publish_ablation
@@ -232,7 +232,7 @@ def _claim(out: Path, root: Path, *, resume: bool) -> None:
     record = out / RECORD
     if resume and not record.is_file():
         raise UserError(f"--resume: {out} contains no ablation to continue; remove --resume to start one")
-    if not resume and any((out / name).exists() for name in (RECORD, "run.json", "sweep.json")):
+    if not resume and holds_run(out):
         raise occupied(out)
     if not resume:
         commit = revision(root, Path.cwd())

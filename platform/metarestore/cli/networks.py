@@ -231,10 +231,10 @@ def restore(
         request = ZeroShotRequest(photos, out, scale or 2, steps, budget, kernel, seed or 0, sheet, workers, overwrite)
         restore_folder(request)
         return
-    _refuse({"--scale": scale, "--steps": steps, "--budget": budget, "--kernel": kernel}, "--model")
-    _refuse({"--seed": seed, "--sheet": sheet or None, "--workers": workers}, "--model")
     if model is None:
         raise UserError("restore: say with what to restore, --model NETWORK, or --adapt zero-shot")
+    _refuse({"--scale": scale, "--steps": steps, "--budget": budget, "--kernel": kernel}, "--model")
+    _refuse({"--seed": seed, "--sheet": sheet or None, "--workers": workers}, "--model")
     if len(photos) > 1:
         raise UserError(f"restore: --model restores one photograph at a time, got {len(photos)}; give one")
     _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from metarestore.console import command_line, console, say
 from metarestore.errors import UserError, outside_errors
-from metarestore.files import occupied, require_output
+from metarestore.files import holds_run, occupied, require_output
 
 if TYPE_CHECKING:
     from metarestore.cli.options import RunOptions
     from metarestore.config.experiment import Experiment
     from metarestore.config.overrides import Override
-
-_RECORDS = ("run.json", "sweep.json", "grid.json")
-"""Files that identify the folder of a study, a tuning run and an ablation."""
 
 
 class RunInput(NamedTuple):
@@ -73,7 +70,7 @@ def _out_folder(options: RunOptions, root: Path, name: str) -> Path:
         raise UserError("--resume: say which run to continue, with --out DIR")
     if out is not None and options.resume and not out.is_dir():
         raise UserError(f"--resume: there is no run in {out}; leave --resume out to start one")
-    if out is not None and not options.resume and any((out / record).exists() for record in _RECORDS):
+    if out is not None and not options.resume and holds_run(out):
         raise occupied(out)
     return out or root / "runs" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 

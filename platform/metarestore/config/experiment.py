@@ -142,11 +142,13 @@ class AdaptationSpec(AdaptationOptimizerSpec):
     )
     """zero_shot: the network learns from each test crop's LR alone, which is degraded once more; no shot is used, and
     `patch` counts pixels of LR. teacher_student: what `restore --adapt zero-shot` does, with back-projection before the
-    network, which is new for each crop; needs `model: {kind: zero_shot}` and `training: {steps: 0}`."""
+    network, which is new for each crop; requires `model: {kind: zero_shot}`, `training: {steps: 0}` and
+    `schedule: cosine`."""
     kernel: Annotated[Literal["estimated", "bicubic"], Affects.MEASUREMENT] = Field(
         "estimated", exclude_if=lambda value: value == "estimated"
     )
-    """What zero_shot degrades by: the blur that is estimated from the crop, or that of bicubic downsampling."""
+    """Blur kernel of the internal pairs of zero_shot and teacher_student: estimated from the crop, or that of bicubic
+    downsampling."""
 
     shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
     """Number of real pairs that may be used for learning."""
@@ -172,14 +174,18 @@ class AdaptationSpec(AdaptationOptimizerSpec):
     @model_validator(mode="after")
     def _shots_have_no_kernel(self) -> Self:
         if self.kernel != "estimated" and self.method == "shots":
-            raise ValueError("kernel is for method: zero_shot; leave it out, or write method, too")
+            raise ValueError("kernel is for method: zero_shot or teacher_student; leave it out, or write method, too")
         return self
 
     @model_validator(mode="after")
     def _both_stages_are_adam(self) -> Self:
         methods: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
-        if self.method == "teacher_student" and any(one.optimizer != "adam" for one in methods):
+        if self.method != "teacher_student":
+            return self
+        if any(one.optimizer != "adam" for one in methods):
             raise ValueError("method: teacher_student adapts by Adam; write optimizer: adam")
+        if any(one.schedule != "cosine" for one in methods):
+            raise ValueError("method: teacher_student decays both learning rates to 0; write schedule: cosine")
         return self
 
 

@@ -276,4 +276,6 @@ def _always_fixed() -> dict[str, str]:
         "training.checkpoint_every": "trials are saved at intervals of tuning.report_every",
         "training.keep": "a trial keeps only its last checkpoint, so there is nothing to search",
         "adaptation.alternatives": "trials are compared by the main adaptation, so there is nothing to search",
+        "adaptation.method": "trials are always adapted to the shots, so there is nothing to search",
+        "adaptation.kernel": "trials are adapted to the shots, which need no kernel, so there is nothing to search",
     }

@@ -130,7 +130,7 @@ class StudyResult:
     seconds: float
     baseline: str = "bicubic"
     notes: tuple[str, ...] = ()
-    """Notes about the shots for readers."""
+    """What a reader has to know of the pairs and shots."""
 
     def arm(self, name: str) -> ArmResult:
         """Returns the arm called `name`.

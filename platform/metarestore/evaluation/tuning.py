@@ -77,7 +77,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """A finished parameter study.
+    """A finished tuning run.
 
     Attributes:
         name: Name of the experiment.

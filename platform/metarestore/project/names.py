@@ -176,7 +176,7 @@ def _require_usable(graph: GraphSpec, target: DistributionSpec, specs: Mapping[s
     for name, spec in specs.items():
         if spec.own_images and target.own_images and spec.own_images.samefile(target.own_images):
             raise UserError(
-                f"graph.auxiliary: '{name}' has the same pairs as the target '{graph.target}', so its test pairs "
+                f"graph.auxiliary: '{name}' has the same images as the target '{graph.target}', so its test images "
                 "could be learned from; leave it out"
             )
         if spec.scale != target.scale:

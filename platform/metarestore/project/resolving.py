@@ -82,11 +82,11 @@ def _image_problems(study: Study) -> Iterator[str]:
             f"data.test: is missing, and the target '{experiment.graph.target}' is synthetic; "
             "name a folder of photographs, e.g. data: {train: DIR, test: DIR}"
         )
-    pairs = [name for name, spec in study.auxiliary.items() if spec.own_images]
-    if experiment.shared_until and pairs:
+    own = [name for name, spec in study.auxiliary.items() if spec.own_images]
+    if experiment.shared_until and own:
         yield (
-            f"learner.warmup_steps: the contrast warms up on the same clean patches for all, but '{pairs[0]}' is made "
-            "of real pairs; leave it out of graph.auxiliary, or write warmup_steps: 0"
+            f"learner.warmup_steps: the contrast warms up on the same clean patches for all, but '{own[0]}' has "
+            "images of its own; leave it out of graph.auxiliary, or write warmup_steps: 0"
         )
 
 

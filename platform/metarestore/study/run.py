@@ -331,7 +331,7 @@ def _parameters(experiment: Experiment, folder: RunFolder) -> dict[str, str]:
 
 def _described(experiment: Experiment, studies: Mapping[str, Study], out: Path, command: str) -> str:
     """Describes a run in Markdown, for MLflow's pages."""
-    learned = "the target's shots" if experiment.training.source == "target" else "synthetic degradations"
+    learned = "the target's shots" if experiment.training.source == "target" else "the auxiliary distributions"
     adaptation = experiment.adaptation
     source = "each photograph alone" if adaptation.method != "shots" else f"{adaptation.shots} shots"
     lines = [

@@ -20,7 +20,7 @@ from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_b
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.pair_files import PairFolder, PairNames, PairSource, split_pairs
 from metarestore.tasks.pair_images import implausible_pairs, open_sides
-from metarestore.tasks.photographs import SUFFIXES, list_photographs
+from metarestore.tasks.photographs import SUFFIXES
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
 
@@ -92,12 +92,12 @@ class PairsSpec(DistributionSpec):
         return self.hr
 
     def lr_files(self) -> Mapping[str, Path]:
-        """Lists the LR images, by name.
+        """Lists the LR image of each pair, by the file's name.
 
         Raises:
-            UserError: The folder is missing or empty.
+            UserError: A folder is missing or empty, or an image has no partner.
         """
-        return list_photographs(self.lr)
+        return {pair.lr.name: pair.lr for pair in self.pairs.folder.files()}
 
     def at_scale(self, scale: Scale) -> Self:
         """Returns the pairs, which have one scale.

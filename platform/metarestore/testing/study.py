@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarestore.config.experiment import Experiment
-from metarestore.project import resolve
+from metarestore.project import catalogue, resolve
 from metarestore.workspace.study import Study
 
 SMALL: dict[str, Any] = {
@@ -42,7 +42,7 @@ def small_study(root: Path | None = None, **changes: Any) -> Study:
     """Returns the study of a small experiment with changed sections.
 
     Args:
-        root: The project's folder; the current folder if omitted.
+        root: The project's folder; the catalogue if omitted.
         changes: The changed sections.
     """
-    return resolve(small_experiment(**changes), root or Path.cwd())
+    return resolve(small_experiment(**changes), root or catalogue())

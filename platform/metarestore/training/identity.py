@@ -27,7 +27,9 @@ from metarestore.tasks.spec import DistributionSpec, content_hash
 from metarestore.training.optimizer import learning_rate
 from metarestore.workspace.study import Study
 
-_BY_CONTENT = frozenset({"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "path"})
+_BY_CONTENT = frozenset(
+    {"train", "validation", "test", "init", "teacher", "network", "graph", "lr", "hr", "image", "path"}
+)
 """Keys of paths that are recorded by content."""
 _STEPS: KeyPath = ("training", "steps")
 _SCHEDULE: frozenset[KeyPath] = frozenset(

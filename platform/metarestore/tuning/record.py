@@ -14,7 +14,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.tuning import TrialResult
-from metarestore.files import occupied
+from metarestore.files import holds_run, occupied
 from metarestore.tracking_records import flattened
 from metarestore.training.identity import portable, without_contents
 
@@ -132,7 +132,7 @@ def open_record(folder: Path, experiment: Experiment, *, resume: bool, root: Pat
     """
     now = described(experiment, root)
     if not resume:
-        if (folder / FILE).exists() or (folder / "run.json").exists():
+        if holds_run(folder):
             raise occupied(folder)
         return Record(folder, now)
     record = Record.load(folder)

@@ -182,7 +182,7 @@ class Workspace:
     @cached_property
     def _off_colour(self) -> tuple[int, ...]:
         # A synthetic target may draw another colour for every shot on purpose.
-        if self.study.target.own_images is None:
+        if self.study.target.pairs is None:
             return ()
         return off_colour_shots(self.target_task.support_lr, self.target_task.support_hr)
 

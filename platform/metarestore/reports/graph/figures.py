@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list
 
 from metarestore.graphs.graph import Graph, is_real, leads_to_target, relations_of, targets_of, weights_of
@@ -16,7 +15,6 @@ from metarestore.graphs.relations import Relations
 from metarestore.reports.graph.relations import clustering, draw_heatmap, heatmap_size
 from metarestore.reports.style import GREY, PALETTE, SMALL, WIDTH, house_style, signed
 
-Floats = NDArray[np.float64]
 Point = tuple[float, float]
 
 _POINTS_PER_WEIGHT = 1.6

@@ -90,7 +90,7 @@ class OperationCard:
 
 
 def write_gallery(files: Iterable[Path], folder: Path) -> Path:
-    """Writes `index.html` and its images; the page is self-contained.
+    """Writes `index.html`, and its images into `tiles`.
 
     Args:
         files: Task files.

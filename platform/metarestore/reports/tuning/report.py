@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -17,6 +16,7 @@ from metarestore.evaluation.results import write_json
 from metarestore.evaluation.tuning import TrialResult, TuningResult
 from metarestore.files import write_atomically
 from metarestore.reports.markdown import markdown_code, markdown_text
+from metarestore.reports.pages import page_templates
 from metarestore.reports.pictures import save_png
 from metarestore.reports.study.html import Drawing, duration
 from metarestore.reports.style import svg
@@ -115,17 +115,11 @@ def publish_tuning(tuning: TuningResult, configuration_yaml: str, out: Path, com
 
 def render_tuning(tuning: TuningResult, configuration_yaml: str, command: str) -> str:
     """Returns the report as HTML."""
-    environment = Environment(
-        loader=PackageLoader("metarestore", "reports/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     importances = importance(tuning)
     # Matplotlib escapes the text of its SVG.
     drawings = {name: Drawing("", Markup(svg(figure))) for name, figure in _figures(tuning, importances)}
-    return environment.get_template("tuning.html.j2").render(
+    page = page_templates().get_template("tuning.html.j2")
+    return page.render(
         tuning=tuning,
         summary=tuning_summary(tuning),
         headings=trial_headings(tuning),
