@@ -20,6 +20,7 @@ from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.tuning import TuningResult
 from metarestore.project import read_experiment, resolve
+from metarestore.testing.study import SMALL, merged
 from metarestore.tuning.callback import TuningCallback
 from metarestore.tuning.record import open_record
 from metarestore.tuning.run import run_tuning
@@ -27,17 +28,7 @@ from metarestore.tuning.run import run_tuning
 pytestmark = pytest.mark.xdist_group("ray")
 
 TINY: dict[str, Any] = {
-    "graph": {
-        "target": "phone_camera",
-        "auxiliary": ["bicubic", "blur_iso_wide"],
-        "estimator": {"kind": "response", "draws": 4},
-    },
-    "model": {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1},
-    "learner": {"kind": "fomaml"},
-    "training": {"steps": 6, "tasks_per_step": 4, "shard_size": 2, "support": 2, "query": 2, "patch": 32},
-    "adaptation": {"shots": 4, "shot_size": 64, "steps": 2},
-    "evaluation": {"crop": 64, "crops": 1},
-    "engine": {"kind": "local"},
+    **merged(SMALL, training={"steps": 6}, graph={"auxiliary": ["bicubic", "blur_iso_wide"]}),
     # The last of the rates fails on purpose.
     "search": {"learner.inner_lr": {"choice": [1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 1e30]}},
     "tuning": {"searcher": "grid", "trials": 8, "report_every": 2, "grace": 2, "reduction": 2},

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarestore.models.network import Channels, Network
+from metarestore.models.network import Channels
+from metarestore.models.stack import ConvolutionStack
 
 SizeName = Literal["superultracompact", "ultracompact", "compact"]
 
@@ -36,7 +37,7 @@ SIZES: Mapping[SizeName, Size] = {
 }
 
 
-class Compact(Network):
+class Compact(ConvolutionStack):
     """SRVGGNetCompact, with weights under the published names `body.N.weight` and `body.N.bias`.
 
     Args:
@@ -55,20 +56,6 @@ class Compact(Network):
         for inputs in (planes, *(features,) * self.hidden):
             layers += [nn.Conv2d(inputs, features, 3, padding=1), nn.PReLU(features)]
         self.body = nn.Sequential(*layers, nn.Conv2d(features, planes * scale**2, 3, padding=1))
-
-    @property
-    def receptive_field(self) -> int:
-        """Receptive-field radius in LR pixels: 1 per convolution."""
-        return self.hidden + 2
-
-    @property
-    def feature_layers(self) -> Mapping[str, str]:
-        """The maps after the first, the middle and the last PReLU."""
-        return {
-            "first": "body.1",
-            "middle": f"body.{2 * (self.hidden // 2) + 1}",
-            "last": f"body.{2 * self.hidden + 1}",
-        }
 
     def forward(self, lr: Tensor) -> Tensor:
         """Restores LR images (N, C, h, w) in [0, 1] to (N, C, s·h, s·w), not clamped."""

@@ -9,7 +9,6 @@ Multimedia 2021), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarestore.models.network import Channels, Network
+from metarestore.models.stack import ConvolutionStack
 
 EDGES = {
     "horizontal": ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0)),
@@ -109,7 +109,7 @@ class Branches(nn.Module):
         return F.conv2d(x, kernel, bias, padding=1)
 
 
-class ECBSR(Network):
+class ECBSR(ConvolutionStack):
     """ECBSR with m hidden convolutions of c channels, PReLU, and a nearest-neighbour skip before the pixel shuffle.
 
     Args:
@@ -132,20 +132,6 @@ class ECBSR(Network):
         for inputs in (planes, *(c,) * m):
             layers += [_convolution(inputs, c, branches=branches), nn.PReLU(c)]
         self.body = nn.Sequential(*layers, _convolution(c, planes * scale**2, branches=branches))
-
-    @property
-    def receptive_field(self) -> int:
-        """Receptive-field radius in LR pixels: 1 per convolution."""
-        return self.hidden + 2
-
-    @property
-    def feature_layers(self) -> Mapping[str, str]:
-        """The maps after the first, the middle and the last PReLU."""
-        return {
-            "first": "body.1",
-            "middle": f"body.{2 * (self.hidden // 2) + 1}",
-            "last": f"body.{2 * self.hidden + 1}",
-        }
 
     def forward(self, lr: Tensor) -> Tensor:
         """Restores LR images (N, C, h, w) in [0, 1] to (N, C, s·h, s·w), not clamped."""
