@@ -1,9 +1,10 @@
 """Trains PISR students in stages on bicubic downsampling, and measures what the teacher adds.
 
-For each scale and seed: `teacher`, which encodes HR; then three students for equally many steps: `alone`, from initial
-weights of its own; `initialised`, which starts as the teacher's decoder and learns from images alone; and `pisr`, which
-starts likewise and learns the teacher's features too. All are measured on the photographs of DATA/valid (PSNR-Y of
-whole photographs, bicubic downsampling), and compared over photographs and seeds.
+For each scale: `teacher`, which encodes HR; then, for each seed, three students for equally many steps: `alone`, from
+initial weights of its own; `initialised`, which starts as the teacher's decoder and learns from images alone; and
+`pisr`, which starts likewise and learns the teacher's features too. `longer` is `alone` with the teacher's steps in
+addition: the control for what the decoder has learned before. All are measured on the photographs of DATA/valid (PSNR-Y
+of whole photographs, bicubic downsampling), and compared over photographs and seeds.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
@@ -15,6 +16,7 @@ Results: OUT/pisr.md and OUT/pisr.json
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import subprocess
 import sys
@@ -63,13 +65,18 @@ STUDENTS = {
     "ecbsr": Student("{kind: ecbsr}", "last"),
 }
 
-TEACHER, ARMS = "teacher", ("alone", "initialised", "pisr")
+TEACHER, ARMS = "teacher", ("alone", "initialised", "pisr", "longer")
+
+COMPARISONS = (("pisr", "alone"), ("pisr", "longer"), ("initialised", "alone"), ("pisr", "initialised"))
 
 SEEDS = {4: (0, 1, 2), 2: (0,), 3: (0,)}
 """Seeds of each scale, in the order of training, if none are given."""
 
 STEPS = {2: 5000, 3: 5000, 4: 20000}
-"""Steps of every training at each scale, if none are given."""
+"""Steps of every student at each scale, if none are given."""
+
+TEACHER_STEPS = 10000
+"""Steps of the teacher, at most as many as those of a student."""
 
 TARGET = """\
 # Soft photographs; only drawn for the figures of the runs themselves.
@@ -112,7 +119,7 @@ class Options:
         data: Folder with train/ and valid/.
         out: The project's folder.
         student: The students' network.
-        steps: Steps of every training, if not those of `STEPS`.
+        steps: Steps of every student, if not those of `STEPS`.
         imitation: Weight of the teacher's imitation of LR.
         loss: Loss of features.
         weight: Its weight.
@@ -127,8 +134,15 @@ class Options:
     weight: float
 
     def run(self, scale: int, seed: int, stage: str) -> Path:
-        """Returns the folder of a training."""
-        return (self.out / self.student / f"x{scale}" / f"seed{seed}" / stage).resolve()
+        """Returns the folder of a training; all seeds share one teacher."""
+        folder = self.out / self.student / f"x{scale}"
+        return (folder / stage if stage == TEACHER else folder / f"seed{seed}" / stage).resolve()
+
+    def length(self, scale: int, stage: str) -> int:
+        """Returns the number of steps of a training."""
+        student = self.steps or STEPS[scale]
+        teacher = min(student, TEACHER_STEPS)
+        return {TEACHER: teacher, "longer": student + teacher}.get(stage, student)
 
 
 def experiment_of(options: Options, scale: int, seed: int, stage: str) -> str:
@@ -141,6 +155,7 @@ def experiment_of(options: Options, scale: int, seed: int, stage: str) -> str:
     learners = {
         TEACHER: f"{{kind: pretrain, imitation: {options.imitation}}}",
         "alone": "{kind: pretrain}",
+        "longer": "{kind: pretrain}",
         "initialised": distilled.replace("{weight}", "0"),
         "pisr": distilled.replace("{weight}", str(options.weight)),
     }
@@ -151,7 +166,7 @@ def experiment_of(options: Options, scale: int, seed: int, stage: str) -> str:
         data=(options.data / "valid").resolve(),
         model=f"{{kind: pisr_teacher, decoder: {student.model}}}" if stage == TEACHER else student.model,
         learner=learners[stage],
-        steps=options.steps or STEPS[scale],
+        steps=options.length(scale, stage),
         half=BATCH // 2,
         patch=SIDE * scale,
         crop=48 * scale,
@@ -186,14 +201,14 @@ def train(options: Options, scale: int, seed: int) -> None:
 
 
 def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any]:
-    """Measures bicubic upscaling and all students of a scale, and reads their logs."""
+    """Measures bicubic upscaling and all students of a scale, and reads their logs and the teacher's."""
     folder = options.data / "valid"
     bicubic = evaluate_folder(folder, scale, bicubic_restore(scale))
     psnr: dict[str, list[list[float]]] = {}
     curves: dict[str, list[list[list[float]]]] = {}
     seconds: dict[str, list[float]] = {}
     for stage in (TEACHER, *ARMS):
-        for seed in seeds:
+        for seed in seeds[:1] if stage == TEACHER else seeds:
             run = options.run(scale, seed, stage)
             log = last_data(run)
             seconds.setdefault(stage, []).append(log["seconds"] / max(log["step"], 1))
@@ -205,7 +220,7 @@ def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any
         "photographs": list(bicubic.images),
         "bicubic": [figures["psnr_y"] for figures in bicubic.images.values()],
         "seeds": list(seeds),
-        "steps": options.steps or STEPS[scale],
+        "steps": {stage: options.length(scale, stage) for stage in (TEACHER, *ARMS)},
         "psnr_y": psnr,
         "curves": curves,
         "seconds_per_step": seconds,
@@ -216,12 +231,17 @@ PAGE = """\
 # PISR on bicubic downsampling
 
 Student `{student}`, batches of {batch} patches of {side}x{side} LR pixels; loss `{loss}` of weight {weight:g},
-imitation {imitation:g}. PSNR-Y in dB on the {count} photographs of valid/; gains with their 95% interval over
-photographs and seeds (over photographs alone where there is one seed).
+imitation {imitation:g}. One teacher per scale. PSNR-Y in dB on the {count} photographs of valid/; gains with their 95%
+interval over photographs and seeds (over photographs alone where there is one seed). `longer` is `alone` with the
+teacher's steps in addition.
 
-| scale | steps | seeds | bicubic | {arms} | initialised - alone | pisr - alone | pisr - initialised |
-| --- | --- | --- | --- | {dashes} | --- | --- | --- |
+| scale | steps (teacher) | seeds | bicubic | {arms} | {comparisons} |
+| --- | --- | --- | --- | {dashes} |
 {rows}
+
+Minutes of a training: {minutes}.
+
+Command: `{command}`; {date}, 2 cores, one thread per training.
 
 Learning curves (validation patches, mean over seeds, dB):
 
@@ -240,7 +260,11 @@ def page(options: Options, found: Mapping[int, Mapping[str, Any]]) -> str:
         imitation=options.imitation,
         count=len(next(iter(found.values()))["photographs"]),
         arms=" | ".join(ARMS),
-        dashes=" | ".join("---" for _ in ARMS),
+        comparisons=" | ".join(f"{arm} - {other}" for arm, other in COMPARISONS),
+        dashes=" | ".join("---" for _ in (*ARMS, *COMPARISONS)),
+        minutes="; ".join(f"x{scale} {minutes(one)}" for scale, one in found.items()),
+        command=f"python {' '.join(sys.argv)}",
+        date=datetime.datetime.now(datetime.UTC).date(),
         rows="\n".join(row(scale, one) for scale, one in found.items()),
         curves="\n\n".join(curve_table(scale, one) for scale, one in found.items()),
     )
@@ -250,10 +274,18 @@ def row(scale: int, found: Mapping[str, Any]) -> str:
     """Writes the row of a scale."""
     psnr = {arm: np.asarray(found["psnr_y"][arm]) for arm in ARMS}
     means = [f"{psnr[arm].mean():.3f}" for arm in ARMS]
-    gains = [gain(psnr[a], psnr[b]) for a, b in (("initialised", "alone"), ("pisr", "alone"), ("pisr", "initialised"))]
-    bicubic = f"{np.mean(found['bicubic']):.3f}"
-    cells = [f"x{scale}", f"{found['steps']:,}", str(len(found["seeds"])), bicubic, *means, *gains]
+    gains = [gain(psnr[a], psnr[b]) for a, b in COMPARISONS]
+    bicubic, steps = f"{np.mean(found['bicubic']):.3f}", found["steps"]
+    cells = [f"x{scale}", f"{steps['alone']:,} ({steps[TEACHER]:,})", str(len(found["seeds"])), bicubic, *means, *gains]
     return f"| {' | '.join(cells)} |"
+
+
+def minutes(found: Mapping[str, Any]) -> str:
+    """Writes the mean minutes of each training of a scale."""
+    taken = {
+        stage: np.mean(seconds) * found["steps"][stage] / 60 for stage, seconds in found["seconds_per_step"].items()
+    }
+    return ", ".join(f"{stage} {value:.1f}" for stage, value in taken.items())
 
 
 def gain(a: Floats, b: Floats) -> str:
@@ -264,15 +296,16 @@ def gain(a: Floats, b: Floats) -> str:
 
 def curve_table(scale: int, found: Mapping[str, Any]) -> str:
     """Writes the learning curves of the students at about eight steps."""
-    curves = {arm: np.asarray(found["curves"][arm]) for arm in ARMS}
+    stages = (TEACHER, *ARMS)
+    curves = {stage: np.asarray(found["curves"][stage]) for stage in stages}
     if curves[ARMS[0]].ndim < 3:  # shorter than the first validation
         return ""
-    steps = curves[ARMS[0]][0, :, 0].astype(int)
-    chosen = sorted({int(i) for i in np.linspace(0, len(steps) - 1, 8)})
-    lines = [f"| x{scale}: step | {' | '.join(ARMS)} |", f"| --- | {' | '.join('---' for _ in ARMS)} |"]
+    steps = curves["longer"][0, :, 0].astype(int)
+    chosen = sorted({int(i) for i in np.linspace(0, len(steps) - 1, 12)})
+    lines = [f"| x{scale}: step | {' | '.join(stages)} |", f"| --- | {' | '.join('---' for _ in stages)} |"]
     for index in chosen:
-        values = " | ".join(f"{curves[arm][:, index, 1].mean():.2f}" for arm in ARMS)
-        lines.append(f"| {steps[index]:,} | {values} |")
+        values = [f"{one[:, index, 1].mean():.2f}" if index < one.shape[1] else "" for one in curves.values()]
+        lines.append(f"| {steps[index]:,} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
@@ -284,7 +317,7 @@ def main() -> None:
     parser.add_argument("--student", choices=STUDENTS, default="fsrcnn")
     parser.add_argument("--scales", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--seeds", type=int, nargs="+", help="for every scale")
-    parser.add_argument("--steps", type=int, help="of every training")
+    parser.add_argument("--steps", type=int, help="of every student")
     parser.add_argument("--imitation", type=float, default=IMITATION)
     parser.add_argument("--loss", default="vid_laplace")
     parser.add_argument("--weight", type=float, default=WEIGHT)

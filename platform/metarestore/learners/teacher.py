@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from metarestore.errors import UserError
@@ -27,7 +28,8 @@ def open_teacher(path: Path, student: nn.Module, key: str = "learner.teacher") -
         teacher = load_model(path)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
-    return teacher.requires_grad_(False).to(next(student.parameters()).device)
+    # Its convolutions are not vectorised, and up to twice as fast in this memory format on a CPU.
+    return teacher.requires_grad_(False).to(next(student.parameters()).device, memory_format=torch.channels_last)
 
 
 def started_as_taught(teacher: Network, student: Layout, flat: Tensor) -> Tensor:
