@@ -71,7 +71,13 @@ class TrainingSpec(Strict):
     shard_size: Annotated[int, Affects.TRAINING] = Field(4, ge=1)
     """Tasks that a worker processes in one call; unlike the number of workers, it affects the result."""
     support: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
-    """Number of support patches of a task."""
+    """Number of support patches of a task; not used for `support_set: internal`."""
+    support_set: Annotated[Literal["patches", "internal"], Affects.TRAINING | Affects.OPENING] = Field(
+        "patches", exclude_if=lambda value: value == "patches"
+    )
+    """Where the support set comes from: `support` patches of other photographs, degraded like the query patches; or
+    internal pairs of the query patches themselves, each LR patch and the same patch degraded once more, from which
+    zero-shot adaptation learns."""
     query: Annotated[int, Affects.TRAINING] = Field(5, ge=1)
     """Number of query patches of a task."""
     patch: Annotated[int, Affects.TRAINING | Affects.OPENING] = Field(64, ge=8)
@@ -109,6 +115,15 @@ class TrainingSpec(Strict):
             raise ValueError(
                 f"shot_tasks must be below tasks_per_step ({self.tasks_per_step}), got {self.shot_tasks}; "
                 "to learn only from the shots, write source: target"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _internal_pairs_come_from_distributions(self) -> Self:
+        if self.support_set == "internal" and (self.source == "target" or self.shot_tasks):
+            raise ValueError(
+                "support_set: internal degrades patches once more, but the degradation of shots is unknown; remove "
+                "source: target and shot_tasks"
             )
         return self
 
@@ -332,6 +347,15 @@ class Experiment(Strict):
             raise ValueError(
                 f"graph.weights.acts_on: {acts_on} scales inner learning rates, but learner.kind: "
                 f"{self.learner.kind} has no inner loop; write gradients or sampling"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _internal_pairs_need_inner_steps(self) -> Self:
+        if self.training.support_set == "internal" and not self.learner.has_inner_loop:
+            raise ValueError(
+                f"training.support_set: internal is what inner steps learn from, but learner.kind: {self.learner.kind} "
+                "has no inner loop; remove it, or choose a meta-learner, e.g. maml"
             )
         return self
 

@@ -29,7 +29,9 @@ def open_teacher(path: Path, student: nn.Module, key: str = "learner.teacher") -
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     # Its convolutions are not vectorised, and up to twice as fast in this memory format on a CPU.
-    return teacher.requires_grad_(False).to(next(student.parameters()).device, memory_format=torch.channels_last)
+    teacher.requires_grad_(False).to(next(student.parameters()).device)
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return teacher
 
 
 def started_as_taught(teacher: Network, student: Layout, flat: Tensor) -> Tensor:

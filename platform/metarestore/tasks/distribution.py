@@ -113,15 +113,15 @@ def draw_patches(
     clean patches, which removes image content from their comparison.
     """
     rng = generator(seed, "patches", index)
-    refs = []
-    for position in range(episode.support + episode.query):
+    refs, support = [], 0 if episode.internal else episode.support
+    for position in range(support + episode.query):
         name = images.names[int(rng.integers(len(images.names)))]
         height, width = images.size(name)
         top = int(rng.integers(height - episode.patch + 1))
         left = int(rng.integers(width - episode.patch + 1))
         box = (top, left, episode.patch, episode.patch)
         refs.append(PatchRef(split, name, box, int(rng.integers(8)), derived_seed(seed, "noise", index, position)))
-    return tuple(refs[: episode.support]), tuple(refs[episode.support :])
+    return tuple(refs[:support]), tuple(refs[support:])
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

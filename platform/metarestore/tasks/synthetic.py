@@ -171,9 +171,12 @@ class SyntheticTasks(OpenDistribution):
         return TaskDraw(self.name, self.content, self.scale, degradations, tuple(support), tuple(query))
 
     def build(self, draw: TaskDraw) -> Task:
-        """Reads the clean patches and degrades them."""
+        """Reads the clean patches and degrades them, once more for internal pairs."""
         hr = self._clean(draw.support + draw.query)
-        lr = replay(hr, draw.degradations, [ref.seed for ref in draw.support + draw.query])
+        seeds = [ref.seed for ref in draw.support + draw.query]
+        lr = replay(hr, draw.degradations, seeds)
+        if self.episode.internal:
+            return Task(replay(lr, draw.degradations, [seed + 1 for seed in seeds]), lr, lr, hr)
         cut = len(draw.support)
         return Task(lr[:cut], hr[:cut], lr[cut:], hr[cut:])
 
@@ -184,7 +187,8 @@ class SyntheticTasks(OpenDistribution):
 
     def degrade(self, hr: Tensor, draw: TaskDraw) -> Tensor:
         """Applies a drawn degradation to other HR images (N, 3, H, W); noise seeds derive from the draw."""
-        seeds = [draw.support[k % len(draw.support)].seed + k for k in range(len(hr))]
+        refs = draw.support or draw.query
+        seeds = [refs[k % len(refs)].seed + k for k in range(len(hr))]
         return replay(hr, draw.degradations, seeds)
 
     def sizes(self) -> Iterator[tuple[int, int]]:

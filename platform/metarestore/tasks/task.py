@@ -23,11 +23,14 @@ class Episode:
         support: Support patches K.
         query: Query patches Q.
         patch: Side of an HR patch, in pixels.
+        internal: Whether the support set consists of internal pairs of the Q query images, each LR image and the same
+            image degraded once more; K is then not used.
     """
 
     support: int
     query: int
     patch: int
+    internal: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Task(NamedTuple):
     """The tensors of one task, or of T stacked tasks with a leading dimension.
 
     Attributes:
-        support_lr: (K, C, h, w) in [0, 1].
+        support_lr: (K, C, h, w) in [0, 1]; internal pairs are smaller than query images, by the scale.
         support_hr: (K, C, s·h, s·w) in [0, 1].
         query_lr: (Q, C, h, w) in [0, 1].
         query_hr: (Q, C, s·h, s·w) in [0, 1].

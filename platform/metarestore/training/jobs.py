@@ -77,7 +77,9 @@ class ValidationJob:
         params = workspace.layout.unflatten(workspace.network(flat).to(workspace.device))
         for index in range(self.tasks):
             task = workspace.for_model(distribution.build(distribution.draw(seed, index)))
-            lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
+            lr, hr = task.query_lr, task.query_hr
+            if not distribution.episode.internal:
+                lr, hr = torch.cat([task.support_lr, lr]), torch.cat([task.support_hr, hr])
             with torch.no_grad():
                 errors.append(float((restore(workspace.model, params, lr, hr=hr) - hr).square().mean()))
         return psnr_of_mse(errors)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
 from metarestore.config.experiment import Experiment
+from metarestore.errors import UserError
 from metarestore.learners.build import build_learner
 from metarestore.learners.describer import open_describer
 from metarestore.learners.gradients import TaskGradients, split_gradients
@@ -110,7 +111,7 @@ class Workspace:
     def episode(self) -> Episode:
         """Geometry of a training task."""
         training = self.experiment.training
-        return Episode(training.support, training.query, training.patch)
+        return Episode(training.support, training.query, training.patch, training.support_set == "internal")
 
     def images(self, split: Split) -> ImageStore:
         """Opens the photographs of a split; training photographs smaller than a patch are skipped."""
@@ -135,8 +136,25 @@ class Workspace:
         return self._auxiliary[name]
 
     def open_tasks(self, name: str, spec: DistributionSpec, split: Split) -> OpenDistribution:
-        """Opens a distribution; if it degrades photographs, those of `split`."""
-        return spec.open(name, self.episode, self.images, split)
+        """Opens a distribution; if it degrades photographs, those of `split`.
+
+        Raises:
+            UserError: Its tasks cannot have the geometry of the experiment.
+        """
+        opened, side = spec.open(name, self.episode, self.images, split), self.episode.patch
+        if not self.episode.internal:
+            return opened
+        if not opened.degrades:
+            raise UserError(
+                f"training.support_set: internal degrades LR images once more, but '{name}' has images of its own; use "
+                "distributions of kind synthetic"
+            )
+        if side % opened.scale**2:
+            raise UserError(
+                f"training.patch must be a multiple of {opened.scale**2} for support_set: internal at scale "
+                f"{opened.scale}, got {side}"
+            )
+        return opened
 
     def open_all(self) -> None:
         """Opens every distribution and builds the target, to find errors before anything is written.
