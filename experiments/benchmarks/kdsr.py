@@ -14,9 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timing import chip, interleaved
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -155,14 +153,7 @@ class Row:
 
 def measure(what: str, rounds: int, *forms: Callable[[], object]) -> Row:
     """Times forms of one piece of work, interleaved."""
-    times: list[list[float]] = [[] for _ in forms]
-    for number in range(rounds + 1):
-        for form, measured in zip(forms, times, strict=True):
-            started = time.process_time()
-            form()
-            if number:  # the first round warms up
-                measured.append(1e3 * (time.process_time() - started))
-    row = Row(what, tuple(map(statistics.median, times)), tuple(map(products_of, forms)))
+    row = Row(what, tuple(interleaved(rounds, *forms)), tuple(map(products_of, forms)))
     print(row.line(), flush=True)
     return row
 
@@ -239,13 +230,6 @@ def main() -> None:
         gradient=away / norm,
     )
     print(page) if options.out is None else options.out.write_text(page, encoding="utf-8")
-
-
-def chip() -> str:
-    """Names the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -72,13 +72,13 @@ def measured(path: Path, scale: int, kind: str, steps: tuple[int, int], *, quick
     teacher, student = Stage(steps[0], 1e-3, 0.7), Stage(steps[1], 3e-4, 0.3)
     none, whole = Stage(0, 1e-3, 0.3), Stage(sum(steps), 1e-3, 1.0)
     base = ZeroShotOptions(kernel=estimate.kernel, teacher=teacher, student=none)
-    scores: Scores = {"bicubic": _psnr(bicubic_upsample(image[None], scale)[0], hr, scale)}
+    scores: Scores = {"bicubic": psnr(bicubic_upsample(image[None], scale)[0], hr, scale)}
     seconds: Scores = {}
 
     def run(name: str, options: ZeroShotOptions) -> ZeroShotResult:
         start = time.process_time()
         found = restore_zero_shot(image, scale, options)
-        seconds[name], scores[name] = time.process_time() - start, _psnr(found.image, hr, scale)
+        seconds[name], scores[name] = time.process_time() - start, psnr(found.image, hr, scale)
         return found
 
     run("back-projection", replace(base, teacher=none))
@@ -102,7 +102,8 @@ def measured(path: Path, scale: int, kind: str, steps: tuple[int, int], *, quick
     return {"photograph": path.stem, "scores": scores, "seconds": seconds, "source": estimate.source, **described}
 
 
-def _psnr(image: Tensor, hr: Pixels, scale: int) -> float:
+def psnr(image: Tensor, hr: Pixels, scale: int) -> float:
+    """Returns the PSNR-Y of an image (3, h, w) in [0, 1], rounded to 8 bits, in dB."""
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     return psnr_y(pixels, hr, scale)
 

@@ -17,7 +17,7 @@ from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, TestSet, require_measurable
-from metarestore.evaluation.zero_shot import ZeroShotJob, adaptation_job, internal_pair
+from metarestore.evaluation.zero_shot import ZeroShotJob, adaptation_job
 from metarestore.graphs.estimate import estimate
 from metarestore.models.colour import rgb_to_y
 from metarestore.project import Project, catalogue, resolve
@@ -26,9 +26,13 @@ from metarestore.tasks.images import ImageSource, ImageStore, write_image
 from metarestore.tasks.task import Task
 from metarestore.workspace.study import Study
 from metarestore.workspace.workspace import Workspace
+from metarestore.zero_shot.blur import Blur
+from metarestore.zero_shot.network import internal_pair
 from metarestore.zero_shot.options import ZeroShotOptions
 from metarestore.zero_shot.restore import restore_zero_shot
+from metarestore.zero_shot.shapes import bicubic_kernel
 
+BICUBIC = Blur(bicubic_kernel(4), 4)
 HOW = AdaptationOptimizerSpec(optimizer="adam", steps=3, lr=1e-3)
 
 
@@ -54,7 +58,7 @@ def test_each_crop_is_the_loop_that_one_would_write_by_hand(workspace: Workspace
     restored = []
     for number in range(len(test.lr)):
         workspace.model.load_state_dict(workspace.layout.unflatten(start.clone()))
-        lr, hr = (rgb_to_y(side) for side in internal_pair(test.lr[number : number + 1], 4, "bicubic"))
+        lr, hr = (rgb_to_y(side) for side in internal_pair(test.lr[number : number + 1], BICUBIC))
         optimizer = torch.optim.Adam(workspace.model.parameters(), lr=1e-3)
         for _ in range(3):
             optimizer.zero_grad()

@@ -21,6 +21,7 @@ from metarestore.seeds import derived_seed
 from metarestore.workspace.workspace import Workspace
 from metarestore.zero_shot.blur import Blur
 from metarestore.zero_shot.kernel import estimate_kernel
+from metarestore.zero_shot.network import internal_pair
 from metarestore.zero_shot.options import ZeroShotOptions
 from metarestore.zero_shot.restore import restore_zero_shot
 from metarestore.zero_shot.shapes import bicubic_kernel
@@ -120,25 +121,6 @@ class TeacherStudentJob:
         return torch.stack(list(images)).clamp(0, 1)
 
 
-def internal_pair(lr: Tensor, scale: int, kernel: KernelName) -> tuple[Tensor, Tensor]:
-    """Returns the support set of one photograph: the photograph itself and its degraded version.
-
-    Args:
-        lr: RGB (1, 3, h, w) in [0, 1]; rows and columns beyond a multiple of the scale are ignored.
-        scale: Factor s.
-        kernel: Whether the kernel is estimated or that of bicubic downsampling.
-
-    Returns:
-        LR (1, 3, h / s, w / s) and HR (1, 3, h, w), in [0, 1].
-
-    Source: Shocher et al., "Zero-Shot" Super-Resolution using Deep Internal Learning (2018), section 3.
-    """
-    weights = estimate_kernel(lr[0], scale).kernel if kernel == "estimated" else bicubic_kernel(scale)
-    height, width = (length // scale * scale for length in lr.shape[-2:])
-    hr = lr[..., :height, :width]
-    return Blur(weights, scale).degrade(hr).clamp(0, 1), hr
-
-
 @dataclass(frozen=True)
 class _Crop:
     """Results of one test crop: measured steps, mean squared errors, and the last restoration (1, C, H, W)."""
@@ -152,7 +134,9 @@ class _Crop:
         own = _only(test, number)
         channels, device = workspace.model.channels, workspace.device
         lr, hr = (to_channels(side, channels).to(device) for side in (own.lr, own.hr))
-        support = internal_pair(own.lr, workspace.study.scale, job.kernel)
+        scale = workspace.study.scale
+        kernel = bicubic_kernel(scale) if job.kernel == "bicubic" else estimate_kernel(own.lr[0], scale).kernel
+        support = internal_pair(own.lr, Blur(kernel, scale))
         support_lr, support_hr = (to_channels(side, channels).to(device) for side in support)
         steps: list[int] = []
         errors: list[float] = []

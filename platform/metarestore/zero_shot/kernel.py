@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarestore.degradations.kernels import Kernel
-from metarestore.zero_shot.calibration import BICUBIC_BELOW, calibration
+from metarestore.zero_shot.calibration import calibration, corrected_covariance
 from metarestore.zero_shot.measurements import SMALLEST, Measurements, measure
 from metarestore.zero_shot.patches import refined_kernel
 from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
@@ -51,9 +51,10 @@ def estimate_kernel(lr: Tensor, scale: int, method: Literal["spectra", "patches"
     """Estimates the kernel with which an image was blurred before it was downsampled.
 
     Patches of an image and of its half-size version have the same statistics, unless the larger one is blurred. A
-    Gaussian is fitted to the difference between the spectra of overlapping windows at both sizes. It is then corrected
-    and given a confidence, both calibrated on photographs with known kernels. The method `patches` also refines the
-    kernel by patches that recur across scales; its results were worse (experiments/results/kernel_estimation.md).
+    Gaussian is fitted to the difference between the spectra of overlapping windows at both sizes. Its width is then
+    corrected, and it is given a confidence; both are calibrated on photographs with known kernels. The method `patches`
+    also refines the kernel by patches that recur across scales; its results were worse
+    (experiments/results/kernel_estimation.md).
 
     Args:
         lr: The image (C, h, w), RGB or single-channel, in [0, 1]; computed on its device.
@@ -96,13 +97,18 @@ def grey_levels(lr: Tensor) -> Tensor:
 def _estimated(
     luma: Tensor, scale: int, measurements: Measurements, method: Literal["spectra", "patches"]
 ) -> KernelEstimate:
-    covariance = calibration().covariance(measurements)
-    expected = calibration().expected_error(measurements, covariance)
+    width = calibration().width(measurements.features)
+    covariance = corrected_covariance(measurements, width)
+    expected = calibration().expected_error(measurements, width, covariance)
     confidence = float(np.clip(1 - expected, 0, 1))
-    diagnostics = {**measurements.features, **_covariance_entries(covariance * scale**2)}
+    diagnostics = {
+        **measurements.features,
+        "width_deviation": width.deviation,
+        **_covariance_entries(covariance * scale**2),
+    }
     if confidence < LEAST_CONFIDENCE:
         return _default(scale, f"the confidence is below {LEAST_CONFIDENCE}", diagnostics, confidence)
-    if np.trace(covariance) / 2 < BICUBIC_BELOW:
+    if width.is_bicubic:
         return _default(scale, "the blur is like that of bicubic downsampling", diagnostics, confidence)
     if method == "patches":
         kernel = refined_kernel(luma, covariance * scale**2, scale)

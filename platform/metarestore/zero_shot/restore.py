@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
@@ -71,10 +72,10 @@ def restore_zero_shot(
     options, began = options or ZeroShotOptions(), clock()
     if not torch.isfinite(image).all():
         raise ValueError("the image has values that are not finite")
-    estimate = _kernel(image, scale, options)
+    estimate = kernel_of(image, scale, options.kernel)
     lr = image.to(torch.float32).expand(3, -1, -1)[None].contiguous()
     blur = Blur(estimate.kernel, scale)
-    noise = _noise(image)
+    noise = image_noise(image)
     if noise > _NOISY:
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
@@ -82,7 +83,7 @@ def restore_zero_shot(
         lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock
     )
     adaptation.began = began
-    reason = _reason_not_to_learn(lr)
+    reason = reason_not_to_learn(lr)
     flat = None if reason else adaptation.run()
     reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": reason}
     skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
@@ -221,23 +222,24 @@ class _Budget:
         return max(by_steps, spent / self.stage.share)
 
 
-def _kernel(image: Tensor, scale: int, options: ZeroShotOptions) -> KernelEstimate:
-    if options.kernel is None:
+def kernel_of(image: Tensor, scale: int, known: Kernel | None) -> KernelEstimate:
+    """Returns the known kernel of an image, or estimates it."""
+    if known is None:
         return estimate_kernel(image, scale)
-    return KernelEstimate(np.asarray(options.kernel, dtype=np.float32), 1.0, "given", "", {})
+    return KernelEstimate(np.asarray(known, dtype=np.float32), 1.0, "given", "", {})
 
 
-def _noise(image: Tensor) -> float:
+def image_noise(image: Tensor) -> float:
     """Returns the standard deviation of the noise in grey levels; 0 for images that are too small to measure it."""
     if min(image.shape[-2:]) < SMALLEST:
         return 0.0
     return noise_level(grey_levels(image).cpu().numpy().astype(np.float64))
 
 
-def _reason_not_to_learn(lr: Tensor) -> str:
-    """Returns why nothing can be learned from an image; empty if there is no reason."""
-    if min(lr.shape[-2:]) < SMALLEST:
-        return f"the image is smaller than {SMALLEST} pixels; it is back-projected only"
+def reason_not_to_learn(lr: Tensor, scale: int = 1) -> str:
+    """Returns why nothing can be learned from an image whose version shrunk by `scale` is needed; empty if it can."""
+    if min(lr.shape[-2:]) < SMALLEST * scale:
+        return f"the image is smaller than {SMALLEST * scale} pixels; it is back-projected only"
     if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
         return "the image has no contrast; it is back-projected only"
     return ""

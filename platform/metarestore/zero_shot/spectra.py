@@ -58,7 +58,12 @@ class WidthFit:
 
 
 def mean_power(luma: Tensor, side: int = SIDE) -> Floats:
-    """Returns the mean power spectrum (side, side) of overlapping windows, with frequency 0 at [side // 2, side // 2].
+    """Returns the mean of `window_powers`, (side, side)."""
+    return as_floats(window_powers(luma, side).mean(0))
+
+
+def window_powers(luma: Tensor, side: int = SIDE) -> Tensor:
+    """Returns the power spectra (N, side, side) of overlapping windows, with frequency 0 at [side // 2, side // 2].
 
     White noise of variance v has power v at every frequency.
 
@@ -73,8 +78,24 @@ def mean_power(luma: Tensor, side: int = SIDE) -> Floats:
         step *= 2
     windows = luma.unfold(0, side, step).unfold(1, side, step).reshape(-1, side, side)
     windows = (windows - windows.mean((1, 2), keepdim=True)) * (line[:, None] * line)
-    power = torch.fft.fft2(windows).abs().square().mean(0) / side**2
-    return np.fft.fftshift(power.cpu().numpy().astype(np.float64))
+    power: Tensor = torch.fft.fftshift(torch.fft.fft2(windows).abs().square() / side**2, dim=(1, 2))
+    return power
+
+
+def as_floats(tensor: Tensor) -> Floats:
+    """Copies a tensor to the CPU, as float64."""
+    return tensor.cpu().numpy().astype(np.float64)
+
+
+def radii(side: int = SIDE) -> Floats:
+    """Returns the frequency, in radians per pixel, of each entry of a spectrum (side, side)."""
+    line = (np.arange(side) - side // 2) * 2 * np.pi / side
+    return np.asarray(np.hypot(line[:, None], line))
+
+
+def noise_floor(noise: float) -> float:
+    """Returns the power of noise of a standard deviation in grey levels, and of rounding, at every frequency."""
+    return noise**2 + _ROUNDING
 
 
 def noise_level(luma: Floats) -> float:
@@ -96,7 +117,7 @@ def fit_width(power: Floats, noise: float, band: tuple[float, float] = BAND) -> 
         noise: Standard deviation of the noise, in grey levels.
         band: Lowest and highest frequency, in radians per LR pixel.
     """
-    side, floor = len(power), noise**2 + _ROUNDING
+    side, floor = len(power), noise_floor(noise)
     smooth = np.exp(ndimage.gaussian_filter(np.log(power + 1e-9), _SMOOTHING))
     signal = np.maximum(smooth - floor, _LEAST_SHARE * smooth)
     weight = (signal / smooth) ** 2 * (smooth > _NOISE_MARGIN * floor)
@@ -104,7 +125,7 @@ def fit_width(power: Floats, noise: float, band: tuple[float, float] = BAND) -> 
     log = np.log(signal)
     ratio = log - ndimage.map_coordinates(log, np.meshgrid(half, half, indexing="ij"), order=1)
     line = (np.arange(side) - side // 2) * 2 * np.pi / side
-    radius = np.hypot(line[:, None], line)
+    radius = radii(side)
     inside = (radius > band[0]) & (radius < band[1])
     down, right = (np.broadcast_to(axis, radius.shape)[inside] for axis in (line[:, None], line))
     terms = np.stack([np.ones(len(down)), down**2, 2 * down * right, right**2], axis=1)
