@@ -134,7 +134,20 @@ def test_a_photograph_that_is_too_large_fails_alone(cli: Cli, photos: Path, monk
     assert sorted(path.name for path in (photos.parent / "out").iterdir()) == ["rgb.json", "rgb.png"]
 
 
+def test_a_trained_network_is_adapted_to_each_photograph(cli: Cli, photos: Path) -> None:
+    restored = {}
+    for name, options in (("adapted", ("--steps", "2")), ("unadapted", ("--steps", "0"))):
+        code, out, _ = cli("restore", "photos", *ZERO_SHOT, "--model", TINY, *options, "--out", name)
+        assert code == 0
+        assert "rgb.png: 256x256" in out
+        record = json.loads((photos.parent / name / "rgb.json").read_text())
+        assert (record["network"], record["scale"], record["steps"]) == (TINY, 4, {"network": int(options[1])})
+        restored[name] = read_picture(photos.parent / name / "rgb.png").pixels
+    assert np.any(restored["adapted"] != restored["unadapted"])
+
+
 ZERO_SHOT = ("--adapt", "zero-shot")
+TINY, TEACHER = "kdsr_tiny_mixed", "kdsr_tiny_pairs"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +161,11 @@ ZERO_SHOT = ("--adapt", "zero-shot")
         (("restore", "photos", *ZERO_SHOT, "--out", "big.png"), "--out: big.png .* give a folder"),
         (("restore", "photos", "other/rgb.png", *ZERO_SHOT, "--out", "out"), "same name as .*photos/rgb.png"),
         (("restore", "photos", *ZERO_SHOT, "--steps", "1", "--budget", "2", "--out", "out"), "leave one of them out"),
-        (("restore", "photos", *ZERO_SHOT, "--model", "x", "--out", "out"), "--model: does not go with --adapt"),
+        (("restore", "photos", *ZERO_SHOT, "--model", "x", "--out", "out"), "x: no such file"),
+        (("restore", "photos", *ZERO_SHOT, "--arm", "x", "--out", "out"), "--arm: does not go with --adapt without"),
+        (("restore", "photos", *ZERO_SHOT, "--self-ensemble", "--out", "out"), "--self-ensemble: does not go with"),
+        (("restore", "photos", *ZERO_SHOT, "--model", TINY, "--scale", "2", "--out", "out"), "write --scale 4"),
+        (("restore", "photos", *ZERO_SHOT, "--model", TEACHER, "--out", "out"), "the network is a teacher"),
         (("restore", "photos", *ZERO_SHOT, "--kernel", "k.npy", "--out", "out"), "--kernel: there is no file k.npy"),
         (("restore", "photos/rgb.png", "--model", "x", "--steps", "3", "--out", "a.png"), "--steps: does not go with"),
         (("restore", "photos/rgb.png", "--out", "a.png"), "--model NETWORK, or --adapt zero-shot"),

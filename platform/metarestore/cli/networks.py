@@ -197,10 +197,14 @@ def restore(
         typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
     ] = None,
     adapt: Annotated[
-        Adapt | None, typer.Option(help="zero-shot: a new network learns from each photograph alone; needs no --model.")
+        Adapt | None,
+        typer.Option(
+            help="zero-shot: --model, or a new network, learns from each photograph alone before restoring it."
+        ),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option(min=2, max=4, help="With --adapt: upscaling factor; 2 if left out.")
+        int | None,
+        typer.Option(min=2, max=4, help="With --adapt: upscaling factor; that of --model, or 2, if left out."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=0, help="With --adapt: steps of learning for each photograph.")
@@ -222,14 +226,17 @@ def restore(
 ) -> None:
     """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept."""
     if adapt is not None:
-        _refuse({"--model": model, "--arm": arm, "--weights": weights, "--estimate-on": crop}, "--adapt")
-        _refuse({"--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
+        _refuse({"--estimate-on": crop, "--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
+        if model is None:
+            _refuse({"--arm": arm, "--weights": weights}, "--adapt without --model")
         if steps is not None and budget is not None:
             raise UserError("--steps, --budget: both limit the learning; leave one of them out")
         from metarestore.cli.zero_shot import ZeroShotRequest, restore_folder
 
-        request = ZeroShotRequest(photos, out, scale or 2, steps, budget, kernel, seed or 0, sheet, workers, overwrite)
-        restore_folder(request)
+        network = None if model is None else _say_chosen(model, arm, weights)
+        restore_folder(
+            ZeroShotRequest(photos, out, scale, steps, budget, kernel, seed or 0, sheet, workers, overwrite, network)
+        )
         return
     if model is None:
         raise UserError("restore: say with what to restore, --model NETWORK, or --adapt zero-shot")
@@ -238,6 +245,15 @@ def restore(
     if len(photos) > 1:
         raise UserError(f"restore: --model restores one photograph at a time, got {len(photos)}; give one")
     _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)
+
+
+def _say_chosen(model: Path, arm: str | None, weights: Weights) -> Path:
+    """Chooses a network, prints which, and returns its file."""
+    from metarestore.models.choice import choose_network
+
+    choice = choose_network(model, arm, weights)
+    _say_choice(choice, model)
+    return choice.file.absolute()
 
 
 def _refuse(given: Mapping[str, object], other: str) -> None:

@@ -19,6 +19,7 @@ from metarestore.errors import UserError
 if TYPE_CHECKING:
     from metarestore.engines.engine import LoneJob
     from metarestore.zero_shot.folder import Estimated, Restored
+    from metarestore.zero_shot.network import NetworkOptions
     from metarestore.zero_shot.options import ZeroShotOptions
 
 _TEACHER_SHARE = 0.75
@@ -38,19 +39,20 @@ class ZeroShotRequest:
     Attributes:
         photographs: Photographs, or folders of them.
         out: Output folder.
-        scale: Factor s.
-        steps: Number of steps; that of `ZeroShotOptions` if omitted.
+        scale: Factor s; by default that of the network, or 2.
+        steps: Number of steps; that of the options of the restoration if omitted.
         budget: Time limit for learning in seconds, for each photograph.
         kernel: File of the kernel, if it is known.
         seed: Seed of weights, noise and patches.
         sheet: Whether to draw a comparison sheet of each photograph.
         workers: Number of photographs to process at once.
         overwrite: Whether existing files may be replaced.
+        network: File of a trained network that is adapted; if None, a new one learns from each photograph.
     """
 
     photographs: Sequence[Path]
     out: Path
-    scale: int = 2
+    scale: int | None = None
     steps: int | None = None
     budget: float | None = None
     kernel: Path | None = None
@@ -58,6 +60,7 @@ class ZeroShotRequest:
     sheet: bool = False
     workers: int | None = None
     overwrite: bool = False
+    network: Path | None = None
 
 
 def kernel(
@@ -99,7 +102,8 @@ def restore_folder(request: ZeroShotRequest) -> None:
     files = _photographs(request.photographs)
     endings = (".png", ".json", *([".sheet.png"] if request.sheet else []))
     _require_outputs(request.out, files, endings, overwrite=request.overwrite)
-    options = _options(request)
+    scale = _scale(request)
+    options = _options(request, scale)
 
     from metarestore.zero_shot.folder import RestoreJob
 
@@ -117,7 +121,7 @@ def restore_folder(request: ZeroShotRequest) -> None:
         learning = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"
         return f"{target}: {width}x{height}, {_kernel_summary(restored)}; {learning}"
 
-    jobs = {name: RestoreJob(path, request.scale, options) for name, path in files.items()}
+    jobs = {name: RestoreJob(path, scale, options, request.network) for name, path in files.items()}
     _run_jobs(jobs, request.workers, "restoring", write)
 
 
@@ -168,11 +172,37 @@ def _require_outputs(out: Path, files: Mapping[str, Path], endings: Sequence[str
             require_output(out / f"{name}{ending}", "--out", overwrite=overwrite, create=True)
 
 
-def _options(request: ZeroShotRequest) -> ZeroShotOptions:
+def _scale(request: ZeroShotRequest) -> int:
+    """Returns the factor of the network, or the requested one.
+
+    Raises:
+        UserError: The network is for another factor, or a teacher.
+    """
+    if request.network is None:
+        return request.scale or 2
+
+    from metarestore.models.checkpoint import load_model
+
+    network = load_model(request.network)
+    if request.scale not in (None, network.scale):
+        raise UserError(
+            f"--scale: the network upscales by {network.scale}, not by {request.scale}; write --scale {network.scale}"
+        )
+    if network.privileged:
+        raise UserError("--model: the network is a teacher, which needs the HR image as input; use a student")
+    return network.scale
+
+
+def _options(request: ZeroShotRequest, scale: int) -> ZeroShotOptions | NetworkOptions:
     from metarestore.zero_shot.kernel_source import kernel_of_file
+    from metarestore.zero_shot.network import NetworkOptions
     from metarestore.zero_shot.options import ZeroShotOptions
 
-    known = None if request.kernel is None else kernel_of_file(request.kernel, request.scale, "--kernel")
+    known = None if request.kernel is None else kernel_of_file(request.kernel, scale, "--kernel")
+    if request.network is not None:
+        own = NetworkOptions(kernel=known, budget=request.budget, seed=request.seed)
+        steps = own.adaptation.steps if request.steps is None else request.steps
+        return replace(own, adaptation=own.adaptation.model_copy(update={"steps": steps}))
     options = ZeroShotOptions(kernel=known, budget=request.budget, seed=request.seed)
     if request.steps is None:
         return options

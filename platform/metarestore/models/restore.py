@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -94,16 +94,27 @@ def _by_strips(
     part: Restore, network: Network, image: Tensor, strip: int, dtype: np.dtype[Any], *, gray: bool
 ) -> NDArray[Any]:
     """Restores an image (1, 3, h, w) to values of `dtype`, (s·h, s·w, 3), or (s·h, s·w, 1) if `gray`."""
+    strips = restored_strips(part, network, image, strip)
+    return np.concatenate([_values(rgb_to_gray(rows) if gray else rows, dtype) for rows in strips])
+
+
+def restored_strips(part: Restore, network: Network, image: Tensor, strip: int = _STRIP) -> Iterator[Tensor]:
+    """Yields the restored image (3, s·h, s·w) in horizontal strips (3, rows, s·w), from top to bottom, in [0, 1].
+
+    Args:
+        part: Restores images in the channels of the network.
+        network: The network.
+        image: (1, 3, h, w) in [0, 1].
+        strip: Approximate number of LR pixels in a strip.
+    """
     height, width = image.shape[-2:]
-    rows, margin, strips = max(strip // width, 1), network.receptive_field, []
+    rows, margin = max(strip // width, 1), network.receptive_field
     if margin is None:
         part, margin, rows = tiled(part, network.tile, network.scale), 0, height
     for top in range(0, height, rows):
         first, last = max(top - margin, 0), min(top + rows + margin, height)
         restored = restore_rgb(part, image[..., first:last, :], scale=network.scale, channels=network.channels)
-        inner = restored[..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
-        strips.append(_values(rgb_to_gray(inner[0]) if gray else inner[0], dtype))
-    return np.concatenate(strips)
+        yield restored[0, ..., (top - first) * network.scale :, :][..., : rows * network.scale, :]
 
 
 def _checked(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -16,10 +16,12 @@ from torch import Tensor
 from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
+from metarestore.models.checkpoint import load_model
 from metarestore.models.colour import rgb_to_gray
 from metarestore.models.restore import to_image
 from metarestore.tasks.photographs import Picture, read_picture
 from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel
+from metarestore.zero_shot.network import NetworkOptions, restore_adapted
 from metarestore.zero_shot.options import ZeroShotOptions, ZeroShotResult
 from metarestore.zero_shot.restore import restore_zero_shot
 
@@ -81,12 +83,14 @@ class RestoreJob:
     Attributes:
         path: The photograph.
         scale: Factor s.
-        options: Options of the restoration.
+        options: Options of the restoration, those of adapting `network` if it is given.
+        network: File of a trained network that is adapted to the photograph; if None, a new one learns from it.
     """
 
     path: Path
     scale: int
-    options: ZeroShotOptions
+    options: ZeroShotOptions | NetworkOptions
+    network: Path | None = None
 
     def run(self, device: torch.device) -> Restored | Failed:
         """Reads and restores the photograph; a problem is returned, so that the other jobs go on."""
@@ -94,7 +98,7 @@ class RestoreJob:
             picture = read_picture(self.path)
             _require_room(self.path, picture, self.scale)
             image = _image(picture.pixels)
-            result = restore_zero_shot(image.to(device), self.scale, self.options)
+            result = self._restored(image.to(device))
         except (UserError, *SYSTEM_ERRORS) as error:
             return _failed(self.path, error)
         pixels = _in_format_of(picture.pixels, result.image.cpu(), self.scale)
@@ -102,8 +106,16 @@ class RestoreJob:
             **_origin(self.path, picture, self.scale),
             "kernel": kernel_record(result.kernel),
             **_adaptation_record(result, self.options),
+            "network": None if self.network is None else self.network.stem,
         }
         return Restored(pixels, picture.icc, _eight_bit(image), result.kernel, record)
+
+    def _restored(self, image: Tensor) -> ZeroShotResult:
+        if isinstance(self.options, NetworkOptions) and self.network is not None:
+            return restore_adapted(image, load_model(self.network).to(image.device), self.options)
+        if isinstance(self.options, ZeroShotOptions) and self.network is None:
+            return restore_zero_shot(image, self.scale, self.options)
+        raise TypeError("a network needs NetworkOptions, and learning without one ZeroShotOptions")
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def _require_room(path: Path, picture: Picture, scale: int) -> None:
         most = int((MOST_PIXELS / scale**2) ** 0.5)
         raise UserError(
             f"{path}: is {width}x{height}, too large for zero-shot adaptation at x{scale}; crop it to at most "
-            f"{most}x{most}, or restore it with --model"
+            f"{most}x{most}, or restore it with --model and without --adapt"
         )
 
 
@@ -195,7 +207,7 @@ def _origin(path: Path, picture: Picture, scale: int) -> dict[str, Any]:
     return {"photograph": path.name, "height": height, "width": width, "scale": scale}
 
 
-def _adaptation_record(result: ZeroShotResult, options: ZeroShotOptions) -> dict[str, Any]:
+def _adaptation_record(result: ZeroShotResult, options: ZeroShotOptions | NetworkOptions) -> dict[str, Any]:
     return {
         "confidence": round(result.kernel.confidence, 4),
         "steps": dict(result.steps),

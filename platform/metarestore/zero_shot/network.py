@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -14,9 +15,10 @@ from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
-from metarestore.models.build import restore_rgb, to_channels
+from metarestore.models.build import to_channels
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
+from metarestore.models.restore import restored_strips
 from metarestore.zero_shot.blur import Blur, with_colour_of
 from metarestore.zero_shot.options import ZeroShotResult
 from metarestore.zero_shot.restore import Clock, image_noise, kernel_of, reason_not_to_learn
@@ -89,9 +91,12 @@ def restore_adapted(
         the arguments only.
 
     Raises:
-        ValueError: The image has another shape or values that are not finite, or the kernel does not fit the scale.
+        ValueError: The image has another shape or values that are not finite, the kernel does not fit the scale, or the
+            network is a teacher, which restores only given HR.
     """
     options, began, steps = options or NetworkOptions(), clock(), 0
+    if network.privileged:
+        raise ValueError("a teacher needs the HR image as input; adapt a student")
     if not torch.isfinite(image).all():
         raise ValueError("the image has values that are not finite")
     estimate = kernel_of(image, network.scale, options.kernel)
@@ -136,14 +141,10 @@ def restore_adapted(
 
 def _restored(network: Network, flat: Tensor, lr: Tensor, blur: Blur, options: NetworkOptions) -> Tensor:
     """Restores the photograph (1, 3, h, w) with given parameters, (3, s·h, s·w) in [0, 1]."""
-    params = Layout.of(network).unflatten(flat)
-
-    def part(images: Tensor) -> Tensor:
-        output: Tensor = torch.func.functional_call(network, params, (images,))
-        return output
-
-    with torch.no_grad():
-        image = restore_rgb(part, lr, scale=network.scale, channels=network.channels)
+    adapted = deepcopy(network)
+    adapted.load_state_dict(Layout.of(network).unflatten(flat))
+    part = adapted.for_image(to_channels(lr, network.channels))
+    image = torch.cat(list(restored_strips(part, adapted, lr)), dim=-2)[None]
     image = blur.back_project(image, lr, options.final_projections)
     if options.keep_colour:
         image = with_colour_of(image, bicubic_upsample(lr, blur.scale).clamp(0, 1), blur.scale)
