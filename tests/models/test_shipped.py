@@ -7,6 +7,7 @@ import json
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from metarestore.models import shipped as module
 from metarestore.models.checkpoint import load_model, network_hash
 from metarestore.models.kdsr import KDSR
 from metarestore.models.restore import image_restorer
-from metarestore.models.shipped import folder, read_card, shipped
+from metarestore.models.shipped import BICUBIC_LR, REAL_PAIRS, folder, read_card, recommended, shipped
 from metarestore.project import Project
 from metarestore.tasks.spec import content_hash
 
@@ -47,8 +48,20 @@ def test_a_card_names_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
     assert {task: content_hash(project.task(task, scale=card.scale)) for task in card.tasks} == card.tasks
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_network_describes_and_restores_unless_it_is_a_teacher(name: str) -> None:
+KDSRS = tuple(name for name in NAMES if isinstance(load_model(Path(name)), KDSR))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in KDSRS])
+def test_a_shipped_network_restores(name: str) -> None:
+    network = load_model(Path(name))
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    restored = image_restorer(network)(pixels)
+    assert restored.shape == (24 * network.scale, 30 * network.scale, 3)
+    assert np.abs(restored.mean((0, 1)) - pixels.mean((0, 1))).max() < 5
+
+
+@pytest.mark.parametrize("name", KDSRS)
+def test_a_shipped_kdsr_describes_and_restores_unless_it_is_a_teacher(name: str) -> None:
     network = load_model(Path(name))
     assert isinstance(network, KDSR)
     grain = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -88,3 +101,25 @@ def test_a_broken_card_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             read_card(module.shipped()["n"])
         assert len(caught.value.problems) == 1
         assert "\n" not in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("gains", "best"),
+    [
+        ({"a": {BICUBIC_LR: 0.9}, "b": {BICUBIC_LR: 1.1}, "c": {}}, "b"),
+        ({"a": {BICUBIC_LR: 0.9, REAL_PAIRS: 0.2}, "b": {BICUBIC_LR: 1.1}, "c": {REAL_PAIRS: 0.3}}, "c"),
+    ],
+)
+def test_the_network_of_the_highest_gain_on_real_pairs_is_recommended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gains: dict[str, dict[str, float]], best: str
+) -> None:
+    card = json.loads((shipped()[NAMES[0]].with_suffix(".json")).read_text())
+    for name, own in gains.items():
+        (tmp_path / f"{name}.safetensors").touch()
+        (tmp_path / f"{name}.json").write_text(json.dumps({**card, "name": name, "gains": own}))
+    monkeypatch.setattr(module, "folder", lambda: tmp_path)
+    found = recommended(4)
+    assert (found.name, found.file.name) == (best, f"{best}.safetensors")
+    assert found.gain == gains[best][found.lr]
+    with pytest.raises(UserError, match="no shipped network for scale 3 states a gain"):
+        recommended(3)

@@ -224,7 +224,10 @@ def restore(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept."""
+    """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept.
+
+    Without --model and --adapt, the shipped network of the given --scale with the highest gain is used.
+    """
     if adapt is not None:
         _refuse({"--estimate-on": crop, "--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
         if model is None:
@@ -238,13 +241,29 @@ def restore(
             ZeroShotRequest(photos, out, scale, steps, budget, kernel, seed or 0, sheet, workers, overwrite, network)
         )
         return
+    _refuse({"--steps": steps, "--budget": budget, "--kernel": kernel, "--seed": seed}, "restore without --adapt")
+    _refuse({"--sheet": sheet or None, "--workers": workers}, "restore without --adapt")
     if model is None:
-        raise UserError("restore: say with what to restore, --model NETWORK, or --adapt zero-shot")
-    _refuse({"--scale": scale, "--steps": steps, "--budget": budget, "--kernel": kernel}, "--model")
-    _refuse({"--seed": seed, "--sheet": sheet or None, "--workers": workers}, "--model")
+        if scale is None:
+            raise UserError(
+                "restore: say with what, --scale S (a shipped network), --model NETWORK, or --adapt zero-shot"
+            )
+        _refuse({"--arm": arm, "--weights": weights, "--embedding": embedding}, "restore without --model")
+        model = _recommended(scale)
+    elif scale is not None:
+        _refuse({"--scale": scale}, "--model, which has a scale of its own")
     if len(photos) > 1:
-        raise UserError(f"restore: --model restores one photograph at a time, got {len(photos)}; give one")
+        raise UserError(f"restore: restores one photograph at a time without --adapt, got {len(photos)}; give one")
     _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)
+
+
+def _recommended(scale: int) -> Path:
+    """Returns the shipped network for a scale, and prints which."""
+    from metarestore.models.shipped import recommended
+
+    best = recommended(scale)
+    say(f"Network: {best.name}, the shipped one with the highest gain at x{scale} ({best.gain:+.2f} dB on {best.lr})")
+    return best.file
 
 
 def _say_chosen(model: Path, arm: str | None, weights: Weights) -> Path:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from metarestore.errors import UserError
+
+REAL_PAIRS, BICUBIC_LR = "real pairs", "bicubic LR"
+"""Kinds of LR images on which cards state gains, the more telling one first."""
+
+RESEARCH = "research use: the sets of photographs carry no licence, or one for research"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Card:
         metrics: Test metrics by name.
         measured_on: Data that the metrics were measured on.
         date: Date of the training.
+        gains: Mean PSNR-Y over bicubic upscaling in dB, by kind of LR: `REAL_PAIRS` or `BICUBIC_LR`.
+        licence: Licence of the training data.
     """
 
     name: str
@@ -46,6 +53,8 @@ class Card:
     metrics: dict[str, float]
     measured_on: str
     date: str
+    gains: dict[str, float] = field(default_factory=dict)
+    licence: str = RESEARCH
 
 
 _CARD = TypeAdapter(Card)
@@ -75,3 +84,38 @@ def read_card(path: Path) -> Card:
     except (OSError, ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{card}: is not a valid model card ({reason}); reinstall metarestore") from error
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The shipped network to restore with if none is chosen.
+
+    Attributes:
+        file: Its file.
+        name: Its name.
+        lr: Kind of LR images on which its gain was measured.
+        gain: Mean PSNR-Y over bicubic upscaling, in dB.
+    """
+
+    file: Path
+    name: str
+    lr: str
+    gain: float
+
+
+def recommended(scale: int) -> Recommended:
+    """Returns the network of a scale with the highest gain on real pairs, or on bicubic LR if no card states any there.
+
+    Raises:
+        UserError: No card of this scale states a gain.
+    """
+    cards = [(path, read_card(path)) for path in shipped().values()]
+    for kind in (REAL_PAIRS, BICUBIC_LR):
+        found = [
+            Recommended(path, card.name, kind, card.gains[kind])
+            for path, card in cards
+            if card.scale == scale and kind in card.gains
+        ]
+        if found:
+            return max(found, key=lambda one: one.gain)
+    raise UserError(f"--scale: no shipped network for scale {scale} states a gain over bicubic; give --model NETWORK")

@@ -15,6 +15,7 @@ def network_table(cards: Sequence[Card]) -> Table:
     for title in ("name", "scale", "parameters", "for", "metrics"):
         table.add_column(title, overflow="fold", justify="right" if title == "parameters" else "left")
     for card in cards:
-        metrics = ", ".join(f"{name} {value:.2f}" for name, value in card.metrics.items())
+        values = [f"{name} {value:.2f}" for name, value in card.metrics.items()]
+        metrics = ", ".join(values + [f"{gain:+.2f} dB on {lr}" for lr, gain in card.gains.items()])
         table.add_row(card.name, f"x{card.scale}", f"{card.parameters:,}", card.purpose, metrics)
     return table
