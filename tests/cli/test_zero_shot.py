@@ -176,7 +176,7 @@ TINY, TEACHER = "kdsr_tiny_mixed", "kdsr_tiny_pairs"
             ("restore", "photos/rgb.png", "--model", TINY, "--scale", "4", "--out", "a.png"),
             "--scale: does not go with --model",
         ),
-        (("restore", "a.png", "b.png", "--model", "x", "--out", "c.png"), "one photograph at a time without --adapt, got 2"),
+        (("restore", "a.png", "b.png", "--model", "x", "--out", "c.png"), "one photograph at a time .* got 2"),
         (("kernel", "photos", "--out", "photos"), "--out: photos is the folder of rgb.png"),
         (("kernel", "nothing", "--out", "k"), "nothing: there is no such file or folder"),
     ],
