@@ -131,11 +131,13 @@ Commands:
 def write(out: Path) -> None:
     """Writes the page and the rows from all that is in `out`."""
     files = sorted(out.glob("*.json"))
-    rows = [Row(**entry) for file in files for entry in json.loads(file.read_text(encoding="utf-8"))]
-    sections, commands = [], []
+    sections, commands, rows = [], [], list[Row]()
     for scale, side, methods, kernels in sorted({_settings(file) for file in files}):
-        own = [r for r in rows if (r.scale, r.side) == (scale, side) and r.method in methods]
+        group = [file for file in files if _settings(file) == (scale, side, methods, kernels)]
+        own = [Row(**entry) for file in group for entry in json.loads(file.read_text(encoding="utf-8"))]
         size = f"LR of {side}x{side} at most" if side < 10_000 else "whole photographs"
+        size = f"{size}, {kernels} kernels" if kernels > 1 else f"{size}, one kernel"
+        rows += own
         for method in methods:
             ours = [row for row in own if row.method == method]
             sections.append(f"\n## {method}, x{scale}, {size}\n\n{table(ours)}\n")

@@ -27,9 +27,9 @@ BICUBIC_BELOW = 0.24
 """Mean variance, in LR pixels squared, below which a blur is treated as bicubic: between a bicubic kernel, which is
 closest to a Gaussian of variance 0.14, and Gaussians of sigma 1 HR pixel at scale 2 (0.25)."""
 
-_CERTAINTY = 0.5
+_CERTAINTY = 1.0
 """Standard deviations by which the logarithm of the width must exceed that of `BICUBIC_BELOW`: sharpening an image that
-is not blurred does more harm than restoring a narrow blur does good."""
+is not blurred costs several dB, taking a narrow blur for bicubic less than one."""
 
 _BUMPS = ((0.24, 0.03), (0.24, 0.08), (0.14, 0.05))
 _FARTHEST = 2.5  # standard deviations to which features are clipped: the maps were fitted within this range
