@@ -187,17 +187,16 @@ def make_project(options: Options) -> None:
     (options.out / "tasks/soft.yaml").write_text(TARGET)
 
 
-def train(options: Options, scale: int, seed: int) -> None:
-    """Trains what is not trained yet of a scale and seed."""
-    for stage in (TEACHER, *ARMS):
-        run = options.run(scale, seed, stage)
-        if (run / "model.safetensors").exists():
-            continue
-        experiment = options.out / f"experiments/{options.student}_x{scale}_seed{seed}_{stage}.yaml"
-        experiment.write_text(experiment_of(options, scale, seed, stage))
-        command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
-        resume = ["--resume"] if (run / "run.json").exists() else []
-        subprocess.run([*command, *resume], check=True)
+def train(options: Options, scale: int, seed: int, stage: str) -> None:
+    """Trains a stage, unless it is trained already."""
+    run = options.run(scale, seed, stage)
+    if (run / "model.safetensors").exists():
+        return
+    experiment = options.out / f"experiments/{options.student}_x{scale}_seed{seed}_{stage}.yaml"
+    experiment.write_text(experiment_of(options, scale, seed, stage))
+    command = [sys.executable, "-m", "metarestore", "train", str(experiment), "--out", str(run)]
+    resume = ["--resume"] if (run / "run.json").exists() else []
+    subprocess.run([*command, *resume], check=True)
 
 
 def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any]:
@@ -328,8 +327,9 @@ def main() -> None:
     found: dict[int, Mapping[str, Any]] = {}
     for scale in given.scales:
         seeds = tuple(given.seeds or SEEDS[scale])
-        for seed in seeds:
-            train(options, scale, seed)
+        for stage in (TEACHER, *ARMS):
+            for seed in seeds:
+                train(options, scale, seed, stage)
         found[scale] = measure(options, scale, seeds)
         folder = options.out / options.student
         (folder / "pisr.json").write_text(json.dumps({f"x{key}": value for key, value in found.items()}))
@@ -337,8 +337,9 @@ def main() -> None:
     print(page(options, found))
 
 
-IMITATION, WEIGHT = 1.0, 1e-3
-"""Not tuned. The published weights, 1e-4 and 1e-6, leave both terms nearly without effect (docs/pisr.md)."""
+IMITATION, WEIGHT = 1.0, 1e-4
+"""The published imitation weight, 1e-4, leaves it nearly without effect (docs/pisr.md). Larger weights of the feature
+loss made students worse (pisr_weights.py)."""
 
 
 if __name__ == "__main__":

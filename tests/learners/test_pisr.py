@@ -23,8 +23,15 @@ from metarestore.config.model import ModelSpec
 from metarestore.engines.local import LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import restored_crops
+from metarestore.learners import feature_distillation
 from metarestore.learners.build import build_learner
-from metarestore.learners.feature_distillation import ImitationLearner, StudentLearner, feature_channels
+from metarestore.learners.feature_cache import FeatureCache
+from metarestore.learners.feature_distillation import (
+    ImitationLearner,
+    StudentLearner,
+    feature_channels,
+    taught_features,
+)
 from metarestore.learners.feature_losses import (
     VariationalHead,
     attention_distance,
@@ -310,6 +317,47 @@ def test_both_stages_are_trainings(small_study: Callable[..., Study], tmp_path: 
     assert set(held) == set(dict(model.named_parameters()))
     assert len(found.flat) == count(model) + count(VariationalHead(8, 8))
     assert not (tmp_path / "whole/inner_rates.safetensors").exists()
+
+
+def test_cached_features_are_those_that_would_be_computed(
+    small_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that repeat are taught once, as long as the features fit."""
+    saved(tmp_path, TEACHER, 4)
+    calls: list[int] = []
+
+    def counted(*given: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        return taught_features(*given)
+
+    monkeypatch.setattr(feature_distillation, "taught_features", counted)
+    found, taught = [], []
+    for cache in (0, 64):
+        calls.clear()
+        distillation = {"teacher": tmp_path, "weight": 1e-3, "initialise": False, "cache": cache}
+        study = small_study(
+            model=SMALL,
+            learner={"kind": "pretrain", "distillation": distillation},
+            graph={"auxiliary": ["bicubic"]},
+            training={"steps": 4, "tasks_per_step": 2, "shard_size": 2, "distinct": 4},
+        )
+        workspace = Workspace(study)
+        run = RunFolder(tmp_path / str(cache), study, resume=False)
+        found.append(train(workspace, run, LocalSession(workspace), Observer()).flat)
+        taught.append(len(calls))
+    assert torch.equal(*found)
+    assert taught == [4, 2]
+
+
+def test_a_full_cache_keeps_what_it_has() -> None:
+    images = [torch.full((4,), float(k)) for k in range(3)]
+    cache = FeatureCache(32)
+    for _ in range(2):
+        for image in images:
+            assert torch.equal(cache.get((image,), lambda image=image: {"f": 2 * image})["f"], 2 * image)
+    assert cache.size == 32
+    computed = [k for k, image in enumerate(images) if "new" in cache.get((image,), lambda: {"new": images[0]})]
+    assert computed == [2]
 
 
 def test_a_luma_teacher_is_measured_with_hr(small_study: Callable[..., Study]) -> None:

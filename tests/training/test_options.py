@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "charbonnier": {"learner": {"kind": "maml", "loss": "charbonnier", "inner_loss": "mse"}},
     "inner_clip": {"learner": {"kind": "maml", "inner_clip": 1e-3}},
     "support_set": {"training": {"support_set": "internal", "patch": 64}},
+    "distinct": {"training": {"distinct": 2}},
     "ema": {"training": {"ema": 0.9}},
     "adamw": {"training": {"optimizer": {"kind": "adamw", "weight_decay": 0.1}}},
     "momentum": {"training": {"optimizer": {"kind": "sgd", "momentum": 0.9}}},

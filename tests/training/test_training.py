@@ -102,6 +102,13 @@ def test_weighted_sampling_follows_its_probabilities() -> None:
     assert not any(ref.distribution == "a" for shard in sampler.shards(0, np.asarray([0.0, 1.0, 1.0])) for ref in shard)
 
 
+def test_tasks_repeat_after_the_distinct_ones() -> None:
+    sampler = TaskSampler(NAMES[:1], 3, 4, 2, distinct=12)
+    steps = [sampler.shards(step) for step in range(6)]
+    assert steps[3:] == steps[:3]
+    assert len({ref for shards in steps for shard in shards for ref in shard}) == 12
+
+
 def test_cosine_schedule() -> None:
     optimizer = OuterOptimizer(OptimizerSpec(lr=2.0), torch.zeros(3), steps=10)
     assert optimizer.rate(0) == 2.0

@@ -82,6 +82,9 @@ class TrainingSpec(Strict):
     """Number of query patches of a task."""
     patch: Annotated[int, Affects.TRAINING | Affects.OPENING] = Field(64, ge=8)
     """Side of an HR patch, in pixels; a multiple of the scale."""
+    distinct: Annotated[int | None, Affects.TRAINING] = Field(None, ge=1, exclude_if=lambda value: value is None)
+    """Number of different tasks of a distribution, after which they repeat (a fixed set of crops); if omitted, every
+    task is new."""
     source: Annotated[Literal["auxiliary", "target"], Affects.TRAINING] = "auxiliary"
     """Whether to learn from the auxiliary distributions, or only from the target's few shots (a baseline)."""
     shot_tasks: Annotated[int, Affects.TRAINING] = Field(0, ge=0)

@@ -142,6 +142,8 @@ class DistillationSpec(FeatureLossSpec):
     """Whether the student is initialised with the weights of the teacher, or of the teacher's decoder if it has one."""
     also: tuple[FeatureLossSpec, ...] = ()
     """Additional losses, which are added to the first one."""
+    cache: int = Field(0, ge=0, exclude_if=lambda value: value == 0)
+    """Memory in MiB for the teacher's features in every worker, useful if tasks repeat (`training.distinct`)."""
 
     @property
     def losses(self) -> tuple[FeatureLossSpec, ...]:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from metarestore.config.learner import DistillationSpec, FeatureLossSpec, FinetuneSpec, PretrainSpec
 from metarestore.errors import UserError
+from metarestore.learners.feature_cache import FeatureCache
 from metarestore.learners.feature_losses import feature_loss, head_of
 from metarestore.learners.learner import Metrics, Precision, PretrainLearner, all_patches, each, squared_errors
 from metarestore.learners.teacher import open_teacher, started_as_taught
@@ -61,12 +62,14 @@ class StudentLearner(PretrainLearner):
         precision: Precision of the student.
         teacher: The trained teacher.
         heads: Modules that the losses learn, by the name under which each pair of features is logged.
+        cache: The teacher's features of tasks that repeat.
 
     Source: section 3.2, eqs. 3 to 7.
     """
 
     teacher: Network = field(kw_only=True)
     heads: nn.ModuleDict = field(kw_only=True)
+    cache: FeatureCache = field(default_factory=lambda: FeatureCache(0), kw_only=True)
 
     @classmethod
     def build(cls, spec: PretrainSpec | FinetuneSpec, model: nn.Module, precision: Precision) -> StudentLearner:
@@ -81,7 +84,8 @@ class StudentLearner(PretrainLearner):
         teacher = open_teacher(options.teacher, model, f"{_KEY}.teacher")
         _require_fitting(options, model, teacher)
         heads = seeded(_heads, derived_seed(0, HEADS), options=options, student=model, teacher=teacher)
-        return cls(spec, model, precision, teacher=teacher, heads=heads.to(next(model.parameters()).device))
+        heads, cache = heads.to(next(model.parameters()).device), FeatureCache(options.cache * 2**20)
+        return cls(spec, model, precision, teacher=teacher, heads=heads, cache=cache)
 
     @property
     def distillation(self) -> DistillationSpec:
@@ -117,10 +121,10 @@ class StudentLearner(PretrainLearner):
         mse = squared_errors(restored[:, tasks.support_lr.shape[1] :], tasks.query_hr)
         return losses, Metrics(losses.detach(), mse, {name: term.detach() for name, term in terms.items()})
 
-    def taught(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def taught(self, lr: Tensor, hr: Tensor) -> Mapping[str, Tensor]:
         """Computes the teacher's features (T, N, ...) for the images of T tasks, without autograd."""
         layers = tuple(dict.fromkeys(teacher for loss in self.distillation.losses for _, teacher in loss.pairs))
-        return taught_features(self.teacher, layers, lr, hr)
+        return self.cache.get((lr, hr), lambda: taught_features(self.teacher, layers, lr, hr))
 
     def _term(self, loss: FeatureLossSpec, name: str, heads: Params, student: Tensor, teacher: Tensor) -> Tensor:
         """Computes a loss between features (T, N, ...), with separate heads for each task; (T,)."""

@@ -179,6 +179,7 @@ def make_plan(workspace: Workspace, session: Session) -> Plan:
             shared_until=experiment.shared_until,
             target=experiment.graph.target,
             shot_tasks=0 if from_target else training.shot_tasks,
+            distinct=training.distinct,
         ),
         weights=experiment.graph.weights,
         relate=None if from_target else relate,

@@ -26,6 +26,7 @@ class TaskSampler:
         shared_until: Step before which all tasks of a step degrade the same clean patches.
         target: Name of the target, whose shots are used too if `shot_tasks` is positive.
         shot_tasks: Number of tasks of a step that use the target's shots; they come last.
+        distinct: Number of different tasks of a distribution, after which they repeat; None if all are new.
     """
 
     distributions: tuple[str, ...]
@@ -35,6 +36,7 @@ class TaskSampler:
     shared_until: int = 0
     target: str = ""
     shot_tasks: int = 0
+    distinct: int | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -56,10 +58,13 @@ class TaskSampler:
         """
         order = self._balanced(step, among) if probabilities is None else self._systematic(step, probabilities)
         first = step * self.tasks_per_step
-        patches = first if step < self.shared_until else None
+        patches = self._index(first) if step < self.shared_until else None
         names = [*(self.distributions[i] for i in order), *[self.target] * self.shot_tasks]
-        refs = [TaskRef(name, self.seed, first + k, patches) for k, name in enumerate(names)]
+        refs = [TaskRef(name, self.seed, self._index(first + k), patches) for k, name in enumerate(names)]
         return [tuple(refs[k : k + self.shard_size]) for k in range(0, len(refs), self.shard_size)]
+
+    def _index(self, position: int) -> int:
+        return position if self.distinct is None else position % self.distinct
 
     @property
     def _drawn(self) -> int:
