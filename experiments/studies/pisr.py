@@ -120,6 +120,7 @@ class Options:
         out: The project's folder.
         student: The students' network.
         steps: Steps of every student, if not those of `STEPS`.
+        teacher_steps: Steps of the teacher, if not those of `TEACHER_STEPS`.
         imitation: Weight of the teacher's imitation of LR.
         loss: Loss of features.
         weight: Its weight.
@@ -129,6 +130,7 @@ class Options:
     out: Path
     student: str
     steps: int | None
+    teacher_steps: int | None
     imitation: float
     loss: str
     weight: float
@@ -141,7 +143,7 @@ class Options:
     def length(self, scale: int, stage: str) -> int:
         """Returns the number of steps of a training."""
         student = self.steps or STEPS[scale]
-        teacher = min(student, TEACHER_STEPS)
+        teacher = self.teacher_steps or min(student, TEACHER_STEPS)
         return {TEACHER: teacher, "longer": student + teacher}.get(stage, student)
 
 
@@ -317,11 +319,13 @@ def main() -> None:
     parser.add_argument("--scales", type=int, nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--seeds", type=int, nargs="+", help="for every scale")
     parser.add_argument("--steps", type=int, help="of every student")
+    parser.add_argument("--teacher-steps", type=int)
     parser.add_argument("--imitation", type=float, default=IMITATION)
     parser.add_argument("--loss", default="vid_laplace")
     parser.add_argument("--weight", type=float, default=WEIGHT)
     given = parser.parse_args()
-    options = Options(given.data, given.out, given.student, given.steps, given.imitation, given.loss, given.weight)
+    lengths = (given.steps, given.teacher_steps)
+    options = Options(given.data, given.out, given.student, *lengths, given.imitation, given.loss, given.weight)
     prepare_process()
     make_project(options)
     found: dict[int, Mapping[str, Any]] = {}
@@ -339,7 +343,7 @@ def main() -> None:
 
 IMITATION, WEIGHT = 1.0, 1e-4
 """The published imitation weight, 1e-4, leaves it nearly without effect (docs/pisr.md). Larger weights of the feature
-loss made students worse (pisr_weights.py)."""
+loss made students worse (docs/pisr.md)."""
 
 
 if __name__ == "__main__":
