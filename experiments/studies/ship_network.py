@@ -1,11 +1,12 @@
 """Copies a trained network to experiments/networks/, from where it travels with the package, and writes its card.
 
 The data are not part of this repository: DATA needs valid/ with photographs, on which a network that restores is
-measured. A teacher cannot restore without HR images; it is measured by the planted relations that it finds on the
-embedded photographs.
+measured: on the protocol gaussian8, on bicubic LR (its card then states its gain, by which `metarestore restore`
+chooses a network), or with metrics from a file, e.g. after adaptation to each photograph alone. A teacher cannot restore
+without HR images; it is measured by the planted relations that it finds on the embedded photographs.
 
 Run:     python experiments/studies/ship_network.py DATA --run RUN --after RUN... --name NAME --purpose TEXT
-             --command TEXT
+             --command TEXT [--measure gaussian8 | bicubic | FILE.json]
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import planted_relations
 
-from metarestore.evaluation.folder import bicubic_restore
+from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
 from metarestore.evaluation.protocol import evaluate_protocol
 from metarestore.models.checkpoint import load_model, network_file
 from metarestore.models.restore import image_restorer
-from metarestore.models.shipped import Card, folder
+from metarestore.models.shipped import BICUBIC_LR, Card, folder
 from metarestore.project import TASK_FILE, Project
 from metarestore.tasks.spec import Scale, content_hash
 from metarestore.training.state import last_data
@@ -34,15 +36,47 @@ from metarestore.workspace.process import prepare_process
 PROTOCOL = "gaussian8"
 
 
-RESTORED_ON = f"{PROTOCOL}, other photographs of BSDS500, Kodak and McMaster; PSNR-Y in dB"
+PHOTOGRAPHS = "other photographs of BSDS500, Kodak and McMaster"
+RESTORED_ON = f"{PROTOCOL}, {PHOTOGRAPHS}; PSNR-Y in dB"
 PLANTED_IN = "experiments/studies/planted_relations.py --estimator descriptor --draws 20, on the embedded photographs"
 
 
-def measured(data: Path, run: Path) -> tuple[dict[str, float], str]:
-    """Measures a network, and tells on what."""
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of a network: by name, on what, and gains over bicubic upscaling by kind of LR."""
+
+    metrics: dict[str, float]
+    on: str
+    gains: dict[str, float] = field(default_factory=dict)
+
+
+def measured(data: Path, run: Path, measure: str) -> Measured:
+    """Measures a network."""
     if load_model(run).privileged:
-        return found(run), PLANTED_IN
-    return restored(data, run), RESTORED_ON
+        return Measured(found(run), PLANTED_IN)
+    if measure.endswith(".json"):
+        return Measured(**json.loads(Path(measure).read_text(encoding="utf-8")))
+    if measure == "bicubic":
+        return on_bicubic(data, run)
+    return Measured(restored(data, run), RESTORED_ON)
+
+
+def on_bicubic(data: Path, run: Path) -> Measured:
+    """Measures a network on bicubic LR, also on the photographs of BSDS500 alone."""
+    network = load_model(run)
+    reports = [
+        evaluate_folder(data / "valid", network.scale, restore).images
+        for restore in (image_restorer(network), bicubic_restore(network.scale))
+    ]
+    own, bicubic = ({name: one["psnr_y"] for name, one in report.items()} for report in reports)
+    bsds = [name for name in own if name.startswith("bsdtest")]
+    metrics = {
+        "PSNR-Y": round(fmean(own.values()), 3),
+        "bicubic": round(fmean(bicubic.values()), 3),
+        "gain on BSDS500": round(fmean(own[name] - bicubic[name] for name in bsds), 3),
+    }
+    gain = round(metrics["PSNR-Y"] - metrics["bicubic"], 3)
+    return Measured(metrics, f"bicubic LR, {PHOTOGRAPHS}; PSNR-Y in dB", {BICUBIC_LR: gain})
 
 
 def found(run: Path) -> dict[str, float]:
@@ -64,12 +98,11 @@ def restored(data: Path, run: Path) -> dict[str, float]:
     return figures
 
 
-def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: str, command: str) -> Card:
+def card_of(run: Path, before: Sequence[Path], name: str, purpose: str, command: str, measured: Measured) -> Card:
     """Collects what is known of a network."""
     network = load_model(run)
     record = json.loads((run / "run.json").read_text())["study"]
     states = {stage.name: last_data(stage) for stage in (*before, run)}
-    metrics, measured_on = measured(data, run)
     learned = {name: spec for name, spec in record["tasks"].items() if name != record["graph"]["target"]}
     tasks = {name: content_hash(TASK_FILE.validate_python(spec)) for name, spec in learned.items()}
     return Card(
@@ -84,9 +117,10 @@ def card_of(data: Path, run: Path, before: Sequence[Path], name: str, purpose: s
         steps={stage: state["step"] for stage, state in states.items()},
         minutes=round(sum(state["seconds"] for state in states.values()) / 60, 1),
         command=command,
-        metrics=metrics,
-        measured_on=measured_on,
+        metrics=measured.metrics,
+        measured_on=measured.on,
         date=str(datetime.date.today()),
+        gains=measured.gains,
     )
 
 
@@ -97,9 +131,11 @@ if __name__ == "__main__":
     parser.add_argument("--after", type=Path, nargs="*", default=[], help="runs that it started from")
     for option in ("name", "purpose", "command"):
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--measure", default="gaussian8", help="gaussian8, bicubic, or a file with metrics")
     options = parser.parse_args()
     prepare_process()
-    card = card_of(options.data, options.run, options.after, options.name, options.purpose, options.command)
+    metrics = measured(options.data, options.run, options.measure)
+    card = card_of(options.run, options.after, options.name, options.purpose, options.command, metrics)
     folder().mkdir(parents=True, exist_ok=True)
     (folder() / f"{card.name}.safetensors").write_bytes((options.run / "model.safetensors").read_bytes())
     (folder() / f"{card.name}.json").write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
