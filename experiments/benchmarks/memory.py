@@ -17,7 +17,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from metarestore.config.experiment import Experiment, RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.engines.ray import RayEngine
 from metarestore.project import resolve
 from metarestore.training.log import LogRow, Observer

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarestore.config.experiment import Experiment, RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine

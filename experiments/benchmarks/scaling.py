@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import Experiment, RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.engines.local import LocalSession
 from metarestore.engines.ray import RayEngine, RaySession
 from metarestore.learners.gradients import TaskGradients, TaskMetrics

@@ -2,8 +2,8 @@
 
 The data are not part of this repository: DATA needs valid/ with photographs, on which a network that restores is
 measured: on the protocol gaussian8, on bicubic LR (its card then states its gain, by which `metarestore restore`
-chooses a network), or with metrics from a file, e.g. after adaptation to each photograph alone. A teacher cannot restore
-without HR images; it is measured by the planted relations that it finds on the embedded photographs.
+chooses a network), or with metrics from a file, e.g. after adaptation to each photograph alone. A teacher cannot
+restore without HR images; it is measured by the planted relations that it finds on the embedded photographs.
 
 Run:     python experiments/studies/ship_network.py DATA --run RUN --after RUN... --name NAME --purpose TEXT
              --command TEXT [--measure gaussian8 | bicubic | FILE.json]

@@ -19,7 +19,8 @@ from metarestore.ablation import unit
 from metarestore.ablation.plan import cell_folder, plan_cells, plan_units, training_study
 from metarestore.ablation.run import reference_arm, run_ablation
 from metarestore.ablation.unit import Failed, read_result, run_unit
-from metarestore.config.experiment import Experiment, RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.config.grid import Grid
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError

@@ -11,7 +11,7 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.engines import cluster
 from metarestore.engines.cluster import alive_nodes, connect, socket_room
 from metarestore.engines.local import LocalEngine

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.engines.build import build_engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 import ray
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.config.model import FSRCNNSpec, PISRTeacherSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Watcher, run_unit
-from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
+from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
 
 
 def execute(units: Sequence[Unit], engine: LocalEngineSpec | RayEngineSpec, watcher: Watcher) -> None:

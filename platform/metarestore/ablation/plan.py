@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
+from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
 from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
-from metarestore.config.experiment import AdaptationSpec, EvaluationSpec, Experiment, LocalEngineSpec, RayEngineSpec
+from metarestore.config.experiment import AdaptationSpec, EvaluationSpec, Experiment
 from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from metarestore.ablation.plan import Unit
 from metarestore.ablation.unit import Failed, Outcome, Watcher, run_unit
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.engines.cluster import connected, worker_count
 from metarestore.training.interrupt import graceful_stop
 

@@ -220,7 +220,7 @@ def _run_jobs(jobs: Mapping[str, LoneJob], workers: int | None, label: str, writ
     Raises:
         UserError: Some photographs failed or could not be written; the others are written.
     """
-    from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
+    from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
     from metarestore.engines.build import build_engine
     from metarestore.zero_shot.folder import Failed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from metarestore.config.experiment import LocalEngineSpec, RayEngineSpec
+from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 

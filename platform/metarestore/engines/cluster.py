@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.errors import UserError
 
 _REMEDY = "start one with `ray start --head`, or remove the address"

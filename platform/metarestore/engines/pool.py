@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.engines.cluster import alive_nodes, capacity, reserved, usable_resources
 from metarestore.engines.worker import Worker, WorkerLocation
 from metarestore.errors import UserError

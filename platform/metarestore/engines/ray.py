@@ -13,7 +13,7 @@ import ray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
 from metarestore.engines.call import Call, fetched
 from metarestore.engines.cluster import alive_nodes, connect, worker_count
 from metarestore.engines.engine import LoneJob, Receive

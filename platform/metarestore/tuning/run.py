@@ -17,7 +17,8 @@ from ray import tune
 
 from metarestore.config.affects import Affects, keys
 from metarestore.config.dump import dump_yaml
-from metarestore.config.experiment import Experiment, RayEngineSpec
+from metarestore.config.engine import RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.config.search_check import candidates, require_search
 from metarestore.config.search_space import Space, draws, inside, lies_in
 from metarestore.config.wording import shown

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from metarestore.config.experiment import Experiment, LocalEngineSpec, RayEngineSpec
+from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
+from metarestore.config.experiment import Experiment
 from metarestore.config.search_space import Space
 from metarestore.decibels import FLOOR
 from metarestore.engines.build import build_engine
