@@ -22,7 +22,7 @@ from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.refiner import Refiner
 from metarestore.tasks.embedded import embedded_path
 from metarestore.zero_shot.blur import Blur, with_colour_of
-from metarestore.zero_shot.options import LossWeights, Stage, ZeroShotOptions
+from metarestore.zero_shot.options import LossWeights, Stage, ZeroShotOptions, default_options
 from metarestore.zero_shot.pairs import cut, draw_crops, internal_pairs
 from metarestore.zero_shot.restore import restore_zero_shot
 from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
@@ -257,6 +257,15 @@ def test_images_of_any_size_and_colour_are_restored(size, scale):
         assert bool(torch.isfinite(found.image).all())
         assert 0 <= float(found.image.min()) <= float(found.image.max()) <= 1
         assert (found.parameters is None) == (min(size) < 16) == any("smaller than 16" in s for s in found.skipped)
+
+
+def test_without_steps_the_photograph_is_back_projected():
+    options = replace(default_options(4), kernel=blur(4).kernel, keep_colour=False)
+    found = restore_zero_shot(image(20, 24), 4, options)
+    projections = options.back_projections + options.final_projections
+    assert torch.equal(found.image, blur(4).sharpened(image(20, 24)[None], projections)[0])
+    assert (found.steps, found.parameters, found.skipped) == ({}, None, ("learning: no steps",))
+    assert default_options(2) == ZeroShotOptions()
 
 
 def test_a_flat_image_stays_flat():

@@ -196,14 +196,16 @@ def _scale(request: ZeroShotRequest) -> int:
 def _options(request: ZeroShotRequest, scale: int) -> ZeroShotOptions | NetworkOptions:
     from metarestore.zero_shot.kernel_source import kernel_of_file
     from metarestore.zero_shot.network import NetworkOptions
-    from metarestore.zero_shot.options import ZeroShotOptions
+    from metarestore.zero_shot.options import ZeroShotOptions, default_options
 
     known = None if request.kernel is None else kernel_of_file(request.kernel, scale, "--kernel")
     if request.network is not None:
         own = NetworkOptions(kernel=known, budget=request.budget, seed=request.seed)
         steps = own.adaptation.steps if request.steps is None else request.steps
         return replace(own, adaptation=own.adaptation.model_copy(update={"steps": steps}))
-    options = ZeroShotOptions(kernel=known, budget=request.budget, seed=request.seed)
+    unlimited = request.steps is None and request.budget is None
+    options = default_options(scale) if unlimited else ZeroShotOptions()
+    options = replace(options, kernel=known, budget=request.budget, seed=request.seed)
     if request.steps is None:
         return options
     first = round(request.steps * _TEACHER_SHARE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -79,6 +79,19 @@ class ZeroShotOptions:
     keep_colour: bool = True
     start: Tensor | None = None
     seed: int = 0
+
+
+LEARNS_AT = (2,)
+"""Scales at which learning is on by default: at x3 and x4 it did not improve on back-projection, see
+experiments/results/zero_shot_restoration_x4_quick.md."""
+
+
+def default_options(scale: int) -> ZeroShotOptions:
+    """Returns the default options for a scale: without learning where it does not help."""
+    options = ZeroShotOptions()
+    if scale in LEARNS_AT:
+        return options
+    return replace(options, teacher=replace(options.teacher, steps=0), student=replace(options.student, steps=0))
 
 
 @dataclass(frozen=True, eq=False)

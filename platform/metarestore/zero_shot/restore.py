@@ -83,7 +83,7 @@ def restore_zero_shot(
         lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock
     )
     adaptation.began = began
-    reason = reason_not_to_learn(lr)
+    reason = "no steps" if _no_steps(options) else reason_not_to_learn(lr)
     flat = None if reason else adaptation.run()
     reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": reason}
     skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
@@ -243,6 +243,10 @@ def reason_not_to_learn(lr: Tensor, scale: int = 1) -> str:
     if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
         return "the image has no contrast; it is back-projected only"
     return ""
+
+
+def _no_steps(options: ZeroShotOptions) -> bool:
+    return options.start is None and not options.teacher.steps and not options.student.steps
 
 
 def _restored(model: Refiner, flat: Tensor | None, lr: Tensor, blur: Blur, options: ZeroShotOptions) -> Tensor:
