@@ -2,8 +2,8 @@
 
 For each scale: `teacher`, which encodes HR; then, for each seed, three students for equally many steps: `alone`, from
 initial weights of its own; `initialised`, which starts as the teacher's decoder and learns from images alone; and
-`pisr`, which starts likewise and learns the teacher's features too. `longer` is `alone` with the teacher's steps in
-addition: the control for what the decoder has learned before. All are measured on the photographs of DATA/valid (PSNR-Y
+`pisr`, which starts likewise and learns the teacher's features too. `longer`, for the first seed only, is `alone` with
+the teacher's steps in addition: the control for what the decoder has learned before. All are measured on the photographs of DATA/valid (PSNR-Y
 of whole photographs, bicubic downsampling), and compared over photographs and seeds.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
@@ -189,6 +189,11 @@ def make_project(options: Options) -> None:
     (options.out / "tasks/soft.yaml").write_text(TARGET)
 
 
+def seeds_of(stage: str, seeds: Sequence[int]) -> Sequence[int]:
+    """Returns the seeds with which a stage is trained."""
+    return seeds[:1] if stage in (TEACHER, "longer") else seeds
+
+
 def train(options: Options, scale: int, seed: int, stage: str) -> None:
     """Trains a stage, unless it is trained already."""
     run = options.run(scale, seed, stage)
@@ -209,7 +214,7 @@ def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any
     curves: dict[str, list[list[list[float]]]] = {}
     seconds: dict[str, list[float]] = {}
     for stage in (TEACHER, *ARMS):
-        for seed in seeds[:1] if stage == TEACHER else seeds:
+        for seed in seeds_of(stage, seeds):
             run = options.run(scale, seed, stage)
             log = last_data(run)
             seconds.setdefault(stage, []).append(log["seconds"] / max(log["step"], 1))
@@ -234,7 +239,7 @@ PAGE = """\
 Student `{student}`, batches of {batch} patches of {side}x{side} LR pixels; loss `{loss}` of weight {weight:g},
 imitation {imitation:g}. One teacher per scale. PSNR-Y in dB on the {count} photographs of valid/; gains with their 95%
 interval over photographs and seeds (over photographs alone where there is one seed). `longer` is `alone` with the
-teacher's steps in addition.
+teacher's steps in addition, for one seed.
 
 | scale | steps (teacher) | seeds | bicubic | {arms} | {comparisons} |
 | --- | --- | --- | --- | {dashes} |
@@ -290,7 +295,8 @@ def minutes(found: Mapping[str, Any]) -> str:
 
 
 def gain(a: Floats, b: Floats) -> str:
-    """Writes the mean of a − b, (seeds, photographs), with its interval."""
+    """Writes the mean of a − b, (seeds, photographs), with its interval, for the seeds that both have."""
+    a, b = (arm[: min(len(a), len(b))] for arm in (a, b))
     difference = crossed_difference(a - b) if len(a) > 1 else paired_difference(a[0], b[0])
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
@@ -332,7 +338,7 @@ def main() -> None:
     for scale in given.scales:
         seeds = tuple(given.seeds or SEEDS[scale])
         for stage in (TEACHER, *ARMS):
-            for seed in seeds:
+            for seed in seeds_of(stage, seeds):
                 train(options, scale, seed, stage)
         found[scale] = measure(options, scale, seeds)
         folder = options.out / options.student
