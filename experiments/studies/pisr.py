@@ -3,8 +3,8 @@
 For each scale: `teacher`, which encodes HR; then, for each seed, three students for equally many steps: `alone`, from
 initial weights of its own; `initialised`, which starts as the teacher's decoder and learns from images alone; and
 `pisr`, which starts likewise and learns the teacher's features too. `longer`, for the first seed only, is `alone` with
-the teacher's steps in addition: the control for what the decoder has learned before. All are measured on the photographs of DATA/valid (PSNR-Y
-of whole photographs, bicubic downsampling), and compared over photographs and seeds.
+the teacher's steps in addition: the control for what the decoder has learned before. All are measured on the
+photographs of DATA/valid (PSNR-Y of whole photographs, bicubic downsampling), and compared over photographs and seeds.
 
 Everything can be stopped and started again: trainings that are finished are not repeated. The data are not part of this
 repository: DATA needs train/ and valid/ with photographs.
