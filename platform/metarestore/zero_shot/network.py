@@ -38,7 +38,7 @@ class NetworkOptions:
     """
 
     kernel: Kernel | None = None
-    adaptation: AdaptationOptimizerSpec = field(default_factory=lambda: AdaptationOptimizerSpec(steps=10, lr=1e-4))
+    adaptation: AdaptationOptimizerSpec = field(default_factory=lambda: AdaptationOptimizerSpec(steps=10, lr=3e-4))
     budget: float | None = None
     final_projections: int = 2
     keep_colour: bool = True
