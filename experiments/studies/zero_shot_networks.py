@@ -37,7 +37,7 @@ PRETRAINING = """{{steps: {steps}, tasks_per_step: 4, shard_size: 4, support: 2,
 MAML = """{{steps: {steps}, tasks_per_step: 4, shard_size: 2, support_set: internal, query: 1, patch: {patch},
   ema: 0.99, checkpoint_every: 100, init: {init}, optimizer: {{kind: adam, lr: 2e-4, schedule: cosine, clip: 1.0}}}}"""
 
-STEPS = {"pretrained": {2: 3000, 4: 2500}, "maml": {2: 600, 4: 600}}
+STEPS = {"pretrained": {2: 3000, 4: 2500}, "maml": {2: 600, 4: 300}}
 PATCHES = {"pretrained": {2: 64, 4: 96}, "maml": {2: 128, 4: 128}}
 LEARNERS = {"pretrained": "{kind: pretrain}", "maml": "{kind: maml, inner_steps: 5, inner_lr: 0.3}"}
 
