@@ -28,8 +28,8 @@ from metarestore.evaluation.protocol import evaluate_protocol
 from metarestore.models.checkpoint import load_model, network_file
 from metarestore.models.restore import image_restorer
 from metarestore.models.shipped import BICUBIC_LR, Card, folder
-from metarestore.project import TASK_FILE, Project
-from metarestore.tasks.spec import Scale, content_hash
+from metarestore.project import Project
+from metarestore.tasks.spec import Scale
 from metarestore.training.state import last_data
 from metarestore.workspace.process import prepare_process
 
@@ -104,7 +104,7 @@ def card_of(run: Path, before: Sequence[Path], name: str, purpose: str, command:
     record = json.loads((run / "run.json").read_text())["study"]
     states = {stage.name: last_data(stage) for stage in (*before, run)}
     learned = {name: spec for name, spec in record["tasks"].items() if name != record["graph"]["target"]}
-    tasks = {name: content_hash(TASK_FILE.validate_python(spec)) for name, spec in learned.items()}
+    tasks = {name: spec["content"] for name, spec in learned.items()}
     return Card(
         name=name,
         purpose=purpose,

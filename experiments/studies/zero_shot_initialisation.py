@@ -4,8 +4,8 @@ One crop of every photograph of DATA/valid is blurred by a random anisotropic Ga
 and shrunk. Each network is adapted to it, as `metarestore restore --adapt zero-shot --model NETWORK` does, and measured
 between the steps. Finished photographs are kept in OUT, so that an interrupted study resumes.
 
-Run:     python experiments/studies/zero_shot_initialisation.py DATA --scale 2 --networks meta-learned=NAME:sgd:0.1
-             pre-trained=RUN:adam:1e-4
+Run:     python experiments/studies/zero_shot_initialisation.py DATA --scale 2 --networks
+             meta-learned=zero_shot_maml_x2:adam:3e-4 pre-trained=RUN:adam:3e-4
 Results: experiments/results/zero_shot_initialisation_x2.md, .json, .png
 """
 
@@ -42,9 +42,10 @@ SCRATCH = (100, 1000)
 
 @dataclass(frozen=True)
 class Arm:
-    """A network and its adaptation; without a network, new weights."""
+    """A network and its adaptation; without a network, new weights. `given` is how the command line names it."""
 
     name: str
+    given: str
     network: Path | None
     adaptation: AdaptationOptimizerSpec
     measured: tuple[int, ...]
@@ -53,7 +54,7 @@ class Arm:
 def scratch(steps: int) -> Arm:
     """Returns the arm that begins with new weights."""
     adaptation = AdaptationOptimizerSpec(steps=steps, lr=1e-3, schedule="cosine", patch=64, batch=2)
-    return Arm(f"new weights, {steps:,} steps", None, adaptation, (0, steps))
+    return Arm(f"new weights, {steps:,} steps", "", None, adaptation, (0, steps))
 
 
 def arm_of(text: str) -> Arm:
@@ -62,7 +63,7 @@ def arm_of(text: str) -> Arm:
     network, optimizer, rate = rest.rsplit(":", 2)
     kind = cast('Literal["adam", "sgd"]', optimizer)
     adaptation = AdaptationOptimizerSpec(optimizer=kind, lr=float(rate), steps=max(STEPS))
-    return Arm(name, network_file(Path(network)), adaptation, STEPS)
+    return Arm(name, text, network_file(Path(network)), adaptation, STEPS)
 
 
 def measured(path: Path, scale: Literal[2, 3, 4], arms: Sequence[Arm]) -> dict[str, dict[str, float]]:
@@ -94,7 +95,8 @@ PAGE = """\
 
 {count} photographs of DATA/valid that nothing was trained or tuned on, LR crops of 128x128 pixels at most, each blurred
 by a random anisotropic Gaussian kernel of its own and shrunk. The kernel is estimated. PSNR-Y over bicubic in dB, with
-95% intervals over photographs. {networks} New weights: the same network, Adam at 1e-3 with cosine decay on patches.
+95% intervals over photographs. Steps on whole photographs: {networks}. New weights: the same network, Adam at 1e-3 with
+cosine decay on patches.
 
 Command:
 
@@ -127,11 +129,11 @@ def write(scale: int, arms: Sequence[Arm], rows: Mapping[str, Mapping[str, Mappi
         f"{_difference(rows, (trained[0].name, 10), (arm.name, step))}"
         for arm, step in others
     )
-    used = "; ".join(f"{a.name}: {a.adaptation.optimizer} at {a.adaptation.lr:g}, whole photographs" for a in trained)
+    used = "; ".join(f"{a.name}, {a.adaptation.optimizer} at {a.adaptation.lr:g}" for a in trained)
     text = PAGE.format(
         scale=scale,
         count=len(rows),
-        networks=f"{used[0].upper()}{used[1:]}.",
+        networks=used,
         command=command,
         date=datetime.datetime.now(datetime.UTC).date(),
         table="\n".join(lines),
@@ -198,9 +200,6 @@ if __name__ == "__main__":
             kept |= measured(path, given.scale, missing)
             save(file, json.dumps(kept))
         rows[path.stem] = kept
-    networks = " ".join(
-        f"'{a.name}={a.network.stem if a.network else ''}:{a.adaptation.optimizer}:{a.adaptation.lr:g}'"
-        for a in given.networks
-    )
+    networks = " ".join(f"'{arm.given}'" for arm in given.networks)
     script = "python experiments/studies/zero_shot_initialisation.py"
     write(given.scale, arms, rows, f"{script} DATA --scale {given.scale} --networks {networks}")
