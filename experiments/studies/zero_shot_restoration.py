@@ -71,7 +71,7 @@ def measured(path: Path, scale: int, kind: str, steps: tuple[int, int], *, quick
     estimate = estimate_kernel(image, scale)
     teacher, student = Stage(steps[0], 1e-3, 0.7), Stage(steps[1], 3e-4, 0.3)
     none, whole = Stage(0, 1e-3, 0.3), Stage(sum(steps), 1e-3, 1.0)
-    base = ZeroShotOptions(kernel=estimate.kernel, teacher=teacher, student=none)
+    base = ZeroShotOptions(kernel=estimate.kernel, teacher=teacher, student=none, preprocessing=32)
     scores: Scores = {"bicubic": psnr(bicubic_upsample(image[None], scale)[0], hr, scale)}
     seconds: Scores = {}
 

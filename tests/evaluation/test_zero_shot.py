@@ -95,7 +95,7 @@ def test_shots_and_ground_truth_teach_nothing(workspace: Workspace, monkeypatch:
     assert torch.equal(found.restored, again.restored)
 
 
-def test_teacher_and_student_are_what_the_command_does(small_study: Callable[..., Study]) -> None:
+def test_teacher_and_student_are_those_of_zero_shot_restoration(small_study: Callable[..., Study]) -> None:
     adaptation = {"method": "teacher_student", "schedule": "cosine"}
     arm = {"model": {"kind": "zero_shot"}, "training": {"steps": 0}, "adaptation": adaptation}
     workspace = Workspace(small_study(**arm, evaluation={"crop": 192}))
@@ -104,7 +104,7 @@ def test_teacher_and_student_are_what_the_command_does(small_study: Callable[...
     assert found.curve.steps == (0, 4)
     assert found.curve.label == "teacher and student, adam 0.001"
     test = TestSet.of(workspace)
-    defaults = ZeroShotOptions(seed=derived_seed(workspace.experiment.seed, "zero-shot", 1))
+    defaults = ZeroShotOptions(seed=derived_seed(workspace.experiment.seed, "zero-shot", 1), preprocessing=32)
     teacher, student = replace(defaults.teacher, steps=3, lr=1e-3), replace(defaults.student, steps=1, lr=1e-3 / 3)
     expected = restore_zero_shot(test.lr[1], 4, replace(defaults, teacher=teacher, student=student)).image
     assert found.restored is not None

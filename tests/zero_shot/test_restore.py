@@ -29,7 +29,7 @@ from metarestore.zero_shot.shapes import bicubic_kernel, gaussian_of
 
 WIDE = np.array([[1.5, 0.4], [0.4, 3.0]])
 RULE = InnerRule("l1", 0.0)
-SHORT = ZeroShotOptions(teacher=Stage(3, 1e-3, 0.7), student=Stage(2, 3e-4, 0.3), patch=32, batch=1)
+SHORT = ZeroShotOptions(teacher=Stage(3, 1e-3, 0.7), student=Stage(2, 3e-4, 0.3), patch=32, batch=1, preprocessing=32)
 
 
 def image(height, width, seed=0, channels=3):

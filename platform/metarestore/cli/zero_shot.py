@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from metarestore.zero_shot.network import NetworkOptions
     from metarestore.zero_shot.options import ZeroShotOptions
 
-_TEACHER_SHARE = 0.75
-
 Photographs = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photographs, or folders of them.")]
 Factor = Annotated[int, typer.Option("--scale", min=2, max=4, help="Upscaling factor.")]
 Workers = Annotated[
@@ -208,12 +206,7 @@ def _options(request: ZeroShotRequest, scale: int) -> ZeroShotOptions | NetworkO
     options = replace(options, kernel=known, budget=request.budget, seed=request.seed)
     if request.steps is None:
         return options
-    first = round(request.steps * _TEACHER_SHARE)
-    return replace(
-        options,
-        teacher=replace(options.teacher, steps=first),
-        student=replace(options.student, steps=request.steps - first),
-    )
+    return replace(options, teacher=replace(options.teacher, steps=request.steps))
 
 
 def _run_jobs(jobs: Mapping[str, LoneJob], workers: int | None, label: str, write: Callable[[str, Any], str]) -> None:

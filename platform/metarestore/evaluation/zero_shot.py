@@ -78,7 +78,7 @@ class ZeroShotJob:
 
 @dataclass(frozen=True)
 class TeacherStudentJob:
-    """Restores the LR of each test crop like `metarestore restore --adapt zero-shot`, and measures it.
+    """Restores the LR of each test crop by zero-shot restoration with a teacher and a student, and measures it.
 
     The teacher takes three quarters of the steps. The student takes the rest, at a third of the learning rate. The
     result before the first step is that of back-projection alone.
