@@ -161,8 +161,8 @@ class AdaptationSpec(AdaptationOptimizerSpec):
     )
     """zero_shot: the network learns from each test crop's LR alone, which is degraded once more; no shot is used, and
     `patch` counts pixels of LR. teacher_student: the restoration of `restore --adapt zero-shot`, with back-projection
-    before the network, which learns as a teacher and then as a student, and is new for each crop; requires `model: {kind:
-    zero_shot}`, `training: {steps: 0}` and `schedule: cosine`."""
+    before the network, which learns as a teacher and then as a student, and is new for each crop; it requires
+    `model: {kind: zero_shot}`, `training: {steps: 0}` and `schedule: cosine`."""
     kernel: Annotated[Literal["estimated", "bicubic"], Affects.MEASUREMENT] = Field(
         "estimated", exclude_if=lambda value: value == "estimated"
     )
