@@ -86,12 +86,12 @@ class ZeroShotOptions:
 
 
 LEARNS_AT = (2,)
-"""Scales at which learning is on by default: at x4 it gained 0.13 dB on blurred photographs and lost as much on bicubic LR
-(experiments/results/zero_shot_restoration_x4_quick.md)."""
+"""Scales at which learning is on by default: at x4 it gained 0.13 dB on blurred photographs, and lost as much on bicubic
+LR (experiments/results/zero_shot_restoration_x4_quick.md)."""
 
 
 def default_options(scale: int) -> ZeroShotOptions:
-    """Returns the default options for a scale: without learning where it does not help."""
+    """Returns the default options for a scale: without learning where it is not reliably better."""
     options = ZeroShotOptions()
     if scale in LEARNS_AT:
         return options
