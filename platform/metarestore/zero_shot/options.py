@@ -86,8 +86,8 @@ class ZeroShotOptions:
 
 
 LEARNS_AT = (2,)
-"""Scales at which learning is on by default: at x4 it gained 0.13 dB on blurred photographs, and lost as much on bicubic
-LR (experiments/results/zero_shot_restoration_x4_quick.md)."""
+"""Scales at which learning is on by default: at x4 it gained 0.13 dB on blurred photographs, but lost as much on
+bicubic LR (experiments/results/zero_shot_restoration_x4_quick.md)."""
 
 
 def default_options(scale: int) -> ZeroShotOptions:
