@@ -33,7 +33,8 @@ from metarestore.zero_shot.options import Stage, ZeroShotOptions
 
 def measured(path: Path, scale: int, steps: tuple[int, int], out: Path) -> dict[str, float | str]:
     """Restores one photograph twice, and returns what can be checked."""
-    options = ZeroShotOptions(teacher=Stage(steps[0], 1e-3, 0.7), student=Stage(steps[1], 3e-4, 0.3))
+    stages = {"teacher": Stage(steps[0], 1e-3, 0.7), "student": Stage(steps[1], 3e-4, 0.3)}
+    options = ZeroShotOptions(**stages, preprocessing=32)
     began = time.process_time()
     first, second = (RestoreJob(path, scale, replace(options, seed=seed)).run(torch.device("cpu")) for seed in (0, 1))
     seconds = (time.process_time() - began) / 2
@@ -73,9 +74,10 @@ PAGE = """\
 # Real photographs, restored from themselves alone at x{scale}
 
 {count} photographs of DATA/real_lr (gray, with alpha and 16-bit ones among them), without ground truth. Teacher
-{teacher} steps, student {student}. *Colour*: largest difference of a channel's mean from that of bicubic upscaling;
-*consistency*: root mean square difference between the degraded restoration and the photograph; *change*: that from
-bicubic upscaling; *seeds*: that between two restorations with different seeds; all in grey levels.
+{teacher} steps, student {student}, with the pre-processing module. *Colour*: largest difference of a channel's mean from
+that of bicubic upscaling; *consistency*: root mean square difference between the degraded restoration and the
+photograph; *change*: that from bicubic upscaling; *seeds*: that between two restorations with different seeds; all in
+grey levels.
 
     python experiments/studies/zero_shot_real.py DATA --scale {scale} --steps {teacher} {student}
 
