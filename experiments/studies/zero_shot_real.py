@@ -74,8 +74,8 @@ PAGE = """\
 # Real photographs, restored from themselves alone at x{scale}
 
 {count} photographs of DATA/real_lr (gray, with alpha and 16-bit ones among them), without ground truth. Teacher
-{teacher} steps, student {student}, with the pre-processing module. *Colour*: largest difference of a channel's mean from
-that of bicubic upscaling; *consistency*: root mean square difference between the degraded restoration and the
+{teacher} steps, student {student}, with the pre-processing module. *Colour*: largest difference of a channel's mean
+from that of bicubic upscaling; *consistency*: root mean square difference between the degraded restoration and the
 photograph; *change*: that from bicubic upscaling; *seeds*: that between two restorations with different seeds; all in
 grey levels.
 
