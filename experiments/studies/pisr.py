@@ -249,7 +249,7 @@ Minutes of a training: {minutes}.
 
 Command: `{command}`; {date}, 2 cores, one thread per training.
 
-Learning curves (validation patches, mean over seeds, dB):
+Learning curves (validation patches of the first seed, dB):
 
 {curves}
 """
@@ -304,14 +304,14 @@ def gain(a: Floats, b: Floats) -> str:
 def curve_table(scale: int, found: Mapping[str, Any]) -> str:
     """Writes the learning curves of the students at about eight steps."""
     stages = (TEACHER, *ARMS)
-    curves = {stage: np.asarray(found["curves"][stage]) for stage in stages}
-    if curves[ARMS[0]].ndim < 3:  # shorter than the first validation
+    curves = {stage: np.asarray(found["curves"][stage][0]) for stage in stages}
+    if curves[ARMS[0]].ndim < 2:  # shorter than the first validation
         return ""
-    steps = curves["longer"][0, :, 0].astype(int)
+    steps = curves["longer"][:, 0].astype(int)
     chosen = sorted({int(i) for i in np.linspace(0, len(steps) - 1, 12)})
     lines = [f"| x{scale}: step | {' | '.join(stages)} |", f"| --- | {' | '.join('---' for _ in stages)} |"]
     for index in chosen:
-        values = [f"{one[:, index, 1].mean():.2f}" if index < one.shape[1] else "" for one in curves.values()]
+        values = [f"{one[index, 1]:.2f}" if index < len(one) else "" for one in curves.values()]
         lines.append(f"| {steps[index]:,} | {' | '.join(values)} |")
     return "\n".join(lines)
 
