@@ -53,10 +53,11 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_folder_of_all_kinds(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [(), ("--model", "zero_shot_maml_x2")], ids=["new weights", "a trained network"])
+def test_a_folder_of_all_kinds(cli: Cli, tmp_path: Path, network: tuple[str, ...]) -> None:
     write_photographs(tmp_path / "photos")
     before = {path.name: path.read_bytes() for path in (tmp_path / "photos").iterdir()}
-    options = ("--adapt", "zero-shot", "--steps", "3", "--workers", "1", "--sheet", "--out", tmp_path / "out")
+    options = ("--adapt", "zero-shot", "--steps", "3", "--workers", "1", "--sheet", "--out", tmp_path / "out", *network)
     code, out, err = cli("restore", tmp_path / "photos", *options)
     assert code == 2  # two photographs failed, alone
     assert [re.search(r"(\w+)\.png: damaged", line)[1] for line in err.splitlines()] == ["cut", "empty"]

@@ -110,10 +110,20 @@ def test_strips_leave_no_seam() -> None:
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (1, 40), (31, 40), (33, 47)])
+def test_images_of_any_size_are_restored(name: str, size: tuple[int, int]) -> None:
+    found = restore_adapted(LR[:, : size[0], : size[1]], network_of(name), NetworkOptions(adaptation=ADAPTATION))
+    assert found.image.shape == (3, 2 * size[0], 2 * size[1])
+    assert 0 <= float(found.image.min()) <= float(found.image.max()) <= 1
+    small = min(size) < 32
+    assert found.steps == {"network": 0 if small else 3}
+    assert any("smaller than 32 pixels; the network is not adapted" in reason for reason in found.skipped) == small
+
+
 def test_what_cannot_be_adapted_is_said() -> None:
-    small = restore_adapted(LR[:, :20, :20], network_of("luma"), BARE)
-    assert small.steps == {"network": 0}
-    assert any("smaller than 32 pixels" in reason for reason in small.skipped)
+    flat = restore_adapted(torch.full((3, 48, 48), 0.4), network_of("luma"), BARE)
+    assert "learning: the image has no contrast; the network is not adapted" in flat.skipped
     teacher = build_model(PISRTeacherSpec(kind="pisr_teacher"), 2, 0)
     with pytest.raises(ValueError, match="a teacher needs the HR image"):
         restore_adapted(LR, teacher)

@@ -238,6 +238,19 @@ def test_a_budget_is_kept_and_shared_by_both_stages(budget):
     assert found.steps["student"] > 0.1 * budget
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "expected"),
+    [((1000, 0.7), (0, 0.3), (30, None)), ((0, 0.7), (1000, 0.3), (0, 30)), ((1000, 1.0), (1000, 0.5), (20, 10))],
+)
+def test_the_whole_budget_is_that_of_the_stages_with_steps(teacher, student, expected):
+    clock = Clock()
+    stages = {"teacher": Stage(teacher[0], 1e-3, teacher[1]), "student": Stage(student[0], 1e-3, student[1])}
+    options = replace(SHORT, **stages, budget=30, patch=16)
+    found = restore_zero_shot(blur().degrade(image(64, 64)[None])[0], 2, options, report=clock.tick, clock=clock)
+    assert found.steps["teacher"] == pytest.approx(expected[0], abs=2)
+    assert found.steps.get("student") == (expected[1] if expected[1] is None else pytest.approx(expected[1], abs=2))
+
+
 def test_progress_is_reported_after_every_step():
     seen = []
     restore_zero_shot(image(32, 32), 2, SHORT, report=lambda *step: seen.append(step))
@@ -264,7 +277,11 @@ def test_without_steps_the_photograph_is_back_projected():
     found = restore_zero_shot(image(20, 24), 4, options)
     projections = options.back_projections + options.final_projections
     assert torch.equal(found.image, blur(4).sharpened(image(20, 24)[None], projections)[0])
-    assert (found.steps, found.parameters, found.skipped) == ({}, None, ("learning: no steps",))
+    assert (found.steps, found.parameters, found.skipped) == (
+        {},
+        None,
+        ("learning: no steps; it is back-projected only",),
+    )
     assert default_options(2) == ZeroShotOptions()
 
 

@@ -27,6 +27,9 @@ BICUBIC_BELOW = 0.24
 """Mean variance, in LR pixels squared, below which a blur is treated as bicubic: between a bicubic kernel, which is
 closest to a Gaussian of variance 0.14, and Gaussians of sigma 1 HR pixel at scale 2 (0.25)."""
 
+LOG_DEVIATIONS = (-4.0, 2.0)
+"""Bounds of the logarithm of a predicted standard deviation."""
+
 _CERTAINTY = 1.0
 """Standard deviations by which the logarithm of the width must exceed that of `BICUBIC_BELOW`: sharpening an image that
 is not blurred costs several dB, taking a narrow blur for bicubic less than one."""
@@ -116,10 +119,6 @@ class WidthNetworks:
         for number, (weights, biases) in enumerate(layers):
             values = np.array(weights) @ (np.tanh(values) if number else values) + np.array(biases)
         return float(values[0]), float(np.exp(2 * np.clip(values[1], *LOG_DEVIATIONS)))
-
-
-LOG_DEVIATIONS = (-4.0, 2.0)
-"""Bounds of the logarithm of a predicted standard deviation."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.restore import restored_strips
 from metarestore.zero_shot.blur import Blur, with_colour_of
-from metarestore.zero_shot.options import ZeroShotResult
-from metarestore.zero_shot.restore import Clock, image_noise, kernel_of, reason_not_to_learn
+from metarestore.zero_shot.options import Clock, ZeroShotResult
+from metarestore.zero_shot.photograph import SMALLEST, Photograph
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,12 @@ def restore_adapted(
     options, began, steps = options or NetworkOptions(), clock(), 0
     if network.privileged:
         raise ValueError("a teacher needs the HR image as input; adapt a student")
-    if not torch.isfinite(image).all():
-        raise ValueError("the image has values that are not finite")
-    estimate = kernel_of(image, network.scale, options.kernel)
-    lr, blur = image.to(torch.float32).expand(3, -1, -1)[None].contiguous(), Blur(estimate.kernel, network.scale)
-    reason = reason_not_to_learn(lr, network.scale)
-    support_lr, support_hr = (to_channels(side, network.channels) for side in internal_pair(lr, blur))
+    photograph = Photograph.of(image, network.scale, options.kernel)
+    # The pair's LR must be large enough to learn from, too.
+    reason = photograph.reason_not_to_learn(network.scale * SMALLEST)
 
     def restored(flat: Tensor) -> Tensor:
-        return _restored(network, flat, lr, blur, options)
+        return _restored(network, flat, photograph, options)
 
     def count(step: int, flat: Tensor) -> None:
         nonlocal steps
@@ -117,30 +114,36 @@ def restore_adapted(
         by_steps = step / max(options.adaptation.steps, 1)
         return by_steps if options.budget is None else max(by_steps, (clock() - began) / max(options.budget, 1e-9))
 
-    flat = initial_vector(network).to(lr.device)
+    flat = initial_vector(network).to(photograph.lr.device)
     if not reason:
-        rule = InnerRule(loss_name="l1", eps=0.0)
-        limit = None if options.budget is None else done
+        pair = internal_pair(photograph.lr, photograph.blur)
+        support_lr, support_hr = (to_channels(side, network.channels) for side in pair)
         flat = adapt(
             network,
             flat,
             support_lr,
             support_hr,
             options.adaptation,
-            rule=rule,
+            rule=InnerRule(loss_name="l1", eps=0.0),
             seed=options.seed,
             observe=count,
-            progress=limit,
+            progress=None if options.budget is None else done,
         )
     seconds = clock() - began
-    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": reason}
-    skipped = tuple(f"{part}: {why}" for part, why in reasons.items() if why)
-    diagnostics = {**estimate.diagnostics, "noise_level": image_noise(image)}
-    return ZeroShotResult(restored(flat), estimate, {"network": steps}, seconds, skipped, flat, diagnostics)
+    return ZeroShotResult(
+        restored(flat),
+        photograph.estimate,
+        {"network": steps},
+        seconds,
+        photograph.skipped(reason and f"{reason}; the network is not adapted"),
+        flat,
+        photograph.diagnostics,
+    )
 
 
-def _restored(network: Network, flat: Tensor, lr: Tensor, blur: Blur, options: NetworkOptions) -> Tensor:
-    """Restores the photograph (1, 3, h, w) with given parameters, (3, s·h, s·w) in [0, 1]."""
+def _restored(network: Network, flat: Tensor, photograph: Photograph, options: NetworkOptions) -> Tensor:
+    """Restores a photograph with given parameters, (3, s·h, s·w) in [0, 1]."""
+    lr, blur = photograph.lr, photograph.blur
     adapted = deepcopy(network)
     adapted.load_state_dict(Layout.of(network).unflatten(flat))
     part = adapted.for_image(to_channels(lr, network.channels))

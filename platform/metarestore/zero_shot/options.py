@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from metarestore.degradations.kernels import Kernel
 from metarestore.zero_shot.kernel import KernelEstimate
+
+Clock = Callable[[], float]
+"""Returns seconds."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Stage:
     Attributes:
         steps: Maximum number of steps.
         lr: Initial learning rate.
-        share: Fraction of the time budget, if there is one.
+        share: Its part of the time budget, if there is one, in relation to that of the other stage; a stage without
+            steps needs none.
     """
 
     steps: int
@@ -54,7 +58,6 @@ class ZeroShotOptions:
         kernel: The kernel (K, K) if it is known, with K even if and only if the scale is; otherwise it is estimated.
         teacher: The first adaptation, from new weights or those of `start`.
         student: The second adaptation, from the teacher's weights; with 0 steps, the teacher restores the photograph.
-            The shares of both stages in the time budget must add up to 1.
         losses: Weights of the loss terms; all except that of the pre-processing apply to the student only.
         budget: Time limit for learning in seconds, from the start and for both stages together, without the final
             restoration; None for no limit.
@@ -70,7 +73,7 @@ class ZeroShotOptions:
     """
 
     kernel: Kernel | None = None
-    teacher: Stage = Stage(800, 1e-3, 1.0)
+    teacher: Stage = Stage(800, 1e-3, 0.7)
     student: Stage = Stage(0, 3e-4, 0.3)
     losses: LossWeights = LossWeights()
     budget: float | None = None

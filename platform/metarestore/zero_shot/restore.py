@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metarestore.config.experiment import AdaptationOptimizerSpec
-from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
 from metarestore.learners.inner_rule import InnerRule
@@ -20,23 +18,17 @@ from metarestore.models.network import seeded
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.models.refiner import Refiner
 from metarestore.seeds import derived_seed
-from metarestore.zero_shot.blur import Blur, with_colour_of
-from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel, grey_levels
+from metarestore.zero_shot.blur import with_colour_of
 from metarestore.zero_shot.objective import StudentTerms, preprocessing_term
-from metarestore.zero_shot.options import Stage, ZeroShotOptions, ZeroShotResult
+from metarestore.zero_shot.options import Clock, Stage, ZeroShotOptions, ZeroShotResult
 from metarestore.zero_shot.pairs import InternalPairs, internal_pairs
-from metarestore.zero_shot.spectra import noise_level
+from metarestore.zero_shot.photograph import Photograph
 
-SMALLEST = 16
-"""Minimum height and width of an image from which a network learns."""
-
-_LEAST_CONTRAST = 1.0  # grey levels; below, Adam would follow rounding errors
 _NOISY = 1.5  # grey levels from which back-projection amplifies more noise than it restores
 _NOISY_PROJECTIONS = 2
 _PROJECTIONS = ("back_projections", "final_projections")
 _STRIP = 2**17  # LR pixels that the network restores at once: about 100 MiB
 
-Clock = Callable[[], float]
 Report = Callable[[str, int, float], None]
 """Called after every step with the name of the stage, the number of its steps so far, and the fraction completed."""
 
@@ -52,8 +44,8 @@ def restore_zero_shot(
     """Restores a photograph with a network that learns from this photograph alone.
 
     The photograph is degraded once more by the kernel that is estimated from it. A *teacher* learns to reverse this
-    degradation. A *student* starts from the teacher's weights and continues with additional loss terms on the restored
-    photograph. Both networks correct the result of back-projection with the same kernel.
+    degradation. Optionally, a *student* starts from the teacher's weights and continues with additional loss terms on
+    the restored photograph. Both networks correct the result of back-projection with the same kernel.
 
     Args:
         image: LR (3, h, w) or gray (1, h, w), in [0, 1]; computed on its device.
@@ -70,26 +62,24 @@ def restore_zero_shot(
         ValueError: The image has another shape or values that are not finite, or the kernel does not fit the scale.
     """
     options, began = options or ZeroShotOptions(), clock()
-    if not torch.isfinite(image).all():
-        raise ValueError("the image has values that are not finite")
-    estimate = kernel_of(image, scale, options.kernel)
-    lr = image.to(torch.float32).expand(3, -1, -1)[None].contiguous()
-    blur = Blur(estimate.kernel, scale)
-    noise = image_noise(image)
-    if noise > _NOISY:
+    photograph = Photograph.of(image, scale, options.kernel)
+    if photograph.noise > _NOISY:
         fewest = {name: min(getattr(options, name), _NOISY_PROJECTIONS) for name in _PROJECTIONS}
         options = replace(options, **fewest)
-    adaptation = _Adaptation(
-        lr, blur, estimate.confidence, noise / 255 if noise > _NOISY else 0.0, options, report, clock
-    )
+    adaptation = _Adaptation(photograph, options, report, clock)
     adaptation.began = began
-    reason = "no steps" if _no_steps(options) else reason_not_to_learn(lr)
+    reason = "no steps" if _no_steps(options) else photograph.reason_not_to_learn()
     flat = None if reason else adaptation.run()
-    reasons = {"kernel": estimate.reason and f"{estimate.reason}; bicubic is assumed", "learning": reason}
-    skipped = tuple(f"{part}: {reason}" for part, reason in reasons.items() if reason)
-    restored = _restored(adaptation.model, flat, lr, blur, options)
-    diagnostics = {**estimate.diagnostics, "noise_level": noise}
-    return ZeroShotResult(restored[0], estimate, adaptation.steps, adaptation.seconds, skipped, flat, diagnostics)
+    restored = _restored(adaptation.model, flat, photograph, options)
+    return ZeroShotResult(
+        restored[0],
+        photograph.estimate,
+        adaptation.steps,
+        adaptation.seconds,
+        photograph.skipped(reason and f"{reason}; it is back-projected only"),
+        flat,
+        photograph.diagnostics,
+    )
 
 
 class _Adaptation:
@@ -102,27 +92,19 @@ class _Adaptation:
         seconds: Time from there to the end of learning.
     """
 
-    def __init__(
-        self,
-        lr: Tensor,
-        blur: Blur,
-        confidence: float,
-        noise: float,
-        options: ZeroShotOptions,
-        report: Report | None,
-        clock: Clock,
-    ) -> None:
-        self._lr, self._blur, self._confidence, self._noise = lr, blur, confidence, noise
+    def __init__(self, photograph: Photograph, options: ZeroShotOptions, report: Report | None, clock: Clock) -> None:
+        self._lr, self._blur, self._confidence = photograph.lr, photograph.blur, photograph.estimate.confidence
+        self._noise = photograph.noise / 255 if photograph.noise > _NOISY else 0.0
         self._options, self._report, self._clock = options, report, clock
-        seed = derived_seed(options.seed, "zero shot", "network")
-        self.model = seeded(Refiner, seed, scale=blur.scale, preprocessing=options.preprocessing).to(lr.device)
+        seed, scale = derived_seed(options.seed, "zero shot", "network"), photograph.blur.scale
+        self.model = seeded(Refiner, seed, scale=scale, preprocessing=options.preprocessing).to(self._lr.device)
         self.steps: dict[str, int] = {}
         self.began = clock()
         self.seconds = 0.0
 
     def run(self) -> Tensor:
         """Adapts the teacher, then the student, and returns the final weights (P,)."""
-        options, began = self._options, self.began
+        options = self._options
         pairs = internal_pairs(
             self._lr,
             self._blur,
@@ -138,7 +120,7 @@ class _Adaptation:
                 f"start must have the shape ({Layout.of(self.model).size},) of this network's weights, "
                 f"got {tuple(flat.shape)}"
             )
-        flat = self._stage("teacher", options.teacher, flat.to(self._lr.device), pairs, None, (began, 0.0))
+        flat = self._stage("teacher", options.teacher, flat.to(self._lr.device), pairs, None)
         if options.student.steps:
             terms = StudentTerms(
                 self.model,
@@ -151,8 +133,8 @@ class _Adaptation:
                 options.back_projections,
             )
             student = replace(pairs, seed=derived_seed(options.seed, "zero shot", "student"))
-            flat = self._stage("student", options.student, flat, student, terms, (began, options.teacher.share))
-        self.seconds = self._clock() - began
+            flat = self._stage("student", options.student, flat, student, terms)
+        self.seconds = self._clock() - self.began
         return flat
 
     def _stage(
@@ -162,9 +144,9 @@ class _Adaptation:
         flat: Tensor,
         pairs: InternalPairs,
         student: StudentTerms | None,
-        budget_from: tuple[float, float],
     ) -> Tensor:
-        budget = _Budget(self._options.budget, self._clock, *budget_from, stage)
+        before, share = _shares(self._options)[name]
+        budget = _Budget(self._options.budget, self._clock, self.began, before, share, stage.steps)
         weight = self._options.losses.preprocessing if self._options.preprocessing else 0.0
 
         def terms(params: dict[str, Tensor], step: int, lr: Tensor, hr: Tensor) -> Tensor:
@@ -198,15 +180,17 @@ class _Budget:
         seconds: The whole budget; None for no limit.
         clock: Returns seconds.
         began: Start of the time budget.
-        before: Total share of the earlier stages.
-        stage: The stage.
+        before: Fraction of the budget for the earlier stages.
+        share: Fraction of the budget for this stage.
+        steps: Maximum number of steps of this stage.
     """
 
     seconds: float | None
     clock: Clock
     began: float
     before: float
-    stage: Stage
+    share: float
+    steps: int
 
     @property
     def limited(self) -> bool:
@@ -215,41 +199,26 @@ class _Budget:
 
     def done(self, step: int) -> float:
         """Returns the fraction of the stage that is completed before a step."""
-        by_steps = step / max(self.stage.steps, 1)
+        by_steps = step / max(self.steps, 1)
         if self.seconds is None:
             return by_steps
         spent = (self.clock() - self.began) / max(self.seconds, 1e-9) - self.before
-        return max(by_steps, spent / self.stage.share)
+        return max(by_steps, spent / max(self.share, 1e-9))
 
 
-def kernel_of(image: Tensor, scale: int, known: Kernel | None) -> KernelEstimate:
-    """Returns the known kernel of an image, or estimates it."""
-    if known is None:
-        return estimate_kernel(image, scale)
-    return KernelEstimate(np.asarray(known, dtype=np.float32), 1.0, "given", "", {})
-
-
-def image_noise(image: Tensor) -> float:
-    """Returns the standard deviation of the noise in grey levels; 0 for images that are too small to measure it."""
-    if min(image.shape[-2:]) < SMALLEST:
-        return 0.0
-    return noise_level(grey_levels(image).cpu().numpy().astype(np.float64))
-
-
-def reason_not_to_learn(lr: Tensor, scale: int = 1) -> str:
-    """Returns why nothing can be learned from an image whose version shrunk by `scale` is needed; empty if it can."""
-    if min(lr.shape[-2:]) < SMALLEST * scale:
-        return f"the image is smaller than {SMALLEST * scale} pixels; it is back-projected only"
-    if float(lr.std(dim=(-2, -1)).max()) * 255 < _LEAST_CONTRAST:
-        return "the image has no contrast; it is back-projected only"
-    return ""
+def _shares(options: ZeroShotOptions) -> dict[str, tuple[float, float]]:
+    """Returns the fractions of the budget before each stage and for it; a stage without steps needs no time."""
+    teacher, student = (stage.share if stage.steps else 0.0 for stage in (options.teacher, options.student))
+    whole = teacher + student or 1.0
+    return {"teacher": (0.0, teacher / whole), "student": (teacher / whole, student / whole)}
 
 
 def _no_steps(options: ZeroShotOptions) -> bool:
     return options.start is None and not options.teacher.steps and not options.student.steps
 
 
-def _restored(model: Refiner, flat: Tensor | None, lr: Tensor, blur: Blur, options: ZeroShotOptions) -> Tensor:
+def _restored(model: Refiner, flat: Tensor | None, photograph: Photograph, options: ZeroShotOptions) -> Tensor:
+    lr, blur = photograph.lr, photograph.blur
     bicubic = bicubic_upsample(lr, blur.scale).clamp(0, 1)
     restored = blur.back_project(bicubic, lr, options.back_projections)
     if flat is not None:
