@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from metarestore.config.experiment import Experiment
 from metarestore.degradations.resample import bicubic_downsample
+from metarestore.engines.local import LocalSession
 from metarestore.errors import UserError
+from metarestore.graphs.estimate import estimate
 from metarestore.project import read_task
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
 from metarestore.training.jobs import ValidationJob
@@ -69,10 +71,32 @@ def test_the_query_alone_is_validated(small_study: Callable[..., Study]) -> None
     assert np.isfinite(values).all()
 
 
+@pytest.mark.parametrize("learner", ["maml", "fomaml", "meta_sgd", "anil"])
+def test_every_learner_with_a_query_loss_learns_from_internal_pairs(
+    small_study: Callable[..., Study], learner: str
+) -> None:
+    options = {"kind": learner, **({"adapts": ["tail.*"]} if learner == "anil" else {})}
+    workspace = Workspace(small_study(learner=options, training=INTERNAL))
+    tasks = workspace.tasks([TaskRef("blur_iso_wide", 0, k) for k in range(2)])
+    assert np.isfinite(workspace.gradients(workspace.initial(), tasks).gradients).all()
+
+
+@pytest.mark.parametrize("estimator", ["response", "gradient", "transfer", "learned", "descriptor"])
+def test_every_estimator_relates_distributions_with_internal_pairs(
+    small_study: Callable[..., Study], estimator: str
+) -> None:
+    graph = {"estimator": {"kind": estimator}}
+    workspace = opened(small_study, graph=graph, adaptation={"shot_size": 128})
+    session = LocalSession(workspace)
+    found = estimate(workspace, session.map, workspace.initial(), 0, None)
+    assert np.isfinite(found.values).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"learner": {"kind": "pretrain"}, "training": INTERNAL}, "choose a meta-learner, e.g. maml"),
+        ({"learner": {"kind": "reptile"}, "training": INTERNAL}, "choose a meta-learner, e.g. maml"),
         ({"training": {**INTERNAL, "shot_tasks": 1}}, "the degradation of shots is unknown"),
         ({"training": {**INTERNAL, "source": "target"}}, "the degradation of shots is unknown"),
     ],

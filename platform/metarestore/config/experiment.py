@@ -317,11 +317,11 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
-    def _internal_pairs_need_inner_steps(self) -> Self:
-        if self.training.support_set == "internal" and not self.learner.has_inner_loop:
+    def _internal_pairs_need_a_query_loss(self) -> Self:
+        if self.training.support_set == "internal" and not self.learner.has_query_loss:
             raise ValueError(
                 f"training.support_set: internal is what inner steps learn from, but learner.kind: {self.learner.kind} "
-                "has no inner loop; remove it, or choose a meta-learner, e.g. maml"
+                "learns from support and query together; remove it, or choose a meta-learner, e.g. maml"
             )
         return self
 

@@ -37,6 +37,8 @@ class BaseLearnerSpec(Implemented):
 
     has_inner_loop: ClassVar[bool] = False
     """Whether the learner adapts to the support set of each task."""
+    has_query_loss: ClassVar[bool] = False
+    """Whether the outer loss is that of the query set alone, after adaptation to the support set."""
     needs_init: ClassVar[bool] = False
     """Whether the learner requires trained weights, `training.init`."""
     loss: LossName = "l1"
@@ -85,6 +87,8 @@ class _InnerLoop(BaseLearnerSpec):
 
 class _MultiStepLoop(_InnerLoop):
     """Options of learners whose outer loss is the loss of the query set."""
+
+    has_query_loss: ClassVar[bool] = True
 
     multi_step: MultiStepSpec | None = None
 

@@ -19,7 +19,7 @@ from metarestore.learners.adaptation import adapt
 from metarestore.learners.gradients import mean_loss_gradient
 from metarestore.learners.learner import PretrainLearner, psnr_of_mse, restore
 from metarestore.seeds import derived_seed, generator
-from metarestore.tasks.task import Task
+from metarestore.tasks.task import Task, without_support
 from metarestore.workspace.job import Runner
 from metarestore.workspace.refs import TaskRef
 from metarestore.workspace.workspace import Workspace
@@ -66,6 +66,7 @@ def _train(workspace: Workspace, flat: Tensor, source: str, steps: int) -> Tenso
     for step in range(steps):
         stacked = workspace.tasks([TaskRef(source, seed, step)])
         task = Task(*(tensor[0] for tensor in stacked))
+        task = without_support(task) if workspace.episode.internal else task
         current.grad = mean_loss_gradient(learner, workspace.layout, current.detach(), task)
         rule.step()
     return current.detach()

@@ -107,6 +107,11 @@ class Task(NamedTuple):
     query_hr: Tensor
 
 
+def without_support(task: Task) -> Task:
+    """Returns a task with an empty support set; internal pairs are not of the size of the query, so they do not mix."""
+    return Task(task.query_lr[:0], task.query_hr[:0], task.query_lr, task.query_hr)
+
+
 def stack(tasks: list[Task]) -> Task:
     """Stacks tasks of one geometry along a new leading dimension T."""
     import torch

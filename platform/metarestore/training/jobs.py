@@ -14,6 +14,7 @@ from metarestore.learners.gradients import TaskGradients
 from metarestore.learners.learner import psnr_of_mse, restore
 from metarestore.learners.sketch import sketched
 from metarestore.seeds import derived_seed
+from metarestore.tasks.task import without_support
 from metarestore.training.sampler import Shard
 from metarestore.workspace.workspace import Workspace
 
@@ -77,9 +78,8 @@ class ValidationJob:
         params = workspace.layout.unflatten(workspace.network(flat).to(workspace.device))
         for index in range(self.tasks):
             task = workspace.for_model(distribution.build(distribution.draw(seed, index)))
-            lr, hr = task.query_lr, task.query_hr
-            if not distribution.episode.internal:
-                lr, hr = torch.cat([task.support_lr, lr]), torch.cat([task.support_hr, hr])
+            task = without_support(task) if distribution.episode.internal else task
+            lr, hr = torch.cat([task.support_lr, task.query_lr]), torch.cat([task.support_hr, task.query_hr])
             with torch.no_grad():
                 errors.append(float((restore(workspace.model, params, lr, hr=hr) - hr).square().mean()))
         return psnr_of_mse(errors)
