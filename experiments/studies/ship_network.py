@@ -34,6 +34,7 @@ from metarestore.training.state import last_data
 from metarestore.workspace.process import prepare_process
 
 PROTOCOL = "gaussian8"
+LICENCE = "research use: the sets of photographs carry no licence, or one for research"
 
 
 PHOTOGRAPHS = "other photographs of BSDS500, Kodak and McMaster"
@@ -121,6 +122,7 @@ def card_of(run: Path, before: Sequence[Path], name: str, purpose: str, command:
         measured_on=measured.on,
         date=str(datetime.date.today()),
         gains=measured.gains,
+        licence=LICENCE,
     )
 
 

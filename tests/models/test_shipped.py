@@ -36,6 +36,7 @@ def test_a_card_says_what_the_file_holds(name: str) -> None:
     assert card.sha256 == hashlib.sha256(shipped()[name].read_bytes()).hexdigest()
     assert card.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert card.scale == network.scale
+    assert card.licence
     assert date.fromisoformat(card.date) <= date.today()
     assert min(card.minutes, *card.steps.values(), *card.metrics.values()) > 0
 

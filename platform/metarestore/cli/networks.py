@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from metarestore.cli.options import Arm, EstimateOn, Json, Overwrite, SelfEnsemble, Weights
+from metarestore.cli.options import (
+    Adapt,
+    AdaptWorkers,
+    Arm,
+    Budget,
+    Embedding,
+    EstimateOn,
+    Json,
+    KernelFile,
+    LearningSeed,
+    Network,
+    Overwrite,
+    RestoreScale,
+    SelfEnsemble,
+    Sheet,
+    Steps,
+    Weights,
+)
 from metarestore.console import console, say
 from metarestore.errors import UserError
 from metarestore.files import require_other, require_output
@@ -18,8 +35,6 @@ if TYPE_CHECKING:
     from metarestore.models.choice import Choice
     from metarestore.tasks.pair_files import PairFiles
     from metarestore.tasks.spec import Scale
-
-Adapt = Literal["zero-shot"]
 
 
 def evaluate(
@@ -184,44 +199,20 @@ def restore(
         list[Path], typer.Argument(metavar="PHOTO...", help="A photograph; with --adapt several, or folders of them.")
     ],
     out: Annotated[Path, typer.Option(help="PNG file to write; with --adapt a folder.")],
-    model: Annotated[
-        Path | None,
-        typer.Option(help="The folder of a run or a study, a weights file, or the name of a shipped network."),
-    ] = None,
+    model: Network = None,
     arm: Arm = None,
     weights: Weights = None,
     crop: EstimateOn = None,
     ensemble: SelfEnsemble = False,
-    embedding: Annotated[
-        str | None,
-        typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
-    ] = None,
-    adapt: Annotated[
-        Adapt | None,
-        typer.Option(
-            help="zero-shot: --model, or a new network, learns from each photograph alone before restoring it."
-        ),
-    ] = None,
-    scale: Annotated[
-        int | None,
-        typer.Option(min=2, max=4, help="With --adapt: upscaling factor; that of --model, or 2, if left out."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=0, help="With --adapt: steps of learning for each photograph.")
-    ] = None,
-    budget: Annotated[
-        float | None, typer.Option(min=0, help="With --adapt: seconds of learning for each photograph at most.")
-    ] = None,
-    kernel: Annotated[
-        Path | None, typer.Option(help="With --adapt: file of the blur kernel; estimated if left out.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="With --adapt: seed of the learning; 0 if left out.")] = None,
-    sheet: Annotated[
-        bool, typer.Option("--sheet", help="With --adapt: draws each photograph before and after, and its kernel.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="With --adapt: photographs at once; one per core if left out.")
-    ] = None,
+    embedding: Embedding = None,
+    adapt: Adapt = None,
+    scale: RestoreScale = None,
+    steps: Steps = None,
+    budget: Budget = None,
+    kernel: KernelFile = None,
+    seed: LearningSeed = None,
+    sheet: Sheet = False,
+    workers: AdaptWorkers = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept.
@@ -243,23 +234,22 @@ def restore(
         return
     _refuse({"--steps": steps, "--budget": budget, "--kernel": kernel, "--seed": seed}, "restore without --adapt")
     _refuse({"--sheet": sheet or None, "--workers": workers}, "restore without --adapt")
+    if len(photos) > 1:
+        raise UserError(f"restore: restores one photograph at a time without --adapt, got {len(photos)}; give one")
     if model is None:
-        if scale is None:
-            raise UserError(
-                "restore: say with what, --scale S (a shipped network), --model NETWORK, or --adapt zero-shot"
-            )
         _refuse({"--arm": arm, "--weights": weights, "--embedding": embedding}, "restore without --model")
         model = _recommended(scale)
     elif scale is not None:
         _refuse({"--scale": scale}, "--model, which has a scale of its own")
-    if len(photos) > 1:
-        raise UserError(f"restore: restores one photograph at a time without --adapt, got {len(photos)}; give one")
     _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)
 
 
-def _recommended(scale: int) -> Path:
+def _recommended(scale: int | None) -> Path:
     """Returns the shipped network for a scale, and prints which."""
     from metarestore.models.shipped import recommended
+
+    if scale is None:
+        raise UserError("restore: say with what, --scale S (a shipped network), --model NETWORK, or --adapt zero-shot")
 
     best = recommended(scale)
     say(f"Network: {best.name}, the shipped one with the highest gain at x{scale} ({best.gain:+.2f} dB on {best.lr})")

@@ -35,6 +35,44 @@ SelfEnsemble = Annotated[
     bool,
     typer.Option("--self-ensemble", help="Averages the restorations of eight orientations: better, 8 times the work."),
 ]
+Network = Annotated[
+    Path | None,
+    typer.Option("--model", help="The folder of a run or a study, a weights file, or the name of a shipped network."),
+]
+Embedding = Annotated[
+    str | None,
+    typer.Option(metavar="FILE[:GROUP]", help="KDSR: restores with the mean of this group of a descriptors file."),
+]
+Adapt = Annotated[
+    Literal["zero-shot"] | None,
+    typer.Option(help="zero-shot: --model, or a new network, learns from each photograph alone before restoring it."),
+]
+RestoreScale = Annotated[
+    int | None,
+    typer.Option(
+        "--scale",
+        min=2,
+        max=4,
+        help="Upscaling factor: selects a shipped network if neither --model nor --adapt is given. With --adapt, that "
+        "of --model, or 2, if left out.",
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=0, help="With --adapt: steps of learning for each photograph.")]
+Budget = Annotated[
+    float | None, typer.Option(min=0, help="With --adapt: seconds of learning for each photograph at most.")
+]
+KernelFile = Annotated[
+    Path | None, typer.Option("--kernel", help="With --adapt: file of the blur kernel; estimated if left out.")
+]
+LearningSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="With --adapt: seed of the learning; 0 if left out.")
+]
+Sheet = Annotated[
+    bool, typer.Option("--sheet", help="With --adapt: draws each photograph before and after, and its kernel.")
+]
+AdaptWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="With --adapt: photographs at once; one per core if left out.")
+]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,8 +12,6 @@ from metarestore.errors import UserError
 
 REAL_PAIRS, BICUBIC_LR = "real pairs", "bicubic LR"
 """Kinds of LR images on which cards state gains, the more telling one first."""
-
-RESEARCH = "research use: the sets of photographs carry no licence, or one for research"
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Card:
     metrics: dict[str, float]
     measured_on: str
     date: str
-    gains: dict[str, float] = field(default_factory=dict)
-    licence: str = RESEARCH
+    gains: dict[str, float]
+    licence: str
 
 
 _CARD = TypeAdapter(Card)
