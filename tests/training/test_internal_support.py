@@ -46,11 +46,12 @@ def test_noise_differs_between_a_query_image_and_its_degraded_version(small_stud
     workspace = opened(small_study)
     distribution = workspace.auxiliary("noise_gaussian")
     task = distribution.build(distribution.draw(0, 1))
-    smooth = [
-        (lr - bicubic_downsample(hr, 4))[..., :4, :4]
+    # Fields of one seed begin with the same numbers, whatever their size.
+    begin = [
+        (lr - bicubic_downsample(hr, 4))[:, 0, 0, :4]
         for lr, hr in ((task.support_lr, task.support_hr), (task.query_lr, task.query_hr))
     ]
-    assert not torch.allclose(*smooth, atol=1e-3)
+    assert float((begin[0] - begin[1]).abs().mean()) > 5 / 255
 
 
 def test_both_backends_agree(small_study: Callable[..., Study]) -> None:

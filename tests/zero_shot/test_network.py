@@ -104,6 +104,19 @@ def test_colour_and_back_projection_are_those_of_zero_shot_restoration() -> None
     assert off < float((Blur(kernel(), 2).degrade(bare.image[None]) - LR).abs().mean())
 
 
+def test_a_network_that_shifts_the_colour_is_corrected() -> None:
+    network = network_of("luma")
+    with torch.no_grad():
+        network.get_parameter("tail.bias").add_(0.1)
+    gaps = []
+    for kept in (False, True):
+        options = replace(BARE, adaptation=AdaptationOptimizerSpec(steps=0), keep_colour=kept)
+        restored = restore_adapted(LR, network, options).image
+        gaps.append(float((restored.mean((1, 2)) - bicubic_upsample(LR[None], 2)[0].mean((1, 2))).abs().max()) * 255)
+    assert gaps[0] > 10
+    assert gaps[1] < 0.5
+
+
 def test_strips_leave_no_seam() -> None:
     network = network_of("rgb")
     whole, parts = (torch.cat(list(restored_strips(network, network, LR[None], n)), dim=1) for n in (10**6, 65 * 20))
