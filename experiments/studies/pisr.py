@@ -124,6 +124,7 @@ class Options:
         imitation: Weight of the teacher's imitation of LR.
         loss: Loss of features.
         weight: Its weight.
+        arms: The students that are trained.
     """
 
     data: Path
@@ -134,6 +135,17 @@ class Options:
     imitation: float
     loss: str
     weight: float
+    arms: Sequence[str]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """All trainings, the teacher first if a student needs it."""
+        return (*((TEACHER,) if {"initialised", "pisr"} & {*self.arms} else ()), *self.arms)
+
+    @property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Pairs of students that are compared."""
+        return [pair for pair in COMPARISONS if {*pair} <= {*self.arms}]
 
     def run(self, scale: int, seed: int, stage: str) -> Path:
         """Returns the folder of a training; all seeds share one teacher."""
@@ -213,7 +225,7 @@ def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any
     psnr: dict[str, list[list[float]]] = {}
     curves: dict[str, list[list[list[float]]]] = {}
     seconds: dict[str, list[float]] = {}
-    for stage in (TEACHER, *ARMS):
+    for stage in options.stages:
         for seed in seeds_of(stage, seeds):
             run = options.run(scale, seed, stage)
             log = last_data(run)
@@ -226,7 +238,7 @@ def measure(options: Options, scale: int, seeds: Sequence[int]) -> dict[str, Any
         "photographs": list(bicubic.images),
         "bicubic": [figures["psnr_y"] for figures in bicubic.images.values()],
         "seeds": list(seeds),
-        "steps": {stage: options.length(scale, stage) for stage in (TEACHER, *ARMS)},
+        "steps": {stage: options.length(scale, stage) for stage in options.stages},
         "psnr_y": psnr,
         "curves": curves,
         "seconds_per_step": seconds,
@@ -241,7 +253,7 @@ imitation {imitation:g}. One teacher per scale. PSNR-Y in dB on the {count} phot
 interval over photographs and seeds (over photographs alone where there is one seed). `longer` is `alone` with the
 teacher's steps in addition, for one seed.
 
-| scale | steps (teacher) | seeds | bicubic | {arms} | {comparisons} |
+| scale | steps (teacher) | seeds | bicubic | {header} |
 | --- | --- | --- | --- | {dashes} |
 {rows}
 
@@ -265,24 +277,24 @@ def page(options: Options, found: Mapping[int, Mapping[str, Any]]) -> str:
         weight=options.weight,
         imitation=options.imitation,
         count=len(next(iter(found.values()))["photographs"]),
-        arms=" | ".join(ARMS),
-        comparisons=" | ".join(f"{arm} - {other}" for arm, other in COMPARISONS),
-        dashes=" | ".join("---" for _ in (*ARMS, *COMPARISONS)),
+        header=" | ".join([*options.arms, *(f"{arm} - {other}" for arm, other in options.comparisons)]),
+        dashes=" | ".join("---" for _ in (*options.arms, *options.comparisons)),
         minutes="; ".join(f"x{scale} {minutes(one)}" for scale, one in found.items()),
         command=f"python {' '.join(sys.argv)}",
         date=datetime.datetime.now(datetime.UTC).date(),
-        rows="\n".join(row(scale, one) for scale, one in found.items()),
-        curves="\n\n".join(curve_table(scale, one) for scale, one in found.items()),
+        rows="\n".join(row(options, scale, one) for scale, one in found.items()),
+        curves="\n\n".join(curve_table(options, scale, one) for scale, one in found.items()),
     )
 
 
-def row(scale: int, found: Mapping[str, Any]) -> str:
+def row(options: Options, scale: int, found: Mapping[str, Any]) -> str:
     """Writes the row of a scale."""
-    psnr = {arm: np.asarray(found["psnr_y"][arm]) for arm in ARMS}
-    means = [f"{psnr[arm].mean():.3f}" for arm in ARMS]
-    gains = [gain(psnr[a], psnr[b]) for a, b in COMPARISONS]
+    psnr = {arm: np.asarray(found["psnr_y"][arm]) for arm in options.arms}
+    means = [f"{psnr[arm].mean():.3f}" for arm in options.arms]
+    gains = [gain(psnr[a], psnr[b]) for a, b in options.comparisons]
     bicubic, steps = f"{np.mean(found['bicubic']):.3f}", found["steps"]
-    cells = [f"x{scale}", f"{steps['alone']:,} ({steps[TEACHER]:,})", str(len(found["seeds"])), bicubic, *means, *gains]
+    taught = f" ({steps[TEACHER]:,})" if TEACHER in steps else ""
+    cells = [f"x{scale}", f"{steps[options.arms[0]]:,}{taught}", str(len(found["seeds"])), bicubic, *means, *gains]
     return f"| {' | '.join(cells)} |"
 
 
@@ -301,13 +313,13 @@ def gain(a: Floats, b: Floats) -> str:
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
-def curve_table(scale: int, found: Mapping[str, Any]) -> str:
+def curve_table(options: Options, scale: int, found: Mapping[str, Any]) -> str:
     """Writes the learning curves of the students at about eight steps."""
-    stages = (TEACHER, *ARMS)
+    stages = options.stages
     curves = {stage: np.asarray(found["curves"][stage][0]) for stage in stages}
-    if curves[ARMS[0]].ndim < 2:  # shorter than the first validation
+    if curves[options.arms[0]].ndim < 2:  # shorter than the first validation
         return ""
-    steps = curves["longer"][:, 0].astype(int)
+    steps = max(curves.values(), key=len)[:, 0].astype(int)
     chosen = sorted({int(i) for i in np.linspace(0, len(steps) - 1, 12)})
     lines = [f"| x{scale}: step | {' | '.join(stages)} |", f"| --- | {' | '.join('---' for _ in stages)} |"]
     for index in chosen:
@@ -329,15 +341,25 @@ def main() -> None:
     parser.add_argument("--imitation", type=float, default=IMITATION)
     parser.add_argument("--loss", default="vid_laplace")
     parser.add_argument("--weight", type=float, default=WEIGHT)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="students that are trained; default: all")
     given = parser.parse_args()
-    lengths = (given.steps, given.teacher_steps)
-    options = Options(given.data, given.out, given.student, *lengths, given.imitation, given.loss, given.weight)
+    options = Options(
+        data=given.data,
+        out=given.out,
+        student=given.student,
+        steps=given.steps,
+        teacher_steps=given.teacher_steps,
+        imitation=given.imitation,
+        loss=given.loss,
+        weight=given.weight,
+        arms=given.arms,
+    )
     prepare_process()
     make_project(options)
     found: dict[int, Mapping[str, Any]] = {}
     for scale in given.scales:
         seeds = tuple(given.seeds or SEEDS[scale])
-        for stage in (TEACHER, *ARMS):
+        for stage in options.stages:
             for seed in seeds_of(stage, seeds):
                 train(options, scale, seed, stage)
         found[scale] = measure(options, scale, seeds)

@@ -1,8 +1,9 @@
 """How fast does a network adapt to one photograph: meta-learned, pre-trained, or from new weights?
 
 One crop of every photograph of DATA/valid is blurred by a random anisotropic Gaussian kernel, unknown to the networks,
-and shrunk. Each network is adapted to it, as `metarestore restore --adapt zero-shot --model NETWORK` does, and measured
-between the steps. Finished photographs are kept in OUT, so that an interrupted study resumes.
+and shrunk, or shrunk bicubically (`--kind bicubic`). Each network is adapted to it, as `metarestore restore --adapt
+zero-shot --model NETWORK` does, and measured between the steps. Finished photographs are kept in OUT, so that an
+interrupted study resumes.
 
 Run:     python experiments/studies/zero_shot_initialisation.py DATA --scale 2 --networks
              meta-learned=zero_shot_maml_x2:adam:3e-4 pre-trained=RUN:adam:3e-4
@@ -66,9 +67,9 @@ def arm_of(text: str) -> Arm:
     return Arm(name, text, network_file(Path(network)), adaptation, STEPS)
 
 
-def measured(path: Path, scale: Literal[2, 3, 4], arms: Sequence[Arm]) -> dict[str, dict[str, float]]:
+def measured(path: Path, scale: Literal[2, 3, 4], kind: str, arms: Sequence[Arm]) -> dict[str, dict[str, float]]:
     """Adapts all networks to one photograph: PSNR-Y after each measured number of steps, and CPU seconds."""
-    hr, lr, _ = case(path, scale, "random")
+    hr, lr, _ = case(path, scale, kind)
     image = as_image(lr)
     kernel = estimate_kernel(image, scale).kernel
     found = {"bicubic": {"0": psnr(bicubic_upsample(image[None], scale)[0], hr, scale)}}
@@ -93,10 +94,9 @@ def measured(path: Path, scale: Literal[2, 3, 4], arms: Sequence[Arm]) -> dict[s
 PAGE = """\
 # Adapting to one photograph in a few steps, x{scale}
 
-{count} photographs of DATA/valid that nothing was trained or tuned on, LR crops of 128x128 pixels at most, each blurred
-by a random anisotropic Gaussian kernel of its own and shrunk. The kernel is estimated. PSNR-Y over bicubic in dB, with
-95% intervals over photographs. Steps on whole photographs: {networks}. New weights: the same network, Adam at 1e-3 with
-cosine decay on patches.
+{count} photographs of DATA/valid that nothing was trained or tuned on, LR crops of 128x128 pixels at most, {made}.
+The kernel is estimated. PSNR-Y over bicubic in dB, with 95% intervals over photographs. Steps on whole photographs:
+{networks}. New weights: the same network, Adam at 1e-3 with cosine decay on patches.
 
 Command:
 
@@ -113,13 +113,23 @@ measurements.
 """
 
 
-def write(scale: int, arms: Sequence[Arm], rows: Mapping[str, Mapping[str, Mapping[str, float]]], command: str) -> None:
+MADE = {
+    "random": "each blurred by a random anisotropic Gaussian kernel of its own and shrunk",
+    "bicubic": "each shrunk bicubically",
+}
+
+
+def write(
+    scale: int, kind: str, arms: Sequence[Arm], rows: Mapping[str, Mapping[str, Mapping[str, float]]], command: str
+) -> None:
     """Writes the page, the numbers and the figure."""
-    name = f"zero_shot_initialisation_x{scale}"
+    name = f"zero_shot_initialisation_x{scale}{'' if kind == 'random' else f'_{kind}'}"
     steps = sorted({step for arm in arms for step in arm.measured})
-    lines = [f"| arm | {' | '.join(f'{step:,}' for step in steps)} | CPU s |", "| :-- |" + " --: |" * (len(steps) + 1)]
+    header = [*(f"{step:,}" for step in steps), "worst after 10, or at the end", "CPU s"]
+    lines = [f"| arm | {' | '.join(header)} |", "| :-- |" + " --: |" * len(header)]
     for arm in arms:
         cells = [_over_bicubic(rows, arm.name, step) if step in arm.measured else "" for step in steps]
+        cells.append(f"{min(_gains(rows, arm.name, 10 if arm.network else arm.measured[-1])):+.2f}")
         seconds = np.mean([row[arm.name]["seconds"] for row in rows.values()])
         lines.append(f"| {arm.name} | {' | '.join(cells)} | {seconds:.1f} |")
     trained = [arm for arm in arms if arm.network]
@@ -133,6 +143,7 @@ def write(scale: int, arms: Sequence[Arm], rows: Mapping[str, Mapping[str, Mappi
     text = PAGE.format(
         scale=scale,
         count=len(rows),
+        made=MADE[kind],
         networks=used,
         command=command,
         date=datetime.datetime.now(datetime.UTC).date(),
@@ -184,6 +195,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with valid/")
     parser.add_argument("--scale", type=int, default=2, choices=(2, 3, 4))
+    parser.add_argument("--kind", default="random", choices=tuple(MADE), help="kernels that LR is made with")
     parser.add_argument("--networks", nargs="+", type=arm_of, required=True, metavar="NAME=NETWORK:OPTIMIZER:RATE")
     parser.add_argument("--scratch", type=int, nargs="*", default=SCRATCH, help="steps from new weights")
     parser.add_argument("--out", type=Path, default=Path("runs/zero_shot_initialisation"))
@@ -193,13 +205,16 @@ if __name__ == "__main__":
     given.out.mkdir(parents=True, exist_ok=True)
     rows = {}
     for path in photographs(given.data / "valid"):
-        file = given.out / f"x{given.scale}_{path.stem}.json"
+        kind = "" if given.kind == "random" else f"{given.kind}_"
+        file = given.out / f"x{given.scale}_{kind}{path.stem}.json"
         kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         missing = [arm for arm in arms if arm.name not in kept]
         if missing:
-            kept |= measured(path, given.scale, missing)
+            kept |= measured(path, given.scale, given.kind, missing)
             save(file, json.dumps(kept))
         rows[path.stem] = kept
     networks = " ".join(f"'{arm.given}'" for arm in given.networks)
     script = "python experiments/studies/zero_shot_initialisation.py"
-    write(given.scale, arms, rows, f"{script} DATA --scale {given.scale} --networks {networks}")
+    lengths = "" if tuple(given.scratch) == SCRATCH else " ".join([" --scratch", *map(str, given.scratch)])
+    chosen = f"--scale {given.scale} --kind {given.kind}{lengths}"
+    write(given.scale, given.kind, arms, rows, f"{script} DATA {chosen} --networks {networks}")
