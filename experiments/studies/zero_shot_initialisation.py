@@ -28,7 +28,7 @@ from matplotlib import pyplot
 from torch import Tensor
 from zero_shot_restoration import RESULTS, case, interval, psnr, save
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.config.model import ZeroShotNetworkSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.models.build import build_model

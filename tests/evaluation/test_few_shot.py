@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import (

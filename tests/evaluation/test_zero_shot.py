@@ -13,7 +13,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
+from metarestore.config.adaptation import AdaptationOptimizerSpec
+from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
 from metarestore.evaluation.few_shot import AdaptationJob, TestSet, require_measurable

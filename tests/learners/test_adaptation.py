@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, AdaptationSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec, AdaptationSpec
 from metarestore.config.learner import ANILSpec, LearnerSpec
 from metarestore.learners.adaptation import adapt, cut
 from metarestore.learners.build import build_learner

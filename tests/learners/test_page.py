@@ -10,7 +10,8 @@ from typing import Any, get_args
 import pytest
 from ruamel.yaml import YAML
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment, OptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
+from metarestore.config.experiment import Experiment, OptimizerSpec
 from metarestore.config.learner import DistillationSpec, LearnerSpec, MultiStepSpec
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,7 +14,8 @@ from torch import nn
 
 from metarestore.config.learner import FOMAMLSpec, LearnerSpec, MAMLSpec, MultiStepSpec
 from metarestore.errors import UserError
-from metarestore.learners.build import build_learner, matching_parameters
+from metarestore.learners.adapted import matching_parameters
+from metarestore.learners.build import build_learner
 from metarestore.learners.gradients import joined, split_gradients, vectorised_gradients
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
@@ -156,12 +157,12 @@ def test_inner_and_outer_loss_are_told_apart(scalar: nn.Module) -> None:
 
 def test_patterns_of_parameters() -> None:
     names = ["body.0.weight", "body.0.bias", "body.1.weight", "tail.weight"]
-    assert matching_parameters(["tail.*", "body.1.weight"], names) == {"tail.weight", "body.1.weight"}
-    assert matching_parameters(["*"], names) == set(names)
+    assert matching_parameters(["tail.*", "body.1.weight"], names, "learner.adapts") == {"tail.weight", "body.1.weight"}
+    assert matching_parameters(["*"], names, "learner.adapts") == set(names)
     with pytest.raises(UserError, match=r"learner.adapts: 'tial.\*' matches no parameter.*did you mean 'tail.\*'\?"):
-        matching_parameters(["tail.*", "tial.*"], names)
+        matching_parameters(["tail.*", "tial.*"], names, "learner.adapts")
     with pytest.raises(UserError, match=r"'zzz' matches no parameter.*patterns that match: body.\*"):
-        matching_parameters(["zzz"], names)
+        matching_parameters(["zzz"], names, "learner.adapts")
 
 
 @pytest.mark.parametrize(

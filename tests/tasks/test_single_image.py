@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.config.model import FSRCNNSpec
 from metarestore.degradations.kernels import gaussian_kernel
 from metarestore.errors import UserError

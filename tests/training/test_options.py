@@ -14,7 +14,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, Experiment
+from metarestore.config.adaptation import AdaptationOptimizerSpec
+from metarestore.config.experiment import Experiment
 from metarestore.engines.local import LocalEngine
 from metarestore.errors import UserError
 from metarestore.evaluation.few_shot import AdaptationJob

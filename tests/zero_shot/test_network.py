@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.config.model import FSRCNNSpec, KDSRSpec, PISRTeacherSpec, ZeroShotNetworkSpec
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.degradations import bicubic_downsample, bicubic_upsample
 from metarestore.fitting.kernel import synthesise
 from metarestore.learners.adaptation import adapt

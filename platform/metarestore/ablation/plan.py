@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from metarestore.config.adaptation import AdaptationSpec
 from metarestore.config.affects import TRAINED, Affects, neutral, unaffecting
 from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
 from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
-from metarestore.config.experiment import AdaptationSpec, EvaluationSpec, Experiment
+from metarestore.config.experiment import EvaluationSpec, Experiment
 from metarestore.config.grid import Cell, Grid
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError

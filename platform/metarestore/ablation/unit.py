@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarestore.ablation.plan import CellPlan, Unit, cell_folder
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.engines.local import LocalEngine, LocalSession
 from metarestore.errors import UserError
 from metarestore.evaluation.ablation import CellResult, Metrics

@@ -167,7 +167,7 @@ def tasks_fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Fits a task distribution to a camera: blur kernels, noise, colour and JPEG from a few real pairs."""
-    from metarestore.config.experiment import AdaptationSpec
+    from metarestore.config.adaptation import AdaptationSpec
     from metarestore.pair_source import named_pairs
 
     drawn = picture or out.with_suffix("") / "fit.png"

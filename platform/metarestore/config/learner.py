@@ -317,8 +317,9 @@ class ANILSpec(_MultiStepLoop):
     implementation: ClassVar[str] = "metarestore.learners.build:anil"
 
     kind: Annotated[Literal["anil"], Affects.BUILDING]
-    adapts: Annotated[tuple[str, ...], Affects.BUILDING] = Field(min_length=1)
-    """Names or glob patterns of the parameters that adapt, in the inner loop and to the shots, e.g. `tail.*`."""
+    adapts: Annotated[Literal["tail", "norms"] | Annotated[tuple[str, ...], Field(min_length=1)], Affects.BUILDING]
+    """The parameters that adapt, in the inner loop and to the shots: `tail`, those of the last layer; `norms`, those of
+    the normalisation layers; or names or glob patterns, e.g. `[tail.*]`."""
     first_order: bool = False
     """Whether inner gradients are treated as constants in the outer gradient."""
 

@@ -16,6 +16,10 @@ class BaseModelSpec(Implemented):
     `metarestore.models.network.Network`.
     """
 
+    keep_low_frequencies: Literal["none", "hr", "both"] = Field("none", exclude_if=lambda value: value == "none")
+    """Where the low frequencies of LR (exposure, tone, vignetting) replace those of other images: in the HR images that
+    are learned from (`hr`), or also in every output of the network, in learning and in restoring (`both`)."""
+
     @property
     def privileged(self) -> bool:
         """Whether the network also requires the HR images as input (a teacher)."""

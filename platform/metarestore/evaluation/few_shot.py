@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, EvaluationSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec, Adapts, LoRASpec
+from metarestore.config.experiment import EvaluationSpec
 from metarestore.decibels import decibels
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.errors import UserError
@@ -183,7 +184,15 @@ def _levels(images: Tensor) -> Floats:
 def adaptation_label(options: AdaptationOptimizerSpec, evaluation: EvaluationSpec) -> str:
     """Returns the label of adaptation options, e.g. `adam 0.0003, patches of 32`."""
     patches = "" if options.patch is None else f", patches of {options.patch}"
-    return f"{options.optimizer} {options.lr:g}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
+    parts = _parts(options.adapts)
+    return f"{options.optimizer} {options.lr:g}{parts}{patches}{', self-ensemble' if evaluation.self_ensemble else ''}"
+
+
+def _parts(adapts: Adapts) -> str:
+    """Names what adapts, for labels; everything has no name."""
+    if isinstance(adapts, LoRASpec):
+        return f", LoRA of rank {adapts.lora}"
+    return "" if adapts == "all" else f", {adapts if isinstance(adapts, str) else ' '.join(adapts)}"
 
 
 def unique_photographs(workspace: Workspace) -> tuple[str, ...]:

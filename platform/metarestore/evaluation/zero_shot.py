@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizerSpec, AdaptationSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec, AdaptationSpec
 from metarestore.decibels import decibels
 from metarestore.evaluation.few_shot import AdaptationJob, Adapted, Floats, TestSet, adaptation_label, restorer
 from metarestore.evaluation.metrics import PEAK

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.config.estimators import GradientEstimatorSpec
-from metarestore.config.experiment import AdaptationOptimizerSpec
 from metarestore.config.learner import PretrainSpec
 from metarestore.graphs.relations import Relations
 from metarestore.graphs.reliability import jackknife_error, rank_correlation

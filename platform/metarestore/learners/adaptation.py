@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.degradations.dihedral import DIHEDRAL, flip_rotate
+from metarestore.learners.adapted import adapted
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.learners.learner import restore
 from metarestore.learners.losses import image_loss, norm_factors
@@ -47,9 +48,9 @@ def adapt(
         support_lr: (K, C, h, w) in [0, 1].
         support_hr: (K, C, s·h, s·w) in [0, 1].
         options: Optimizer (plain gradient descent, as in the inner loop of MAML, or Adam), learning rate, schedule,
-            number of steps, and whether a step uses all images or random patches of them.
+            number of steps, which parameters change, and whether a step uses all images or random patches of them.
         rule: Loss, clipping, and mask and learning rates of the parameters; learned rates replace the rate of `sgd`.
-        seed: Seed of the patches.
+        seed: Seed of the patches, and of the factors of low-rank changes.
         observe: Called with (step, parameters) before the first step and after each one.
         pairs: The images of each step, used instead of patches cut according to `options`.
         terms: Additional loss terms.
@@ -62,11 +63,12 @@ def adapt(
     Source: Finn et al. (2017), eq. 1; Kingma and Ba, Adam (2015).
     """
     layout = Layout.of(model)
-    current = flat.detach().clone().requires_grad_()
+    what = adapted(model, flat, options, rule, seed)
+    rule, current = what.rule, what.initial.requires_grad_()
     sgd = options.optimizer == "sgd"
     update = torch.optim.SGD([current], lr=options.lr) if sgd else torch.optim.Adam([current], lr=options.lr)
     if observe:
-        observe(0, current.detach())
+        observe(0, what.parameters(current).detach())
     for step in range(options.steps):
         fraction = progress(step) if progress else None
         if fraction is not None and fraction >= 1:
@@ -78,7 +80,7 @@ def adapt(
             if options.patch is not None:
                 lr, hr = cut(support_lr, support_hr, options, seed, step)
         update.zero_grad(set_to_none=True)
-        params = layout.unflatten(current)
+        params = layout.unflatten(what.parameters(current))
         loss = image_loss(rule.loss_name, rule.eps)(restore(model, params, lr), hr)
         if terms is not None:
             loss = loss + terms(params, step, lr, hr)
@@ -88,8 +90,8 @@ def adapt(
         _apply_rule(current, rule, sgd=sgd, lr=options.lr)
         update.step()
         if observe:
-            observe(step + 1, current.detach())
-    return current.detach()
+            observe(step + 1, what.parameters(current).detach())
+    return what.parameters(current).detach()
 
 
 def cut(lr: Tensor, hr: Tensor, options: AdaptationOptimizerSpec, seed: int, step: int) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,11 @@ def build_model(spec: BaseModelSpec, scale: int, seed: int) -> Network:
 
 
 def _built(spec: BaseModelSpec, scale: int) -> Network:
-    options = {name: getattr(spec, name) for name in type(spec).model_fields if name != "kind"}
+    options = {name: getattr(spec, name) for name in type(spec).model_fields if name not in BaseModelSpec.model_fields}
+    options.pop("kind")
     network: Network = spec.implemented()(scale=scale, **options)
+    if spec.keep_low_frequencies == "both":
+        network.keep_low_frequencies()
     return network
 
 

@@ -75,7 +75,7 @@ def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Net
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     expected, given = ({**dict(one), "scale": factor} for one, factor in ((spec, scale), (file_spec, file_scale)))
-    names = [name for name in expected if name not in fresh.interchangeable]
+    names = [name for name in expected if name not in (*fresh.interchangeable, "keep_low_frequencies")]
     names = names if spec.kind == file_spec.kind else ["kind"]
     differing = [name for name in names if expected[name] != given[name]]
     if differing:

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from metarestore.models.low_frequencies import REACH, keep_low_frequencies
+
 Channels = Literal["y", "rgb"]
 Restore = Callable[[Tensor], Tensor]
 """Restores LR images (N, C, h, w) to (N, C, s·h, s·w), not clamped."""
@@ -24,6 +26,7 @@ class Network(nn.Module, ABC):
         privileged: Whether the network (a teacher) takes the HR images as a second input.
         tile: Side, in LR pixels, of the overlapping tiles in which a network without a `receptive_field` restores.
         interchangeable: Keys of the specification in which a network used for initialisation may differ.
+        keeps_low_frequencies: Whether restored images have the low frequencies of LR, see `keep_low_frequencies`.
     """
 
     scale: int
@@ -31,6 +34,7 @@ class Network(nn.Module, ABC):
     privileged: bool = False
     tile: int = 64
     interchangeable: ClassVar[tuple[str, ...]] = ()
+    keeps_low_frequencies: bool = False
 
     @property
     @abstractmethod
@@ -45,6 +49,32 @@ class Network(nn.Module, ABC):
         """Receptive field before and after a pixel, in LR pixels; both are the radius unless a layer is asymmetric."""
         radius = self.receptive_field
         return None if radius is None else (radius, radius)
+
+    @property
+    def margin(self) -> int | None:
+        """Margin in LR pixels with which parts of an image are restored as in the whole; None if there is no limit."""
+        radius = self.receptive_field
+        return None if radius is None else radius + (REACH if self.keeps_low_frequencies else 0)
+
+    @property
+    def last_layer(self) -> str:
+        """The path of the module that is the last layer."""
+        return last_defined(self)
+
+    def keep_low_frequencies(self) -> None:
+        """Makes the network keep the low frequencies of LR, whenever it is called."""
+        self.keeps_low_frequencies = True
+        self.register_forward_hook(_kept)
+
+    def restoring(self, lr: Tensor, crop: int | None = None) -> Restore:
+        """Returns `for_image`, with the low frequencies of LR if the network keeps them."""
+        return self.kept(self.for_image(lr, crop))
+
+    def kept(self, part: Restore) -> Restore:
+        """Makes a part of the network keep the low frequencies of its input, if the network does."""
+        if part is self or not self.keeps_low_frequencies:
+            return part
+        return lambda lr: keep_low_frequencies(part(lr), lr, self.scale)
 
     @property
     def feature_layers(self) -> Mapping[str, str]:
@@ -72,6 +102,40 @@ class Network(nn.Module, ABC):
             ValueError: The other network cannot initialise this one.
         """
         return {name: parameter.detach() for name, parameter in other.named_parameters()}
+
+
+def last_defined(module: nn.Module) -> str:
+    """Returns the path of the last submodule, by definition, with a weight of at least two dimensions."""
+    weights: list[str] = [
+        name
+        for name, one in module.named_modules()
+        if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
+    ]
+    return weights[-1]
+
+
+def last_computed(module: nn.Module, *images: Tensor) -> str:
+    """Returns the path of the last submodule with a weight of at least two dimensions that a forward pass calls.
+
+    Args:
+        module: A network whose layers are called as modules; they may be defined in any order.
+        images: Its inputs.
+    """
+    order: list[str] = []
+    with ExitStack() as hooks:
+        for name, one in module.named_modules():
+            if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False)):
+                handle = one.register_forward_hook(lambda *_, name=name: order.append(name))
+                hooks.callback(handle.remove)
+        with torch.no_grad():
+            module(*images)
+    return order[-1]
+
+
+def _kept(network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """Corrects the output of a network that keeps low frequencies."""
+    scale = output.shape[-1] // inputs[0].shape[-1]
+    return keep_low_frequencies(output.to(inputs[0].dtype), inputs[0], scale)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def image_restorer(
         gray, alpha = channels < 3, channels in (2, 4)
         colours = planes[..., :1].repeat(3, axis=2) if gray else planes[..., :3]
         image = to_image(colours)
-        part = given or network.for_image(to_channels(image, network.channels), crop)
+        part = network.kept(given) if given else network.restoring(to_channels(image, network.channels), crop)
         part = self_ensemble(part) if ensemble else part
         restored = _by_strips(part, network, image, strip, planes.dtype, gray=gray)
         if alpha:
@@ -108,7 +108,7 @@ def restored_strips(part: Restore, network: Network, image: Tensor, strip: int =
         strip: Approximate number of LR pixels in a strip.
     """
     height, width = image.shape[-2:]
-    rows, margin = max(strip // width, 1), network.receptive_field
+    rows, margin = max(strip // width, 1), network.margin
     if margin is None:
         part, margin, rows = tiled(part, network.tile, network.scale), 0, height
     for top in range(0, height, rows):

@@ -22,6 +22,11 @@ class ConvolutionStack(Network):
         return self.hidden + 2
 
     @property
+    def last_layer(self) -> str:
+        """The last convolution, with its branches if it has any."""
+        return f"body.{2 * (self.hidden + 1)}"
+
+    @property
     def feature_layers(self) -> Mapping[str, str]:
         """The maps after the first, the middle and the last PReLU."""
         return {

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarestore.config.estimators import DescriptorEstimatorSpec, estimate_behind
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
+from metarestore.learners.adapted import adapted_names
 from metarestore.learners.build import build_learner
 from metarestore.learners.describer import open_describer
 from metarestore.learners.gradients import TaskGradients, split_gradients
@@ -20,6 +21,7 @@ from metarestore.learners.learner import Learner, MAMLLearner, PretrainLearner
 from metarestore.models.build import build_model, to_channels
 from metarestore.models.checkpoint import load_vector
 from metarestore.models.kdsr import KDSR
+from metarestore.models.low_frequencies import keep_low_frequencies
 from metarestore.models.network import Network
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.seeds import derived_seed
@@ -164,6 +166,10 @@ class Workspace:
                 `training.init` does not fit the network, or the graph's estimator cannot describe by its network.
         """
         self.initial()
+        adaptation = self.experiment.adaptation
+        for number, method in enumerate((adaptation, *adaptation.alternatives)):
+            key = "adaptation" if number == 0 else f"adaptation.alternatives[{number - 1}]"
+            adapted_names(self.model, method.adapts, f"{key}.adapts")
         if isinstance(estimate_behind(self.experiment.graph.estimator), DescriptorEstimatorSpec):
             _ = self.describer
         for name in self.study.auxiliary:
@@ -215,7 +221,15 @@ class Workspace:
         if self._off_colour and self.experiment.adaptation.off_colour_shots == "leave_out":
             kept = [k for k in range(len(lr)) if k not in self._off_colour]
             lr, hr = lr[kept], hr[kept]
-        return Task(lr, hr, task.query_lr[:0], task.query_hr[:0])
+        return self._learned(Task(lr, hr, task.query_lr[:0], task.query_hr[:0]))
+
+    def _learned(self, task: Task) -> Task:
+        """Returns a task with the HR images that are learned from."""
+        if self.experiment.model.keep_low_frequencies == "none":
+            return task
+        lr, hr, query_lr, query_hr = task
+        kept = (keep_low_frequencies(high, low, self.study.scale) for low, high in ((lr, hr), (query_lr, query_hr)))
+        return Task(lr, next(kept), query_lr, next(kept))
 
     def notes(self) -> tuple[str, ...]:
         """Reports shots whose colour differs from that of the others, and whether they are used."""
@@ -249,7 +263,7 @@ class Workspace:
         built = []
         for ref in refs:
             distribution = self.distribution(ref.distribution)
-            built.append(distribution.build(distribution.draw(ref.seed, ref.index, ref.patches)))
+            built.append(self._learned(distribution.build(distribution.draw(ref.seed, ref.index, ref.patches))))
         return self.for_model(stack(built))
 
     def for_model(self, task: Task) -> Task:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from metarestore.config.experiment import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec
 from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
 from metarestore.learners.adaptation import adapt
@@ -146,7 +146,7 @@ def _restored(network: Network, flat: Tensor, photograph: Photograph, options: N
     lr, blur = photograph.lr, photograph.blur
     adapted = deepcopy(network)
     adapted.load_state_dict(Layout.of(network).unflatten(flat))
-    part = adapted.for_image(to_channels(lr, network.channels))
+    part = adapted.restoring(to_channels(lr, network.channels))
     image = torch.cat(list(restored_strips(part, adapted, lr)), dim=-2)[None]
     image = blur.back_project(image, lr, options.final_projections)
     if options.keep_colour:
