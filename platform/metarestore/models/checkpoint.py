@@ -53,6 +53,16 @@ def load_model(path: str | os.PathLike[str]) -> Network:
     return _read(Path(path))[0].eval()
 
 
+def network_description(path: str | os.PathLike[str]) -> tuple[AnyModelSpec, int]:
+    """Returns the specification and the scale of a network, which is given as for `load_model`.
+
+    Raises:
+        UserError: The file does not exist, or is not a metarestore network.
+    """
+    _, spec, scale = _read(Path(path))
+    return spec, scale
+
+
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
     """Reads the parameters (P,) of a network that must have the given architecture.
 
