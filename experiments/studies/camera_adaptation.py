@@ -180,8 +180,8 @@ dB of PSNR-Y over bicubic upscaling, single forward pass, the first five pairs b
 {counts}. {steps} Adam steps on batches of {batch} patches of {patch}x{patch} HR pixels, cosine decay; rates: {rates}
 ({lora} times as high for `lora_kept`, low-rank changes of rank 4). `all`: all parameters; `_hr_kept`: the low
 frequencies of LR are kept in the HR images that are learned from; `_kept`: also in the output; `tail`: the last layer;
-`fitted`: first trained for {fitted_steps} steps on the distribution fitted to the five pairs, unadapted. Differences with
-95% intervals over photographs{over_seeds}.
+`fitted`: first trained for {fitted_steps} steps on the distribution fitted to the five pairs, unadapted. Differences
+with 95% intervals over photographs{over_seeds}.
 
 Command: `{command}`; {date}, 2 cores, one thread.
 
