@@ -10,6 +10,7 @@ import typer
 
 from metarestore import __version__
 from metarestore.cli.ablation import ablate
+from metarestore.cli.camera import adapt
 from metarestore.cli.describe import describe
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
@@ -22,7 +23,7 @@ from metarestore.console import prepare_output, say, visible
 from metarestore.errors import UserError, is_outside, outside_errors, system_problem
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(demo, train, compare, tune, ablate),
+    *(demo, adapt, train, compare, tune, ablate),
     *(evaluate, restore, kernel, describe, networks),
     *(check, schema, doctor, init),
 )

@@ -317,7 +317,8 @@ def _track_arm(arm: Arm, result: ArmResult, bicubic: float) -> None:
     for name in ("config.yaml", "model.safetensors", "adapted.safetensors", "graph.json", "graph.graphml"):
         if (arm.folder.path / name).is_file():
             arm.run.artifact(arm.folder.path / name)
-    arm.run.artifact(arm.folder.checkpoints)
+    if arm.folder.checkpoints.is_dir():  # a run of 0 steps has none
+        arm.run.artifact(arm.folder.checkpoints)
 
 
 def _parameters(experiment: Experiment, folder: RunFolder) -> dict[str, str]:

@@ -214,6 +214,14 @@ class Workspace:
     def shots(self) -> Task:
         """The target's shots alone: what estimators and learners may see; its query set is empty.
 
+        Their HR images have the low frequencies of LR if `model.keep_low_frequencies` says so.
+        """
+        return self._learned(self.given_shots)
+
+    @property
+    def given_shots(self) -> Task:
+        """The target's shots as they are; its query set is empty.
+
         Shots whose colour differs from the others are excluded if `adaptation.off_colour_shots` is `leave_out`.
         """
         task = self.target_task
@@ -221,7 +229,7 @@ class Workspace:
         if self._off_colour and self.experiment.adaptation.off_colour_shots == "leave_out":
             kept = [k for k in range(len(lr)) if k not in self._off_colour]
             lr, hr = lr[kept], hr[kept]
-        return self._learned(Task(lr, hr, task.query_lr[:0], task.query_hr[:0]))
+        return Task(lr, hr, task.query_lr[:0], task.query_hr[:0])
 
     def _learned(self, task: Task) -> Task:
         """Returns a task with the HR images that are learned from."""
