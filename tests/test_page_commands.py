@@ -81,8 +81,8 @@ def documented(experiment: Path, folder: Path) -> Path:
         return own
     text = FILES["experiments/first.yaml"]
     if experiment.name == "my_camera.yaml":
-        readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-        text = next(block for block in re.findall(r"^```yaml\n(.*?)^```$", readme, re.M | re.S) if "learner:" in block)
+        page = (REPOSITORY / "docs/camera.md").read_text(encoding="utf-8")
+        text = next(block for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S) if "learner:" in block)
     make_project(folder)
     path = folder / "experiments" / experiment.name
     path.write_text(text, encoding="utf-8")

@@ -26,6 +26,7 @@ metarestore evaluate --bicubic --data samples/hr --protocol gaussian8
 metarestore evaluate --bicubic --lr samples/lr --hr samples/hr
 metarestore tasks sample --replay samples/params.jsonl --out again
 metarestore tasks preview night_phone --sweep poisson_noise.peak --out strip.png
+metarestore tasks fit --pairs samples --out tasks/my_camera_fitted.yaml
 metarestore tasks preview my_camera_fitted --out fitted.png
 metarestore restore samples/lr/000000.png --model runs/first --self-ensemble --out ensemble.png
 metarestore restore samples/lr/000000.png --model kdsr_tiny_mixed --out blind.png
@@ -69,7 +70,13 @@ def test_every_command(tmp_path: Path, mlflow_store: str) -> None:
         if line.startswith(("mlflow ", "metarestore demo")):
             continue  # a server; and the demo has a test of its own
         words = shlex.split(line)[1:]
-        extra = SHORT if words[0] in ("train", "compare", "tune", "ablate") else []
+        extra = (
+            ["--minutes", "0.2"]
+            if words[0] == "adapt"
+            else SHORT
+            if words[0] in ("train", "compare", "tune", "ablate")
+            else []
+        )
         done = subprocess.run(
             [sys.executable, "-m", "metarestore", *words, *extra],
             cwd=here,

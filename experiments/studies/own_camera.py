@@ -26,10 +26,10 @@ CAMERAS = ("realsr_canon5d3", "realsr_nikond810", "drealsr_panasonic", "drealsr_
 PAGE = """\
 # A network for one's own camera from five pairs
 
-`metarestore adapt --pairs DIR --shots 5 --out RUN{options}` on each camera, with a time limit of {minutes:g} minutes. dB
-of PSNR-Y on the pairs that were not learned from, on their central 512x512 pixels at most, with 95% intervals over pairs
-(t distribution; wide for few pairs). Single forward pass, seed 0. Colour: mean absolute difference of the channel means
-from those of HR, in grey levels, and that of bicubic upscaling.
+`metarestore adapt --pairs DIR --shots 5 --out RUN{options}` on each camera, with a time limit of {minutes:g} minutes.
+dB of PSNR-Y on the pairs that were not learned from, on their central 512x512 pixels at most, with 95% intervals over
+pairs (t distribution; wide for few pairs). Single forward pass, seed 0. Colour: mean absolute difference of the channel
+means from those of HR, in grey levels, and that of bicubic upscaling.
 
 | camera | test pairs | chosen on the shots | over bicubic | over unadapted | colour (bicubic) | minutes |
 | :-- | --: | :-- | --: | --: | --: | --: |

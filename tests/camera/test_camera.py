@@ -120,7 +120,7 @@ def test_from_pairs_to_a_network(cli: Cli, pairs: Path) -> None:
     assert all(len(gains) == 4 for gains in left_out.values())
     chosen = max(left_out, key=lambda name: np.mean(left_out[name]))
     assert chosen != UNADAPTED.name  # the start has seen sharp photographs only
-    network = load_model(camera / "study/arms/adapted/adapted.safetensors")
+    network = load_model(camera / "adapted.safetensors")
     assert network.keeps_low_frequencies
     sample = camera / "samples/000004.png"
     lr = read_image(pairs / "lr/000004.png").pixels
@@ -132,7 +132,7 @@ def test_from_pairs_to_a_network(cli: Cli, pairs: Path) -> None:
     assert code == 0
     assert out.split("over bicubic upscaling")[0].splitlines()[-1] in resumed
     assert json.loads((camera / "left_out.json").read_text()) == left_out
-    assert cli("restore", "pairs/lr/000005.png", "--model", "camera/study/arms/adapted", "--out", "big.png")[0] == 0
+    assert cli("restore", "pairs/lr/000005.png", "--model", "camera", "--out", "big.png")[0] == 0
 
 
 @pytest.mark.parametrize(

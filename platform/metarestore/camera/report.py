@@ -37,15 +37,9 @@ def write_samples(outcome: Outcome, pairs: Sequence[PairFiles], folder: Path) ->
         UserError: A file cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    restore, written = image_restorer(load_model(network_of(outcome))), []
+    restore, written = image_restorer(load_model(outcome.network)), []
     for pair in pairs:
         path = folder / f"{pair.name}.png"
         write_image(path, restore(read_image(pair.lr).pixels))
         written.append(path)
     return written
-
-
-def network_of(outcome: Outcome) -> Path:
-    """Returns the file of the network."""
-    adapted = outcome.network / "adapted.safetensors"
-    return adapted if adapted.is_file() else outcome.network

@@ -28,8 +28,8 @@ from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.study.run import run_study
 from metarestore.workspace.workspace import Workspace
 
-ADAPTED = "adapted"
-"""The arm of the chosen way."""
+ADAPTED, ADAPTED_FILE = "adapted", "adapted.safetensors"
+"""The arm of the chosen way, and the file of its network: in the folder of a run, the network after adaptation."""
 
 _MEASURED = 0.25
 """Share of the time limit that is left at least for the steps, however long the checks took."""
@@ -59,7 +59,7 @@ class Outcome:
         way: The chosen way.
         left_out: Gain over bicubic upscaling of each way on the shots that were left out, in dB: (K,).
         study: The measurements on the test pairs.
-        network: The folder of the network.
+        network: The file of the network.
     """
 
     way: Way
@@ -128,7 +128,9 @@ def adapt_to_camera(request: Request, pairs: CameraPairs, messages: Messages, co
     gains = _compared(project, plan, ways, messages)
     way = next(way for way in ways if way.name == best(gains))
     study = _measured(project, plan, way, messages, command)
-    network = project.root / "study" / "arms" / (UNADAPTED.name if way == UNADAPTED else ADAPTED)
+    arm = project.root / "study" / "arms" / (UNADAPTED.name if way == UNADAPTED else ADAPTED)
+    network = project.root / ADAPTED_FILE
+    write_atomically(network, (arm / ADAPTED_FILE).read_bytes())
     return Outcome(way, gains, study, network)
 
 

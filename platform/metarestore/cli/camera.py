@@ -103,5 +103,5 @@ def _report(outcome: Outcome, pairs: CameraPairs, out: Path) -> None:
     console.print(result_table(outcome.study))
     for sample in write_samples(outcome, pairs.files[pairs.shots :][:_SAMPLES], out / "samples"):
         say(sample)
-    say(f"Restore:  {command_line('metarestore', 'restore', 'PHOTO', '--model', outcome.network, '--out', 'big.png')}")
+    say(f"Restore:  {command_line('metarestore', 'restore', 'PHOTO', '--model', out, '--out', 'big.png')}")
     say(f"Go on:    {command_line('metarestore', 'compare', out / 'experiments' / 'ways.yaml')}")
