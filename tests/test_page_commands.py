@@ -161,6 +161,14 @@ def test_the_commands_of_a_page_run_one_after_the_other(
         run(monkeypatch, *words, *extra)
 
 
+def test_the_commands_of_the_page_on_cameras(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "tasks", "sample", "night_phone", "--count", "8", "--out", "my_camera")
+    shutil.copy("my_camera/lr/000000.png", "photo.jpg")
+    for line in commands("docs/camera.md"):
+        words = shlex.split(line)[1:]
+        run(monkeypatch, *words, *(["--minutes", "0.2"] if words[0] == "adapt" else []))
+
+
 def test_the_commands_of_the_page_on_tasks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, "tasks", "sample", "night_phone", "--count", "8", "--out", "data/my_camera")
     for line in commands("docs/tasks.md"):
