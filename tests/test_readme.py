@@ -17,8 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
 
 SHORT = ["--set", "training.steps=2", "--set", "adaptation.steps=2"]
+EXTRA = {**dict.fromkeys(("train", "compare", "tune", "ablate"), SHORT), "adapt": ["--minutes", "0.2"]}
 """Added to commands that train, so that they take seconds; everything else about them is as written."""
-
 
 FURTHER = """
 metarestore evaluate --bicubic --data samples/hr --scale 4 --json bicubic.json
@@ -70,13 +70,7 @@ def test_every_command(tmp_path: Path, mlflow_store: str) -> None:
         if line.startswith(("mlflow ", "metarestore demo")):
             continue  # a server; and the demo has a test of its own
         words = shlex.split(line)[1:]
-        extra = (
-            ["--minutes", "0.2"]
-            if words[0] == "adapt"
-            else SHORT
-            if words[0] in ("train", "compare", "tune", "ablate")
-            else []
-        )
+        extra = EXTRA.get(words[0], [])
         done = subprocess.run(
             [sys.executable, "-m", "metarestore", *words, *extra],
             cwd=here,
