@@ -123,7 +123,8 @@ def _shot_notes(plans: Sequence[CellPlan]) -> tuple[str, ...]:
     chosen: dict[tuple[object, ...], CellPlan] = {}
     for plan in plans:
         target, options = plan.study.experiment.graph.target, plan.study.experiment.adaptation
-        chosen.setdefault((target, options.shots, options.shot_size, options.off_colour_shots), plan)
+        shots = (options.shots, options.first_shot, options.shot_size, options.off_colour_shots)
+        chosen.setdefault((target, *shots), plan)
     return tuple(dict.fromkeys(note for plan in chosen.values() for note in Workspace(plan.study).notes()))
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from metarestore.config.grid import FIRST_SHOT
 from metarestore.evaluation.ablation import AblationResult, ArmRow, Group
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
@@ -31,7 +32,7 @@ _HEADING = 9
 
 
 def group_title(ablation: AblationResult, group: Group) -> str:
-    """Returns the title of a group: its labels on all axes except the seed."""
+    """Returns the title of a group: its labels on all axes except those of repetitions."""
     return ", ".join(f"{ablation.names[key]} {label}" for key, label in group.labels) or ablation.name
 
 
@@ -50,7 +51,7 @@ def group_cells(ablation: AblationResult, group: Group) -> Cells:
         "minutes",
     )
     bicubic = ("bicubic", f"{group.bicubic_psnr_y:.2f}", *[_NOTHING] * 5, f"{group.bicubic_ssim_y:.4f}")
-    rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row) for row in group.rows)]
+    rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row, _repetitions(ablation)) for row in group.rows)]
     return Cells(headings, tuple(rows), _caption(ablation, group))
 
 
@@ -149,8 +150,13 @@ def render_ablation(ablation: AblationResult, configuration_yaml: str, command: 
     )
 
 
-def _row(row: ArmRow) -> tuple[str, ...]:
-    missing = f" ({len(row.seeds)} of {len(row.seeds) + row.missing} seeds)" if row.missing else ""
+def _repetitions(ablation: AblationResult) -> str:
+    """Returns what the repetitions of a cell are called."""
+    return "repetitions" if FIRST_SHOT in ablation.names else "seeds"
+
+
+def _row(row: ArmRow, repetitions: str) -> tuple[str, ...]:
+    missing = f" ({len(row.seeds)} of {len(row.seeds) + row.missing} {repetitions})" if row.missing else ""
     return (
         row.arm + missing,
         f"{row.psnr_y:.2f}",
@@ -178,8 +184,8 @@ def _interval(difference: Difference | None) -> str:
 
 
 def _caption(ablation: AblationResult, group: Group) -> str:
-    seeds = max((len(row.seeds) for row in group.rows), default=0)
-    return f"{seeds} seed{'s' if seeds != 1 else ''}, {group.photographs} test photographs."
+    count, words = max((len(row.seeds) for row in group.rows), default=0), _repetitions(ablation)
+    return f"{count} {words if count != 1 else words.removesuffix('s')}, {group.photographs} test photographs."
 
 
 def _markdown(cells: Cells) -> str:
