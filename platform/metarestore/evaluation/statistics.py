@@ -194,7 +194,8 @@ def random_effects(differences: ArrayLike, correlations: Sequence[float] | None 
 def _variance_of_mean(table: NDArray[np.float64], axis: int, correlation: float) -> float:
     """Returns the variance of the mean over one axis, from the spread of the means of its samples."""
     means = table.mean(axis=tuple(other for other in range(table.ndim) if other != axis))
-    return float(means.var(ddof=1)) * (1 / means.size + correlation / (1 - correlation))
+    weight: float = 1 / table.shape[axis] + correlation / (1 - correlation)
+    return float(means.var(ddof=1)) * weight
 
 
 def bootstrap_difference(differences: ArrayLike, seed: int = 0) -> Difference:

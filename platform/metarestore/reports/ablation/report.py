@@ -111,8 +111,8 @@ def ablation_markdown(ablation: AblationResult, command: str) -> str:
     parts = [markdown_code(command), ablation_summary(ablation)]
     for group in ablation.groups():
         cells = group_cells(ablation, group)
-        parts += [f"## {markdown_text(group_title(ablation, group))}", _markdown(cells), cells.caption]
-        parts.append(_markdown(group_details(ablation, group)))
+        parts += [f"## {markdown_text(group_title(ablation, group))}", markdown_table(cells), cells.caption]
+        parts.append(markdown_table(group_details(ablation, group)))
     return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in ablation_notes(ablation))]) + "\n"
 
 
@@ -162,8 +162,8 @@ def _row(row: ArmRow, repetitions: str) -> tuple[str, ...]:
         f"{row.psnr_y:.2f}",
         signed(row.gain.mean),
         _NOTHING if row.difference is None else signed(row.difference.mean),
-        _interval(row.difference),
-        _interval(row.crossed),
+        interval(row.difference),
+        interval(row.crossed),
         signed(row.gain_before),
         f"{row.ssim_y:.4f}",
         _NOTHING if row.effective_tasks is None else f"{row.effective_tasks:.1f}",
@@ -175,7 +175,8 @@ def _details(name: str, rgb: float, error: float, matched: float) -> tuple[str, 
     return (name, f"{rgb:.2f}", f"{error:.1f}", f"{matched:.2f}")
 
 
-def _interval(difference: Difference | None) -> str:
+def interval(difference: Difference | None) -> str:
+    """Formats an interval, or a dash if it is unknown."""
     if difference is None or not math.isfinite(difference.low):
         return _NOTHING
     # An end close to 0 needs a third decimal to show its sign.
@@ -188,7 +189,9 @@ def _caption(ablation: AblationResult, group: Group) -> str:
     return f"{count} {words if count != 1 else words.removesuffix('s')}, {group.photographs} test photographs."
 
 
-def _markdown(cells: Cells) -> str:
+def markdown_table(cells: Cells) -> str:
+    """Formats a table in Markdown."""
+
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(markdown_text(text) for text in texts) + " |"
 
