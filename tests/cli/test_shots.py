@@ -121,6 +121,14 @@ def test_sizes_and_folds_fit_the_pool_by_default(small_experiment: Build, projec
     }
 
 
+def test_a_cell_measures_only_what_the_curve_shows(small_experiment: Build, project: Path) -> None:
+    given = small_experiment(adaptation={"steps": 7, "alternatives": [{"optimizer": "sgd"}]})
+    cells = plan_cells(plan_shots(given, project, sizes=[1, 2], folds=1).experiment, project)
+    found = cells[0].study.experiment
+    assert (found.evaluation.every, found.adaptation.alternatives, found.adaptation.steps) == (7, (), 7)
+    assert found.evaluation.crop == given.evaluation.crop
+
+
 def test_trainings_are_shared_unless_they_use_the_shots(small_experiment: Build, project: Path) -> None:
     arms = {"uniform": {"graph": {"estimator": {"kind": "uniform"}}}}
     for arm, count in ((None, 4), ("uniform", 1)):

@@ -77,7 +77,7 @@ def plan_shots(
     grid: dict[str, tuple[int, ...]] = {SHOTS: tuple(sizes), FIRST_SHOT: firsts}
     if SEED in experiment.grid:
         grid[SEED] = experiment.grid[SEED]
-    return ShotPlan(one.model_copy(update={"arms": {name: {}}, "grid": grid, "grid_exclude": ()}), pool)
+    return ShotPlan(_measured_last(one).model_copy(update={"arms": {name: {}}, "grid": grid, "grid_exclude": ()}), pool)
 
 
 def first_shots(folds: int, pool: int | None, most: int) -> tuple[int, ...]:
@@ -133,6 +133,17 @@ def _single(experiment: Experiment, arm: str | None) -> tuple[str, Experiment]:
     if arm not in experiment.arms:
         raise UserError(f"--arm: there is no arm '{arm}'{did_you_mean(arm, experiment.arms, noun='arms')}")
     return arm, arm_experiments(experiment)[arm]
+
+
+def _measured_last(experiment: Experiment) -> Experiment:
+    """Returns the experiment without what a curve does not show: steps of the adaptation, and alternatives."""
+    every = max(experiment.adaptation.steps, 1)
+    return experiment.model_copy(
+        update={
+            "adaptation": experiment.adaptation.model_copy(update={"alternatives": ()}),
+            "evaluation": experiment.evaluation.model_copy(update={"every": every}),
+        }
+    )
 
 
 def _split(experiment: Experiment, root: Path) -> tuple[int | None, int]:
