@@ -38,6 +38,7 @@ FEWER: dict[str, list[str]] = {
         *("--set", "arms={uniform: {graph: {estimator: {kind: uniform}}}, uniform_balanced: {}}"),
         *("--set", "grid_exclude=[]"),
     ],
+    "shots": ["--shots", "1,2", "--folds", "2", "--set", "engine={kind: local}"],
 }
 """Added to searches and grids, which have dozens of trials and cells."""
 

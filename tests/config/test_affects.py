@@ -62,7 +62,8 @@ def test_no_key_of_a_result_is_left_out_of_its_record() -> None:
 def test_compared_experiments_share_what_they_are_measured_by() -> None:
     shared = {"seed", "scale", "data", "evaluation", "graph.target"}
     assert set(keys(Experiment, Affects.COMPARISON)) == shared
-    shots = {"adaptation.shots", "adaptation.shot_size", "adaptation.off_colour_shots"}
+    keys_of_shots = ("shots", "first_shot", "shot_size", "off_colour_shots")
+    shots = {f"adaptation.{key}" for key in keys_of_shots}
     assert set(keys(Experiment, Affects.SHOTS)) == shots
 
 

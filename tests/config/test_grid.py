@@ -35,12 +35,19 @@ def test_cells_are_arms_times_values(small_experiment: Build) -> None:
 
 def test_seeds_vary_fastest_wherever_they_stand(small_experiment: Build) -> None:
     grid = Grid(small_experiment(arms={"response": {}}, grid={"seed": [0, 1], "adaptation.shots": [1, 4]}))
-    assert [(cell.seed, cell.labels["adaptation.shots"]) for cell in grid.cells()] == [
+    assert [(cell.repetition, cell.labels["adaptation.shots"]) for cell in grid.cells()] == [
         ("0", "1"),
         ("1", "1"),
         ("0", "4"),
         ("1", "4"),
     ]
+
+
+def test_other_shots_are_repetitions_like_other_seeds(small_experiment: Build) -> None:
+    axes = {"adaptation.first_shot": [0, 2], "adaptation.shots": [1, 4], "seed": [5, 6]}
+    grid = Grid(small_experiment(arms={"response": {}}, grid=axes))
+    assert [cell.repetition for cell in grid.cells()][:4] == ["5,0", "6,0", "5,2", "6,2"]
+    assert {cell.group for cell in grid.cells()} == {(("adaptation.shots", shots),) for shots in "14"}
 
 
 def test_a_cell_without_axes_is_its_arm(small_experiment: Build) -> None:
@@ -69,7 +76,7 @@ def test_excluded_cells_are_those_that_fit_all_of_an_entry(small_experiment: Bui
     axes: dict[str, list[Any]] = {"adaptation.shots": [1, 2, 4], "seed": [0, 1]}
     exclude = [{"arm": ["uniform", "long"], "adaptation.shots": [1, 2]}, {"arm": "response", "seed": 1}]
     grid = Grid(small_experiment(arms=ARMS, grid=axes, grid_exclude=exclude))
-    left = [(cell.arm, cell.labels["adaptation.shots"], cell.seed) for cell in grid.cells()]
+    left = [(cell.arm, cell.labels["adaptation.shots"], cell.repetition) for cell in grid.cells()]
     expected = product(ARMS, "124", "01")
     assert left == [
         (arm, shots, seed)

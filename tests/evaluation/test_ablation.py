@@ -199,7 +199,7 @@ def test_exact_restorations_and_single_seeds_leave_everything_finite(
         return replace(figures, psnr_y=values)
 
     cells = [replace(one, after=capped(one.after), bicubic=capped(one.bicubic)) for one in grid.cells]
-    found = replace(grid, cells=tuple(one for one in cells if not alone or one.seed == "0"))
+    found = replace(grid, cells=tuple(one for one in cells if not alone or one.repetition == "0"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         publish_ablation(found, "seed: 0\n", tmp_path, "metarestore ablate x.yaml")

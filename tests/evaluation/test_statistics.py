@@ -12,6 +12,7 @@ from metarestore.evaluation.statistics import (
     crossed_difference,
     mean_and_error,
     paired_difference,
+    random_effects,
 )
 
 
@@ -175,3 +176,40 @@ def test_bootstrap_is_repeatable_and_needs_a_spread() -> None:
     assert not bootstrap_difference([[2.0]]).beyond_noise
     with pytest.raises(ValueError, match="a table of trainings and photographs"):
         bootstrap_difference([1.0, 2.0])
+
+
+def test_random_effects_of_photographs_alone_are_the_paired_interval():
+    differences = figures(0, 18, mean=0.3)
+    paired = paired_difference(differences, np.zeros(18))
+    for table in (differences, differences[None], differences[None, None]):
+        found = random_effects(table)
+        assert (found.mean, found.low, found.high) == pytest.approx((paired.mean, paired.low, paired.high))
+
+
+def test_each_axis_adds_the_variance_of_its_means():
+    seeds, folds, photographs = (figures(k, n) for k, n in ((0, 2), (1, 4), (2, 6)))
+    table = seeds[:, None, None] + folds[:, None] + photographs
+    parts = [part.var(ddof=1) / part.size for part in (seeds, folds, photographs)]
+    assert random_effects(table).standard_error == pytest.approx(math.sqrt(sum(parts)))
+    parts[1] *= 1 + 4 * 0.5 / 0.5
+    assert random_effects(table, (0, 0.5, 0)).standard_error == pytest.approx(math.sqrt(sum(parts)))
+    assert random_effects(table, (0, 1, 0)).standard_error == pytest.approx(math.sqrt(parts[0] + parts[2]))
+
+
+@pytest.mark.parametrize("shared", [0.2, 0.6])
+def test_correlated_samples_hold_the_truth_as_often_as_independent_ones(shared):
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        choices = math.sqrt(shared) * rng.normal() + math.sqrt(1 - shared) * rng.normal(size=(5, 1))
+        found = random_effects(choices + 0.3 * rng.normal(size=(1, 18)), (shared, 0.0))
+        held += found.low <= 0 <= found.high
+    assert 0.93 <= held / 2000 <= 0.97
+
+
+def test_random_effects_of_nothing_known():
+    assert random_effects(np.ones((3, 1))).low == -math.inf
+    with pytest.raises(ValueError, match=r"one correlation per axis is required: got 1 for shape \(3, 2\)"):
+        random_effects(np.ones((3, 2)), (0.5,))
+    with pytest.raises(ValueError, match="must be a table"):
+        random_effects(1.0)

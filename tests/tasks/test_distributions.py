@@ -193,6 +193,16 @@ def test_the_test_pairs_are_the_same_for_any_number_of_shots(tmp_path: Path) -> 
         PairsTarget(tasks, FewShotGeometry(3, 32, 32, 1))
 
 
+def test_shots_go_round_the_support_pool(tmp_path: Path) -> None:
+    tasks = open_pairs("camera", write_pairs(tmp_path, 5).model_copy(update={"support_pool": 3}), EPISODE)
+    targets = [PairsTarget(tasks, FewShotGeometry(2, 32, 32, 1, first)) for first in range(3)]
+    shots = [[draw.support[0].image for draw in target.draw(0).shots] for target in targets]
+    assert shots == [["000", "001"], ["001", "002"], ["002", "000"]]
+    assert len({target.draw(0).test for target in targets}) == 1
+    with pytest.raises(UserError, match=r"first_shot is 3, but only 3 pairs may be used .* at most 2"):
+        PairsTarget(tasks, FewShotGeometry(1, 32, 32, 1, 3))
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

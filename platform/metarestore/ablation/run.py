@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from metarestore.training.interrupt import Interrupted
 from metarestore.workspace.workspace import Workspace
 
 RECORD = "grid.json"
+Publish = Callable[[AblationResult, str, Path, str], list[Path]]
 
 
 def run_ablation(
@@ -43,6 +44,7 @@ def run_ablation(
     against: str | None = None,
     keep: bool = False,
     resume: bool = False,
+    publish: Publish = publish_ablation,
 ) -> AblationResult:
     """Runs every cell of an ablation, writes the results into a folder, and compares the arms.
 
@@ -56,6 +58,7 @@ def run_ablation(
         against: The reference arm; by default the first arm that weights all distributions equally.
         keep: Whether to keep the trainings and the adapted networks.
         resume: Whether to continue the ablation in `out`; cells added to the grid since then are run too.
+        publish: Writes the results, given the configuration, the folder and the command; returns the written paths.
 
     Returns:
         The results; `failures` lists the cells that could not be run.
@@ -87,7 +90,7 @@ def run_ablation(
         result = ablation_result(experiment, name, reference, plans, driver.results, driver.failures)
         result = replace(result, notes=(*notes, *result.notes))
         parent.metrics(_best(result), len(result.cells))
-        for path in publish_ablation(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
+        for path in publish(result, (out / "config.yaml").read_text(encoding="utf-8"), out, command):
             parent.artifact(path)
     return result
 
@@ -123,7 +126,8 @@ def _shot_notes(plans: Sequence[CellPlan]) -> tuple[str, ...]:
     chosen: dict[tuple[object, ...], CellPlan] = {}
     for plan in plans:
         target, options = plan.study.experiment.graph.target, plan.study.experiment.adaptation
-        chosen.setdefault((target, options.shots, options.shot_size, options.off_colour_shots), plan)
+        shots = (options.shots, options.first_shot, options.shot_size, options.off_colour_shots)
+        chosen.setdefault((target, *shots), plan)
     return tuple(dict.fromkeys(note for plan in chosen.values() for note in Workspace(plan.study).notes()))
 
 

@@ -15,6 +15,7 @@ from metarestore.cli.describe import describe
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
 from metarestore.cli.project import check, doctor, init, schema
+from metarestore.cli.shots import shots
 from metarestore.cli.study import compare, demo, train
 from metarestore.cli.tasks import tasks_app
 from metarestore.cli.tuning import tune
@@ -23,7 +24,7 @@ from metarestore.console import prepare_output, say, visible
 from metarestore.errors import UserError, is_outside, outside_errors, system_problem
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(demo, adapt, train, compare, tune, ablate),
+    *(demo, adapt, train, compare, tune, ablate, shots),
     *(evaluate, restore, kernel, describe, networks),
     *(check, schema, doctor, init),
 )

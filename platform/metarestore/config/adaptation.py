@@ -60,6 +60,11 @@ class AdaptationSpec(AdaptationOptimizerSpec):
 
     shots: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(5, ge=1)
     """Number of real pairs that may be used for learning."""
+    first_shot: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(
+        0, ge=0, exclude_if=lambda value: value == 0
+    )
+    """Index of the first shot: of real pairs, in the support pool, which continues with its first pair after its last
+    one; of a synthetic target, in its sequence of drawn shots. The test set is the same for every index."""
     shot_size: Annotated[int, Affects.TRAINING | Affects.SHOTS | Affects.OPENING] = Field(192, ge=32)
     """Side of a shot, in HR pixels; a multiple of the scale."""
     off_colour_shots: Annotated[Literal["leave_out", "keep"], Affects.TRAINING | Affects.SHOTS] = "leave_out"

@@ -17,7 +17,9 @@ from metarestore.config.overrides import Override, apply_overrides, merge
 from metarestore.config.shape import child
 
 SEED = "seed"
-"""The axis whose values are repetitions of a cell; all other axes distinguish cells."""
+FIRST_SHOT = "adaptation.first_shot"
+REPETITIONS = (SEED, FIRST_SHOT)
+"""The axes whose values are repetitions of a cell: other draws, other shots. All other axes distinguish cells."""
 ARM = "arm"
 """Name of the arm in `grid_exclude`, although it is not an axis."""
 _UNSAFE = re.compile(r"[^\w.+-]+")
@@ -66,13 +68,18 @@ class Cell:
 
     @property
     def group(self) -> tuple[tuple[str, str], ...]:
-        """The (key, label) pairs of the cell on all axes except the seed."""
-        return tuple((key, label) for key, label in self.labels.items() if key != SEED)
+        """The (key, label) pairs of the cell on all axes except those of repetitions."""
+        return tuple((key, label) for key, label in self.labels.items() if key not in REPETITIONS)
 
     @property
-    def seed(self) -> str:
-        """Label of its seed; empty if the grid has no seed axis."""
-        return self.labels.get(SEED, "")
+    def repetition(self) -> str:
+        """Labels of the cell on the axes of repetitions; empty if the grid has none."""
+        return repetition(self.labels)
+
+
+def repetition(labels: Mapping[str, str]) -> str:
+    """Returns the labels of a cell on the axes of repetitions, joined; empty if there are none."""
+    return ",".join(labels[key] for key in REPETITIONS if key in labels)
 
 
 def single(experiment: Experiment) -> dict[str, Any]:
@@ -107,9 +114,9 @@ class Grid:
         return single(self.experiment)
 
     def all_cells(self) -> Iterator[Cell]:
-        """Yields every arm with every combination of values, including excluded ones; seeds vary fastest."""
+        """Yields every arm with every combination of values, including excluded ones; repetitions vary fastest."""
         axes = self.axes
-        order = sorted(range(len(axes)), key=lambda i: axes[i].key == SEED)
+        order = sorted(range(len(axes)), key=lambda i: axes[i].key in REPETITIONS)
         for arm in self.experiment.arms:
             for picked in product(*(range(len(axes[i].choices)) for i in order)):
                 choices = tuple(index for _, index in sorted(zip(order, picked, strict=True)))

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from metarestore.config.affects import Affects, keys, without_result
 from metarestore.config.document import Document
 from metarestore.config.experiment import MANY, Experiment
-from metarestore.config.grid import ARM, SEED, Axis, Cell, Grid, excluded_labels, label_of, safe, same
+from metarestore.config.grid import ARM, REPETITIONS, Axis, Cell, Grid, excluded_labels, label_of, safe, same
 from metarestore.config.keypath import KeyPath, format_path
 from metarestore.config.problems import Problem, problems_of
 from metarestore.config.search_space import lies_in
@@ -125,7 +125,8 @@ def _cells(grid: Grid) -> Iterator[Problem]:
 
 def _located(grid: Grid, cell: Cell, problem: Problem) -> Problem:
     """Attributes a problem of a cell to the origin of the value: its arm, or the value of an axis."""
-    cell_text = ", ".join(f"{key} is {label}" for key, label in ((ARM, cell.arm), *cell.labels.items()) if key != SEED)
+    labels = ((ARM, cell.arm), *cell.labels.items())
+    cell_text = ", ".join(f"{key} is {label}" for key, label in labels if key not in REPETITIONS)
     text = f"{problem.text} (where {cell_text})"
     if problem.at and _writes(grid.experiment.arms[cell.arm], problem.at):
         at: KeyPath = ("arms", cell.arm, *problem.at)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarestore.config.grid import SEED
+from metarestore.config.grid import REPETITIONS, repetition
 from metarestore.decibels import CAP
 from metarestore.evaluation.colour import colour_shifts, exact_restorations
 from metarestore.evaluation.statistics import Difference, bootstrap_difference, crossed_difference
@@ -76,13 +76,13 @@ class CellResult:
 
     @property
     def group(self) -> GroupKey:
-        """The (key, label) pairs of the cell on all axes except the seed."""
-        return tuple((key, label) for key, label in self.labels.items() if key != SEED)
+        """The (key, label) pairs of the cell on all axes except those of repetitions."""
+        return tuple((key, label) for key, label in self.labels.items() if key not in REPETITIONS)
 
     @property
-    def seed(self) -> str:
-        """Label of its seed; empty if the grid has no seed axis."""
-        return self.labels.get(SEED, "")
+    def repetition(self) -> str:
+        """Labels of its seed and of its first shot; empty if the grid has neither axis."""
+        return repetition(self.labels)
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON data; the inverse is `from_json`."""
@@ -97,12 +97,12 @@ class CellResult:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One arm of a group, over its S seeds and P photographs.
+    """One arm of a group, over its S repetitions (seeds, first shots) and P photographs.
 
     Attributes:
         arm: Name of the arm.
-        seeds: Labels of the seeds that finished.
-        missing: Number of seeds that did not finish.
+        seeds: Labels of the repetitions that finished.
+        missing: Number of repetitions that did not finish.
         psnr_y: Mean PSNR-Y in dB.
         ssim_y: Mean SSIM-Y.
         psnr_rgb: Mean PSNR of RGB in dB.
@@ -136,7 +136,7 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Group:
-    """The arms for one combination of values on all axes except the seed.
+    """The arms for one combination of values on all axes except those of repetitions.
 
     Attributes:
         labels: (key of the axis, label of the value).
@@ -198,7 +198,7 @@ class AblationResult:
         return [self._group(key, cells) for key, cells in by_group.items() if cells]
 
     def _group(self, key: GroupKey, cells: list[CellResult]) -> Group:
-        arms = {arm: {cell.seed: cell for cell in cells if cell.arm == arm} for arm in self.arms}
+        arms = {arm: {cell.repetition: cell for cell in cells if cell.arm == arm} for arm in self.arms}
         planned = [arm for arm, group in self.planned.values() if group == key]
         reference = arms.get(self.reference, {})
         rows = tuple(
@@ -206,7 +206,7 @@ class AblationResult:
             for arm, runs in arms.items()
             if runs
         )
-        bicubic = list({cell.seed: cell.bicubic for cell in cells}.values())
+        bicubic = list({cell.repetition: cell.bicubic for cell in cells}.values())
         return Group(
             labels=key,
             rows=rows,

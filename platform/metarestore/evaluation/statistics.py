@@ -144,11 +144,43 @@ def crossed_difference(differences: ArrayLike) -> Difference:
     table = np.asarray(differences, np.float64)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"differences must be a table of trainings and photographs, got shape {table.shape}")
-    mean, count = float(table.mean()), table.shape[1]
     if min(table.shape) == 1:
+        return Difference(float(table.mean()), math.inf, -math.inf, math.inf, table.shape[1], beyond_noise=False)
+    return random_effects(table)
+
+
+def random_effects(differences: ArrayLike, correlations: Sequence[float] | None = None) -> Difference:
+    """Returns the mean of a table, all of whose axes are samples, e.g. of trainings, sets of shots and photographs.
+
+    Args:
+        differences: One value for each combination, (..., N), the last axis for N photographs.
+        correlations: Correlation of the samples along each axis, in [0, 1]; 0 if omitted. Sets of shots that share
+            two thirds of their pairs are correlated by 2/3: their spread underestimates that of new sets.
+
+    Returns:
+        The mean with its Student-t interval; `count` is N. An axis of one sample, or of samples that are all the same
+        (correlation 1), has no known spread: the interval does not cover it. If it is the axis of photographs, the
+        interval is infinite.
+
+    Raises:
+        ValueError: There are no values, or not one correlation for each axis.
+
+    Source: as for `crossed_difference`; for correlated samples, Nadeau and Bengio, Inference for the Generalization
+        Error (2003), corrected resampled t-test: 1/n + r/(1 - r) instead of 1/n.
+    """
+    table = np.asarray(differences, np.float64)
+    if table.ndim == 0 or table.size == 0:
+        raise ValueError(f"differences must be a table, got shape {table.shape}")
+    related = [0.0] * table.ndim if correlations is None else list(correlations)
+    if len(related) != table.ndim:
+        raise ValueError(f"one correlation per axis is required: got {len(related)} for shape {table.shape}")
+    mean, count = float(table.mean()), table.shape[-1]
+    if count == 1:
         return Difference(mean, math.inf, -math.inf, math.inf, count, beyond_noise=False)
     parts = [
-        (float(means.var(ddof=1)) / means.size, means.size - 1) for means in (table.mean(axis=0), table.mean(axis=1))
+        (_variance_of_mean(table, axis, correlation), table.shape[axis] - 1)
+        for axis, correlation in enumerate(related)
+        if table.shape[axis] > 1 and correlation < 1
     ]
     variance = sum(part for part, _ in parts)
     spent = sum(part**2 / free for part, free in parts)
@@ -157,6 +189,13 @@ def crossed_difference(differences: ArrayLike) -> Difference:
     margin = error * float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     low, high = mean - margin, mean + margin
     return Difference(mean, error, low, high, count, beyond_noise=low > 0 or high < 0)
+
+
+def _variance_of_mean(table: NDArray[np.float64], axis: int, correlation: float) -> float:
+    """Returns the variance of the mean over one axis, from the spread of the means of its samples."""
+    means = table.mean(axis=tuple(other for other in range(table.ndim) if other != axis))
+    weight: float = 1 / table.shape[axis] + correlation / (1 - correlation)
+    return float(means.var(ddof=1)) * weight
 
 
 def bootstrap_difference(differences: ArrayLike, seed: int = 0) -> Difference:

@@ -24,12 +24,14 @@ class FewShotGeometry:
         shot_size: Side of a shot, in HR pixels.
         crop: Side of a test crop, in HR pixels.
         crops: Maximum number of test crops per photograph.
+        first_shot: Index of the first shot in the support pool, or in the sequence of drawn shots.
     """
 
     shots: int
     shot_size: int
     crop: int
     crops: int
+    first_shot: int = 0
 
 
 @dataclass(frozen=True)

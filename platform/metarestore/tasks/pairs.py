@@ -224,10 +224,11 @@ def draw_pair_patches(
 
 
 class PairsTarget:
-    """A real camera: the shots are the first pairs of its support pool; metrics are measured on its test pairs.
+    """A real camera: the shots are pairs of its support pool, by default the first; metrics are of its test pairs.
 
     Raises:
-        UserError: More shots are requested than the support pool has, or an image is smaller than a shot or a crop.
+        UserError: More shots are requested than the support pool has, the first one is not in it, or an image is
+            smaller than a shot or a crop.
     """
 
     def __init__(self, tasks: PairTasks, geometry: FewShotGeometry) -> None:
@@ -235,6 +236,11 @@ class PairsTarget:
             raise UserError(
                 f"{tasks.spec.hr}: {geometry.shots} shots are requested, but only {len(tasks.pool)} pairs may be "
                 f"used for learning; lower adaptation.shots, or raise support_pool in the task file of {tasks.name}"
+            )
+        if geometry.first_shot >= len(tasks.pool):
+            raise UserError(
+                f"{tasks.spec.hr}: adaptation.first_shot is {geometry.first_shot}, but only {len(tasks.pool)} pairs "
+                f"may be used for learning; write at most {len(tasks.pool) - 1}"
             )
         side = max(geometry.shot_size, geometry.crop)
         tasks.images.require_size(side, side)
@@ -249,7 +255,9 @@ class PairsTarget:
     def draw(self, seed: int) -> FewShotDraw:
         """Returns the shots (centre crops) and the test crops; for real pairs they do not depend on `seed`."""
         size = self._geometry.shot_size
-        names = self._tasks.pool[: self._geometry.shots]
+        first = self._geometry.first_shot
+        # Every pair of the pool is equally often a shot if `first` runs through the pool.
+        names = (*self._tasks.pool[first:], *self._tasks.pool[:first])[: self._geometry.shots]
         shots = [(name, grid_boxes(*self._tasks.images.size(name), size, 1)[0]) for name in names]
         test = test_crops(self._tasks.images, self._tasks.test, self._geometry)
         return FewShotDraw(tuple(map(self._pair, shots)), tuple(map(self._pair, test)))

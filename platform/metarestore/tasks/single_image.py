@@ -318,11 +318,13 @@ class SingleImageTarget:
     def draw(self, seed: int) -> FewShotDraw:
         """Draws the shots; there are no test crops."""
         rng = generator(seed, "shots")
+        first = self._geometry.first_shot
         refs = [
             self._tasks.patch(rng, self._geometry.shot_size, derived_seed(seed, "shot noise", k))
-            for k in range(self._geometry.shots)
+            for k in range(first + self._geometry.shots)
         ]
-        return FewShotDraw(tuple(self._tasks.draw_on(seed, k, [ref], []) for k, ref in enumerate(refs)), ())
+        shots = [self._tasks.draw_on(seed, k, [ref], []) for k, ref in enumerate(refs)]
+        return FewShotDraw(tuple(shots[first:]), ())
 
     def build(self, draw: FewShotDraw) -> Task:
         """Cuts the shots; the query set is empty.

@@ -253,11 +253,13 @@ class SyntheticTarget:
         rng = generator(seed, "shots")
         order = rng.permutation(len(self._large))
         size = self._geometry.shot_size
-        for k in range(self._geometry.shots):
+        first = self._geometry.first_shot
+        for k in range(first + self._geometry.shots):
             name = self._large[int(order[k % len(order)])]
             height, width = self._train.size(name)
             box = (int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1)), size, size)
-            yield k, PatchRef("train", name, box, 0, derived_seed(seed, "shot noise", k))
+            if k >= first:
+                yield k, PatchRef("train", name, box, 0, derived_seed(seed, "shot noise", k))
 
     def _crops(self, seed: int) -> Iterator[tuple[int, PatchRef]]:
         crops = test_crops(self._test, self._test.names, self._geometry)

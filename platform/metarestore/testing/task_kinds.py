@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -196,6 +197,16 @@ class TaskKindContract(Contract):
         assert task.support_lr.shape == (GEOMETRY.shots, 3, size // spec.scale, size // spec.scale)
         assert task.query_hr.shape == (len(draw.test), 3, crop, crop)
         assert not any(target.is_gray(photograph) for photograph in draw.photographs if spec.own_images)
+
+    def test_the_first_shot_may_be_a_later_one(self, spec: DistributionSpec) -> None:
+        """The shots are a range of one sequence, and the test images do not depend on it."""
+        sources = no_images if spec.own_images else images
+        first, later = (
+            spec.few_shot("one", EPISODE, sources, geometry).draw(3)
+            for geometry in (GEOMETRY, replace(GEOMETRY, shots=1, first_shot=1))
+        )
+        assert later.shots == first.shots[1:]
+        assert later.test == first.test
 
     def test_a_name_for_the_content(self, example: TaskFile, spec: DistributionSpec, read: Read) -> None:
         """The content hash depends on what is drawn, not on comments."""

@@ -185,6 +185,7 @@ class Workspace:
             experiment.adaptation.shot_size,
             experiment.evaluation.crop,
             experiment.evaluation.crops,
+            experiment.adaptation.first_shot,
         )
         return self.study.target.few_shot(experiment.graph.target, self.episode, self.images, geometry)
 

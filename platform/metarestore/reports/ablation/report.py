@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from metarestore.config.grid import FIRST_SHOT
 from metarestore.evaluation.ablation import AblationResult, ArmRow, Group
 from metarestore.evaluation.results import write_json
 from metarestore.evaluation.statistics import Difference
@@ -31,7 +32,7 @@ _HEADING = 9
 
 
 def group_title(ablation: AblationResult, group: Group) -> str:
-    """Returns the title of a group: its labels on all axes except the seed."""
+    """Returns the title of a group: its labels on all axes except those of repetitions."""
     return ", ".join(f"{ablation.names[key]} {label}" for key, label in group.labels) or ablation.name
 
 
@@ -50,7 +51,7 @@ def group_cells(ablation: AblationResult, group: Group) -> Cells:
         "minutes",
     )
     bicubic = ("bicubic", f"{group.bicubic_psnr_y:.2f}", *[_NOTHING] * 5, f"{group.bicubic_ssim_y:.4f}")
-    rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row) for row in group.rows)]
+    rows = [(*bicubic, _NOTHING, _NOTHING), *(_row(row, _repetitions(ablation)) for row in group.rows)]
     return Cells(headings, tuple(rows), _caption(ablation, group))
 
 
@@ -110,8 +111,8 @@ def ablation_markdown(ablation: AblationResult, command: str) -> str:
     parts = [markdown_code(command), ablation_summary(ablation)]
     for group in ablation.groups():
         cells = group_cells(ablation, group)
-        parts += [f"## {markdown_text(group_title(ablation, group))}", _markdown(cells), cells.caption]
-        parts.append(_markdown(group_details(ablation, group)))
+        parts += [f"## {markdown_text(group_title(ablation, group))}", markdown_table(cells), cells.caption]
+        parts.append(markdown_table(group_details(ablation, group)))
     return "\n\n".join([*parts, "\n".join(f"- {markdown_text(note)}" for note in ablation_notes(ablation))]) + "\n"
 
 
@@ -149,15 +150,20 @@ def render_ablation(ablation: AblationResult, configuration_yaml: str, command: 
     )
 
 
-def _row(row: ArmRow) -> tuple[str, ...]:
-    missing = f" ({len(row.seeds)} of {len(row.seeds) + row.missing} seeds)" if row.missing else ""
+def _repetitions(ablation: AblationResult) -> str:
+    """Returns what the repetitions of a cell are called."""
+    return "repetitions" if FIRST_SHOT in ablation.names else "seeds"
+
+
+def _row(row: ArmRow, repetitions: str) -> tuple[str, ...]:
+    missing = f" ({len(row.seeds)} of {len(row.seeds) + row.missing} {repetitions})" if row.missing else ""
     return (
         row.arm + missing,
         f"{row.psnr_y:.2f}",
         signed(row.gain.mean),
         _NOTHING if row.difference is None else signed(row.difference.mean),
-        _interval(row.difference),
-        _interval(row.crossed),
+        interval(row.difference),
+        interval(row.crossed),
         signed(row.gain_before),
         f"{row.ssim_y:.4f}",
         _NOTHING if row.effective_tasks is None else f"{row.effective_tasks:.1f}",
@@ -169,7 +175,8 @@ def _details(name: str, rgb: float, error: float, matched: float) -> tuple[str, 
     return (name, f"{rgb:.2f}", f"{error:.1f}", f"{matched:.2f}")
 
 
-def _interval(difference: Difference | None) -> str:
+def interval(difference: Difference | None) -> str:
+    """Formats an interval, or a dash if it is unknown."""
     if difference is None or not math.isfinite(difference.low):
         return _NOTHING
     # An end close to 0 needs a third decimal to show its sign.
@@ -178,11 +185,13 @@ def _interval(difference: Difference | None) -> str:
 
 
 def _caption(ablation: AblationResult, group: Group) -> str:
-    seeds = max((len(row.seeds) for row in group.rows), default=0)
-    return f"{seeds} seed{'s' if seeds != 1 else ''}, {group.photographs} test photographs."
+    count, words = max((len(row.seeds) for row in group.rows), default=0), _repetitions(ablation)
+    return f"{count} {words if count != 1 else words.removesuffix('s')}, {group.photographs} test photographs."
 
 
-def _markdown(cells: Cells) -> str:
+def markdown_table(cells: Cells) -> str:
+    """Formats a table in Markdown."""
+
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(markdown_text(text) for text in texts) + " |"
 
