@@ -113,7 +113,7 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
             ) from error
         foreign = getattr(learner.model, "foreign", None)
         if foreign is not None:
-            raise UserError(_unsupported(foreign, error, len(tasks.query_lr))) from error
+            raise UserError(_unsupported(learner, foreign, error, len(tasks.query_lr))) from error
         if not isinstance(error, NotImplementedError):
             raise
         raise UserError(
@@ -123,13 +123,14 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
     return TaskGradients.of(layout.flatten(gradients, batch=1), metrics)
 
 
-def _unsupported(architecture: str, error: RuntimeError, count: int) -> str:
+def _unsupported(learner: Learner, architecture: str, error: RuntimeError, count: int) -> str:
     """Describes why the gradients of `count` tasks of another project's network cannot be computed."""
-    remedy = (
-        "set training.microbatch: 1, which computes tasks one by one without vmap"
-        if count > 1
-        else "use a learner without a double backward pass, e.g. learner.kind: fomaml or pretrain"
-    )
+    if count > 1:
+        remedy = "set training.microbatch: 1, which computes tasks one by one without vmap"
+    elif not getattr(learner.spec, "first_order", True):
+        remedy = "use learner.kind: fomaml, which has no double backward pass"
+    else:
+        remedy = "choose another file"
     return f"model.path: {architecture} does not support per-task gradients ({str(error).splitlines()[0]}); {remedy}"
 
 

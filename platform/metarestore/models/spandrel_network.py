@@ -19,6 +19,9 @@ _DIFFERENTIABLE_IN_TRAINING = frozenset({"PLKConv2d", "RectSparsePLKConv2d", "Mo
 """Layers that in evaluation mode overwrite their input, or select experts for a single image; in training mode they
 compute the same values, with gradients and for any number of images."""
 
+_CONSTANT = frozenset({"MeanShift"})
+"""Layers that the architecture means to freeze, whether or not its code does."""
+
 
 class SpandrelNetwork(Network):
     """A network of another project: its parameters are trained, its buffers and frozen parameters are kept.
@@ -83,7 +86,7 @@ class SpandrelNetwork(Network):
         """Extends images on the right and at the bottom to the size that the network requires, as spandrel does."""
         columns, rows = self._padding(lr.shape[-1], lr.shape[-2])
         if not columns and not rows:
-            return lr
+            return lr.clone()  # some networks scale their input in place, e.g. RCAN
         # Reflection cannot add more than the image's side less 1.
         reflected = [min(columns, lr.shape[-1] - 1), min(rows, lr.shape[-2] - 1)]
         lr = F.pad(lr, (0, reflected[0], 0, reflected[1]), "reflect")
@@ -103,7 +106,7 @@ def _with_frozen_buffers(network: nn.Module) -> nn.Module:
     """Turns parameters that the architecture does not train, e.g. a mean colour, into buffers."""
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
+            if not parameter.requires_grad or type(module).__name__ in _CONSTANT:
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach())
     return network
