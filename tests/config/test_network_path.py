@@ -19,6 +19,7 @@ INIT = {"learner": {"kind": "finetune"}, "training": {"init": "a"}}
     [
         ({}, {}),
         (INIT, {"training.init": "a"}),
+        ({"model": {"kind": "spandrel", "path": "a.pth"}}, {"model.path": "a.pth"}),
         ({"model": KDSR, "learner": {"kind": "distill", "teacher": "t"}}, {"learner.teacher": "t"}),
         ({"graph": {"estimator": {"kind": "descriptor", "network": "n"}}}, {"graph.estimator.network": "n"}),
         (

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from metarestore.config.network_path import NetworkPath
 from metarestore.config.registry import Implemented, Registered, Registry
 
 
@@ -39,6 +40,10 @@ class BaseModelSpec(Implemented):
     def describes(self) -> bool:
         """Whether the network has a degradation encoder."""
         return False
+
+    def stored(self) -> dict[str, Any]:
+        """Returns the description of the network that its file contains, as JSON data."""
+        return self.model_dump(mode="json")
 
 
 class FSRCNNSpec(BaseModelSpec):
@@ -175,12 +180,29 @@ class PISRTeacherSpec(BaseModelSpec):
         return True
 
 
+class SpandrelSpec(BaseModelSpec):
+    """A network of another project, whose architecture the library spandrel recognises (extra `spandrel`).
+
+    The file determines architecture, size and scale; training starts from its weights.
+    """
+
+    implementation: ClassVar[str] = "metarestore.models.checkpoint:network_of_file"
+
+    kind: Literal["spandrel"]
+    path: NetworkPath
+    """File of the network (`.safetensors`, `.pth`, `.pt` or `.ckpt`), relative to the project's folder."""
+
+    def stored(self) -> dict[str, Any]:
+        """Returns everything but the file: a saved network does not need the file that it was trained from."""
+        return self.model_dump(mode="json", exclude={"path"})
+
+
 def _with_kind(data: Any) -> Any:
     """Sets a missing kind to FSRCNN, for files that were written before there were other kinds."""
     return {"kind": "fsrcnn", **data} if isinstance(data, dict) and "kind" not in data else data
 
 
-AnyModelSpec = FSRCNNSpec | KDSRSpec | CompactSpec | ECBSRSpec | PISRTeacherSpec | ZeroShotNetworkSpec
+AnyModelSpec = FSRCNNSpec | KDSRSpec | CompactSpec | ECBSRSpec | PISRTeacherSpec | ZeroShotNetworkSpec | SpandrelSpec
 """The networks of this package."""
 
 NETWORKS: Registry[BaseModelSpec] = Registry("metarestore.networks", BaseModelSpec, get_args(AnyModelSpec))

@@ -111,6 +111,9 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
                 f"training.precision: {learner.precision} is not supported by this learner and network "
                 f"({str(error).splitlines()[0]}); use float32, or a first-order learner such as fomaml"
             ) from error
+        foreign = getattr(learner.model, "foreign", None)
+        if foreign is not None:
+            raise UserError(_unsupported(learner, foreign, error, len(tasks.query_lr))) from error
         if not isinstance(error, NotImplementedError):
             raise
         raise UserError(
@@ -118,6 +121,17 @@ def vectorised_gradients(learner: Learner, layout: Layout, flat: Tensor, tasks: 
             "use learner.kind: fomaml, or learner.backend: learn2learn"
         ) from error
     return TaskGradients.of(layout.flatten(gradients, batch=1), metrics)
+
+
+def _unsupported(learner: Learner, architecture: str, error: RuntimeError, count: int) -> str:
+    """Describes why the gradients of `count` tasks of another project's network cannot be computed."""
+    if count > 1:
+        remedy = "set training.microbatch: 1, which computes tasks one by one without vmap"
+    elif not getattr(learner.spec, "first_order", True):
+        remedy = "use learner.kind: fomaml, which has no double backward pass"
+    else:
+        remedy = "choose another file"
+    return f"model.path: {architecture} does not support per-task gradients ({str(error).splitlines()[0]}); {remedy}"
 
 
 def split_gradients(

@@ -108,7 +108,9 @@ def _wrapped(learner: PretrainLearner | MAMLLearner, rates: dict[str, nn.Paramet
         lrs = nn.ParameterList(list(rates.values()))
         return _module("meta_sgd").MetaSGD(learner.model, first_order=learner.spec.first_order, lrs=lrs)
     if isinstance(learner, MAMLLearner):
-        return maml_class()(learner.model, lr=learner.spec.inner_lr, first_order=learner.spec.first_order)
+        # A network of another project may have parameters that its output does not depend on.
+        options = {"first_order": learner.spec.first_order, "allow_unused": True}
+        return maml_class()(learner.model, lr=learner.spec.inner_lr, **options)
     return maml_class()(learner.model, lr=0.0)
 
 
@@ -167,7 +169,7 @@ def _adapt(network: Any, learner: MAMLLearner, lr: Tensor, hr: Tensor) -> None:
         network.adapt(factor * loss)
         return
     names, values = zip(*network.module.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, values, create_graph=not learner.spec.first_order)
+    gradients = torch.autograd.grad(loss, values, create_graph=not learner.spec.first_order, materialize_grads=True)
     kept = [
         gradient if learner.adapts is None or name in learner.adapts else None
         for name, gradient in zip(names, gradients, strict=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter
-from safetensors import SafetensorError, safe_open
 
-from metarestore.config.model import AnyModelSpec, ModelSpec
+from metarestore.config.model import AnyModelSpec, ModelSpec, SpandrelSpec
 from metarestore.config.suggest import did_you_mean
 from metarestore.errors import UserError
 from metarestore.files import write_atomically
 from metarestore.models.shipped import shipped
+from metarestore.models.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,20 +36,21 @@ def save_model(path: Path, spec: AnyModelSpec, scale: int, flat: Tensor) -> None
     from metarestore.models.build import build_model
     from metarestore.models.parameters import Layout
 
-    layout = Layout.of(build_model(spec, scale, seed=0))
-    tensors = {name: value.contiguous() for name, value in layout.unflatten(flat.detach().cpu()).items()}
-    description = json.dumps({"model": spec.model_dump(mode="json"), "scale": scale}, sort_keys=True)
+    network = build_model(spec, scale, seed=0)
+    stored = network.stored(Layout.of(network).unflatten(flat.detach().cpu()))
+    tensors = {name: value.contiguous() for name, value in stored.items()}
+    description = json.dumps({"model": spec.stored(), "scale": scale}, sort_keys=True)
     write_atomically(path, save(tensors, {_KEY: description}))
 
 
 def load_model(path: str | os.PathLike[str]) -> Network:
-    """Reads a network written by `save_model`.
+    """Reads a network written by `save_model`, or one of another project that spandrel recognises.
 
     Args:
         path: The network's file, the folder of its run, or the name of a shipped network.
 
     Raises:
-        UserError: The file does not exist, or is not a metarestore network.
+        UserError: The file does not exist, or is not a network that metarestore or spandrel can open.
     """
     return _read(Path(path))[0].eval()
 
@@ -61,6 +63,29 @@ def network_description(path: str | os.PathLike[str]) -> tuple[AnyModelSpec, int
     """
     _, spec, scale = _read(Path(path))
     return spec, scale
+
+
+def network_of_file(scale: int, path: Path) -> Network:
+    """Opens a network of another project for an experiment.
+
+    Args:
+        scale: Upscaling factor of the experiment.
+        path: As for `load_model`.
+
+    Raises:
+        UserError: The file is not such a network, or the network has another scale.
+    """
+    try:
+        file = network_file(path)
+        network = _foreign(file, read_tensors(file)[0])
+    except UserError as error:
+        raise UserError(f"model.path: {error}") from error
+    if network.scale != scale:
+        raise UserError(
+            f"model.path: {file} upscales by {network.scale}, but the experiment by {scale}; "
+            f"set scale: {network.scale}, or choose another file"
+        )
+    return network
 
 
 def load_vector(path: Path, spec: AnyModelSpec, scale: int, key: str, fresh: Network) -> Tensor:
@@ -126,18 +151,15 @@ def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
 
     from metarestore.models.build import build_model
 
+    tensors, metadata = read_tensors(file)
     try:
-        with safe_open(file, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{file}: not a safetensors file ({error})") from error
-    if _KEY not in metadata:
-        raise UserError(
-            f"{file}: was not written by metarestore (its metadata has no '{_KEY}' entry); give another file"
-        )
-    try:
-        description = json.loads(metadata[_KEY])
+        description = json.loads(metadata.get(_KEY, '{"model": {"kind": "spandrel"}}'))
+        if description["model"].get("kind") == "spandrel":
+            foreign = SpandrelSpec(**description["model"], path=file)
+            model = _foreign(file, tensors)
+            if foreign.keep_low_frequencies == "both":
+                model.keep_low_frequencies()
+            return model, foreign, model.scale
         spec, scale = _SPEC.validate_python(description["model"]), int(description["scale"])
         model = build_model(spec, scale, seed=0)
         model.load_state_dict(tensors)
@@ -145,3 +167,11 @@ def _read(path: Path) -> tuple[Network, AnyModelSpec, int]:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: its weights do not match its description ({reason}); give another file") from error
     return model, spec, scale
+
+
+def _foreign(file: Path, tensors: Mapping[str, Any]) -> Network:
+    """Builds the network of another project that tensors belong to."""
+    from metarestore.models.spandrel_library import recognise
+    from metarestore.models.spandrel_network import SpandrelNetwork
+
+    return SpandrelNetwork(recognise(file, tensors))

@@ -25,6 +25,7 @@ class Network(nn.Module, ABC):
         channels: Whether images are luma (C = 1) or RGB (C = 3).
         privileged: Whether the network (a teacher) takes the HR images as a second input.
         tile: Side, in LR pixels, of the overlapping tiles in which a network without a `receptive_field` restores.
+        foreign: Name of the architecture, if its code is that of another project.
         interchangeable: Keys of the specification in which a network used for initialisation may differ.
         keeps_low_frequencies: Whether restored images have the low frequencies of LR, see `keep_low_frequencies`.
     """
@@ -33,6 +34,7 @@ class Network(nn.Module, ABC):
     channels: Channels
     privileged: bool = False
     tile: int = 64
+    foreign: str | None = None
     interchangeable: ClassVar[tuple[str, ...]] = ()
     keeps_low_frequencies: bool = False
 
@@ -94,6 +96,10 @@ class Network(nn.Module, ABC):
     def for_student(self) -> dict[str, Tensor]:
         """Returns the initial parameters of a student that this network teaches, by the student's names."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def stored(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors that a file of this network contains, given its parameters by name."""
+        return dict(params)
 
     def started_from(self, other: Network) -> dict[str, Tensor]:
         """Returns initial parameters by name from a trained network, which may differ in `interchangeable` keys.

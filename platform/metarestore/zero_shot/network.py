@@ -145,7 +145,7 @@ def _restored(network: Network, flat: Tensor, photograph: Photograph, options: N
     """Restores a photograph with given parameters, (3, s·h, s·w) in [0, 1]."""
     lr, blur = photograph.lr, photograph.blur
     adapted = deepcopy(network)
-    adapted.load_state_dict(Layout.of(network).unflatten(flat))
+    adapted.load_state_dict(Layout.of(network).unflatten(flat), strict=False)  # buffers stay as they are
     part = adapted.restoring(to_channels(lr, network.channels))
     image = torch.cat(list(restored_strips(part, adapted, lr)), dim=-2)[None]
     image = blur.back_project(image, lr, options.final_projections)
