@@ -40,7 +40,10 @@ HOSTILE = [
     "{op: repeat, times: 16, steps: [" * 7 + "{op: gamma, exponent: 1}" + "]}" * 7,
 ]
 PLACE = re.compile(r"[^\n]+:\d+:\d+: [^\n]+")
-HOMES = [str(Path(place).resolve()) for place in {*sysconfig.get_paths().values(), Path(metarestore.__file__).parent}]
+# An import also looks into the archive of the standard library, which is on the path whether or not it exists.
+ARCHIVE = Path(sys.base_prefix, sys.platlibdir, f"python{sys.version_info.major}{sys.version_info.minor}.zip")
+PLACES = {*sysconfig.get_paths().values(), Path(metarestore.__file__).parent, ARCHIVE}
+HOMES = [str(Path(place).resolve()) for place in PLACES]
 EXECUTES = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "exec", "pickle.find_class")
 
 mutations = st.lists(
