@@ -13,6 +13,7 @@ from metarestore.cli.ablation import ablate
 from metarestore.cli.describe import describe
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
+from metarestore.cli.pairs import pairs_app
 from metarestore.cli.project import check, doctor, init, schema
 from metarestore.cli.study import compare, demo, train
 from metarestore.cli.tasks import tasks_app
@@ -36,6 +37,7 @@ app = typer.Typer(
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(pairs_app, name="pairs")
 app.add_typer(graph_app, name="graph")
 
 
