@@ -28,6 +28,8 @@ _EXPOSED = 0.15
 _FINE = 0.5
 _SHARPER, _CLEARLY = 0.7, 0.8
 """Blur of LR in LR pixels, and the fraction of the differences left by it, with which HR is the blurrier image."""
+_SHARPENED = 0.6
+"""Unsharp masking of HR that LR must correspond to as well, since blurring LR also removes its noise."""
 _ALIKE = 0.995
 """Correlation of the details of two pictures above which they are the same."""
 
@@ -173,7 +175,16 @@ def _blur(low: NDArray[np.float32], small: NDArray[np.float32], exposure: Exposu
     of_lr, of_hr = sharpness(lr, high, known, _FINE), sharpness(high, lr, known, _FINE)
     left_by_lr = energy(details(lr, _FINE), details(blurred(high, of_lr), _FINE), known)
     left_by_hr = energy(details(blurred(lr, of_hr), _FINE), details(high, _FINE), known)
-    return -of_hr if of_hr >= _SHARPER and left_by_hr < _CLEARLY * left_by_lr else of_lr
+    is_soft = of_hr >= _SHARPER and left_by_hr < _CLEARLY * left_by_lr and _sharpening(lr, high) > _SHARPENED
+    return -of_hr if is_soft else of_lr
+
+
+def _sharpening(lr: NDArray[np.float32], high: NDArray[np.float32]) -> float:
+    """Returns the amount of unsharp masking that makes HR like LR, by least squares; noise of LR does not bias it."""
+    fine = high - blurred(high, 1.0)
+    terms = np.stack([details(high, _FINE).ravel(), details(fine, _FINE).ravel()], axis=1).astype(np.float64)
+    (gain, amount), *_ = np.linalg.lstsq(terms, details(lr, _FINE).ravel().astype(np.float64), rcond=None)
+    return float(amount / gain) if gain > 0 else 0.0
 
 
 def _judged(check: PairCheck) -> PairCheck:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metarestore.registration.compare import Gray, blurred, details, gray, reduced
 from metarestore.registration.exposure import match_exposure
-from metarestore.registration.motion import Floats, Motion, has_data, warped
+from metarestore.registration.motion import LARGEST_ANGLE, LARGEST_ZOOM, Floats, Motion, has_data, warped
 
 _COARSEST = 96
 """Shorter side of LR at the coarsest level of the pyramid, in pixels."""
@@ -33,6 +33,8 @@ _MODELS = ((cv2.MOTION_TRANSLATION, 0.01), (cv2.MOTION_AFFINE, 0.03))
 """Global models, and the minimum part of the differences of details that each must explain to be used."""
 _EXPLAINED = 0.03
 """The same for local displacements, in parts of the picture in which they were not estimated."""
+_FAR_BETTER = 0.7
+"""Fraction of the differences that a larger rotation or magnification must leave for the pair to be refused."""
 _BLOCK = 8
 """Side of these parts in LR pixels."""
 _BLURS = (0.0, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
@@ -79,6 +81,11 @@ def register(lr: NDArray[np.float32], hr: NDArray[np.float32], scale: int, *, lo
             motion = _refined(view, start, model)
             if motion.is_small and (other := view.error(motion)) < (1 - least) * error:
                 best, error = motion, other
+    if not start.is_small and view.error(start) < _FAR_BETTER * error:
+        raise NotRegisteredError(
+            f"HR is rotated by {start.angle:.1f} degrees and magnified by {start.zoom:.3f} relative to LR, more than "
+            f"{LARGEST_ANGLE:g} degrees or {LARGEST_ZOOM:.0%}"
+        )
     view = view.as_sharp_as_lr(best)
     return _with_local(view, best) if local and _is_local(view, best) else best
 
