@@ -15,7 +15,10 @@ from metarestore.fitting.equations import aligned_pixels
 from metarestore.fitting.pairs import list_pairs, read_pair
 from metarestore.registration.compare import blurred, reduced
 from metarestore.tasks.embedded import embedded_path
+from metarestore.tasks.few_shot import FewShotGeometry
 from metarestore.tasks.images import read_image, write_image
+from metarestore.tasks.pairs import PairsSpec, PairsTarget, PairTasks, open_pairs
+from metarestore.tasks.task import Episode
 
 Cli = Callable[..., tuple[int, str, str]]
 SCENES = ("astronaut", "camera", "motorcycle_left")
@@ -171,3 +174,27 @@ def test_bicubic_lr_is_no_problem(cli: Cli, tmp_path: Path, monkeypatch: pytest.
         image = photograph(name).astype(np.uint8)
         put(tmp_path / "camera", name, bicubic_lr(image, 4), image)
     assert cli("pairs", "check", "camera")[0] == 0
+
+
+def test_studies_prefer_crops_without_masked_pixels(camera: Path) -> None:
+    def opened() -> tuple[PairTasks, PairsTarget]:
+        spec = PairsSpec(kind="pairs", scale=4, lr=camera / "lr", hr=camera / "hr", support_pool=2)
+        tasks = open_pairs("camera", spec, Episode(2, 2, 64))
+        return tasks, PairsTarget(tasks, FewShotGeometry(shots=2, shot_size=96, crop=64, crops=16))
+
+    def boxes(tasks: PairTasks) -> list[tuple[int, int]]:
+        draws = [tasks.draw(0, index) for index in range(40)]
+        refs = [ref for draw in draws for ref in (*draw.support, *draw.query) if ref.image == "astronaut"]
+        return [ref.box[:2] for ref in refs]
+
+    tasks, target = opened()
+    content = tasks.content
+    assert any(max(corner) < 80 for corner in boxes(tasks))
+    assert len(target.draw(0).test) == 16
+    masked(camera, "astronaut")
+    masked(camera, "motorcycle_left")
+    tasks, target = opened()
+    assert tasks.content != content
+    assert not any(max(corner) < 80 for corner in boxes(tasks))
+    assert len(target.draw(0).test) == 12
+    assert max(target.draw(0).shots[0].support[0].box[:2]) >= 80
