@@ -53,6 +53,8 @@ WRITERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fit": ("o.yaml", ("tasks", "fit", "--pairs", "pairs", "--out")),
     "its kernels": ("o/kernels.npy", ("tasks", "fit", "--pairs", "pairs", "--out")),
     "its picture": ("o/fit.png", ("tasks", "fit", "--pairs", "pairs", "--out")),
+    "pairs check": ("o.json", ("pairs", "check", "pairs", "--json")),
+    "its sheet": ("o.png", ("pairs", "check", "pairs", "--sheet")),
     "describe": ("o.json", ("describe", "--model", "kdsr_tiny_mixed", "--images", "photos", "--out")),
     "train": ("o.json", ("train", "experiments/none.yaml", "--json")),
     "graph export": ("o.csv", ("graph", "export", "run", "--out")),

@@ -145,6 +145,8 @@ MISTAKES = [
     ["tasks", "sample", "nobody", "--out", "x"],
     ["tasks", "gallery", "nobody", "--out", "x"],
     ["tasks", "fit", "--pairs", "nowhere", "--out", "tasks/x.yaml"],
+    ["pairs", "check", "nowhere"],
+    ["pairs", "align", "nowhere", "--out", "x"],
     *(["graph", command, "nowhere"] for command in ("show", "explain")),
 ]
 

@@ -14,6 +14,7 @@ from metarestore.cli.camera import adapt
 from metarestore.cli.describe import describe
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
+from metarestore.cli.pairs import pairs_app
 from metarestore.cli.project import check, doctor, init, schema
 from metarestore.cli.shots import shots
 from metarestore.cli.study import compare, demo, train
@@ -38,6 +39,7 @@ app = typer.Typer(
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(pairs_app, name="pairs")
 app.add_typer(graph_app, name="graph")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from metarestore.degradations.resample import bicubic_downsample, bicubic_upsample
 from metarestore.errors import UserError
 from metarestore.evaluation.colour import colour_metrics
-from metarestore.evaluation.metrics import SSIM_WINDOW, inside, luma, psnr_y, ssim_y
+from metarestore.evaluation.metrics import SSIM_WINDOW, counted_inside, inside, luma, psnr_y, ssim_y
 from metarestore.tasks.photographs import list_photographs, read_image
 
 Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -23,6 +23,9 @@ Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 Degrade = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
 """Maps a photograph's name and its HR image, uint8 RGB (H, W, 3), to an LR image, uint8 RGB (H/scale, W/scale, 3)."""
+
+Masks = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_] | None]
+"""Maps a photograph's name and its HR image, uint8 RGB (H, W, 3), to the pixels that count, (H, W); None for all."""
 
 Progress = Callable[[str, int, int], None]
 """Called after each photograph with its name, the number done, and the total."""
@@ -112,8 +115,9 @@ def evaluate_files(
     restore: Restore,
     progress: Progress | None = None,
     degrade: Degrade | None = None,
+    masks: Masks | None = None,
 ) -> FolderReport:
-    """Evaluates photographs given by name, like `evaluate_folder`.
+    """Evaluates photographs given by name, like `evaluate_folder`; only the pixels that `masks` returns count.
 
     Raises:
         UserError: Some files are no photographs or are too small.
@@ -125,7 +129,8 @@ def evaluate_files(
         photograph = read_image(path)
         hr = modcrop(photograph.pixels, scale)
         lr = bicubic_lr(hr, scale) if degrade is None else degrade(name, hr)
-        images[name] = _compare(restore(lr), hr, scale, gray=photograph.gray)
+        mask = None if masks is None else masks(name, hr)
+        images[name] = _compare(restore(lr), hr, scale, gray=photograph.gray, mask=mask)
         if progress is not None:
             progress(name, done, len(files))
     return FolderReport(scale, images)
@@ -170,15 +175,21 @@ def _check(files: Mapping[str, Path], scale: int) -> None:
         raise UserError(problems)
 
 
-def _compare(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool) -> Metrics:
+def _compare(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, *, gray: bool, mask: NDArray[np.bool_] | None
+) -> Metrics:
     if sr.dtype != np.uint8 or sr.shape != hr.shape:
         raise ValueError(f"a restoration must be uint8 {hr.shape}, got {sr.dtype} {sr.shape}")
     rgb, rgb_hr = (inside(image.astype(np.float64).transpose(2, 0, 1), scale)[None] for image in (sr, hr))
     y, y_hr = (inside(luma(image, gray=gray), scale)[None] for image in (sr, hr))
+    counted = counted_inside(mask, hr, scale)
+    # Of the metrics of colour, which do not depend on positions, one row of the pixels that count has the same values.
+    rgb, rgb_hr = (image[:, :, counted][:, :, None] for image in (rgb, rgb_hr))
+    y, y_hr = (image[:, counted][:, None] for image in (y, y_hr))
     colour = colour_metrics(rgb, rgb_hr, y, y_hr, [""])
     return Metrics(
-        psnr_y=psnr_y(sr, hr, scale, gray=gray),
-        ssim_y=ssim_y(sr, hr, scale, gray=gray),
+        psnr_y=psnr_y(sr, hr, scale, gray=gray, mask=mask),
+        ssim_y=ssim_y(sr, hr, scale, gray=gray, mask=mask),
         psnr_rgb=float(colour.psnr_rgb[0]),
         colour_error=float(colour.colour_error[0]),
         psnr_y_matched=float(colour.psnr_y_matched[0]),

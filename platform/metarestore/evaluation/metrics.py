@@ -53,11 +53,17 @@ def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(batch_psnr(a, b))
 
 
-def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def ssim(a: NDArray[np.float64], b: NDArray[np.float64], mask: NDArray[np.bool_] | None = None) -> float:
     """Returns the structural similarity, at most 1, of two images (H, W) in grey levels of 0..255.
 
     Means, variances and covariance are those of an 11x11 Gaussian window (sigma 1.5, weights of sum 1), taken where
     the window lies inside the image; K1 = 0.01, K2 = 0.03.
+
+    Args:
+        a: An image (H, W).
+        b: Another of the same shape.
+        mask: Pixels that count, (H, W): the mean is over windows without other pixels, or over those whose centre
+            counts if there are none. If omitted, all count.
 
     Raises:
         ValueError: The shapes differ, or the images are smaller than the window.
@@ -74,10 +80,29 @@ def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     covariance = _windowed(a * b) - mean_a * mean_b
     numerator = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     denominator = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float(np.mean(numerator / denominator))
+    return float(np.mean((numerator / denominator)[_counted_windows(mask, a.shape)]))
 
 
-def psnr_y(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, *, gray: bool = False) -> float:
+def _counted_windows(mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Returns which windows inside an image count."""
+    radius = SSIM_WINDOW // 2
+    inner = tuple(slice(radius, side - radius) for side in shape)
+    if mask is None:
+        return np.ones(shape, np.bool_)[inner]
+    whole = cv2.erode(np.asarray(mask, np.uint8), np.ones((SSIM_WINDOW, SSIM_WINDOW), np.uint8))[inner] > 0
+    centred = mask[inner]
+    counted = whole if whole.any() else centred if centred.any() else np.ones_like(centred)
+    return np.asarray(counted, np.bool_)
+
+
+def psnr_y(
+    sr: NDArray[np.uint8],
+    hr: NDArray[np.uint8],
+    border: int,
+    *,
+    gray: bool = False,
+    mask: NDArray[np.bool_] | None = None,
+) -> float:
     """Returns the PSNR of luma in dB.
 
     Args:
@@ -85,16 +110,42 @@ def psnr_y(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, *, gray: b
         hr: Ground truth of the same shape.
         border: Number of pixels to ignore on every side; by convention, the scale.
         gray: Whether the ground truth is a gray photograph, see `luma`.
+        mask: Pixels that count, (H, W); if omitted, all.
 
     Raises:
         ValueError: The shapes differ, or nothing is left inside the border.
     """
-    return psnr(*_inner_lumas(sr, hr, border, gray))
+    a, b = _inner_lumas(sr, hr, border, gray)
+    counted = counted_inside(mask, hr, border)
+    return psnr(a[counted][None], b[counted][None])
 
 
-def ssim_y(sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int, *, gray: bool = False) -> float:
+def ssim_y(
+    sr: NDArray[np.uint8],
+    hr: NDArray[np.uint8],
+    border: int,
+    *,
+    gray: bool = False,
+    mask: NDArray[np.bool_] | None = None,
+) -> float:
     """Returns the SSIM of luma; arguments and errors are those of `psnr_y`."""
-    return ssim(*_inner_lumas(sr, hr, border, gray))
+    inner = None if mask is None else counted_inside(mask, hr, border)
+    return ssim(*_inner_lumas(sr, hr, border, gray), inner)
+
+
+def counted_inside(mask: NDArray[np.bool_] | None, hr: NDArray[np.uint8], border: int) -> NDArray[np.bool_]:
+    """Returns which pixels of an image (H, W, ...) inside its border count.
+
+    Raises:
+        ValueError: None counts.
+    """
+    height, width = hr.shape[:2]
+    counted = (np.ones((height, width), np.bool_) if mask is None else mask)[
+        border : height - border, border : width - border
+    ]
+    if not counted.any():
+        raise ValueError(f"a border of {border} pixels and the mask leave nothing of images of {height}x{width}")
+    return counted
 
 
 def batch_mse(

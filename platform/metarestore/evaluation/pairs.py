@@ -16,7 +16,7 @@ from metarestore.tasks.photographs import read_image
 PAIRS_PROTOCOL = (
     "LR images as given; HR cut at the bottom and right to a multiple of the scale; Y of BT.601 limited range, rounded "
     "to 8 bit (a single-channel file is its own Y); border = scale; peak 255; SSIM of Wang et al. 2004, 11x11 Gaussian "
-    "window"
+    "window; pixels of 0 in the mask of a pair do not count"
 )
 
 
@@ -41,7 +41,12 @@ def evaluate_pairs(
         height, width = (side // scale for side in hr.shape[:2])
         return np.ascontiguousarray(read_image(files[name].lr).pixels[:height, :width])
 
-    return evaluate_files({name: pair.hr for name, pair in files.items()}, scale, restore, progress, given)
+    def counted(name: str, hr: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+        stored = read_image(files[name].hr).pixels if files[name].mask is not None else hr
+        mask = files[name].read_mask(stored.shape[0], stored.shape[1])
+        return None if mask is None else mask[: hr.shape[0], : hr.shape[1]]
+
+    return evaluate_files({name: pair.hr for name, pair in files.items()}, scale, restore, progress, given, counted)
 
 
 def check_evaluated(pairs: Sequence[PairFiles], scale: int) -> list[str]:
@@ -55,10 +60,11 @@ def check_evaluated(pairs: Sequence[PairFiles], scale: int) -> list[str]:
     for pair in pairs:
         try:
             lr, hr = read_image(pair.lr).pixels, read_image(pair.hr).pixels
+            sizes = ((lr.shape[0], lr.shape[1]), (hr.shape[0], hr.shape[1]))
+            pair.read_mask(*sizes[1])
         except UserError as error:
             problems += error.problems
             continue
-        sizes = ((lr.shape[0], lr.shape[1]), (hr.shape[0], hr.shape[1]))
         if fitted_size(*sizes, scale, crop=True) is None:
             problems.append(f"{pair.hr}: {size_problem(*sizes, scale)}")
         else:

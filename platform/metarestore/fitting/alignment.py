@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from metarestore.degradations import bicubic_downsample
+from metarestore.fitting.equations import aligned_pixels
 from metarestore.fitting.pairs import Floats, Pair
 
 _STEPS = 8
@@ -36,12 +37,13 @@ def shift_between(pair: Pair) -> tuple[float, float]:
     target = _smooth(pair.lr.mean(axis=-1))
     source = _smooth(bicubic_lr(pair).mean(axis=-1))
     inside = (slice(_EDGE, -_EDGE), slice(_EDGE, -_EDGE))
+    aligned = aligned_pixels(pair)[inside]
     shift = np.zeros(2)
     for _ in range(_STEPS):
         moved = _moved(source, shift)
         down, right = (np.asarray(gradient) for gradient in np.gradient(moved))
         terms = np.stack([moved[inside], down[inside], right[inside], np.ones_like(moved[inside])], axis=-1)
-        solution: Floats = np.linalg.lstsq(terms.reshape(-1, 4), target[inside].ravel(), rcond=None)[0]
+        solution: Floats = np.linalg.lstsq(terms[aligned], target[inside][aligned], rcond=None)[0]
         step = solution[1:3] / solution[0]
         shift += np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-4:

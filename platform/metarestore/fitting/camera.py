@@ -12,7 +12,7 @@ import numpy as np
 from metarestore.decibels import decibels
 from metarestore.errors import UserError
 from metarestore.fitting.alignment import bicubic_lr, shift_between
-from metarestore.fitting.equations import border, kernel_size, pair_sums
+from metarestore.fitting.equations import aligned_pixels, border, kernel_size, pair_sums
 from metarestore.fitting.gaussian import Gaussian
 from metarestore.fitting.jpeg import JpegFit, jpeg_of_file, jpeg_of_pixels
 from metarestore.fitting.kernel import ColourLine, fit_kernel, synthesise
@@ -190,11 +190,14 @@ def fit_pair(pair: Pair, stated: JpegFit | None = None) -> PairFit:
     edge = border(pair.scale)
     inside = (slice(edge, -edge), slice(edge, -edge))
     lr, blurred = pair.lr[inside], synthesise(pair.hr, kernel, pair.scale)[inside]
-    colour = ColourLine.between(blurred, lr)
+    aligned = aligned_pixels(pair)[inside]
+    colour = ColourLine.between(blurred[aligned], lr[aligned])
     model = colour.apply(blurred)
     jpeg = stated or jpeg_of_pixels(pair.lr)
-    noise = before_jpeg(fit_noise(lr, model), model, jpeg)
-    fitted, bicubic = psnr_rgb(model, lr), psnr_rgb(bicubic_lr(pair)[inside], lr)
+    # Where the pair is not aligned, the residual is not noise.
+    noise = before_jpeg(fit_noise(np.where(aligned[..., None], lr, model), model), model, jpeg)
+    bicubic = psnr_rgb(bicubic_lr(pair)[inside][aligned], lr[aligned])
+    fitted = psnr_rgb(model[aligned], lr[aligned])
     shift = shift_between(pair)
     return PairFit(pair.name, shift, kernel, fit.gaussian, colour, noise, jpeg, bicubic, fitted, content=pair.content)
 

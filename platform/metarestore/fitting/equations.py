@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -124,6 +125,16 @@ def border(scale: int) -> int:
     return -(-(kernel_size(scale) - scale) // (2 * scale))
 
 
+def aligned_pixels(pair: Pair) -> NDArray[np.bool_]:
+    """Returns which LR pixels (h, w) depend, through the kernel, on aligned HR pixels only."""
+    if pair.mask is None:
+        return np.ones(pair.lr.shape[:2], np.bool_)
+    side = kernel_size(pair.scale) + 1
+    whole = cv2.erode(np.asarray(pair.mask, np.uint8), np.ones((side, side), np.uint8)) > 0
+    first = pair.scale // 2
+    return np.asarray(whole[first :: pair.scale, first :: pair.scale])
+
+
 def lit_channels(image: Floats) -> NDArray[np.bool_]:
     """Returns which channels of an image (h, w, 3) have content: a colour filter may leave one at 0 everywhere."""
     return np.asarray(np.ptp(image, axis=(0, 1)) > 0)
@@ -136,7 +147,8 @@ def _usable_pixels(pair: Pair, lit: NDArray[np.bool_]) -> tuple[np.ndarray, np.n
     inside = pair.lr[edge:-edge, edge:-edge][..., lit]
     if not lit.any():
         return np.array([], np.intp), np.array([], np.intp)
-    rows, columns = np.nonzero(np.all((inside > low) & (inside < high), axis=-1))
+    usable = np.all((inside > low) & (inside < high), axis=-1) & aligned_pixels(pair)[edge:-edge, edge:-edge]
+    rows, columns = np.nonzero(usable)
     rows, columns = rows + edge, columns + edge
     if len(rows) > _MAX_PIXELS:
         chosen = np.sort(generator("fitting").choice(len(rows), _MAX_PIXELS, replace=False))

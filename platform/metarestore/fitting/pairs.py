@@ -34,6 +34,7 @@ class Pair:
         hr: HR image (scale·h, scale·w, 3), RGB.
         gray: Whether the LR file stores a single channel.
         content: Hash of the pixels; empty for pairs that were not read from files.
+        mask: Which pixels of HR are aligned (scale·h, scale·w); None if all are.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Pair:
     hr: Floats
     gray: bool = False
     content: str = ""
+    mask: NDArray[np.bool_] | None = None
 
 
 def list_pairs(pairs: Path | PairFolder) -> tuple[PairFiles, ...]:
@@ -66,7 +68,9 @@ def read_pair(files: PairFiles) -> Pair:
             f"{files.lr}: is {h}x{w}; at least {_SMALLEST}x{_SMALLEST} are needed to fit a kernel; take a larger crop"
         )
     content = pair_content(raw.lr, raw.hr)
-    return Pair(files.name, raw.scale, raw.lr.astype(np.float64), raw.hr.astype(np.float64), raw.gray, content)
+    return Pair(
+        files.name, raw.scale, raw.lr.astype(np.float64), raw.hr.astype(np.float64), raw.gray, content, raw.mask
+    )
 
 
 def check_pairs(pairs: Sequence[PairFiles], others: Sequence[PairFiles] = ()) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarestore.errors import UserError
+from metarestore.tasks.pair_masks import mask_files, read_mask
 from metarestore.tasks.photographs import list_photographs, read_image
 
 Size = tuple[int, int]
@@ -94,6 +95,7 @@ class PairFiles:
         hr: HR file.
         scale: Ratio of HR side to LR side; determined from the sizes if omitted.
         crop: Whether both are cropped at the bottom and right to a multiple of the scale.
+        mask: Mask of the HR image: pixels of 0 are not aligned and do not count; None if all are aligned.
     """
 
     name: str
@@ -101,12 +103,13 @@ class PairFiles:
     hr: Path
     scale: int | None = None
     crop: bool = False
+    mask: Path | None = None
 
     def read(self) -> RawPair:
         """Reads both images.
 
         Raises:
-            UserError: An image cannot be read, or the sizes do not fit.
+            UserError: An image or the mask cannot be read, or the sizes do not fit.
         """
         lr, hr = read_image(self.lr), read_image(self.hr)
         sizes = (_size(lr.pixels), _size(hr.pixels))
@@ -114,7 +117,21 @@ class PairFiles:
         if fitted is None:
             raise UserError(f"{self.hr}: {size_problem(*sizes, self.scale)}")
         (h, w), scale = fitted
-        return RawPair(lr.pixels[:h, :w], hr.pixels[: scale * h, : scale * w], scale, lr.gray)
+        mask = self.read_mask(hr.pixels.shape[0], hr.pixels.shape[1])
+        cut = None if mask is None else mask[: scale * h, : scale * w]
+        return RawPair(lr.pixels[:h, :w], hr.pixels[: scale * h, : scale * w], scale, lr.gray, cut)
+
+    def read_mask(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Reads which pixels of HR (H, W) are aligned; None if all are.
+
+        Args:
+            height: Height of the HR file in pixels.
+            width: Its width.
+
+        Raises:
+            UserError: The mask cannot be read, has another size, or masks everything.
+        """
+        return None if self.mask is None else read_mask(self.mask, height, width)
 
 
 class RawPair(NamedTuple):
@@ -125,12 +142,14 @@ class RawPair(NamedTuple):
         hr: HR image (scale·h, scale·w, 3).
         scale: HR side over LR side.
         gray: Whether the LR file stores a single channel.
+        mask: Which pixels of HR (scale·h, scale·w) are aligned; None if all are.
     """
 
     lr: NDArray[np.uint8]
     hr: NDArray[np.uint8]
     scale: int
     gray: bool
+    mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,9 +197,27 @@ class PairFolder:
         matching = self.match(lr, hr)
         if problems := self.lone_problems(matching, lr, hr):
             raise UserError(problems)
+        return self._paired(matching, lr, hr)
+
+    def matched(self) -> tuple[PairFiles, ...]:
+        """Returns the pairs like `files`, without regard to images that have no partner.
+
+        Raises:
+            UserError: A folder is missing or empty.
+        """
+        lr, hr = list_photographs(self.lr), list_photographs(self.hr)
+        return self._paired(self.match(lr, hr), lr, hr)
+
+    def _paired(self, matching: Matching, lr: Mapping[str, Path], hr: Mapping[str, Path]) -> tuple[PairFiles, ...]:
+        masks = self.masks()
         return tuple(
-            PairFiles(name, lr[low], hr[high], self.scale, self.crop) for name, (low, high) in matching.pairs.items()
+            PairFiles(name, lr[low], hr[high], self.scale, self.crop, masks.get(name))
+            for name, (low, high) in matching.pairs.items()
         )
+
+    def masks(self) -> Mapping[str, Path]:
+        """Returns the masks in the folder `mask` beside those of LR and HR, by the name of the pair."""
+        return mask_files(self.lr, self.hr)
 
     def lone_problems(self, matching: Matching, lr: Mapping[str, Path], hr: Mapping[str, Path]) -> list[str]:
         """Returns a line for each file without a partner, up to ten."""

@@ -15,6 +15,7 @@ from metarestore.errors import UserError
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.pair_check import PairReport, judge, observe
 from metarestore.tasks.pair_files import PairFolder, Size, fitted_size, shortened, size_problem
+from metarestore.tasks.pair_masks import Masks
 
 
 class PairImages(ImageStore):
@@ -134,6 +135,17 @@ def open_sides(folder: PairFolder) -> tuple[ImageStore, ImageStore]:
         raise UserError(shortened(wrong, f"{folder.hr}: {{more}} more pairs do not fit scale {folder.scale}"))
     stored_lr, stored_hr = ({name: pair[side] for name, pair in matching.pairs.items()} for side in (0, 1))
     return _renamed(lr, stored_lr, lr_sizes), _renamed(hr, stored_hr, hr_sizes)
+
+
+def read_masks(folder: PairFolder) -> Masks:
+    """Reads all masks, by the name of the pair.
+
+    Raises:
+        UserError: A mask or its pair cannot be read, or the sizes do not match.
+    """
+    if not folder.masks():
+        return {}
+    return {pair.name: mask for pair in folder.matched() if pair.mask and (mask := pair.read().mask) is not None}
 
 
 def inspect_pairs(folder: PairFolder) -> tuple[PairReport, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
@@ -16,10 +17,11 @@ from metarestore.degradations.dihedral import flip_rotate
 from metarestore.errors import UserError
 from metarestore.seeds import generator
 from metarestore.tasks.distribution import OpenDistribution, to_tensor
-from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined, test_crops
+from metarestore.tasks.few_shot import Box, FewShotDraw, FewShotGeometry, grid_boxes, joined
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.pair_files import PairFolder, PairNames, PairSource, split_pairs
-from metarestore.tasks.pair_images import implausible_pairs, open_sides
+from metarestore.tasks.pair_images import implausible_pairs, open_sides, read_masks
+from metarestore.tasks.pair_masks import Masks, aligned_part, masks_content, most_aligned
 from metarestore.tasks.photographs import SUFFIXES
 from metarestore.tasks.spec import DistributionSpec, Photographs, Scale, content_hash
 from metarestore.tasks.task import Episode, PatchRef, Split, Task, TaskDraw
@@ -38,6 +40,9 @@ def _is_template(template: str) -> str:
         raise PydanticCustomError("template", "{problem}, got '{given}'", {"problem": problem, "given": template})
     return template
 
+
+_TRIES = 100
+"""Maximum number of patches of a task that are drawn again."""
 
 NameTemplate = Annotated[str, AfterValidator(_is_template)]
 
@@ -80,6 +85,8 @@ class PairsSpec(DistributionSpec):
         """
         written: dict[str, Any] = self.model_dump(mode="json", exclude={"lr", "hr"})
         sides = {"lr": self.lr, "hr": self.hr}
+        if masks := read_masks(self.pairs.folder):
+            written["mask"] = masks_content(masks)
         return written | {side: ImageStore.open(ImageSource.folder(folder)).content for side, folder in sides.items()}
 
     def implausible_pairs(self) -> Sequence[str]:
@@ -168,13 +175,14 @@ class PairTasks(OpenDistribution):
         self.scale: int = spec.scale
         self.pool, self.test = split_pairs(hr.names, spec.support_pool)
         self.images = hr
+        self.masks: Masks = read_masks(spec.pairs.folder)
         self.episode = episode
         self._lr = lr
 
     def draw(self, seed: int, index: int, patches: int | None = None) -> TaskDraw:
         """Draws patches of task `index`, or of task `patches`, from the support pool."""
         drawn = index if patches is None else patches
-        support, query = draw_pair_patches(self.images, self.pool, self.scale, self.episode, seed, drawn)
+        support, query = draw_pair_patches(self.images, self.pool, self.scale, self.episode, seed, drawn, self.masks)
         return self.draw_on(seed, index, support, query)
 
     def draw_on(self, seed: int, index: int, support: Sequence[PatchRef], query: Sequence[PatchRef]) -> TaskDraw:
@@ -209,17 +217,32 @@ class PairTasks(OpenDistribution):
 
 
 def draw_pair_patches(
-    images: ImageStore, names: Sequence[str], scale: int, episode: Episode, seed: int, index: int
+    images: ImageStore,
+    names: Sequence[str],
+    scale: int,
+    episode: Episode,
+    seed: int,
+    index: int,
+    masks: Masks = MappingProxyType({}),
 ) -> tuple[tuple[PatchRef, ...], tuple[PatchRef, ...]]:
-    """Draws patches, aligned to the LR pixel grid, from the HR images `names`."""
+    """Draws patches, aligned to the LR pixel grid, from the HR images `names`.
+
+    Patches with masked pixels are drawn again, up to 100 times in all.
+    """
     rng = generator(seed, "patches", index)
-    refs = []
-    for _ in range(episode.support + episode.query):
+    refs: list[PatchRef] = []
+    tries = _TRIES
+    while len(refs) < episode.support + episode.query:
         name = names[int(rng.integers(len(names)))]
         height, width = images.size(name)
         top = scale * int(rng.integers((height - episode.patch) // scale + 1))
         left = scale * int(rng.integers((width - episode.patch) // scale + 1))
-        refs.append(PatchRef("pairs", name, (top, left, episode.patch, episode.patch), int(rng.integers(8)), 0))
+        box = (top, left, episode.patch, episode.patch)
+        turn = int(rng.integers(8))
+        if tries and aligned_part(masks, name, box) < 1:
+            tries -= 1
+            continue
+        refs.append(PatchRef("pairs", name, box, turn, 0))
     return tuple(refs[: episode.support]), tuple(refs[episode.support :])
 
 
@@ -253,13 +276,15 @@ class PairsTarget:
         return len(self._tasks.pool), len(self._tasks.test)
 
     def draw(self, seed: int) -> FewShotDraw:
-        """Returns the shots (centre crops) and the test crops; for real pairs they do not depend on `seed`."""
-        size = self._geometry.shot_size
-        first = self._geometry.first_shot
+        """Returns the shots (centre crops) and the test crops; for real pairs they do not depend on `seed`.
+
+        Crops without masked pixels are preferred.
+        """
+        geometry, first = self._geometry, self._geometry.first_shot
         # Every pair of the pool is equally often a shot if `first` runs through the pool.
-        names = (*self._tasks.pool[first:], *self._tasks.pool[:first])[: self._geometry.shots]
-        shots = [(name, grid_boxes(*self._tasks.images.size(name), size, 1)[0]) for name in names]
-        test = test_crops(self._tasks.images, self._tasks.test, self._geometry)
+        names = (*self._tasks.pool[first:], *self._tasks.pool[:first])[: geometry.shots]
+        shots = [(name, self._crops(name, geometry.shot_size, 1)[0]) for name in names]
+        test = [(name, box) for name in self._tasks.test for box in self._crops(name, geometry.crop, geometry.crops)]
         return FewShotDraw(tuple(map(self._pair, shots)), tuple(map(self._pair, test)))
 
     def build(self, draw: FewShotDraw) -> Task:
@@ -271,6 +296,14 @@ class PairsTarget:
     def is_gray(self, photograph: str) -> bool:
         """Returns whether a test pair's HR image is stored with a single channel."""
         return self._tasks.images.is_gray(photograph)
+
+    def _crops(self, name: str, side: int, count: int) -> list[Box]:
+        """Returns up to `count` crops near the centre of an HR image."""
+        size = self._tasks.images.size(name)
+        central = grid_boxes(*size, side, count)
+        if name not in self._tasks.masks:
+            return central
+        return most_aligned(self._tasks.masks, name, grid_boxes(*size, side, size[0] * size[1]), central)
 
     def _pair(self, crop: tuple[str, Box]) -> TaskDraw:
         name, (top, left, height, width) = crop

@@ -1,0 +1,1 @@
+"""What people look at when they check pairs: a table, and a contact sheet."""
