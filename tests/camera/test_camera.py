@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarestore.camera import Outcome, open_pairs
+from metarestore.camera import Outcome, Request, open_pairs
+from metarestore.camera.project import CameraProject, Start
 from metarestore.camera.selection import best, folds
 from metarestore.camera.settings import ADAPTATION_STEPS, FITTED_STEPS, UNADAPTED, WAYS, Plan
+from metarestore.cli.camera import ALIGNED, _aligned
 from metarestore.config.adaptation import LoRASpec
+from metarestore.config.model import FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.evaluation.results import ArmResult, Curve, StudyResult
-from metarestore.models.checkpoint import load_model
+from metarestore.models.checkpoint import load_model, network_file
 from metarestore.models.restore import image_restorer
-from metarestore.project import read_experiment
-from metarestore.tasks.photographs import read_image
+from metarestore.project import read_experiment, read_task
+from metarestore.tasks.photographs import read_image, write_image
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -133,6 +136,21 @@ def test_from_pairs_to_a_network(cli: Cli, pairs: Path) -> None:
     assert out.split("over bicubic upscaling")[0].splitlines()[-1] in resumed
     assert json.loads((camera / "left_out.json").read_text()) == left_out
     assert cli("restore", "pairs/lr/000005.png", "--model", "camera", "--out", "big.png")[0] == 0
+
+
+def test_shifted_pairs_are_aligned_first(pairs: Path) -> None:
+    for path in (pairs / "hr").iterdir():
+        write_image(path, np.roll(read_image(path).pixels, (6, -4), axis=(0, 1)))
+    out = pairs.parent / "camera"
+    assert _aligned(pairs, out, 4) == ()
+    found = open_pairs(out / ALIGNED, 5)
+    assert found.left_out == ()
+    start = Start(network_file("fsrcnn_pisr_x4"), FSRCNNSpec(), 12_644)
+    project = CameraProject(Request(pairs, 5, None, 4, 1.0, None, out, 0, resume=False), found, start)
+    project.write_pairs()
+    names = [pair.name for pair in found.files]
+    assert all(sorted(path.stem for path in (out / "pairs" / side).iterdir()) == names for side in ("lr", "hr", "mask"))
+    assert read_task(out / "tasks/camera.yaml").pairs is not None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from metarestore.config.dump import dump_yaml
 from metarestore.config.model import AnyModelSpec
 from metarestore.fitting import fit_camera, write_task
 from metarestore.tasks.pair_files import PairFolder
+from metarestore.tasks.pair_masks import MASKS, mask_files
 
 CAMERA, FITTED = "camera", "camera_fitted"
 """Names of the tasks: the pairs, and the distribution fitted to the shots."""
@@ -51,7 +52,10 @@ class CameraProject:
     def write_pairs(self) -> None:
         """Links the usable pairs, and writes their task."""
         for pair in self._pairs.files:
-            for side, file in (("lr", pair.lr), ("hr", pair.hr)):
+            sides = {"lr": pair.lr, "hr": pair.hr}
+            if (mask := mask_files(pair.lr.parent, pair.hr.parent).get(pair.name)) is not None:
+                sides[MASKS] = mask
+            for side, file in sides.items():
                 link = self.root / "pairs" / side / f"{pair.name}{file.suffix}"
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if not link.is_symlink():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from metarestore.reports.study.progress import TrainingDisplay
 
 _SAMPLES = 2
+ALIGNED = "aligned"
+"""Folder of the aligned pairs, in that of the results."""
 
 
 class _Messages:
@@ -52,6 +54,9 @@ def adapt(
         typer.Option(help="Network to start from: a run, a file, or a shipped network; by default a shipped one."),
     ] = None,
     scale: Annotated[int | None, typer.Option(min=2, max=4, help="HR side over LR side, if it is not clear.")] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Aligns HR to LR first; results then refer to the aligned pairs.")
+    ] = False,
     minutes: Annotated[float, typer.Option(min=0.1, help="Time limit, approximately.")] = 10.0,
     data: Annotated[
         Path | None,
@@ -69,15 +74,29 @@ def adapt(
     from metarestore.workspace.process import prepare_process
 
     _require_folder(out, resume=resume)
-    found = open_pairs(pairs, shots, scale)
-    for line in found.left_out:
+    prepare_process()
+    left_out = _aligned(pairs, out, scale) if align else ()
+    found = open_pairs(out / ALIGNED if align else pairs, shots, scale)
+    for line in (*left_out, *found.left_out):
         say(f"left out: {line}", style="yellow")
     say(_counts(found))
-    prepare_process()
     request = Request(pairs, shots, model, scale, minutes, data, out, seed, resume)
     with resumable(out):
         outcome = adapt_to_camera(request, found, _Messages(), given_command())
     _report(outcome, found, out)
+
+
+def _aligned(pairs: Path, out: Path, scale: int | None) -> Sequence[str]:
+    """Aligns the pairs into the folder of the results, unless they are there; returns why some were left out."""
+    if (out / ALIGNED).is_dir():
+        return ()
+    from metarestore.pair_source import named_pairs
+    from metarestore.registration.folder import align_folder
+
+    files = named_pairs(pairs, scale).folder.files()
+    with bars() as bar:
+        line = bar.add_task("aligning", total=len(files))
+        return align_folder(files, out / ALIGNED, lambda name, done, total: bar.update(line, completed=done)).problems
 
 
 def _require_folder(out: Path, *, resume: bool) -> None:
