@@ -46,10 +46,13 @@ class TrialPlan:
     experiment: Experiment
     root: Path
 
-    def trial(self, draw: Mapping[str, float]) -> Experiment:
+    def drawn(self, draw: Mapping[str, Any]) -> Experiment:
+        """Returns the experiment with the values of a draw."""
+        return Space(self.experiment.search).experiment(self.experiment, draw)
+
+    def trial(self, draw: Mapping[str, Any]) -> Experiment:
         """Returns the experiment of one trial: the values of a draw, with engine and intervals set by `tuning`."""
-        tuning = self.experiment.tuning
-        drawn = Space(self.experiment.search).experiment(self.experiment, draw)
+        tuning, drawn = self.experiment.tuning, self.drawn(draw)
         every = tuning.interval(drawn.training.steps)
         # Ray Tune keeps reported checkpoints, so one is enough here.
         saving = {"validate_every": every, "checkpoint_every": every, "keep": 1}
