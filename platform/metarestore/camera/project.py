@@ -40,6 +40,11 @@ class CameraProject:
         self._request, self._pairs, self._start = request, pairs, start
 
     @property
+    def start(self) -> str:
+        """The network to start from, in words."""
+        return f"{self._start.file.stem}, {self._start.parameters:,} parameters"
+
+    @property
     def fitted_task(self) -> Path:
         """The file of the fitted distribution."""
         return self.root / "tasks" / f"{FITTED}.yaml"

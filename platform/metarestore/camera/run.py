@@ -22,7 +22,7 @@ from metarestore.evaluation.statistics import Difference, paired_difference
 from metarestore.files import write_atomically
 from metarestore.models.build import build_model
 from metarestore.models.checkpoint import network_description, network_file
-from metarestore.models.shipped import recommended
+from metarestore.models.shipped import BICUBIC_LR, FIVE_PAIRS, REAL_PAIRS, recommended
 from metarestore.project import arm_experiments, read_experiment, resolve
 from metarestore.reports.study.progress import TrainingDisplay
 from metarestore.study.run import run_study
@@ -119,6 +119,7 @@ def adapt_to_camera(request: Request, pairs: CameraPairs, messages: Messages, co
     used = (time.monotonic() - began) / 60
     plan = _planned(project, pairs, max(request.minutes - used, _MEASURED * request.minutes))
     ways = [way for way in ways if plan.fitted_steps or not way.fitted]
+    messages.say(f"Network: {project.start}")
     messages.say(
         f"{plan.steps} steps of adaptation, {plan.fitted_steps} of training on the fitted distribution; "
         f"{len(ways)} ways are compared on the shots, {plan.folds} times with some of them left out"
@@ -140,7 +141,11 @@ def start_of(request: Request, scale: int) -> Start:
     Raises:
         UserError: It does not exist, is a teacher, or is for another scale.
     """
-    file = recommended(scale).file if request.model is None else network_file(request.model)
+    file = (
+        recommended(scale, (FIVE_PAIRS, REAL_PAIRS, BICUBIC_LR)).file
+        if request.model is None
+        else network_file(request.model)
+    )
     spec, own = network_description(file)
     if own != scale:
         raise UserError(

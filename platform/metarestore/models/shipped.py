@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from metarestore.errors import UserError
 
 REAL_PAIRS, BICUBIC_LR = "real pairs", "bicubic LR"
 """Kinds of LR images on which cards state gains, the more telling one first."""
+FIVE_PAIRS = "real pairs, adapted to five"
+"""The gain on real pairs of a network that was adapted to five others of the same camera."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Card:
         metrics: Test metrics by name.
         measured_on: Data that the metrics were measured on.
         date: Date of the training.
-        gains: Mean PSNR-Y over bicubic upscaling in dB, by kind of LR: `REAL_PAIRS` or `BICUBIC_LR`.
+        gains: Mean PSNR-Y over bicubic upscaling in dB, by kind of LR: `REAL_PAIRS`, `BICUBIC_LR`, or `FIVE_PAIRS`.
         licence: Licence of the training data.
     """
 
@@ -101,14 +104,18 @@ class Recommended:
     gain: float
 
 
-def recommended(scale: int) -> Recommended:
+def recommended(scale: int, kinds: Sequence[str] = (REAL_PAIRS, BICUBIC_LR)) -> Recommended:
     """Returns the network of a scale with the highest gain on real pairs, or on bicubic LR if no card states any there.
+
+    Args:
+        scale: Upscaling factor.
+        kinds: Kinds of LR, the more telling ones first.
 
     Raises:
         UserError: No card of this scale states a gain.
     """
     cards = [(path, read_card(path)) for path in shipped().values()]
-    for kind in (REAL_PAIRS, BICUBIC_LR):
+    for kind in kinds:
         found = [
             Recommended(path, card.name, kind, card.gains[kind])
             for path, card in cards
