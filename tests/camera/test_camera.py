@@ -146,7 +146,7 @@ def test_shifted_pairs_are_aligned_first(pairs: Path) -> None:
     found = open_pairs(out / ALIGNED, 5)
     assert found.left_out == ()
     start = Start(network_file("fsrcnn_pisr_x4"), FSRCNNSpec(), 12_644)
-    project = CameraProject(Request(pairs, 5, None, 4, 1.0, None, out, 0, resume=False), found, start)
+    project = CameraProject(Request(pairs, 5, None, 4, 1.0, None, out, 0), found, start)
     project.write_pairs()
     names = [pair.name for pair in found.files]
     assert all(sorted(path.stem for path in (out / "pairs" / side).iterdir()) == names for side in ("lr", "hr", "mask"))

@@ -122,5 +122,6 @@ def test_the_network_of_the_highest_gain_on_real_pairs_is_recommended(
     found = recommended(4)
     assert (found.name, found.file.name) == (best, f"{best}.safetensors")
     assert found.gain == gains[best][found.lr]
+    assert recommended(4, (BICUBIC_LR,)).name == "b"
     with pytest.raises(UserError, match="no shipped network for scale 3 states a gain"):
         recommended(3)

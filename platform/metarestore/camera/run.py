@@ -97,6 +97,8 @@ def _stated(difference: Difference) -> str:
 def adapt_to_camera(request: Request, pairs: CameraPairs, messages: Messages, command: str) -> Outcome:
     """Adapts a network to the pairs of a camera; everything is written into `request.out`.
 
+    What is finished there is not repeated.
+
     Args:
         request: What the user asks for.
         pairs: The usable pairs.
@@ -141,11 +143,8 @@ def start_of(request: Request, scale: int) -> Start:
     Raises:
         UserError: It does not exist, is a teacher, or is for another scale.
     """
-    file = (
-        recommended(scale, (FIVE_PAIRS, REAL_PAIRS, BICUBIC_LR)).file
-        if request.model is None
-        else network_file(request.model)
-    )
+    best = (FIVE_PAIRS, REAL_PAIRS, BICUBIC_LR)
+    file = recommended(scale, best).file if request.model is None else network_file(request.model)
     spec, own = network_description(file)
     if own != scale:
         raise UserError(

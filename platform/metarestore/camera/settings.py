@@ -41,7 +41,6 @@ class Request:
         data: Folder of clean photographs to train on with the fitted distribution; None for the embedded ones.
         out: Folder of the results.
         seed: Seed of all draws.
-        resume: Whether to continue in `out`.
     """
 
     pairs: Path
@@ -52,7 +51,6 @@ class Request:
     data: Path | None
     out: Path
     seed: int
-    resume: bool
 
 
 @dataclass(frozen=True)

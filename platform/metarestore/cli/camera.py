@@ -80,7 +80,7 @@ def adapt(
     for line in (*left_out, *found.left_out):
         say(f"left out: {line}", style="yellow")
     say(_counts(found))
-    request = Request(pairs, shots, model, scale, minutes, data, out, seed, resume)
+    request = Request(pairs, shots, model, scale, minutes, data, out, seed)
     with resumable(out):
         outcome = adapt_to_camera(request, found, _Messages(), given_command())
     _report(outcome, found, out)
