@@ -1,0 +1,218 @@
+"""Exported networks restore as the originals: every kind of network, in every format that can hold it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from metarestore.errors import UserError
+from metarestore.models import kdsr
+from metarestore.models.build import build_model, restore_rgb
+from metarestore.models.checkpoint import load_model, save_model
+from metarestore.models.exporting.export import Export, export_network
+from metarestore.models.exporting.onnx_file import onnx_restore
+from metarestore.models.exporting.program import TOLERANCE, torch_restore
+from metarestore.models.kdsr import KDSR
+from metarestore.models.network import Network
+from metarestore.models.parameters import initial_vector
+from metarestore.models.spandrel_library import library
+from metarestore.testing.foreign import FOREIGN, write_foreign
+from metarestore.testing.networks import spec_of
+
+pytestmark = [
+    pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in ("spandrel", "onnx", "onnxscript", "onnxruntime")),
+        reason="the extras onnx and spandrel are not installed",
+    ),
+    pytest.mark.filterwarnings("ignore:torch.meshgrid"),
+]
+
+Cli = Callable[..., tuple[int, str, str]]
+
+SMALL = {"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}
+OWN: dict[str, tuple[dict[str, Any], int]] = {
+    "fsrcnn": (SMALL, 2),
+    "fsrcnn, rgb": ({**SMALL, "channels": "rgb", "residual": "none", "prelu": "per_layer"}, 3),
+    "fsrcnn, low frequencies": ({**SMALL, "keep_low_frequencies": "both"}, 4),
+    "kdsr": ({"kind": "kdsr", "size": "tiny"}, 4),
+    "kdsr, no encoder": ({"kind": "kdsr", "size": "tiny", "estimator": "none"}, 3),
+    "compact": ({"kind": "compact"}, 4),
+    "compact, low frequencies": ({"kind": "compact", "channels": "y", "keep_low_frequencies": "both"}, 2),
+    "ecbsr": ({"kind": "ecbsr", "m": 1, "c": 4}, 2),
+    "zero_shot": ({"kind": "zero_shot", "preprocessing": 4}, 2),
+}
+"""Specification and scale of networks of this package, by name."""
+SIZES = ((4, 4), (7, 5), (31, 64), (50, 33))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_blocks() -> Iterator[None]:
+    """Makes KDSR small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kdsr.SIZES, "tiny", kdsr.Size(16, 2, 1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One file of every network, with random weights that change their output."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name in FOREIGN:
+        write_foreign(name, folder / f"foreign {name}.safetensors")
+    for name, (example, scale) in OWN.items():
+        spec = spec_of(example)
+        flat = initial_vector(build_model(spec, scale, 0))
+        noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+        save_model(folder / f"{name}.safetensors", spec, scale, flat + 0.01 * noise)
+    return folder
+
+
+def exported(folder: Path, name: str, out: Path, **options: Any) -> tuple[Network, float]:
+    source = folder / f"{name}.safetensors"
+    network = load_model(source)
+    kind = {".onnx": "onnx", ".pt2": "torch", ".safetensors": "spandrel"}[out.suffix]
+    return network, export_network(network, Export(source, out, kind, **options)).error  # type: ignore[arg-type]
+
+
+def greatest_difference(
+    network: Network, restore: Callable[[Tensor], Tensor], embedding: Tensor | None = None
+) -> float:
+    part = partial(network, embedding=embedding) if isinstance(network, KDSR) else network
+    rng = torch.Generator().manual_seed(2)
+    differences = []
+    for size in SIZES:
+        lr = torch.rand(1, 3, *(max(side, network.least) for side in size), generator=rng)
+        expected = restore_rgb(part, lr, scale=network.scale, channels=network.channels)
+        differences.append(float((restore(lr) - expected).abs().max()))
+    return max(differences)
+
+
+@pytest.mark.parametrize("name", [*OWN, *(f"foreign {name}" for name in FOREIGN)])
+def test_onnx_runtime_restores_the_same(folder: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "a.onnx"
+    network, error = exported(folder, name, out)
+    assert error <= TOLERANCE
+    assert greatest_difference(network, onnx_restore(out.read_bytes())) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["fsrcnn", "fsrcnn, low frequencies", "kdsr", "foreign esrgan, unshuffled"])
+def test_a_program_of_torch_restores_the_same(folder: Path, tmp_path: Path, name: str) -> None:
+    network, error = exported(folder, name, tmp_path / "a.pt2")
+    assert error <= TOLERANCE
+    assert greatest_difference(network, torch_restore((tmp_path / "a.pt2").read_bytes())) <= TOLERANCE
+
+
+def test_a_graph_has_free_sizes_and_no_paths_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    import onnx
+
+    out = tmp_path / "a.onnx"
+    exported(folder, "fsrcnn", out)
+    model = onnx.load(out)
+    onnx.checker.check_model(model, full_check=True)
+
+    def shape(value: Any) -> list[Any]:
+        return [one.dim_param or one.dim_value for one in value.type.tensor_type.shape.dim]
+
+    assert [shape(value) for value in model.graph.input] == [[1, 3, "height", "width"]]
+    assert [shape(value) for value in model.graph.output] == [[1, 3, "2*height", "2*width"]]
+    assert [one.version for one in model.opset_import if one.domain == ""] == [18]
+    exported(folder, "fsrcnn", tmp_path / "a.pt2")
+    for file in ("a.onnx", "a.pt2"):
+        assert os.fsencode(Path(__file__).parents[2]) not in (tmp_path / file).read_bytes()
+
+
+def test_a_kdsr_is_folded_at_an_embedding(folder: Path, tmp_path: Path) -> None:
+    import onnx
+
+    embedding = torch.rand(1, 16, generator=torch.Generator().manual_seed(0))
+    network, _ = exported(folder, "kdsr", tmp_path / "a.onnx", embedding=embedding)
+    assert greatest_difference(network, onnx_restore((tmp_path / "a.onnx").read_bytes()), embedding) <= TOLERANCE
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    constants = {one.name for one in graph.initializer}
+    depthwise = [node for node in graph.node if any(one.name == "group" and one.i == 16 for one in node.attribute)]
+    assert [node.op_type for node in depthwise] == ["Conv"] * 2
+    assert all(node.input[1] in constants for node in depthwise)
+
+
+def test_branches_are_folded(folder: Path, tmp_path: Path) -> None:
+    network, _ = exported(folder, "ecbsr", tmp_path / "a.pt2")
+    card = json.loads((tmp_path / "a.pt2.json").read_text())
+    assert card["stored_values"] < card["parameters"] == sum(one.numel() for one in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["fsrcnn, low frequencies", "kdsr", "foreign span"])
+def test_16_bit_weights_differ_by_what_is_measured(folder: Path, tmp_path: Path, name: str) -> None:
+    _, error = exported(folder, name, tmp_path / "half.onnx", half=True)
+    exported(folder, name, tmp_path / "full.onnx")
+    assert TOLERANCE < error < 0.02
+    sizes = [(tmp_path / file).stat().st_size for file in ("half.onnx", "full.onnx")]
+    assert sizes[0] < 0.9 * sizes[1]
+    assert json.loads((tmp_path / "half.onnx.json").read_text())["difference"]["greatest_absolute"] == error
+    assert onnx_restore((tmp_path / "half.onnx").read_bytes())(torch.rand(1, 3, 9, 8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["compact", *(f"foreign {name}" for name in FOREIGN)])
+def test_spandrel_opens_the_weights(folder: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "a.safetensors"
+    network, error = exported(folder, name, out)
+    loaded = library(out).ModelLoader().load_from_file(out)
+    assert loaded.scale == network.scale
+    lr = torch.rand(1, 1 if network.channels == "y" else 3, 17, 19, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(lr.clone()), network(lr).clamp(0, 1), rtol=0, atol=TOLERANCE
+        )  # RCAN works in place
+    assert error <= TOLERANCE
+    with safe_open(out, framework="pt") as stored:
+        assert not stored.metadata()
+    exported(folder, name, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.9 * out.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fsrcnn", "spandrel knows no architecture FSRCNN, .*; use --to onnx"),
+        ("kdsr", "spandrel knows no architecture KDSR"),
+        ("compact, low frequencies", r"keep_low_frequencies: both.*adapt with model: \{keep_low_frequencies: hr\}"),
+    ],
+)
+def test_what_weights_alone_cannot_hold_is_refused(folder: Path, tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(UserError, match=text) as caught:
+        exported(folder, name, tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_is_refused(tmp_path: Path) -> None:
+    spec = spec_of({"kind": "pisr_teacher"})
+    save_model(tmp_path / "t.safetensors", spec, 2, initial_vector(build_model(spec, 2, 0)))
+    with pytest.raises(UserError, match="is a teacher, .* export a student"):
+        exported(tmp_path, "t", tmp_path / "a.onnx")
+
+
+def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = lambda content: lambda lr: onnx_restore(content)(lr) + 1e-3  # noqa: E731
+    monkeypatch.setattr("metarestore.models.exporting.export.onnx_restore", wrong)
+    with pytest.raises(UserError, match="restores an image of 4x5 pixels differently, by 0.001"):
+        exported(folder, "fsrcnn", tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnx_the_command_to_install_it_is_given(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript .*; install it: pip install 'metarestore\[onnx\]'"):
+        exported(folder, "fsrcnn", tmp_path / "a.onnx")
