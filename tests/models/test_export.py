@@ -20,6 +20,7 @@ from metarestore.errors import UserError
 from metarestore.models import kdsr
 from metarestore.models.build import build_model, restore_rgb
 from metarestore.models.checkpoint import load_model, save_model
+from metarestore.models.compact import Compact
 from metarestore.models.exporting.export import Export, export_network
 from metarestore.models.exporting.onnx_file import onnx_restore
 from metarestore.models.exporting.program import TOLERANCE, torch_restore
@@ -212,6 +213,42 @@ def test_a_teacher_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "t.safetensors", spec, 2, initial_vector(build_model(spec, 2, 0)))
     with pytest.raises(UserError, match=r"is a teacher, .* export a student"):
         exported(tmp_path, "t", tmp_path / "a.onnx")
+
+
+class Branching(Compact):
+    """A network whose computation depends on the image."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        restored = super().forward(lr)
+        return restored if lr.mean() > 0.5 else -restored
+
+
+class Uneven(Compact):
+    """A network whose computation depends on the size of the image."""
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return super().forward(lr) + (0.25 if lr.shape[-1] % 4 == 1 else 0.0)
+
+
+@pytest.mark.parametrize(("kind", "foreign"), [(Branching, None), (Uneven, None), (Branching, "other")])
+def test_what_cannot_be_captured_is_refused_in_one_line(
+    folder: Path, tmp_path: Path, kind: type[Compact], foreign: str | None
+) -> None:
+    network = kind(2, "superultracompact", "rgb").eval()
+    network.foreign = foreign
+    with pytest.raises(
+        UserError, match=r"compact\.safetensors: the network cannot be captured for images of any"
+    ) as caught:
+        export_network(network, Export(folder / "compact.safetensors", tmp_path / "a.pt2", "torch"))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_network_that_branches_on_sizes_is_checked(folder: Path, tmp_path: Path) -> None:
+    network = Uneven(2, "superultracompact", "rgb").eval()
+    network.foreign = "other"
+    with pytest.raises(UserError, match=r"restores an image of 4x5 pixels differently"):
+        export_network(network, Export(folder / "compact.safetensors", tmp_path / "a.pt2", "torch"))
 
 
 def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

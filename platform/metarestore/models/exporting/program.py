@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,19 +70,15 @@ def captured(graph: Graph, *, proven: bool) -> ExportedProgram:
     """
     height, width = Dim("height", min=graph.least), Dim("width", min=graph.least)
     example = torch.rand(1, 3, *_odd_size(graph.least), generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {} if proven else {"prefer_deferred_runtime_asserts_over_guards": True}
     try:
         with quiet():
             program = torch.export.export(
-                graph,
-                (example,),
-                dynamic_shapes=({2: height, 3: width},),
-                prefer_deferred_runtime_asserts_over_guards=not proven,
+                graph, (example,), dynamic_shapes=({2: height, 3: width},), strict=False, **options
             )
     except REFUSALS as error:
-        raise UserError(
-            f"the network cannot be captured for images of any size ({reason(error)}); PyTorch can only run it from "
-            "its own code, with metarestore"
-        ) from error
+        remedy = "restore with metarestore instead" if proven else "use --to spandrel, which needs no graph"
+        raise UserError(f"the network cannot be captured for images of any size ({reason(error)}); {remedy}") from error
     _strip(program)
     return program
 
