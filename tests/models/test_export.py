@@ -22,8 +22,9 @@ from metarestore.models.build import build_model, restore_rgb
 from metarestore.models.checkpoint import load_model, save_model
 from metarestore.models.compact import Compact
 from metarestore.models.exporting.export import Export, export_network
+from metarestore.models.exporting.graph import Graph
 from metarestore.models.exporting.onnx_file import onnx_restore
-from metarestore.models.exporting.program import TOLERANCE, torch_restore
+from metarestore.models.exporting.program import TOLERANCE, agreement, torch_restore
 from metarestore.models.kdsr import KDSR
 from metarestore.models.network import Network
 from metarestore.models.parameters import initial_vector
@@ -249,6 +250,16 @@ def test_a_foreign_network_that_branches_on_sizes_is_checked(folder: Path, tmp_p
     network.foreign = "other"
     with pytest.raises(UserError, match=r"restores an image of 4x5 pixels differently"):
         export_network(network, Export(folder / "compact.safetensors", tmp_path / "a.pt2", "torch"))
+
+
+def test_what_onnx_runtime_refuses_is_an_error_of_one_line(folder: Path, graphs: Graphs) -> None:
+    with pytest.raises(UserError, match=r"ONNX Runtime does not accept the graph \(.*\); try --to torch"):
+        onnx_restore(b"no graph")
+    network, out = graphs("fsrcnn")
+    restore = onnx_restore(out.read_bytes())
+    with pytest.raises(UserError, match=r"fails on an image of 4x5 pixels \(.*\); restore with metarestore") as caught:
+        agreement(Graph(network), lambda lr: restore(lr[0]), half=False)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_wrong_graph_is_not_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

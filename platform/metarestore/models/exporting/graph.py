@@ -32,7 +32,7 @@ class Graph(nn.Module):
         super().__init__()
         self.scale, self.channels, self.least = network.scale, network.channels, network.least
         self._keeps_low_frequencies = network.keeps_low_frequencies
-        self._half = half
+        self.bits = 16 if half else 32
         inner = _inner(network, embedding)
         self.inner = (inner.half() if half else inner).eval().requires_grad_(False)
 
@@ -48,7 +48,7 @@ class Graph(nn.Module):
     def _restored(self, lr: Tensor) -> Tensor:
         """Restores images in the channels of the network, not clamped."""
         # The hook that keeps low frequencies is bypassed: it would compute the correction with 16 bits.
-        restored: Tensor = self.inner.forward(lr.half() if self._half else lr)
+        restored: Tensor = self.inner.forward(lr.half() if self.bits == 16 else lr)
         restored = restored.to(lr.dtype)
         return keep_low_frequencies(restored, lr, self.scale) if self._keeps_low_frequencies else restored
 

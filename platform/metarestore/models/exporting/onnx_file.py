@@ -17,6 +17,7 @@ from metarestore.models.exporting.program import REFUSALS, quiet, reason
 OPSET = 18
 INPUT, OUTPUT = "lr", "hr"
 INSTALL = "pip install 'metarestore[onnx]'"
+_FATAL = 4
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -72,15 +73,31 @@ def _name_sizes(model: Any, scale: int) -> None:
 
 
 def onnx_restore(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Opens the content of an ONNX file on the CPU; returns its function of images (1, 3, h, w)."""
+    """Opens the content of an ONNX file on the CPU; returns its function of images (1, 3, h, w).
+
+    Raises:
+        UserError: ONNX Runtime does not accept the graph.
+    """
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = _FATAL  # errors are raised as well
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except _runtime_errors() as error:
+        raise UserError(f"ONNX Runtime does not accept the graph ({reason(error)}); try --to torch") from error
 
     def restore(lr: Tensor) -> Tensor:
-        (restored,) = session.run(None, {INPUT: np.ascontiguousarray(lr.numpy())})
+        try:
+            (restored,) = session.run(None, {INPUT: np.ascontiguousarray(lr.numpy())})
+        except _runtime_errors() as error:
+            raise RuntimeError(reason(error)) from error
         return torch.from_numpy(restored)
 
     return restore
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Returns the exceptions of ONNX Runtime, which have no common base class."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception))

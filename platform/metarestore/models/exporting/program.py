@@ -78,6 +78,7 @@ def captured(graph: Graph, *, proven: bool) -> ExportedProgram:
             )
     except REFUSALS as error:
         remedy = "restore with metarestore instead" if proven else "use --to spandrel, which needs no graph"
+        remedy = f"leave --half out, or {remedy}" if graph.bits == 16 else remedy
         raise UserError(f"the network cannot be captured for images of any size ({reason(error)}); {remedy}") from error
     _strip(program)
     return program
@@ -133,9 +134,12 @@ def agreement(expected: Graph, restore: Callable[[Tensor], Tensor], *, half: boo
             with quiet():
                 original, exported = expected(lr.clone()), restore(lr)
         except REFUSALS as problem:
-            raise UserError(f"the exported network fails on {text} ({reason(problem)})") from problem
+            raise UserError(
+                f"the exported network fails on {text} ({reason(problem)}); restore with metarestore instead, or try "
+                "another --to"
+            ) from problem
         if original.shape != exported.shape:
-            raise UserError(f"the exported network restores {text} to another size")
+            raise UserError(f"the exported network restores {text} to another size; try another --to")
         difference = float((original - exported).abs().max())
         tolerance = _HALF_TOLERANCE if half else TOLERANCE
         if not half and difference > tolerance:
