@@ -5,6 +5,7 @@ The pages on graphs, KDSR, PISR and photographs have tests of their own that run
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import click
 import mlflow.cli
+import numpy as np
 import pytest
 import ray
 import typer.main
@@ -22,8 +24,13 @@ from ray.scripts import scripts
 
 from metarestore.cli import app, main
 from metarestore.config.overrides import parse_override
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import save_model
+from metarestore.models.parameters import initial_vector
 from metarestore.project import read_experiment
 from metarestore.scaffold import FILES, make_project
+from metarestore.tasks.photographs import write_image
+from metarestore.testing.networks import spec_of
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")))
@@ -175,3 +182,24 @@ def test_the_commands_of_the_page_on_tasks(project: Path, monkeypatch: pytest.Mo
     for line in commands("docs/tasks.md"):
         if "tasks gallery" not in line:  # minutes of drawing; it has a test of its own
             run(monkeypatch, *shlex.split(line)[1:])
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("spandrel", "onnx", "onnxscript", "onnxruntime")),
+    reason="the extras onnx and spandrel are not installed",
+)
+def test_the_commands_of_the_page_on_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos/a.png", np.random.default_rng(0).integers(0, 256, (32, 40, 3), np.uint8))
+    spec = spec_of({"kind": "compact"})
+    for name in ("model", "adapted"):
+        flat = initial_vector(build_model(spec, 4, 0))
+        save_model(tmp_path / f"runs/compact/{name}.safetensors", spec, 4, flat)
+    for line in commands("docs/export.md"):
+        run(monkeypatch, *shlex.split(line)[1:])
+    page = (REPOSITORY / "docs/export.md").read_text(encoding="utf-8")
+    for example in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        results: dict[str, Any] = {}
+        exec(example, results)
+        assert results["hr"].shape == (1, 3, 180, 244)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from metarestore.degradations import bicubic_downsample, bicubic_upsample
+from metarestore.degradations.exportable import upsample_by_convolution
 from metarestore.degradations.interpolation import nearest_index, resample_batch, resample_image, weights
 
 METHODS = ["bicubic", "bilinear", "area", "nearest", "lanczos"]
@@ -128,3 +129,14 @@ def test_bicubic_upsample_under_vmap_and_grad():
 def test_image_must_be_a_multiple_of_the_scale():
     with pytest.raises(ValueError, match="multiple of scale 4, got 10x8; crop it first"):
         bicubic_downsample(torch.zeros(1, 3, 10, 8), 4)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(2, 3), (5, 8), (17, 31)])
+def test_bicubic_as_a_convolution_is_the_same(scale, size):
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = bicubic_upsample(images.double(), scale)
+    torch.testing.assert_close(upsample_by_convolution(images.double(), scale), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(upsample_by_convolution(images, scale), expected.float(), rtol=0, atol=1e-6)
+    # PyTorch computes positions in the precision of the image, so its own error grows with the size.
+    torch.testing.assert_close(bicubic_upsample(images, scale), expected.float(), rtol=0, atol=5e-6)

@@ -36,6 +36,7 @@ from metarestore.models.spandrel_library import library, recognise
 from metarestore.models.spandrel_network import SpandrelNetwork
 from metarestore.tasks.photographs import write_image
 from metarestore.tasks.task import Task
+from metarestore.testing.foreign import FOREIGN, foreign_module, write_foreign
 from metarestore.testing.networks import spec_of
 from metarestore.training.identity import study_record
 
@@ -46,21 +47,6 @@ pytestmark = [
 
 Cli = Callable[..., tuple[int, str, str]]
 
-SWIN = {"img_size": 16, "window_size": 4, "embed_dim": 8, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
-DAT = {"img_size": 16, "embed_dim": 32, "split_size": [4, 8], "depth": [2], "num_heads": [2], "expansion_factor": 2.0}
-FOREIGN: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "esrgan": ("ESRGAN", "ESRGAN", {"num_filters": 8, "num_blocks": 1, "scale": 4}),
-    "esrgan, unshuffled": ("ESRGAN", "ESRGAN", {"in_nc": 12, "num_filters": 8, "num_blocks": 1, "shuffle_factor": 2}),
-    "compact": ("Compact", "Compact", {"num_feat": 8, "num_conv": 2, "upscale": 3}),
-    "compact, luma": ("Compact", "Compact", {"num_in_ch": 1, "num_out_ch": 1, "num_feat": 8, "num_conv": 1}),
-    "span": ("SPAN", "SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8, "upscale": 2}),
-    "plksr": ("PLKSR", "PLKSR", {"dim": 8, "n_blocks": 1, "upscaling_factor": 4, "kernel_size": 5}),
-    "realplksr": ("PLKSR", "RealPLKSR", {"dim": 8, "n_blocks": 1, "upscaling_factor": 2, "kernel_size": 5}),
-    "rcan": ("RCAN", "RCAN", {"scale": 4, "n_resgroups": 1, "n_resblocks": 1, "n_feats": 8, "reduction": 2}),
-    "swinir": ("SwinIR", "SwinIR", {**SWIN, "upscale": 4, "upsampler": "pixelshuffledirect"}),
-    "dat": ("DAT", "DAT", {**DAT, "upscale": 2, "upsampler": "pixelshuffledirect"}),
-}
-"""Module, class and options of networks, by name."""
 OWN: dict[str, tuple[dict[str, Any], int]] = {
     "fsrcnn": ({"kind": "fsrcnn", "d": 8, "s": 4, "m": 1}, 3),
     "own compact": ({"kind": "compact"}, 4),
@@ -70,27 +56,6 @@ OWN: dict[str, tuple[dict[str, Any], int]] = {
 }
 """Specification and scale of networks of this package, by name."""
 INNER = InnerRule("l1", 0.0)
-
-
-def foreign_module(name: str, **changes: Any) -> nn.Module:
-    library(Path())
-    module, cls, options = FOREIGN[name]
-    built = getattr(importlib.import_module(f"spandrel.architectures.{module}"), cls)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        network: nn.Module = built(**options | changes)
-        for parameter in network.parameters():  # some layers start at 0
-            parameter.data += 0.02 * torch.randn(parameter.shape)
-    return network
-
-
-def write_foreign(name: str, file: Path, **changes: Any) -> Path:
-    tensors = {key: value.clone() for key, value in foreign_module(name, **changes).state_dict().items()}
-    if file.suffix == ".safetensors":
-        save_file(tensors, file)
-    else:
-        torch.save({"params_ema": tensors}, file)
-    return file
 
 
 def opened_by_spandrel(file: Path) -> Any:

@@ -12,6 +12,7 @@ from metarestore import __version__
 from metarestore.cli.ablation import ablate
 from metarestore.cli.camera import adapt
 from metarestore.cli.describe import describe
+from metarestore.cli.export import export
 from metarestore.cli.graph import graph_app
 from metarestore.cli.networks import evaluate, networks, restore
 from metarestore.cli.pairs import pairs_app
@@ -26,7 +27,7 @@ from metarestore.errors import UserError, is_outside, outside_errors, system_pro
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(demo, adapt, train, compare, tune, ablate, shots),
-    *(evaluate, restore, kernel, describe, networks),
+    *(evaluate, restore, kernel, describe, networks, export),
     *(check, schema, doctor, init),
 )
 

@@ -26,7 +26,7 @@ Method = Literal["bicubic", "bilinear", "area", "nearest", "lanczos"]
 Floats = npt.NDArray[np.float64]
 
 
-def _cubic(a: float) -> Callable[[Floats], Floats]:
+def cubic(a: float) -> Callable[[Floats], Floats]:
     """Returns Keys' cubic convolution kernel: a = −0.5 in MATLAB, −0.75 in OpenCV and PyTorch."""
 
     def kernel(x: Floats) -> Floats:
@@ -47,8 +47,8 @@ def _lanczos(x: Floats) -> Floats:
 
 
 _KERNELS: dict[tuple[str, bool], tuple[Callable[[Floats], Floats], float]] = {
-    ("bicubic", True): (_cubic(-0.5), 2.0),
-    ("bicubic", False): (_cubic(-0.75), 2.0),
+    ("bicubic", True): (cubic(-0.5), 2.0),
+    ("bicubic", False): (cubic(-0.75), 2.0),
     ("bilinear", True): (_triangle, 1.0),
     ("bilinear", False): (_triangle, 1.0),
     ("lanczos", True): (_lanczos, 3.0),

@@ -22,6 +22,7 @@ from metarestore.degradations.base import (
     per_image,
     register,
 )
+from metarestore.degradations.exportable import upsample_by_convolution
 from metarestore.degradations.interpolation import Method, resample_batch, resample_image
 
 if TYPE_CHECKING:
@@ -100,8 +101,12 @@ def bicubic_upsample(images: Tensor, scale: int) -> Tensor:
 
     Source: Keys (1981), eq. 15 (a = −0.5), with symmetric padding.
     """
+    import torch
+
     if scale == 1:
         return images
+    if torch.compiler.is_exporting():  # exchange formats have no antialiased interpolation
+        return upsample_by_convolution(images, scale)
     padded = pad_symmetric(images, _BORDER_LR)
     size = (padded.shape[-2] * scale, padded.shape[-1] * scale)
     # When enlarging, antialias only selects a = −0.5 (without it, a is −0.75).

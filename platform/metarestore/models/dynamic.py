@@ -32,6 +32,8 @@ def dynamic_depthwise(images: Tensor, kernels: Tensor) -> Tensor:
     Source: Xia et al., Knowledge Distillation based Degradation Estimation for Blind Super-Resolution (ICLR 2023),
     section 3.2 (IDR-DDC).
     """
+    if torch.compiler.is_exporting():
+        return _Convolve.forward(images, kernels)
     convolved: Tensor = _Convolve.apply(images, kernels.to(images.dtype))  # type: ignore[no-untyped-call]
     return convolved
 
@@ -41,6 +43,8 @@ def channels_last(images: Tensor) -> Tensor:
 
     Under `vmap` it does nothing: there, the channels of all tasks are groups of one convolution.
     """
+    if torch.compiler.is_exporting():  # the program that runs the file chooses its own
+        return images
     converted: Tensor = _ChannelsLast.apply(images)  # type: ignore[no-untyped-call]
     return converted
 

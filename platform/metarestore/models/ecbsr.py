@@ -126,7 +126,7 @@ class ECBSR(ConvolutionStack):
         super().__init__()
         self.scale = scale
         self.channels = channels
-        self.hidden = m
+        self.hidden, self.width = m, c
         planes = 1 if channels == "y" else 3
         layers: list[nn.Module] = []
         for inputs in (planes, *(c,) * m):
@@ -136,6 +136,12 @@ class ECBSR(ConvolutionStack):
     def forward(self, lr: Tensor) -> Tensor:
         """Restores LR images (N, C, h, w) in [0, 1] to (N, C, s·h, s·w), not clamped."""
         return F.pixel_shuffle(self.body(lr) + lr.repeat_interleave(self.scale**2, dim=1), self.scale)
+
+    def simplified(self) -> ECBSR:
+        """Returns the network with its branches folded into plain convolutions."""
+        folded = ECBSR(self.scale, self.hidden, self.width, self.channels, branches=False)
+        folded.load_state_dict(folded.started_from(self))
+        return folded.train(self.training)
 
     def started_from(self, other: Network) -> dict[str, Tensor]:
         """Returns the parameters of another ECBSR, with its branches folded if this network has none.

@@ -47,6 +47,8 @@ def linear_tail(features: Tensor, layers: Sequence[Layer]) -> Tensor:
     Returns:
         (N, O, s·h, s·w), where s is the product of the factors.
     """
+    if torch.compiler.is_exporting():  # the image may have any size
+        return composed_tail(features, layers)
     count, _, height, width = features.shape
     large = min(height, width) >= _SMALLEST and count * height * width >= _FEWEST
     return composed_tail(features, layers) if large else layered_tail(features, layers)

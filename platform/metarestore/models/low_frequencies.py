@@ -51,7 +51,9 @@ def _smoothed(images: Tensor) -> Tensor:
 
 def _along(images: Tensor, axis: int) -> Tensor:
     """Convolves (N, C, h, w) with the Gaussian along an axis, with zeros outside."""
-    weight = _gaussian(images.dtype, str(images.device))
+    # What is computed while exporting is symbolic, and must not stay in the cache.
+    gaussian = _gaussian.__wrapped__ if torch.compiler.is_exporting() else _gaussian
+    weight = gaussian(images.dtype, str(images.device))
     weight = weight[None, None, None] if axis == -1 else weight[None, None, :, None]
     planes = images.reshape(-1, 1, *images.shape[-2:])
     return F.conv2d(planes, weight, padding=(0, RADIUS) if axis == -1 else (RADIUS, 0)).reshape(images.shape)

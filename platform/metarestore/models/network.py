@@ -26,6 +26,7 @@ class Network(nn.Module, ABC):
         privileged: Whether the network (a teacher) takes the HR images as a second input.
         tile: Side, in LR pixels, of the overlapping tiles in which a network without a `receptive_field` restores.
         foreign: Name of the architecture, if its code is that of another project.
+        least: Smallest side, in pixels, of an image that the exported network restores.
         interchangeable: Keys of the specification in which a network used for initialisation may differ.
         keeps_low_frequencies: Whether restored images have the low frequencies of LR, see `keep_low_frequencies`.
     """
@@ -35,6 +36,7 @@ class Network(nn.Module, ABC):
     privileged: bool = False
     tile: int = 64
     foreign: str | None = None
+    least: int = 4
     interchangeable: ClassVar[tuple[str, ...]] = ()
     keeps_low_frequencies: bool = False
 
@@ -96,6 +98,10 @@ class Network(nn.Module, ABC):
     def for_student(self) -> dict[str, Tensor]:
         """Returns the initial parameters of a student that this network teaches, by the student's names."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def simplified(self) -> Network:
+        """Returns a network that computes the same with fewer layers, to be exported; by default this one."""
+        return self
 
     def stored(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the tensors that a file of this network contains, given its parameters by name."""

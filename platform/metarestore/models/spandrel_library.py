@@ -41,6 +41,8 @@ class Recognised:
         channels: Whether images are luma or RGB.
         padding: Returns the columns and rows to add to an image, given its width and height.
         multiple: The sides of an image must be a multiple of this number.
+        minimum: The smallest side of an image.
+        square: Whether images must be square.
     """
 
     architecture: str
@@ -50,6 +52,8 @@ class Recognised:
     channels: Channels
     padding: Callable[[int, int], tuple[int, int]]
     multiple: int
+    minimum: int
+    square: bool
 
 
 def recognise(file: Path, tensors: Mapping[str, Any]) -> Recognised:
@@ -77,6 +81,8 @@ def recognise(file: Path, tensors: Mapping[str, Any]) -> Recognised:
         _CHANNELS[loaded.input_channels, loaded.output_channels],
         loaded.size_requirements.get_padding,
         loaded.size_requirements.multiple_of,
+        loaded.size_requirements.minimum,
+        loaded.size_requirements.square,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +40,9 @@ class SpandrelNetwork(Network):
         self.scale, self.channels = recognised.scale, recognised.channels
         self.foreign = recognised.architecture
         self.tile = -(-_TILE // recognised.multiple) * recognised.multiple
-        self._call, self._padding = recognised.call, recognised.padding
+        self.least = max(self.least, recognised.minimum, recognised.multiple)
+        self._call, self._padding, self._multiple = recognised.call, recognised.padding, recognised.multiple
+        self.square = recognised.square
         self.inner = _with_frozen_buffers(_merged(recognised.module))
         self.train(self.training)
 
@@ -90,6 +93,8 @@ class SpandrelNetwork(Network):
 
     def _padded(self, lr: Tensor) -> Tensor:
         """Extends images on the right and at the bottom to the size that the network requires, as spandrel does."""
+        if torch.compiler.is_exporting():
+            return _reflected(lr, self._multiple).clone()
         columns, rows = self._padding(lr.shape[-1], lr.shape[-2])
         if not columns and not rows:
             return lr.clone()  # some networks scale their input in place, e.g. RCAN
@@ -97,6 +102,15 @@ class SpandrelNetwork(Network):
         reflected = [min(columns, lr.shape[-1] - 1), min(rows, lr.shape[-2] - 1)]
         lr = F.pad(lr, (0, reflected[0], 0, reflected[1]), "reflect")
         return F.pad(lr, (0, columns - reflected[0], 0, rows - reflected[1]), "replicate")
+
+
+def _reflected(images: Tensor, multiple: int) -> Tensor:
+    """Extends images of any size by reflection, so that their sides are multiples of `multiple` ≤ h, w."""
+    for axis in (-1, -2) if multiple > 1 else ():
+        side = images.shape[axis]
+        position = torch.arange((side + multiple - 1) // multiple * multiple, device=images.device)
+        images = images.index_select(axis, torch.where(position < side, position, 2 * (side - 1) - position))
+    return images
 
 
 def _merged(network: nn.Module) -> nn.Module:

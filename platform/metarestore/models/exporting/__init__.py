@@ -1,0 +1,1 @@
+"""Writes trained networks as files that other tools open."""
