@@ -97,8 +97,7 @@ def extras(data: bytes, pixels: Levels, path: str | os.PathLike[str]) -> tuple[L
         The pixels, with alpha as the last of 2 or 4 channels if there is any, of the same depth; and the ICC profile.
     """
     try:
-        with _any_size(), Image.open(io.BytesIO(data)) as image:
-            image.load()
+        with any_size(), Image.open(io.BytesIO(data)) as image:
             profile = image.info.get("icc_profile")
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return pixels, profile
@@ -142,7 +141,7 @@ def _by_opencv(data: bytes) -> Levels | None:
 
 def _refuse_oversized(path: str | os.PathLike[str], data: bytes) -> None:
     """Raises `UserError` if the header of a file that was not decoded states more pixels than OpenCV decodes."""
-    width, height = _stated_size(data) or (0, 0)
+    width, height = stated_size(data) or (0, 0)
     given = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
     limit = int(given) if given.isdigit() else _MAX_PIXELS
     states = f"{path}: states a width of {width} and a height of {height} pixels"
@@ -155,8 +154,8 @@ def _refuse_oversized(path: str | os.PathLike[str], data: bytes) -> None:
         )
 
 
-def _stated_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the width and height in the header of an image file; None if the header is unknown."""
+def stated_size(data: bytes) -> tuple[int, int] | None:
+    """Returns the width and height in the header of an image file as stored; None if the header is unknown."""
     Image.init()
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
         opened, accepts = Image.OPEN.get(kind, (None, None))
@@ -178,7 +177,7 @@ def _heic(data: bytes, path: str | os.PathLike[str]) -> Levels:
         raise UserError(f"{path}: is HEIC, which requires another library; install it: {INSTALL_HEIC}") from None
     pillow_heif.register_heif_opener()
     try:
-        with _any_size(), Image.open(io.BytesIO(data)) as image:
+        with any_size(), Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(upright.convert("L" if upright.getbands()[0] == "L" else "RGB"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -186,7 +185,7 @@ def _heic(data: bytes, path: str | os.PathLike[str]) -> Levels:
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Disables Pillow's limit of pixels; OpenCV has its own."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
