@@ -174,10 +174,10 @@ TINY, TEACHER = "kdsr_tiny_mixed", "kdsr_tiny_pairs"
         ),
         (("restore", "photos/rgb.png", "--out", "a.png"), "--scale S .*--model NETWORK, or --adapt zero-shot"),
         (
-            ("restore", "photos/rgb.png", "--model", TINY, "--scale", "4", "--out", "a.png"),
-            "--scale: does not go with --model",
+            ("restore", "photos/rgb.png", "--model", "zero_shot_maml_x2", "--scale", "4", "--out", "a.png"),
+            "--scale: the network upscales by 2, not by 4; write --scale 2",
         ),
-        (("restore", "a.png", "b.png", "--model", "x", "--out", "c.png"), "one photograph at a time .* got 2"),
+        (("restore", "photos", *ZERO_SHOT, "--compare", "--out", "out"), "--compare: does not go with --adapt"),
         (("kernel", "photos", "--out", "photos"), "--out: photos is the folder of rgb.png"),
         (("kernel", "nothing", "--out", "k"), "nothing: there is no such file or folder"),
     ],
