@@ -69,7 +69,7 @@ def _channels(pixels: Levels) -> str:
 
 
 def _described(data: bytes) -> tuple[str, Metadata, str | None]:
-    """Returns the mode of an image in Pillow's terms, its EXIF data, and a remark if they are damaged."""
+    """Returns the mode of an image in Pillow's terms, its EXIF data, and a remark if they cannot be read."""
     try:
         with any_size(), opened(data) as image:
             mode = image.mode
@@ -78,7 +78,7 @@ def _described(data: bytes) -> tuple[str, Metadata, str | None]:
             except EXIF_ERRORS:
                 return mode, Metadata(), "its EXIF data are damaged, so they are left out"
     except (OSError, SyntaxError, ValueError):  # a format that Pillow does not support
-        return "", Metadata(), None
+        return "", Metadata(), "its EXIF data cannot be read, so they are left out"
 
 
 def _from_cmyk(data: bytes, pixels: Levels, icc: bytes | None) -> tuple[Levels, bytes | None, str]:
