@@ -11,7 +11,7 @@ from metarestore.models.network import Network
 from metarestore.models.restore import STRIP
 from metarestore.restoration.formats import Format, Layout
 
-_PER_LR, _PER_HR = 1500, 60
+_PER_LR, _PER_HR = 600, 80
 """Bytes for each LR pixel of a strip and for each of its restored pixels (experiments/studies/photograph_memory.py)."""
 _PER_TILED = 60
 """Bytes for each restored pixel of a network that restores tiles: the whole picture is in memory as floats."""

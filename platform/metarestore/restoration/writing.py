@@ -22,6 +22,8 @@ _STRIP = 2**18
 """Bytes of a strip of a TIFF file before compression."""
 _CLASSIC = 2**32 - 2**26
 """Bytes that a TIFF file holds for certain; a larger one is a BigTIFF file."""
+_LEVEL = 4
+"""Level of compression of TIFF files, as for PNG."""
 _JPEG_EXIF = 65_533 - len(b"Exif\x00\x00")
 """Bytes of EXIF data that fit into a segment of a JPEG file."""
 _FIRST, _LONG = 4, 4
@@ -133,7 +135,7 @@ def _compressed(rows: Iterable[Levels], per_strip: int) -> Iterator[bytes]:
 def _deflated(strip: Levels) -> bytes:
     predicted = strip.copy()
     predicted[:, 1:] -= strip[:, :-1]
-    return zlib.compress(predicted.astype(predicted.dtype.newbyteorder("<"), copy=False).tobytes(), 6)
+    return zlib.compress(predicted.astype(predicted.dtype.newbyteorder("<"), copy=False).tobytes(), _LEVEL)
 
 
 def _text(value: Any) -> bytes:

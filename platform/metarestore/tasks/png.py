@@ -17,7 +17,8 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """Colour type of a file, by the number of its channels."""
 _ROWS = 64
 """Rows that are filtered at once."""
-_LEVEL = 6
+_LEVEL = 4
+"""Level of compression: 6 takes twice as long, for files that are 7% smaller."""
 
 Bytes = NDArray[np.uint8]
 
