@@ -170,7 +170,7 @@ def test_the_commands_and_the_code_of_the_page_work(cli: Cli, tmp_path: Path) ->
     (tmp_path / "runs/both/arms/a").rename(tmp_path / "runs/both/arms/weighted")
     (tmp_path / "run").rename(tmp_path / "runs/first")
     lines = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) for line in block.splitlines()]
-    assert len(lines) == 4
+    assert len(lines) == 6
     for line in lines:
         code, _, err = cli(*shlex.split(line)[1:])
         assert (code, err) == (0, ""), line

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from metarestore.project import read_task
+from metarestore.restoration.colour import COLOUR_BOUND
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.photographs import read_picture
 from metarestore.zero_shot import folder
@@ -76,6 +77,7 @@ def test_a_folder_of_all_kinds(cli: Cli, tmp_path: Path, network: tuple[str, ...
         assert np.abs(gap).max() < 0.006 * peak
         record = json.loads((tmp_path / f"out/{name}.json").read_text())
         assert (record["photograph"], record["height"], record["scale"]) == (path.name, given.shape[0], 2)
+        assert record["colour_shift"] <= COLOUR_BOUND
         kernel = np.asarray(record["kernel"]["weights"])
         assert kernel.sum() == pytest.approx(1, abs=1e-4)
         assert record["confidence"] == record["kernel"]["confidence"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarestore.console import bars, say
 from metarestore.errors import UserError
+from metarestore.notices import notice
 
 if TYPE_CHECKING:
     from metarestore.engines.engine import LoneJob, Receive
@@ -67,6 +68,23 @@ def require_other_folder(out: Path, files: Mapping[str, Path]) -> None:
             raise UserError(
                 f"--out: {out} is the folder of {path.name}; choose another, so that inputs and outputs are separate"
             )
+
+
+def warn_of_colour(path: Path, shift: float, advice: str = "") -> None:
+    """Reports a restored photograph whose mean colour differs too much from that of bicubic upscaling.
+
+    Args:
+        path: The photograph.
+        shift: Largest difference of a channel's mean, in grey levels of 0..255.
+        advice: What to do about it.
+    """
+    from metarestore.restoration.colour import COLOUR_BOUND
+
+    if shift > COLOUR_BOUND:
+        notice(
+            f"{path}: the mean of a channel differs by {shift:.2f} grey levels from bicubic upscaling, more than "
+            f"{COLOUR_BOUND:g}{advice}"
+        )
 
 
 def run_jobs(

@@ -34,7 +34,7 @@ from metarestore.cli.options import (
     Weights,
 )
 from metarestore.cli.photograph_outputs import Output, planned_outputs
-from metarestore.cli.photographs import listed_photographs, run_jobs
+from metarestore.cli.photographs import listed_photographs, run_jobs, warn_of_colour
 from metarestore.console import say
 from metarestore.errors import UserError
 from metarestore.notices import notice
@@ -200,29 +200,20 @@ def _restore_all(
     if kept := len(files) - len(outputs):
         say(f"{kept} of {len(files)} photographs are restored already")
 
+    advice = "" if options.keep_colours else "; add --keep-colours to keep the colours of the photograph"
+
     def write(name: str, written: Written) -> str:
         output = outputs[name]
         if output.sheet is not None:
             _write_sheet(output.sheet, name, written, options)
         for remark in written.remarks:
             notice(f"{files[name]}: {remark}")
-        _warn_of_colour(files[name], written, options)
+        warn_of_colour(files[name], written.shift, advice)
         (height, width), (high, wide) = written.before, written.after
         return f"{output.file}: {width}x{height} -> {wide}x{high}"
 
     jobs = {name: RestorePhotograph(files[name], one.file, one.kind, options) for name, one in outputs.items()}
     run_jobs(jobs, workers, "restoring", write, all_threads=True)
-
-
-def _warn_of_colour(path: Path, written: Written, options: Options) -> None:
-    from metarestore.restoration.colour import COLOUR_BOUND
-
-    if written.shift > COLOUR_BOUND:
-        advice = "" if options.keep_colours else "; add --keep-colours to keep the colours of the photograph"
-        notice(
-            f"{path}: the mean of a channel differs by {written.shift:.2f} grey levels from bicubic upscaling, more "
-            f"than {COLOUR_BOUND:g}{advice}"
-        )
 
 
 def _write_sheet(path: Path, name: str, written: Written, options: Options) -> None:

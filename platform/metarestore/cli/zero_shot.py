@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metarestore.cli.options import Overwrite
-from metarestore.cli.photographs import listed_photographs, require_outputs, run_jobs
+from metarestore.cli.photographs import listed_photographs, require_outputs, run_jobs, warn_of_colour
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def restore_folder(request: ZeroShotRequest) -> None:
         _write_record(request.out / f"{name}.json", restored.record)
         # Written last, so that a restored photograph implies that its other files exist.
         write_image(target, restored.pixels, restored.icc)
+        warn_of_colour(files[name], restored.record["colour_shift"])
         height, width = restored.pixels.shape[:2]
         steps = sum(restored.record["steps"].values())
         learning = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"

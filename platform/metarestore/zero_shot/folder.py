@@ -19,6 +19,7 @@ from metarestore.errors import SYSTEM_ERRORS, UserError
 from metarestore.models.checkpoint import load_model
 from metarestore.models.colour import rgb_to_gray
 from metarestore.models.restore import to_image
+from metarestore.restoration.colour import MeanColour, bicubic_mean, colour_shift
 from metarestore.restoration.outcome import Failed, failed
 from metarestore.tasks.photographs import Picture, read_picture
 from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel
@@ -92,11 +93,14 @@ class RestoreJob:
         except (UserError, *SYSTEM_ERRORS) as error:
             return failed(self.path, error)
         pixels = _in_format_of(picture.pixels, result.image.cpu(), self.scale)
+        mean = MeanColour()
+        mean.add(pixels)
         record = {
             **_origin(self.path, picture, self.scale),
             "kernel": kernel_record(result.kernel),
             **_adaptation_record(result, self.options),
             "network": None if self.network is None else self.network.stem,
+            "colour_shift": round(colour_shift(mean.value, bicubic_mean(picture.pixels, self.scale)), 4),
         }
         return Restored(pixels, picture.icc, _eight_bit(image), result.kernel, record)
 
