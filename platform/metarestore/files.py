@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     # the ending, since that may already have as many bytes as the file system allows.
     part = path.with_name(f".{uuid.uuid4().hex}{path.suffix[:16]}.part")
     try:
-        with part.open("xb") as out:
+        with part.open("x+b") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

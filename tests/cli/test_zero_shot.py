@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from metarestore.project import read_task
+from metarestore.restoration.colour import COLOUR_BOUND
 from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.tasks.photographs import read_picture
 from metarestore.zero_shot import folder
@@ -76,6 +77,7 @@ def test_a_folder_of_all_kinds(cli: Cli, tmp_path: Path, network: tuple[str, ...
         assert np.abs(gap).max() < 0.006 * peak
         record = json.loads((tmp_path / f"out/{name}.json").read_text())
         assert (record["photograph"], record["height"], record["scale"]) == (path.name, given.shape[0], 2)
+        assert record["colour_shift"] <= COLOUR_BOUND
         kernel = np.asarray(record["kernel"]["weights"])
         assert kernel.sum() == pytest.approx(1, abs=1e-4)
         assert record["confidence"] == record["kernel"]["confidence"]
@@ -174,10 +176,10 @@ TINY, TEACHER = "kdsr_tiny_mixed", "kdsr_tiny_pairs"
         ),
         (("restore", "photos/rgb.png", "--out", "a.png"), "--scale S .*--model NETWORK, or --adapt zero-shot"),
         (
-            ("restore", "photos/rgb.png", "--model", TINY, "--scale", "4", "--out", "a.png"),
-            "--scale: does not go with --model",
+            ("restore", "photos/rgb.png", "--model", "zero_shot_maml_x2", "--scale", "4", "--out", "a.png"),
+            "--scale: the network upscales by 2, not by 4; write --scale 2",
         ),
-        (("restore", "a.png", "b.png", "--model", "x", "--out", "c.png"), "one photograph at a time .* got 2"),
+        (("restore", "photos", *ZERO_SHOT, "--compare", "--out", "out"), "--compare: does not go with --adapt"),
         (("kernel", "photos", "--out", "photos"), "--out: photos is the folder of rgb.png"),
         (("kernel", "nothing", "--out", "k"), "nothing: there is no such file or folder"),
     ],

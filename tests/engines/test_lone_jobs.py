@@ -13,8 +13,9 @@ from metarestore.config.engine import RayEngineSpec
 from metarestore.engines.engine import Engine
 from metarestore.engines.local import LocalEngine
 from metarestore.engines.ray import RayEngine
+from metarestore.restoration.outcome import Failed
 from metarestore.tasks.images import ImageSource, ImageStore, write_image
-from metarestore.zero_shot.folder import Failed, RestoreJob
+from metarestore.zero_shot.folder import RestoreJob
 from metarestore.zero_shot.options import ZeroShotOptions
 
 OPTIONS = ZeroShotOptions()

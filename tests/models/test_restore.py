@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from metarestore.config.model import FSRCNNSpec, KDSRSpec
 from metarestore.errors import UserError
@@ -115,3 +116,23 @@ def test_what_cannot_be_restored_is_one_clear_error(pixels: Any, message: str) -
     ) as caught:
         image_restorer(fsrcnn())(pixels)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("channels", ["y", "rgb"])
+def test_a_smaller_factor_has_the_grid_of_the_photograph_and_no_seams(scale: int, channels: str) -> None:
+    network = build_model(FSRCNNSpec(d=8, s=4, m=1, channels=channels), 4, seed=0)
+    pixels = RGB.repeat(3, axis=0).astype(np.float32) / 255
+    whole, strips = (image_restorer(network, strip=strip, scale=scale)(pixels) for strip in (10**6, 20 * 7))
+    assert whole.shape == (scale * pixels.shape[0], scale * pixels.shape[1], 3)
+    np.testing.assert_allclose(whole, strips, atol=1e-5)
+    large = torch.from_numpy(image_restorer(network)(pixels)).permute(2, 0, 1)[None]
+    expected = (
+        F.interpolate(large, size=whole.shape[:2], mode="bicubic", antialias=True)[0].permute(1, 2, 0).clamp(0, 1)
+    )
+    assert np.abs(whole - expected.numpy()).mean() < (0.01 if channels == "rgb" else 0.02)
+
+
+def test_a_larger_factor_is_refused() -> None:
+    with pytest.raises(UserError, match="--scale: the network upscales by 2, not by 3; write --scale 2"):
+        image_restorer(fsrcnn(), scale=3)

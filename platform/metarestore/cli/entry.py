@@ -14,9 +14,10 @@ from metarestore.cli.camera import adapt
 from metarestore.cli.describe import describe
 from metarestore.cli.export import export
 from metarestore.cli.graph import graph_app
-from metarestore.cli.networks import evaluate, networks, restore
+from metarestore.cli.networks import evaluate, networks
 from metarestore.cli.pairs import pairs_app
 from metarestore.cli.project import check, doctor, init, schema
+from metarestore.cli.restore import restore
 from metarestore.cli.shots import shots
 from metarestore.cli.study import compare, demo, train
 from metarestore.cli.tasks import tasks_app

@@ -1,4 +1,4 @@
-"""The commands that use trained networks: evaluate, restore, networks."""
+"""The commands that evaluate and list trained networks."""
 
 from __future__ import annotations
 
@@ -8,27 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from metarestore.cli.options import (
-    Adapt,
-    AdaptWorkers,
-    Arm,
-    Budget,
-    Embedding,
-    EstimateOn,
-    Json,
-    KernelFile,
-    LearningSeed,
-    Network,
-    Overwrite,
-    RestoreScale,
-    SelfEnsemble,
-    Sheet,
-    Steps,
-    Weights,
-)
+from metarestore.cli.options import Arm, EstimateOn, Json, Overwrite, SelfEnsemble, Weights
 from metarestore.console import console, say
 from metarestore.errors import UserError
-from metarestore.files import require_other, require_output
+from metarestore.files import require_output
 
 if TYPE_CHECKING:
     from metarestore.evaluation.folder import Metrics, Restore
@@ -86,7 +69,7 @@ def evaluate(
     restore, measured = bicubic_restore(scale), "bicubic upscaling"
     if choice is not None:
         restore, measured = _network_restore(choice, scale, crop, ensemble=ensemble), choice.reason
-        _say_choice(choice, model)
+        say_choice(choice, model)
     if protocol is not None and data is not None:
         result = _evaluate_protocol(protocol, scale, data, restore)
     else:
@@ -166,7 +149,7 @@ def _evaluate_protocol(protocol: str, scale: int, data: Path, restore: Restore) 
     return cases.to_json()
 
 
-def _say_choice(choice: Choice, given: Path | None) -> None:
+def say_choice(choice: Choice, given: Path | None) -> None:
     """Prints which network was taken, unless it is what the user typed."""
     if choice.reason != str(given):
         say(f"Network: {choice.reason}")
@@ -192,129 +175,6 @@ def _print_figures(rows: Mapping[str, tuple[float, float]], means: Metrics, name
         if figures["colour_error"] > COLOUR_SHIFT:
             text = f"{name}: the colour is {figures['colour_error']:.1f} grey levels off on average"
             say(text, style="yellow")
-
-
-def restore(
-    photos: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="A photograph; with --adapt several, or folders of them.")
-    ],
-    out: Annotated[Path, typer.Option(help="PNG file to write; with --adapt a folder.")],
-    model: Network = None,
-    arm: Arm = None,
-    weights: Weights = None,
-    crop: EstimateOn = None,
-    ensemble: SelfEnsemble = False,
-    embedding: Embedding = None,
-    adapt: Adapt = None,
-    scale: RestoreScale = None,
-    steps: Steps = None,
-    budget: Budget = None,
-    kernel: KernelFile = None,
-    seed: LearningSeed = None,
-    sheet: Sheet = False,
-    workers: AdaptWorkers = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Restores photographs with a trained network, or from themselves; gray, alpha, 16 bits and profiles are kept.
-
-    Without --model and --adapt, the shipped network of the given --scale with the highest gain is used.
-    """
-    if adapt is not None:
-        _refuse({"--estimate-on": crop, "--self-ensemble": ensemble or None, "--embedding": embedding}, "--adapt")
-        if model is None:
-            _refuse({"--arm": arm, "--weights": weights}, "--adapt without --model")
-        if steps is not None and budget is not None:
-            raise UserError("--steps, --budget: both limit the learning; leave one of them out")
-        from metarestore.cli.zero_shot import ZeroShotRequest, restore_folder
-
-        network = None if model is None else _say_chosen(model, arm, weights)
-        restore_folder(
-            ZeroShotRequest(photos, out, scale, steps, budget, kernel, seed or 0, sheet, workers, overwrite, network)
-        )
-        return
-    _refuse({"--steps": steps, "--budget": budget, "--kernel": kernel, "--seed": seed}, "restore without --adapt")
-    _refuse({"--sheet": sheet or None, "--workers": workers}, "restore without --adapt")
-    if len(photos) > 1:
-        raise UserError(f"restore: restores one photograph at a time without --adapt, got {len(photos)}; give one")
-    if model is None:
-        _refuse({"--arm": arm, "--weights": weights, "--embedding": embedding}, "restore without --model")
-        model = _recommended(scale)
-    elif scale is not None:
-        _refuse({"--scale": scale}, "--model, which has a scale of its own")
-    _restore_with(photos[0], model, out, arm, weights, crop, embedding, ensemble=ensemble, overwrite=overwrite)
-
-
-def _recommended(scale: int | None) -> Path:
-    """Returns the shipped network for a scale, and prints which."""
-    from metarestore.models.shipped import recommended
-
-    if scale is None:
-        raise UserError("restore: say with what, --scale S (a shipped network), --model NETWORK, or --adapt zero-shot")
-
-    best = recommended(scale)
-    say(f"Network: {best.name}, the shipped one with the highest gain at x{scale} ({best.gain:+.2f} dB on {best.lr})")
-    return best.file
-
-
-def _say_chosen(model: Path, arm: str | None, weights: Weights) -> Path:
-    """Chooses a network, prints which, and returns its file."""
-    from metarestore.models.choice import choose_network
-
-    choice = choose_network(model, arm, weights)
-    _say_choice(choice, model)
-    return choice.file.absolute()
-
-
-def _refuse(given: Mapping[str, object], other: str) -> None:
-    """Refuses options that do not go with another."""
-    if wrong := [name for name, value in given.items() if value is not None]:
-        words = ("do", "them") if wrong[1:] else ("does", "it")
-        raise UserError(f"{', '.join(wrong)}: {words[0]} not go with {other}; leave {words[1]} out")
-
-
-def _restore_with(
-    photo: Path,
-    model: Path,
-    out: Path,
-    arm: str | None,
-    weights: Weights,
-    crop: int | None,
-    embedding: str | None,
-    *,
-    ensemble: bool,
-    overwrite: bool,
-) -> None:
-    """Restores one photograph with a trained network."""
-    from metarestore.models.choice import choose_network
-    from metarestore.tasks.photographs import read_picture, write_image
-
-    if embedding is not None and crop is not None:
-        raise UserError(
-            "--estimate-on: does not go with --embedding, in place of which nothing is estimated; leave it out"
-        )
-    require_other(out, "--out", {"the photograph": photo})
-    require_output(out, "--out", overwrite=overwrite, endings=(".png",))
-    described = None
-    if embedding is not None:
-        from metarestore.descriptors.file import describing_network
-
-        described = describing_network(embedding)
-    choice = choose_network(model, arm, weights, described)
-    picture = read_picture(photo)
-
-    from metarestore.models.checkpoint import load_model
-    from metarestore.models.restore import image_restorer
-
-    network, chosen = load_model(choice.file), None
-    if embedding is not None:
-        from metarestore.descriptors.file import chosen_embedding
-
-        chosen = chosen_embedding(embedding, choice.file, network)
-    restored = image_restorer(network, crop=crop, embedding=chosen, ensemble=ensemble)(picture.pixels)
-    write_image(out, restored, picture.icc)
-    _say_choice(choice, model)
-    (h, w), (height, width) = picture.pixels.shape[:2], restored.shape[:2]
-    say(f"{out}: {w}x{h} -> {width}x{height}")
 
 
 def networks() -> None:

@@ -53,8 +53,8 @@ RestoreScale = Annotated[
         "--scale",
         min=2,
         max=4,
-        help="Upscaling factor: selects a shipped network if neither --model nor --adapt is given. With --adapt, that "
-        "of --model, or 2, if left out.",
+        help="Upscaling factor: selects a shipped network if neither --model nor --adapt is given. A network of a "
+        "larger factor restores, too, and its output is downsampled. With --adapt, that of --model, or 2, if left out.",
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=0, help="With --adapt: steps of learning for each photograph.")]
@@ -70,8 +70,32 @@ LearningSeed = Annotated[
 Sheet = Annotated[
     bool, typer.Option("--sheet", help="With --adapt: draws each photograph before and after, and its kernel.")
 ]
-AdaptWorkers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="With --adapt: photographs at once; one per core if left out.")
+PhotographWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Photographs at once, on one core each; if left out, one photograph on all cores, or with --adapt one "
+        "photograph per core.",
+    ),
+]
+RestoreOut = Annotated[
+    Path, typer.Option(metavar="FILE|DIR", help="File to write, if there is one photograph, or a folder.")
+]
+OutFormat = Annotated[
+    Literal["png", "jpeg", "webp", "tiff"] | None,
+    typer.Option("--format", help="Format of the files in the folder --out; png if left out."),
+]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="Quality of JPEG and WebP files; 95 if left out.")]
+KeepColours = Annotated[
+    bool, typer.Option("--keep-colours", help="Keeps the low frequencies of the photograph: its exposure and colour.")
+]
+Compare = Annotated[
+    bool,
+    typer.Option("--compare", help="Draws detailed crops before (bicubic) and after, beside each restored photograph."),
+]
+ResumePhotographs = Annotated[
+    bool, typer.Option("--resume", help="Keeps the files that are finished, and restores the other photographs.")
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metarestore.cli.options import Overwrite
-from metarestore.console import bars, say
+from metarestore.cli.photographs import listed_photographs, require_outputs, run_jobs, warn_of_colour
 from metarestore.errors import UserError
 
 if TYPE_CHECKING:
-    from metarestore.engines.engine import LoneJob
     from metarestore.zero_shot.folder import Estimated, Restored
     from metarestore.zero_shot.network import NetworkOptions
     from metarestore.zero_shot.options import ZeroShotOptions
@@ -69,8 +68,8 @@ def kernel(
     overwrite: Overwrite = False,
 ) -> None:
     """Estimates the blur kernel of photographs from themselves, for the operation kernel_file of task files."""
-    files = _photographs(images)
-    _require_outputs(out, files, (".npy", ".json", ".png"), overwrite=overwrite)
+    files = listed_photographs(images)
+    require_outputs(out, files, (".npy", ".json", ".png"), overwrite=overwrite)
 
     from metarestore.zero_shot.folder import EstimateJob
 
@@ -88,7 +87,7 @@ def kernel(
         _write_record(out / f"{name}.json", estimated.record)
         return f"{out / name}.npy: {_kernel_summary(estimated)}"
 
-    _run_jobs({name: EstimateJob(path, scale) for name, path in files.items()}, workers, "estimating", write)
+    run_jobs({name: EstimateJob(path, scale) for name, path in files.items()}, workers, "estimating", write)
 
 
 def restore_folder(request: ZeroShotRequest) -> None:
@@ -97,9 +96,9 @@ def restore_folder(request: ZeroShotRequest) -> None:
     Raises:
         UserError: A file cannot be written, or some photographs failed; the others are written.
     """
-    files = _photographs(request.photographs)
+    files = listed_photographs(request.photographs)
     endings = (".png", ".json", *([".sheet.png"] if request.sheet else []))
-    _require_outputs(request.out, files, endings, overwrite=request.overwrite)
+    require_outputs(request.out, files, endings, overwrite=request.overwrite)
     scale = _scale(request)
     options = _options(request, scale)
 
@@ -114,60 +113,14 @@ def restore_folder(request: ZeroShotRequest) -> None:
         _write_record(request.out / f"{name}.json", restored.record)
         # Written last, so that a restored photograph implies that its other files exist.
         write_image(target, restored.pixels, restored.icc)
+        warn_of_colour(files[name], restored.record["colour_shift"])
         height, width = restored.pixels.shape[:2]
         steps = sum(restored.record["steps"].values())
         learning = f"{steps} steps in {restored.record['seconds']:.0f} s" if steps else "nothing was learned"
         return f"{target}: {width}x{height}, {_kernel_summary(restored)}; {learning}"
 
     jobs = {name: RestoreJob(path, scale, options, request.network) for name, path in files.items()}
-    _run_jobs(jobs, request.workers, "restoring", write)
-
-
-def _photographs(paths: Sequence[Path]) -> dict[str, Path]:
-    """Returns photographs and those of folders, by file name without suffix.
-
-    Raises:
-        UserError: A file is missing, a folder contains no photographs, or two photographs have the same name.
-    """
-    from metarestore.tasks.photographs import list_photographs
-
-    files: dict[str, Path] = {}
-    problems = []
-    for path in paths:
-        if not path.exists():
-            problems.append(f"{path}: there is no such file or folder; check the path")
-            continue
-        for name, file in (list_photographs(path) if path.is_dir() else {path.stem: path}).items():
-            if name in files and not files[name].samefile(file):
-                problems.append(
-                    f"{file}: would be written under the same name as {files[name]}; process them separately"
-                )
-            files.setdefault(name, file.absolute())
-    if problems:
-        raise UserError(problems)
-    return files
-
-
-def _require_outputs(out: Path, files: Mapping[str, Path], endings: Sequence[str], *, overwrite: bool) -> None:
-    """Checks that all outputs can be written, and that the output folder contains none of the photographs.
-
-    Raises:
-        UserError: An output cannot be written; the first problem is reported.
-    """
-    from metarestore.files import require_output
-
-    if out.suffix.lower() == ".png" or out.is_file():
-        raise UserError(
-            f"--out: {out} is a file or has a file's name; give a folder, because each photograph has several outputs"
-        )
-    for path in files.values():
-        if out.exists() and path.parent.samefile(out):
-            raise UserError(
-                f"--out: {out} is the folder of {path.name}; choose another, so that inputs and outputs are separate"
-            )
-    for name in files:
-        for ending in endings:
-            require_output(out / f"{name}{ending}", "--out", overwrite=overwrite, create=True)
+    run_jobs(jobs, request.workers, "restoring", write)
 
 
 def _scale(request: ZeroShotRequest) -> int:
@@ -207,39 +160,6 @@ def _options(request: ZeroShotRequest, scale: int) -> ZeroShotOptions | NetworkO
     if request.steps is None:
         return options
     return replace(options, teacher=replace(options.teacher, steps=request.steps))
-
-
-def _run_jobs(jobs: Mapping[str, LoneJob], workers: int | None, label: str, write: Callable[[str, Any], str]) -> None:
-    """Runs one job for each photograph and writes each result as soon as it is available.
-
-    Raises:
-        UserError: Some photographs failed or could not be written; the others are written.
-    """
-    from metarestore.config.engine import LocalEngineSpec, RayEngineSpec
-    from metarestore.engines.build import build_engine
-    from metarestore.zero_shot.folder import Failed
-
-    names, problems = list(jobs), list[str]()
-    spec: LocalEngineSpec | RayEngineSpec = LocalEngineSpec(kind="local")
-    if len(jobs) > 1 and workers != 1:
-        spec = RayEngineSpec(kind="ray", workers=min(workers, len(jobs)) if workers else "auto")
-    with build_engine(spec) as engine, bars() as progress:
-        bar = progress.add_task(label, total=len(jobs))
-
-        def receive(position: int, result: Any) -> None:
-            name = names[position]
-            if isinstance(result, Failed):
-                problems.extend(result.problems)
-            else:
-                try:
-                    say(write(name, result))
-                except UserError as error:
-                    problems.extend(error.problems)
-            progress.advance(bar)
-
-        engine.each(list(jobs.values()), receive)
-    if problems:
-        raise UserError(sorted(problems))
 
 
 def _kernel_summary(result: Restored | Estimated) -> str:

@@ -10,8 +10,9 @@ import struct
 import sys
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,11 @@ FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 HEIC = frozenset({".heic", ".heif"})
 INSTALL_HEIC = "pip install pillow-heif"
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _ICC = 0x0112, 0x8773
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF files."""
+_TIFF_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error)
+"""What tifffile raises for files that are damaged or compressed in a way that needs another library."""
 _DAMAGE = re.compile(
     r"^(?:((?:Corrupt JPEG data|Premature end of JPEG|Inconsistent progression).*)|.*TIFF_Error (.*))$", re.MULTILINE
 )
@@ -70,6 +75,8 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Decoded:
     """
     if Path(path).suffix.lower() in HEIC or data[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1"}:
         return Decoded(_heic(data, path))
+    if (gray := _deep_gray_of_tiff(data)) is not None:
+        return Decoded(gray)
     with _decoder_messages() as messages:
         pixels = _by_opencv(data)
     if pixels is None:
@@ -96,9 +103,10 @@ def extras(data: bytes, pixels: Levels, path: str | os.PathLike[str]) -> tuple[L
     Returns:
         The pixels, with alpha as the last of 2 or 4 channels if there is any, of the same depth; and the ICC profile.
     """
+    if pixels.dtype == np.uint16 and data[:4] in _TIFF and (found := _deep_tiff_extras(data, pixels)) is not None:
+        return found
     try:
-        with _any_size(), Image.open(io.BytesIO(data)) as image:
-            image.load()
+        with any_size(), Image.open(io.BytesIO(data)) as image:
             profile = image.info.get("icc_profile")
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return pixels, profile
@@ -109,6 +117,52 @@ def extras(data: bytes, pixels: Levels, path: str | os.PathLike[str]) -> tuple[L
             return np.asarray(with_alpha), profile
     except (OSError, SyntaxError, ValueError):  # a TIFF format that Pillow does not support
         return pixels, None
+
+
+def _deep_tiff_extras(data: bytes, pixels: Levels) -> tuple[Levels, bytes | None] | None:
+    """Returns `extras` of a TIFF file of 16 bits; None if tifffile cannot read its alpha channel.
+
+    Pillow reads some of them only, and OpenCV applies the orientation to some of them only.
+    """
+    with _first_page(data) as page:
+        if page is None:
+            return None
+        icc = page.tags[_ICC].value if _ICC in page.tags else None
+        if not page.extrasamples or page.axes != "YXS":
+            return pixels, icc
+        alpha = _upright_channel(page, -1)
+    return (np.dstack([pixels, alpha]), icc) if alpha is not None and alpha.shape == pixels.shape[:2] else None
+
+
+def _deep_gray_of_tiff(data: bytes) -> Levels | None:
+    """Returns the gray of a TIFF file of 16 bits with alpha, which OpenCV would reduce to 8; None for other files."""
+    if data[:4] not in _TIFF:
+        return None
+    with _first_page(data) as page:
+        deep = page is not None and page.dtype == np.uint16 and page.axes == "YXS" and page.samplesperpixel == 2
+        return _upright_channel(page, 0) if deep else None
+
+
+@contextmanager
+def _first_page(data: bytes) -> Iterator[Any]:
+    """Opens the first picture of a TIFF file with tifffile; None if it cannot be read."""
+    import tifffile
+
+    with ExitStack() as stack:
+        try:
+            page = stack.enter_context(tifffile.TiffFile(io.BytesIO(data))).pages.first
+        except _TIFF_ERRORS:
+            page = None
+        yield page
+
+
+def _upright_channel(page: Any, channel: int) -> Levels | None:
+    """Returns a channel of a picture; None if it cannot be decoded."""
+    try:
+        orientation = int(page.tags[_ORIENTATION].value) if _ORIENTATION in page.tags else 1
+        return np.ascontiguousarray(_upright(page.asarray()[..., channel], orientation))
+    except _TIFF_ERRORS:
+        return None
 
 
 def _with_deep_alpha(data: bytes, pixels: Levels, orientation: int) -> Levels:
@@ -142,7 +196,7 @@ def _by_opencv(data: bytes) -> Levels | None:
 
 def _refuse_oversized(path: str | os.PathLike[str], data: bytes) -> None:
     """Raises `UserError` if the header of a file that was not decoded states more pixels than OpenCV decodes."""
-    width, height = _stated_size(data) or (0, 0)
+    width, height = stated_size(data) or (0, 0)
     given = os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", "")
     limit = int(given) if given.isdigit() else _MAX_PIXELS
     states = f"{path}: states a width of {width} and a height of {height} pixels"
@@ -155,8 +209,8 @@ def _refuse_oversized(path: str | os.PathLike[str], data: bytes) -> None:
         )
 
 
-def _stated_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the width and height in the header of an image file; None if the header is unknown."""
+def stated_size(data: bytes) -> tuple[int, int] | None:
+    """Returns the width and height in the header of an image file as stored; None if the header is unknown."""
     Image.init()
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
         opened, accepts = Image.OPEN.get(kind, (None, None))
@@ -178,7 +232,7 @@ def _heic(data: bytes, path: str | os.PathLike[str]) -> Levels:
         raise UserError(f"{path}: is HEIC, which requires another library; install it: {INSTALL_HEIC}") from None
     pillow_heif.register_heif_opener()
     try:
-        with _any_size(), Image.open(io.BytesIO(data)) as image:
+        with any_size(), Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(upright.convert("L" if upright.getbands()[0] == "L" else "RGB"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -186,7 +240,7 @@ def _heic(data: bytes, path: str | os.PathLike[str]) -> Levels:
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Disables Pillow's limit of pixels; OpenCV has its own."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from metarestore.errors import UserError, remedy
 from metarestore.files import write_atomically
 from metarestore.notices import notice
 from metarestore.tasks.decoding import FORMATS, HEIC, INSTALL_HEIC, Levels, decode, extras
+from metarestore.tasks.png import profile_chunk, write_png
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 RAW = frozenset(
@@ -67,7 +67,7 @@ def read_image(path: str | os.PathLike[str]) -> Photograph:
     Raises:
         UserError: The file is missing, damaged, not an image, or has neither 8 nor 16 bits per channel.
     """
-    decoded = decode(_content(path), path)
+    decoded = decode(file_content(path), path)
     gray = decoded.pixels.ndim == 2
     rgb = cv2.cvtColor(decoded.pixels, cv2.COLOR_GRAY2RGB) if gray else decoded.pixels
     report_damage(path, decoded.damage)
@@ -80,7 +80,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     Raises:
         UserError: As for `read_image`.
     """
-    data = _content(path)
+    data = file_content(path)
     decoded = decode(data, path)
     report_damage(path, decoded.damage)
     pixels, icc = extras(data, decoded.pixels, path)
@@ -94,10 +94,20 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
 def report_damage(path: str | os.PathLike[str], damage: str | None) -> None:
     """Logs a notice, once, about a damaged file, whether it was decoded now or earlier."""
     if damage is not None:
-        notice(f"{path}: is damaged ({damage}), so parts of it are not as they were; replace it or remove it")
+        notice(f"{path}: {damage_remark(damage)}")
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def damage_remark(damage: str) -> str:
+    """Describes a damaged file that was decoded in part.
+
+    Args:
+        damage: Message of the decoder.
+    """
+    return f"is damaged ({damage}), so parts of it are not as they were; replace it or remove it"
+
+
+def file_content(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file, or raises `UserError` if it cannot be read or is a raw file of a camera."""
     if Path(path).suffix.lower() in RAW:
         raise UserError(f"{path}: is a raw file; develop it and save it as PNG or TIFF")
     try:
@@ -139,34 +149,17 @@ def write_image(path: str | os.PathLike[str], pixels: Levels, icc: bytes | None 
 
 
 def _png(pixels: Levels, icc: bytes | None) -> bytes:
-    if pixels.ndim == 3 and pixels.shape[2] == 2:
-        data = _gray_alpha_png(pixels)
-    else:
-        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-        bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, order[pixels.shape[2]])
-        data = cv2.imencode(".png", bgr)[1].tobytes()
+    if pixels.ndim == 3 and pixels.shape[2] == 2:  # which OpenCV cannot encode, and Pillow only at 8 bits
+        content = io.BytesIO()
+        write_png(content, [pixels], pixels.shape[:2], icc=icc)
+        return content.getvalue()
+    order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, order[pixels.shape[2]])
+    data = cv2.imencode(".png", bgr)[1].tobytes()
     if icc is None:
         return data
     header = 8 + 25  # the signature, and the chunk IHDR, which a profile follows
-    return data[:header] + _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)) + data[header:]
-
-
-def _gray_alpha_png(pixels: Levels) -> bytes:
-    """Encodes (H, W, 2), which OpenCV cannot and Pillow only at 8 bits."""
-    height, width, _ = pixels.shape
-    rows = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
-    unfiltered = np.pad(rows, ((0, 0), (1, 0)))  # each row begins with the number of its filter; 0 is none
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, 4, 0, 0, 0)
-    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(unfiltered.tobytes())) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    """Returns a chunk of a PNG file.
-
-    Source: Portable Network Graphics Specification, 3rd edition, section 5.3.
-    """
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return data[:header] + profile_chunk(icc) + data[header:]
 
 
 def list_photographs(folder: str | os.PathLike[str]) -> dict[str, Path]:

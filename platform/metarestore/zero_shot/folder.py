@@ -15,10 +15,12 @@ from torch import Tensor
 
 from metarestore.degradations.kernels import Kernel
 from metarestore.degradations.resample import bicubic_upsample
-from metarestore.errors import SYSTEM_ERRORS, UserError, system_problem
+from metarestore.errors import SYSTEM_ERRORS, UserError
 from metarestore.models.checkpoint import load_model
 from metarestore.models.colour import rgb_to_gray
 from metarestore.models.restore import to_image
+from metarestore.restoration.colour import MeanColour, bicubic_mean, colour_shift
+from metarestore.restoration.outcome import Failed, failed
 from metarestore.tasks.photographs import Picture, read_picture
 from metarestore.zero_shot.kernel import KernelEstimate, estimate_kernel
 from metarestore.zero_shot.network import NetworkOptions, restore_adapted
@@ -66,17 +68,6 @@ class Estimated:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A photograph that could not be processed.
-
-    Attributes:
-        problems: The problems, one line each.
-    """
-
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class RestoreJob:
     """Restores one photograph.
 
@@ -100,13 +91,16 @@ class RestoreJob:
             image = _image(picture.pixels)
             result = self._restored(image.to(device))
         except (UserError, *SYSTEM_ERRORS) as error:
-            return _failed(self.path, error)
+            return failed(self.path, error)
         pixels = _in_format_of(picture.pixels, result.image.cpu(), self.scale)
+        mean = MeanColour()
+        mean.add(pixels)
         record = {
             **_origin(self.path, picture, self.scale),
             "kernel": kernel_record(result.kernel),
             **_adaptation_record(result, self.options),
             "network": None if self.network is None else self.network.stem,
+            "colour_shift": round(colour_shift(mean.value, bicubic_mean(picture.pixels, self.scale)), 4),
         }
         return Restored(pixels, picture.icc, _eight_bit(image), result.kernel, record)
 
@@ -136,7 +130,7 @@ class EstimateJob:
             picture = read_picture(self.path)
             estimate = estimate_kernel(_image(picture.pixels).to(device), self.scale)
         except (UserError, *SYSTEM_ERRORS) as error:
-            return _failed(self.path, error)
+            return failed(self.path, error)
         return Estimated(estimate, {**_origin(self.path, picture, self.scale), "kernel": kernel_record(estimate)})
 
 
@@ -156,14 +150,6 @@ def kernel_record(estimate: KernelEstimate) -> dict[str, Any]:
         "weights": [[float(f"{value:.8g}") for value in row] for row in estimate.kernel],
         "diagnostics": {name: round(float(value), 6) for name, value in estimate.diagnostics.items()},
     }
-
-
-def _failed(path: Path, error: Exception) -> Failed:
-    if isinstance(error, UserError):
-        return Failed(error.problems)
-    if isinstance(error, OSError | RuntimeError | MemoryError):
-        return Failed((f"{path}: {system_problem(error)}",))
-    raise error
 
 
 def _require_room(path: Path, picture: Picture, scale: int) -> None:

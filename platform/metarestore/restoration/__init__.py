@@ -1,0 +1,1 @@
+"""Restores photographs as files: what they contain besides pixels, their formats, memory and colour."""
