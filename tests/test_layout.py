@@ -56,7 +56,7 @@ def test_the_page_on_experiments_lists_every_file_and_script():
     studies = [path for path in (folder / "studies").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
     files = [path.name for path in folder.glob("*.yaml")] + [f"studies/{path.name}" for path in studies]
     assert [name for name in sorted(files) if name not in page] == []
-    assert [link for link in re.findall(r"\]\((.+?)\)", page) if not (folder / link).is_file()] == []
+    assert [link for link in re.findall(r"\]\((.+?)\)", page) if not (folder / link.split("#")[0]).is_file()] == []
 
 
 def test_schemas_are_those_of_the_models(tmp_path):
