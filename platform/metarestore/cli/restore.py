@@ -101,8 +101,19 @@ def restore(
     outputs = planned_outputs(
         files, out, file_format, quality, named=named, compare=compare, overwrite=overwrite, resume=resume
     )
+    if named:
+        _require_photograph(photos[0])
     options = _options(choice, scale, crop, embedding, workers, ensemble=ensemble, keep_colours=keep_colours)
     _restore_all(files, outputs, _with_output(options, quality, compare=compare), workers)
+
+
+def _require_photograph(file: Path) -> None:
+    """Reports a single file that is no photograph before PyTorch is loaded, which takes seconds."""
+    from metarestore.tasks.decoding import stated_size
+    from metarestore.tasks.photographs import file_content, read_picture
+
+    if stated_size(file_content(file)) is None:
+        read_picture(file)
 
 
 @dataclass(frozen=True)
