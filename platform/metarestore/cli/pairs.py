@@ -45,6 +45,7 @@ def pairs_check(
     if sheet is not None:
         require_output(sheet, "--sheet", overwrite=overwrite, endings=(".png",), create=True)
     source = named_pairs(folder, scale).folder
+    source.matched()  # a missing folder is reported before libraries are loaded, which takes seconds
 
     from metarestore.evaluation.results import write_json
     from metarestore.registration.check import check_folder
