@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
 
 from metarestore.config.model import FSRCNNSpec
 from metarestore.models.build import build_model
@@ -242,6 +244,11 @@ def cut(path: Path, ending: str) -> None:
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
 
 
+def cut_deep(path: Path, pixels: np.ndarray) -> None:
+    deep_tiff(path, deep(pixels), 1, None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "empty": ("a.png", lambda path: path.write_bytes(b""), "damaged, or not"),
     "no picture": ("a.jpg", lambda path: path.write_bytes(b"no picture at all"), "damaged, or not"),
@@ -249,6 +256,9 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "raw": ("a.nef", lambda path: path.write_bytes(b"II*\0"), "raw file"),
     "cut png": ("a.png", lambda path: cut(path, "png"), "damaged, or not"),
     "cut webp": ("a.webp", lambda path: cut(path, "webp"), "damaged, or not"),
+    "cut tiff": ("a.tif", lambda path: cut(path, "tif"), "damaged, or not"),
+    "cut deep tiff": ("a.tif", lambda path: cut_deep(path, RGB), "damaged, or not"),
+    "cut deep tiff with alpha": ("a.tif", lambda path: cut_deep(path, LA), "damaged, or not"),
     "bomb": ("a.png", bomb, "30000x30000 to 60000x60000 pixels as PNG takes about .* GB of memory, and 1.0 GB are"),
 }
 
@@ -293,7 +303,10 @@ def test_damage_in_the_middle_of_the_work_leaves_the_old_file(
 
 def test_damaged_exif_data_are_left_out(options: Options, tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif(1).tobytes()[:40] + b"\xff" * 60)
-    result = written(RestorePhotograph(tmp_path / "a.jpg", tmp_path / "b.png", FORMATS["png"], options))
+    job = RestorePhotograph(tmp_path / "a.jpg", tmp_path / "b.png", FORMATS["png"], options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = written(job)
     assert read_picture(tmp_path / "b.png").pixels.shape[:2] == result.after
 
 
@@ -339,3 +352,13 @@ def test_png_and_tiff_hold_what_was_restored(pixels: np.ndarray, strip: int, tmp
             write(file, (planes[top : top + rows] for top in range(0, HEIGHT, rows)))
         assert remarks == []
         np.testing.assert_array_equal(read_picture(path).pixels, pixels)
+
+
+def test_tags_that_tiff_cannot_hold_are_left_out(options: Options, tmp_path: Path) -> None:
+    block = exif(1)
+    block[0x011A], block[0x011B] = IFDRational(1, 0), IFDRational(72, 1)
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=block.tobytes())
+    job = RestorePhotograph(tmp_path / "a.jpg", tmp_path / "b.tif", FORMATS["tiff"], options)
+    assert written(job).remarks == ()
+    with Image.open(job.out) as image:
+        assert image.getexif()[0x010F] == "Maker"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,7 +104,8 @@ def restore(
     if named:
         _require_photograph(photos[0])
     options = _options(choice, scale, crop, embedding, workers, ensemble=ensemble, keep_colours=keep_colours)
-    _restore_all(files, outputs, _with_output(options, quality, compare=compare), workers)
+    options = replace(options, quality=quality or options.quality, compare=compare)
+    _restore_all(files, outputs, options, workers)
 
 
 def _require_photograph(file: Path) -> None:
@@ -194,12 +195,6 @@ def _options(
     return Options(
         chosen.file, scale or network.scale, crop, given, ensemble=ensemble, keep_colours=keep_colours, memory=share
     )
-
-
-def _with_output(options: Options, quality: int | None, *, compare: bool) -> Options:
-    from dataclasses import replace
-
-    return replace(options, quality=quality or options.quality, compare=compare)
 
 
 def _restore_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,7 +93,11 @@ class RestorePhotograph:
     def run(self, device: torch.device) -> Written | Failed:
         """Restores the photograph, on the CPU; a problem is returned, so that the other jobs go on."""
         try:
-            return self._written(opened_network(self.options.network, keep_colours=self.options.keep_colours))
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", module=r"PIL\."
+                )  # of damaged EXIF data, about which there is a remark
+                return self._written(opened_network(self.options.network, keep_colours=self.options.keep_colours))
         except (UserError, *SYSTEM_ERRORS) as error:
             return failed(self.path, error)
 

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Real
 from typing import IO, Any
 
 import numpy as np
@@ -153,19 +154,19 @@ def _extra_tags(tags: Tags) -> list[tuple[int, Any, int, Any, bool]]:
             found.append((tag, "s", 0, _text(value), True))
         elif isinstance(value, bytes):
             found.append((tag, "B", len(value), value, True))
-        elif isinstance(value, int):
+        elif isinstance(value, int) and 0 <= value < 2**16:
             found.append((tag, "H", 1, value, True))
     return found
 
 
 def _resolution(tags: Tags) -> dict[str, Any]:
-    if not all(tag in tags for tag in _RESOLUTION):
+    """Returns the resolution in the form of tifffile; nothing if it is not two positive numbers."""
+    values = [tags.get(tag) for tag in _RESOLUTION]
+    numbers = [float(value) for value in values if isinstance(value, Real)]
+    if len(numbers) < 2 or not all(0 < number < 2**31 for number in numbers):  # false for NaN as well
         return {}
-    unit = tags.get(_UNIT, 2)
-    return {
-        "resolution": tuple(float(tags[tag]) for tag in _RESOLUTION),
-        "resolutionunit": unit if unit in (1, 3) else 2,
-    }
+    unit = tags[_UNIT] if tags.get(_UNIT) in (1, 3) else 2
+    return {"resolution": tuple(numbers), "resolutionunit": unit}
 
 
 def _append_directories(file: IO[bytes], start: int, behind: dict[int, Tags]) -> None:

@@ -271,4 +271,4 @@ def _decoder_messages() -> Iterator[list[str]]:
             captured.seek(0)
             lines = captured.read().decode(errors="replace").splitlines(keepends=True)
             messages += [line for line in lines if _DECODER.match(line)]
-            sys.stderr.write("".join(line for line in lines if not _DECODER.match(line)))
+            sys.stderr.write("".join(line for line in lines if line.strip() and not _DECODER.match(line)))
