@@ -262,7 +262,7 @@ def test_a_study_of_any_name_from_the_command_line(name: str, shell: Shell, mlfl
     assert f"\n{name} " in done.out
     assert done.out.startswith(f"Network: the adapted network of {run}\n")
     restored = root / f"{name}.png"
-    done = shell("restore", "--model", run, "--out", restored, "--", photos / f"{name}.png")
+    done = shell("restore", "--model", run, "--out", restored, "--keep-colours", "--", photos / f"{name}.png")
     assert (done.code, done.err) == (0, ""), done.err
     assert str(restored) in done.out
     assert read_image(shell.work / restored).pixels.shape == (128, 128, 3)

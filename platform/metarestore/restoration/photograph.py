@@ -94,9 +94,8 @@ class RestorePhotograph:
         """Restores the photograph, on the CPU; a problem is returned, so that the other jobs go on."""
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", module=r"PIL\."
-                )  # of damaged EXIF data, about which there is a remark
+                # They are about damaged EXIF data, for which there is a remark.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
                 return self._written(opened_network(self.options.network, keep_colours=self.options.keep_colours))
         except (UserError, *SYSTEM_ERRORS) as error:
             return failed(self.path, error)
