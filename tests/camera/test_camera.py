@@ -136,6 +136,10 @@ def test_from_pairs_to_a_network(cli: Cli, pairs: Path) -> None:
     assert out.split("over bicubic upscaling")[0].splitlines()[-1] in resumed
     assert json.loads((camera / "left_out.json").read_text()) == left_out
     assert cli("restore", "pairs/lr/000005.png", "--model", "camera", "--out", "big.png")[0] == 0
+    code, _, err = cli(*again, "--shots", "3", "--seed", "1")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "was started with other shots, seed; give a new --out" in err
+    assert "support_pool: 4" in (camera / "tasks/camera.yaml").read_text()
 
 
 def test_shifted_pairs_are_aligned_first(pairs: Path) -> None:

@@ -11,6 +11,7 @@ from metarestore.camera.settings import BATCH, PATCH, Plan, Request, Way
 from metarestore.config.dump import dump_yaml
 from metarestore.config.model import AnyModelSpec
 from metarestore.fitting import fit_camera, write_task
+from metarestore.models.checkpoint import network_hash
 from metarestore.tasks.pair_files import PairFolder
 from metarestore.tasks.pair_masks import MASKS, mask_files
 
@@ -38,6 +39,15 @@ class CameraProject:
     def __init__(self, request: Request, pairs: CameraPairs, start: Start) -> None:
         self.root = request.out.absolute()
         self._request, self._pairs, self._start = request, pairs, start
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What determines the results, besides the time."""
+        request, pairs = self._request, self._pairs
+        data = None if request.data is None else str(request.data.absolute())
+        names = [pair.name for pair in pairs.files]
+        network = network_hash(self._start.file)
+        return {"pairs": names, "shots": pairs.shots, "model": network, "data": data, "seed": request.seed}
 
     @property
     def start(self) -> str:

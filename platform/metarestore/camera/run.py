@@ -31,6 +31,9 @@ from metarestore.workspace.workspace import Workspace
 ADAPTED, ADAPTED_FILE = "adapted", "adapted.safetensors"
 """The arm of the chosen way, and the file of its network: in the folder of a run, the network after adaptation."""
 
+PLAN_FILE = "plan.json"
+"""What was given, and how many steps are taken; it exists once the pairs are checked."""
+
 _MEASURED = 0.25
 """Share of the time limit that is left at least for the steps, however long the checks took."""
 
@@ -106,11 +109,13 @@ def adapt_to_camera(request: Request, pairs: CameraPairs, messages: Messages, co
         command: The command that repeats this, for the report.
 
     Raises:
-        UserError: The network is for another scale, or the results cannot be written.
+        UserError: The network is for another scale, the folder was started with other options, or the results cannot be
+            written.
         Interrupted: The user stopped it; what is finished is kept.
     """
     began = time.monotonic()
     project = CameraProject(request, pairs, start_of(request, pairs.scale))
+    _require_same(project)
     project.write_pairs()
     ways = list(WAYS)
     try:
@@ -156,15 +161,29 @@ def start_of(request: Request, scale: int) -> Start:
     return Start(file.absolute(), spec, sum(parameter.numel() for parameter in model.parameters()))
 
 
+def _require_same(project: CameraProject) -> None:
+    """Checks that a folder that is continued was started with the same options.
+
+    Raises:
+        UserError: It was not.
+    """
+    file = project.root / PLAN_FILE
+    if not file.is_file():
+        return
+    stored = json.loads(file.read_text(encoding="utf-8"))["given"]
+    if changed := [key for key, value in project.given.items() if stored[key] != value]:
+        raise UserError(f"--resume: {project.root} was started with other {', '.join(changed)}; give a new --out")
+
+
 def _planned(project: CameraProject, pairs: CameraPairs, minutes: float) -> Plan:
     """Divides the time, or reads how it was divided."""
-    file = project.root / "plan.json"
+    file = project.root / PLAN_FILE
     if file.is_file():
-        return Plan(**json.loads(file.read_text(encoding="utf-8")))
+        return Plan(**json.loads(file.read_text(encoding="utf-8"))["plan"])
     trial = Plan(steps=2, fitted_steps=0, folds=1)
     workspace = _arm(project, project.write_experiment("study", trial, {ADAPTED: WAYS[1]}, _TITLE), ADAPTED)
     plan = Plan.of(len(workspace.given_shots.support_lr), minutes, seconds_per_step(workspace))
-    write_atomically(file, json.dumps(asdict(plan)))
+    write_atomically(file, json.dumps({"given": project.given, "plan": asdict(plan)}))
     return plan
 
 
