@@ -42,6 +42,11 @@ def _substituted(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _substituted)
 
 
+def progress_console(*, quiet: bool) -> Console:
+    """Returns a console on stderr, for the progress of functions that are called from Python."""
+    return Console(stderr=True, quiet=quiet, markup=False, highlight=False, emoji=False)
+
+
 def prepare_output() -> None:
     """Makes stdout and stderr accept every character, regardless of their encoding."""
     for stream in (sys.stdout, sys.stderr):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from metarestore.api.images import load_model
 from metarestore.config.document import project_root
 from metarestore.config.keypath import format_path, split_path
 from metarestore.config.overrides import Override
+from metarestore.console import progress_console
 from metarestore.errors import UserError
 from metarestore.models.network import Network
 from metarestore.project import read_experiment
@@ -128,7 +128,7 @@ def train(
     root = project_root(path)
     folder = Path(out) if out is not None else root / "runs" / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     prepare_process()
-    with TrainingDisplay(Console(stderr=True, quiet=quiet)) as display:
+    with TrainingDisplay(progress_console(quiet=quiet)) as display:
         run_study(content, root, folder, display, name=path.stem, command="", arms=arms, resume=resume)
     return Run(folder)
 
