@@ -13,7 +13,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from metarestore.config.adaptation import AdaptationOptimizerSpec
+from metarestore.config.adaptation import AdaptationOptimizerSpec, AdaptationSpec
 from metarestore.config.experiment import Experiment
 from metarestore.errors import UserError
 from metarestore.evaluation.examples import make_examples
@@ -110,6 +110,8 @@ def test_teacher_and_student_are_those_of_zero_shot_restoration(small_study: Cal
     expected = restore_zero_shot(test.lr[1], 4, replace(defaults, teacher=teacher, student=student)).image
     assert found.restored is not None
     assert torch.equal(found.restored[1], expected.clamp(0, 1))
+    with pytest.raises(ValueError, match="teacher_student learns all of a new network; remove adapts"):
+        AdaptationSpec(**adaptation, adapts="tail")
     with pytest.raises(ValueError, match="teacher_student learns new weights for each crop"):
         small_study(adaptation=adaptation)
     for key, other in (("schedule", "constant"), ("optimizer", "sgd")):

@@ -1,5 +1,6 @@
 import torch
 
+from metarestore.degradations.dihedral import flip_rotate
 from metarestore.models.low_frequencies import keep_low_frequencies
 from metarestore.project import resolve
 from metarestore.workspace.refs import TaskRef
@@ -32,3 +33,16 @@ def test_hr_that_is_learned_from_gets_the_low_frequencies_of_lr(small_experiment
 def test_with_both_the_network_has_them_too(small_experiment, tmp_path):
     workspace = opened(small_experiment, tmp_path, keep_low_frequencies="both")
     assert workspace.model.keeps_low_frequencies
+
+
+def test_patches_of_the_shots_are_corrected_once_as_parts_of_whole_shots(small_experiment, tmp_path):
+    workspace = opened(small_experiment, tmp_path, keep_low_frequencies="hr")
+    target = workspace.experiment.graph.target
+    ref = TaskRef(target, 0, 0)
+    draw = workspace.distribution(target).draw(ref.seed, ref.index, ref.patches)
+    for built, given in zip(workspace.tasks([ref]), workspace.distribution(target).build(draw), strict=True):
+        torch.testing.assert_close(built[0], given)
+    patch = draw.support[0]
+    top, left, height, width = patch.box
+    shot = workspace.shots.support_hr[int(patch.image)][:, top : top + height, left : left + width]
+    torch.testing.assert_close(workspace.tasks([ref]).support_hr[0, 0], flip_rotate(shot, patch.turn))

@@ -25,7 +25,7 @@ class CameraPairs:
         files: The pairs, by name.
         scale: HR side over LR side.
         shots: Number of pairs that are learned from, the first by name; all others are tested on.
-        side: Side of a shot and of a test crop, in HR pixels.
+        side: Side of a shot and of a test crop, in HR pixels, a multiple of 8 LR pixels.
         left_out: One line for each pair whose LR does not show what HR shows.
     """
 
@@ -85,4 +85,13 @@ def _side(folder: Path, sizes: Sequence[tuple[int, int]], scale: int) -> int:
     side = min(largest, *(length for size in sizes for length in size))
     if side < least:
         raise UserError(f"{folder}: the smallest HR image has a side of {side} pixels, at least {least} are needed")
+    return whole_blocks(side, scale)
+
+
+def whole_blocks(side: int, scale: int) -> int:
+    """Returns the largest multiple of 8 LR pixels, in HR pixels, that a side holds.
+
+    >>> whole_blocks(128, 4), whole_blocks(128, 3), whole_blocks(512, 3)
+    (128, 120, 504)
+    """
     return side // (8 * scale) * 8 * scale

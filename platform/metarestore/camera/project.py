@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarestore.camera.pairs import CameraPairs
-from metarestore.camera.settings import BATCH, PATCH, Plan, Request, Way
+from metarestore.camera.pairs import CameraPairs, whole_blocks
+from metarestore.camera.settings import BATCH, PATCH, Plan, Request, Way, learning_rate
 from metarestore.config.dump import dump_yaml
 from metarestore.config.model import AnyModelSpec
 from metarestore.fitting import fit_camera, write_task
@@ -107,7 +107,7 @@ class CameraProject:
 
     def experiment(self, plan: Plan) -> dict[str, Any]:
         """Returns the experiment without arms: the network as it is, measured on the test pairs."""
-        patch = min(PATCH, self._pairs.side)
+        patch = whole_blocks(min(PATCH, self._pairs.side), self._pairs.scale)
         return {
             "seed": self._request.seed,
             "data": "embedded" if self._request.data is None else {"train": str(self._request.data.absolute())},
@@ -123,13 +123,13 @@ class CameraProject:
                 "support": 1,
                 "query": 1,
                 "patch": patch,
-                "optimizer": {"kind": "adam", "lr": self._rate(), "schedule": "cosine"},
+                "optimizer": {"kind": "adam", "lr": learning_rate(self._start.parameters), "schedule": "cosine"},
             },
             "adaptation": {
                 "shots": self._pairs.shots,
                 "shot_size": self._pairs.side,
                 "steps": 0,
-                "lr": self._rate(),
+                "lr": learning_rate(self._start.parameters),
                 "schedule": "cosine",
                 "patch": patch,
                 "batch": BATCH,
@@ -153,6 +153,3 @@ class CameraProject:
     def _model(self, *, kept: bool) -> dict[str, Any]:
         kept_spec = self._start.spec.model_copy(update={"keep_low_frequencies": "both"}) if kept else self._start.spec
         return kept_spec.model_dump(mode="json")
-
-    def _rate(self) -> float:
-        return Way("", fitted=True, adapts="all").rate(self._start.parameters)

@@ -53,6 +53,11 @@ class Request:
     seed: int
 
 
+def learning_rate(parameters: int) -> float:
+    """Returns the learning rate of all parameters of a network with so many of them."""
+    return next((rate for largest, rate in _RATES if parameters <= largest), _LARGEST_RATE)
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to make a network for a camera.
@@ -68,8 +73,8 @@ class Way:
     adapts: Adapts | None
 
     def rate(self, parameters: int) -> float:
-        """Returns the learning rate for a network with so many parameters."""
-        rate = next((rate for largest, rate in _RATES if parameters <= largest), _LARGEST_RATE)
+        """Returns the learning rate of the adaptation of a network with so many parameters."""
+        rate = learning_rate(parameters)
         return rate * _LORA_RATE if isinstance(self.adapts, LoRASpec) else rate
 
 

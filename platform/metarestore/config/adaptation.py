@@ -95,6 +95,8 @@ class AdaptationSpec(AdaptationOptimizerSpec):
         methods: tuple[AdaptationOptimizerSpec, ...] = (self, *self.alternatives)
         if self.method != "teacher_student":
             return self
+        if any(one.adapts != "all" for one in methods):
+            raise ValueError("method: teacher_student learns all of a new network; remove adapts")
         if any(one.optimizer != "adam" for one in methods):
             raise ValueError("method: teacher_student adapts by Adam; write optimizer: adam")
         if any(one.schedule != "cosine" for one in methods):

@@ -59,7 +59,7 @@ def network_description(path: str | os.PathLike[str]) -> tuple[AnyModelSpec, int
     """Returns the specification and the scale of a network, which is given as for `load_model`.
 
     Raises:
-        UserError: The file does not exist, or is not a metarestore network.
+        UserError: The file does not exist, or is not a network that metarestore or spandrel can open.
     """
     _, spec, scale = _read(Path(path))
     return spec, scale

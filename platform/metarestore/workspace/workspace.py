@@ -272,7 +272,10 @@ class Workspace:
         built = []
         for ref in refs:
             distribution = self.distribution(ref.distribution)
-            built.append(self._learned(distribution.build(distribution.draw(ref.seed, ref.index, ref.patches))))
+            task = distribution.build(distribution.draw(ref.seed, ref.index, ref.patches))
+            # Patches of the shots were corrected as parts of whole shots.
+            from_shots = ref.distribution == self.experiment.graph.target
+            built.append(task if from_shots else self._learned(task))
         return self.for_model(stack(built))
 
     def for_model(self, task: Task) -> Task:
