@@ -75,6 +75,12 @@ class TestRestore:
         image.info["icc_profile"] = b"profile"
         assert mr.restore(image, NETWORK).info["icc_profile"] == b"profile"
 
+    def test_the_self_ensemble_is_used(self, pixels: Any) -> None:
+        network = mr.load_model(NETWORK)
+        averaged = mr.restore(pixels, network, self_ensemble=True)
+        np.testing.assert_array_equal(averaged, image_restorer(network, ensemble=True)(pixels))
+        assert not np.array_equal(averaged, mr.restore(pixels, network))
+
     def test_without_a_model_the_shipped_one_of_the_scale(self, pixels: Any) -> None:
         assert mr.restore(pixels, scale=4).shape == (160, 224, 3)
 

@@ -7,23 +7,30 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from metarestore.camera import Outcome, Request, open_pairs
+from metarestore.camera import Outcome, Request, open_pairs, selection
 from metarestore.camera.project import CameraProject, Start
-from metarestore.camera.selection import best, folds
+from metarestore.camera.selection import Candidate, best, candidate, folds, left_out_gains
 from metarestore.camera.settings import ADAPTATION_STEPS, FITTED_STEPS, UNADAPTED, WAYS, Plan
 from metarestore.cli.camera import ALIGNED, _aligned
 from metarestore.config.adaptation import LoRASpec
 from metarestore.config.model import FSRCNNSpec
 from metarestore.errors import UserError
 from metarestore.evaluation.results import ArmResult, Curve, StudyResult
-from metarestore.models.checkpoint import load_model, network_file
+from metarestore.models.build import build_model
+from metarestore.models.checkpoint import load_model, network_file, save_model
+from metarestore.models.parameters import initial_vector
 from metarestore.models.restore import image_restorer
-from metarestore.project import read_experiment, read_task
+from metarestore.project import arm_experiments, read_experiment, read_task, resolve
 from metarestore.tasks.photographs import read_image, write_image
+from metarestore.workspace.study import Study
+from metarestore.workspace.workspace import Workspace
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -155,6 +162,57 @@ def test_shifted_pairs_are_aligned_first(pairs: Path) -> None:
     names = [pair.name for pair in found.files]
     assert all(sorted(path.stem for path in (out / "pairs" / side).iterdir()) == names for side in ("lr", "hr", "mask"))
     assert read_task(out / "tasks/camera.yaml").pairs is not None
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_all_ways_are_valid_at_every_scale(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: Literal[2, 3, 4]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--scale", str(scale), "--count", "4", "--out", "pairs", "--patch", str(48 * scale))
+    assert cli("tasks", "sample", "bicubic", *options)[0] == 0
+    spec, plan = FSRCNNSpec(d=4, s=2, m=0), Plan(2, 2, 2)
+    save_model(tmp_path / "start.safetensors", spec, scale, initial_vector(build_model(spec, scale, 0)))
+    request = Request(Path("pairs"), 3, None, scale, 1.0, None, tmp_path / "out", 0)
+    project = CameraProject(request, open_pairs(request.pairs, 3), Start(tmp_path / "start.safetensors", spec, 100))
+    project.write_pairs()
+    project.fit()
+    save_model(project.fitted_run / "model.safetensors", spec, scale, initial_vector(build_model(spec, scale, 1)))
+    ways = project.write_experiment("ways", plan, {f"way{k}": way for k, way in enumerate(WAYS)}, "Ways.")
+    arms = arm_experiments(read_experiment(ways))
+    fitted = read_experiment(project.write_experiment("fitted", plan, {}, "Fitted."))
+    for experiment in (*arms.values(), fitted):
+        Workspace(resolve(experiment, project.root)).open_all()
+    kept = [way.fitted or way.adapts is not None for way in WAYS]
+    assert [arm.model.keep_low_frequencies == "both" for arm in arms.values()] == kept
+
+
+def test_shots_that_are_left_out_are_not_learned_from(
+    small_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(small_study(adaptation={"shots": 4, "steps": 1, "lr": 1e-3}))
+    seen: list[Tensor] = []
+
+    def record(model: object, flat: Tensor, lr: Tensor, *arguments: object, **options: object) -> Tensor:
+        seen.append(lr)
+        return flat
+
+    monkeypatch.setattr(selection, "adapt", record)
+    gains = left_out_gains(candidate(workspace), folds(4, 2), lambda: None)
+    shots = workspace.for_model(workspace.shots).support_lr
+    assert [torch.equal(lr, shots[others]) for lr, others in zip(seen, ([1, 3], [0, 2]), strict=True)] == [True, True]
+    assert gains.shape == (4,)
+    assert np.isfinite(gains).all()
+
+
+def test_a_restoration_like_bicubic_upscaling_gains_nothing(small_study: Callable[..., Study]) -> None:
+    workspace = Workspace(small_study(adaptation={"shots": 3, "steps": 0}))
+    flat = workspace.initial()
+    params = workspace.layout.unflatten(flat.clone())
+    for name in ("tail.weight", "tail.bias"):  # the network adds nothing to bicubic upscaling then
+        params[name] = torch.zeros_like(params[name])
+    zero = Candidate(workspace, workspace.layout.flatten(params), None)
+    np.testing.assert_allclose(left_out_gains(zero, folds(3, 3), lambda: None), 0, atol=0.02)
 
 
 @pytest.mark.parametrize(
