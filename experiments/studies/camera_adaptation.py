@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from links import link_photographs
 from numpy.typing import NDArray
 
 from metarestore.config.dump import dump_yaml
 from metarestore.evaluation.statistics import crossed_difference, paired_difference
 from metarestore.models.checkpoint import network_description, network_file
-from metarestore.tasks.images import ImageSource, ImageStore
 
 CAMERAS = ("realsr_canon5d3", "realsr_nikond810", "drealsr_panasonic", "drealsr_dsc", "drealsr_img")
 
@@ -236,17 +236,6 @@ def write(options: argparse.Namespace, found: Mapping[str, Mapping[str, Gains]])
         tables="\n\n".join(table(network, rows) for network, rows in found.items()),
     )
     (options.out / "camera_adaptation.md").write_text(text)
-
-
-def link_photographs(source: Path, folder: Path, least: int) -> None:
-    """Links the photographs that have at least `least` pixels on both sides."""
-    folder.mkdir(exist_ok=True)
-    files = ImageSource.folder(source).files()
-    store = ImageStore.open(ImageSource.folder(source))
-    for name in store.names:
-        place = folder / files[name].name
-        if min(store.size(name)) >= least and not place.is_symlink():
-            place.symlink_to(files[name].resolve())
 
 
 if __name__ == "__main__":

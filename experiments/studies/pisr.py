@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from links import link_photographs
 from numpy.typing import NDArray
 
 from metarestore.evaluation.folder import bicubic_restore, evaluate_folder
 from metarestore.evaluation.statistics import crossed_difference, paired_difference
 from metarestore.models.checkpoint import load_model
 from metarestore.models.restore import image_restorer
-from metarestore.tasks.images import ImageSource, ImageStore
 from metarestore.training.state import last_data
 from metarestore.workspace.process import prepare_process
 
@@ -189,15 +189,10 @@ def experiment_of(options: Options, scale: int, seed: int, stage: str) -> str:
 
 def make_project(options: Options) -> None:
     """Makes the project's folder, with links to the photographs; those smaller than `LEAST` are left out."""
-    for name in ("tasks", "experiments", "train", "valid"):
+    for name in ("tasks", "experiments"):
         (options.out / name).mkdir(parents=True, exist_ok=True)
     for split in ("train", "valid"):
-        source = ImageSource.folder(options.data / split)
-        store, files = ImageStore.open(source), source.files()
-        for name in store.names:
-            link = options.out / split / files[name].name
-            if min(store.size(name)) >= LEAST and not link.exists():
-                link.symlink_to(files[name].resolve())
+        link_photographs(options.data / split, options.out / split, LEAST)
     (options.out / "tasks/soft.yaml").write_text(TARGET)
 
 

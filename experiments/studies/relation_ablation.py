@@ -28,8 +28,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from links import link, link_photographs
+
 from metarestore.project import Project, catalogue
-from metarestore.tasks.images import ImageSource, ImageStore
 
 TEN = "_ten"
 """How targets are called whose first ten pairs may be learned from."""
@@ -213,22 +214,6 @@ def make_project(folder: Path, data: Path) -> None:
                 link(path, five / side / path.name)
         fit = ["tasks", "fit", "--pairs", str(five), "--out", str(twin)]
         subprocess.run([sys.executable, "-m", "metarestore", *fit], check=True)
-
-
-def link_photographs(source: Path, folder: Path, least: int) -> None:
-    """Links the photographs that have at least `least` pixels on both sides."""
-    folder.mkdir(exist_ok=True)
-    files = ImageSource.folder(source).files()
-    store = ImageStore.open(ImageSource.folder(source))
-    for name in store.names:
-        if min(store.size(name)) >= least:
-            link(files[name], folder / files[name].name)
-
-
-def link(source: Path, place: Path) -> None:
-    """Makes a symbolic link, if there is none."""
-    if not place.is_symlink():
-        place.symlink_to(source.resolve())
 
 
 def write_experiment(folder: Path, name: str, steps: int | None, seeds: int) -> Path:

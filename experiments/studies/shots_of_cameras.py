@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from relation_ablation import TASK, link_photographs
+from links import link_photographs
+from relation_ablation import TASK
 
 POOLS = {"realsr_canon5d3": 16, "realsr_nikond810": 12}
 """Pairs that may be learned from: folds share fewer pairs of a larger pool, but fewer pairs are left to test on."""
