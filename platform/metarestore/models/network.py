@@ -62,7 +62,7 @@ class Network(nn.Module, ABC):
 
     @property
     def last_layer(self) -> str:
-        """The path of the module that is the last layer."""
+        """The path of the module that is the last layer: the last one by definition, as architectures are written."""
         return last_defined(self)
 
     def keep_low_frequencies(self) -> None:
@@ -124,24 +124,6 @@ def last_defined(module: nn.Module) -> str:
         if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False))
     ]
     return weights[-1]
-
-
-def last_computed(module: nn.Module, *images: Tensor) -> str:
-    """Returns the path of the last submodule with a weight of at least two dimensions that a forward pass calls.
-
-    Args:
-        module: A network whose layers are called as modules; they may be defined in any order.
-        images: Its inputs.
-    """
-    order: list[str] = []
-    with ExitStack() as hooks:
-        for name, one in module.named_modules():
-            if any(parameter.dim() > 1 for parameter in one.parameters(recurse=False)):
-                handle = one.register_forward_hook(lambda *_, name=name: order.append(name))
-                hooks.callback(handle.remove)
-        with torch.no_grad():
-            module(*images)
-    return order[-1]
 
 
 def _kept(network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarestore.models.merged_convolution import MergedConvolution
-from metarestore.models.network import Network, last_computed
+from metarestore.models.network import Network
 from metarestore.models.parameters import Layout
 from metarestore.models.spandrel_library import Recognised
 
@@ -49,12 +49,6 @@ class SpandrelNetwork(Network):
     @property
     def receptive_field(self) -> None:
         """Unknown, so that large photographs are restored in tiles."""
-
-    @property
-    def last_layer(self) -> str:
-        """The last layer that a forward pass computes; architectures define their layers in any order."""
-        parameter = next(self.parameters())
-        return last_computed(self, parameter.new_zeros(1, 1 if self.channels == "y" else 3, 16, 16))
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the wrapper; the layers of the network stay in evaluation mode."""
