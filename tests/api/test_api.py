@@ -20,7 +20,7 @@ from metarestore.errors import UserError
 from metarestore.models.restore import image_restorer
 from metarestore.scaffold import make_project
 from metarestore.tasks.embedded import EMBEDDED, embedded_path
-from metarestore.tasks.photographs import read_image
+from metarestore.tasks.photographs import read_image, write_image
 
 NETWORK = "fsrcnn_pisr_x4"
 
@@ -108,6 +108,12 @@ class TestTask:
         assert one.parameters == again.parameters
         assert not torch.equal(one.lr, other.lr)
         assert 0 <= one.lr.min() <= one.lr.max() <= 1
+        assert not torch.equal(one.hr, task.draw(seed=1, index=3, patch=64).hr)
+
+    def test_photographs_of_ones_own(self, tmp_path: Path) -> None:
+        write_image(tmp_path / "green.png", np.full((80, 96, 3), (0, 255, 0), np.uint8))
+        pair = mr.load_task("bicubic").draw(seed=0, index=0, patch=64, photographs=tmp_path)
+        assert torch.equal(pair.hr, torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1).expand(3, 64, 64))
 
     def test_a_data_loader_with_workers_gives_the_same_pairs(self) -> None:
         data = mr.load_task("noise_gaussian").dataset(patch=32, length=6, seed=1)
